@@ -1,0 +1,1 @@
+"""A Django Channels layer on one SQLite file, woken by file watching."""
