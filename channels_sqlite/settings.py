@@ -1,0 +1,31 @@
+"""What the project's settings say about our layers; read afresh each time, so that tests may
+override them, and without loading the layer or the app registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+
+BACKEND = "channels_sqlite.layers.SqliteChannelLayer"
+DEFAULT_DATABASE = "channels"
+
+
+def configured_layers() -> dict[str, dict[str, Any]]:
+    """The CONFIG of every entry of CHANNEL_LAYERS that is ours, by the entry's name."""
+    layers = getattr(settings, "CHANNEL_LAYERS", {})
+    return {
+        name: layer.get("CONFIG", {})
+        for name, layer in layers.items()
+        if layer.get("BACKEND") == BACKEND
+    }
+
+
+def configured_databases() -> list[str]:
+    """The database aliases our layers use, each once, in the order of CHANNEL_LAYERS.
+
+    Where no layer is ours (a test that puts the in-memory layer in its place, say), the default
+    alias: the tables must not wander off to another database meanwhile.
+    """
+    aliases = [config.get("database", DEFAULT_DATABASE) for config in configured_layers().values()]
+    return list(dict.fromkeys(aliases)) or [DEFAULT_DATABASE]
