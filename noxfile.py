@@ -1,0 +1,131 @@
+"""The project's verbs: test, lint, stress, example, and what stands around them.
+
+`nox --list` explains each. What follows `--` goes to the tool behind the verb:
+
+    nox -s test -- tests/test_layers.py -k flush
+    nox -s stress -- latency --layer sqlite
+    nox -s example -- 127.0.0.1:9000
+    nox -s matrix            every supported combination
+    nox -t oldest newest     its two corners
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "test"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PYPROJECT)
+DJANGOS = {"5.2": "3.10", "6.0": "3.12", "6.1": "3.12"}  # each with the Python it begins at
+FLOORS = "oldest"  # every other runtime dependency at the lowest version pyproject.toml promises
+NEWEST = "newest"
+ADDRESS = "127.0.0.1:8000"
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """Run the tests on this Python, with the newest Django and Channels it takes."""
+    run_tests(session)
+
+
+def combinations() -> list[nox.param]:
+    """Every Python, Django and Channels that go together; the two corners carry a tag."""
+    each = [
+        combination
+        for combination in itertools.product(PYTHONS, DJANGOS, (FLOORS, NEWEST))
+        if minor(combination[0]) >= minor(DJANGOS[combination[1]])
+    ]
+    tags = {each[0]: [FLOORS], each[-1]: [NEWEST]}
+    return [
+        nox.param(
+            *combination,
+            id="python{}-django{}-{}".format(*combination),
+            tags=tags.get(combination, []),
+        )
+        for combination in each
+    ]
+
+
+def minor(python: str) -> int:
+    return int(python.split(".")[1])
+
+
+@nox.session
+@nox.parametrize("python,django,channels", combinations())
+def matrix(session: nox.Session, django: str, channels: str) -> None:
+    """Run the tests on one supported combination of Python, Django and Channels."""
+    pins = [f"django=={django}.*"]
+    if channels == FLOORS:
+        pins += floors()
+    run_tests(session, *pins)
+
+
+def floors() -> list[str]:
+    requirements: list[str] = PYPROJECT["project"]["dependencies"]
+    return [each.replace(">=", "==") for each in requirements if not each.startswith("django>")]
+
+
+def run_tests(session: nox.Session, *pins: str) -> None:
+    session.install("-e", ".[inotify,cryptography]", *group("test"), *pins)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+def group(name: str) -> list[str]:
+    """A dependency group's requirements; pip itself knows groups from 25.1 on only."""
+    return nox.project.dependency_groups(PYPROJECT, name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting and types; change nothing."""
+    session.install("-e", ".[inotify,cryptography]", *group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session
+def stress(session: nox.Session) -> None:
+    """Measure the layer beside its rivals; the quick profile unless arguments say otherwise."""
+    session.install("-e", ".[inotify,cryptography]", *group("stress"))
+    session.run("python", "-m", "stress", *(session.posargs or ["--profile", "quick"]))
+
+
+@nox.session(reuse_venv=True)
+def example(session: nox.Session) -> None:
+    """Serve the example chat until Ctrl-C, at the address given or 127.0.0.1:8000."""
+    session.install("-e", ".[inotify]", "-r", "example/requirements.txt")
+    session.chdir("example")
+    session.run("python", "manage.py", "migrate", "--verbosity=0")
+    session.run("python", "manage.py", "migrate", "--database=channels", "--verbosity=0")
+    address = session.posargs[0] if session.posargs else ADDRESS
+    session.log(f"The chat is at http://{address}/chat; Ctrl-C ends it.")
+    # By default nox kills what has not ended 0.3 s after Ctrl-C; a server may take its leave.
+    session.run("python", "manage.py", "runserver", address, interrupt_timeout=10)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build the sdist and the wheel, and use the wheel in an empty environment."""
+    session.install(*group("package"))
+    place = Path(session.create_tmp()).resolve()
+    dist, empty = place / "dist", place / "empty"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "build", f"--outdir={dist}", silent=True)
+    artifacts = [str(artifact) for artifact in dist.iterdir()]
+    session.run("twine", "check", "--strict", *artifacts)
+
+    # virtualenv rather than venv, which Debian ships apart from Python.
+    session.run("python", "-m", "virtualenv", "--quiet", "--clear", str(empty))
+    python = str(empty / ("Scripts" if sys.platform == "win32" else "bin") / "python")
+    wheel = next(artifact for artifact in artifacts if artifact.endswith(".whl"))
+    session.run(python, "-m", "pip", "install", "--quiet", wheel, external=True)
+    session.run(python, "tests/smoke.py", external=True)
