@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import AppConfig
+from django.core.checks import Tags, register
 from django.db import connections, router
 from django.db.models.signals import post_migrate
 
-from channels_sqlite import schema
+from . import schema
 
 
 class ChannelsSqliteConfig(AppConfig):
@@ -17,6 +18,11 @@ class ChannelsSqliteConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from . import checks  # it imports the models, which are loaded only now
+
+        register(checks.check_settings, self.label)
+        register(checks.check_databases, self.label, Tags.database)
+        register(checks.check_deployment, self.label, deploy=True)
         post_migrate.connect(restore_triggers, sender=self)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from channels_sqlite.settings import configured_databases
+from .settings import configured_databases
 
 if TYPE_CHECKING:
     from django.db.models import Model

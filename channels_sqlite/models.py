@@ -10,7 +10,7 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
-from channels_sqlite import schema
+from . import schema
 
 NAME_LENGTH = 100  # what the specification allows a channel or a group name
 

@@ -28,4 +28,6 @@ def configured_databases() -> list[str]:
     alias: the tables must not wander off to another database meanwhile.
     """
     aliases = [config.get("database", DEFAULT_DATABASE) for config in configured_layers().values()]
-    return list(dict.fromkeys(aliases)) or [DEFAULT_DATABASE]
+    # What is no alias at all is for the system checks to report, not for a router to fail on.
+    named = [alias for alias in aliases if isinstance(alias, str)]
+    return list(dict.fromkeys(named)) or [DEFAULT_DATABASE]
