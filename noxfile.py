@@ -78,7 +78,7 @@ def run_tests(session: nox.Session, *pins: str) -> None:
     session.run("python", "-m", "pytest", *session.posargs)
 
 
-def group(name: str) -> list[str]:
+def group(name: str) -> tuple[str, ...]:
     """A dependency group's requirements; pip itself knows groups from 25.1 on only."""
     return nox.project.dependency_groups(PYPROJECT, name)
 

@@ -11,6 +11,10 @@ import subprocess
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from channels.layers import BaseChannelLayer
 
 PROJECT = "mysite"
 SETTINGS = """
@@ -78,7 +82,7 @@ async def answer() -> None:
         await layer.send("answers", {"type": "answer", "number": number})
 
 
-def installed_layer():
+def installed_layer() -> BaseChannelLayer:
     """The project's layer; it comes from the wheel, not from a checkout."""
     import django
     from channels.layers import get_channel_layer
@@ -87,7 +91,9 @@ def installed_layer():
 
     assert Path(channels_sqlite.__file__).is_relative_to(sys.prefix), channels_sqlite.__file__
     django.setup()
-    return get_channel_layer()
+    layer = get_channel_layer()
+    assert layer
+    return layer
 
 
 VERBS = {"ask": ask, "answer": answer}

@@ -28,7 +28,7 @@ def left_out(tests: str, directory: Path) -> list[str]:
     """What a pytest of its own says to have left out of `tests`."""
     (directory / "pytest.ini").write_text("[pytest]\naddopts = -p tests.environment\n")
     (directory / "test_it.py").write_text(tests)
-    command = [sys.executable, "-m", "pytest", "-c", directory / "pytest.ini", directory]
+    command = [sys.executable, "-m", "pytest", "-c", str(directory / "pytest.ini"), str(directory)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return [line for line in run.stdout.splitlines() if line.startswith("Left out")]
 
