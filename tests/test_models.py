@@ -1,0 +1,124 @@
+"""The tables, as Django and as SQL sees them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import IntegrityError, connections
+
+from channels_sqlite import schema
+from channels_sqlite.models import Membership, Message, Sequence
+
+pytestmark = pytest.mark.django_db(databases=["default", "channels"])
+
+
+def send(inbox: str = "worker", **fields: Any) -> Message:
+    now = time.time()
+    fields = {"channel": inbox, "body": b"", "created_at": now, "expires_at": now + 60} | fields
+    return Message.objects.create(inbox=inbox, **fields)
+
+
+def join(**fields: Any) -> Membership:
+    fields = {"group": "chat", "inbox": "in!", "channel": "in!a"} | fields
+    return Membership.objects.create(expires_at=time.time() + 60, joined_after=0, **fields)
+
+
+def rows(sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    with connections["channels"].cursor() as cursor:
+        cursor.execute(sql, parameters)
+        return list(cursor.fetchall())
+
+
+def plan(sql: str) -> str:
+    return " ".join(row[3] for row in rows(f"explain query plan {sql}"))
+
+
+def test_the_tables_are_the_ones_the_store_names() -> None:
+    assert {
+        model._meta.db_table for model in apps.get_app_config("channels_sqlite").get_models()
+    } == {
+        schema.MESSAGE,
+        schema.MEMBERSHIP,
+        schema.SEQUENCE,
+    }
+
+
+def test_the_triggers_have_the_names_schema_gives_them() -> None:
+    triggers = rows("select name from sqlite_master where type = 'trigger' order by name")
+    assert triggers == [(name,) for name in sorted(schema.TRIGGERS)]
+
+
+def test_a_new_message_raises_the_sequence_of_its_inbox() -> None:
+    first, other, second = send("a"), send("b"), send("a")
+    assert Sequence.objects.get(inbox="b").seq == other.pk
+    assert Sequence.objects.get(inbox="a").seq == second.pk > first.pk
+
+
+def test_the_sequence_rises_even_where_it_is_ahead_of_the_ids() -> None:
+    newest = send().pk
+    Sequence.objects.filter(inbox="worker").update(seq=newest + 10)
+    send()
+    assert Sequence.objects.get(inbox="worker").seq == newest + 11
+
+
+def test_plain_sql_raises_the_sequence_too() -> None:
+    [(newest,)] = rows(
+        "insert into channels_sqlite_message (inbox, body, created_at, expires_at)"
+        " values ('worker', x'80', 1, 2) returning id"
+    )
+    assert Sequence.objects.get(inbox="worker").seq == newest
+
+
+def test_an_id_is_never_given_twice() -> None:
+    newest = send()
+    newest_id = newest.pk
+    newest.delete()
+    assert send().pk > newest_id
+
+
+def test_times_are_unix_seconds_that_sql_reads() -> None:
+    send(created_at=1_000_000_000.25)
+    assert rows(
+        f"select datetime(created_at, 'unixepoch'), typeof(created_at) from {schema.MESSAGE}"
+    ) == [("2001-09-09 01:46:40", "real")]
+
+
+def test_a_readers_look_reads_only_what_waits() -> None:
+    assert "channels_sqlite_waiting" in plan(
+        f"select id from {schema.MESSAGE}"
+        " where inbox = 'worker' and id > 7 and delivered_at is null order by id"
+    )
+
+
+def test_trimming_finds_old_rows_by_index() -> None:
+    assert "channels_sqlite_delivered" in plan(
+        f"select id from {schema.MESSAGE} where delivered_at < 7 limit 100"
+    )
+
+
+def test_a_channel_is_a_member_of_a_group_once() -> None:
+    join()
+    join(channel="in!b")
+    join(group="other")
+    with pytest.raises(IntegrityError):
+        join()
+
+
+def test_leaving_and_lapsing_are_found_by_index() -> None:
+    assert "channels_sqlite_member_channel" in plan(
+        f"select id from {schema.MEMBERSHIP} where channel = 'in!a'"
+    )
+    assert "channels_sqlite_member_expires" in plan(
+        f"select id from {schema.MEMBERSHIP} where expires_at < 7"
+    )
+
+
+def test_a_row_says_what_it_is() -> None:
+    direct, to_group = send(), send("in!", channel=None, group="chat")
+    assert str(direct) == f"{direct.pk} to worker"
+    assert str(to_group) == f"{to_group.pk} to chat"
+    assert str(join()) == "in!a in chat"
+    assert str(Sequence.objects.get(inbox="in!")) == f"in! at {to_group.pk}"
