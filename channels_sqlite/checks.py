@@ -1,9 +1,8 @@
 """System checks: what would go wrong later, said by `manage.py check`, with a remedy to copy.
 
-`check` runs what the settings show; `check --database channels` (and `migrate`) also opens the
-database; `check --deploy` adds what only matters in production. `check --tag channels_sqlite` runs
-all but the last. What the layer refuses is decided in conf.py and connection.py; here it is only
-reported.
+`check` says what the settings show; `check --database channels`, and `migrate --database channels`,
+also open the database; `check --deploy` adds what matters in production only. What the layer refuses
+is decided in conf.py and connection.py, and only reported here.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import shlex
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ from django.core import checks
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
-from django.db.models import Model
 
 from . import schema, serializers
 from .conf import Options
@@ -32,13 +29,10 @@ from .db_routers import APP_LABEL, ChannelsRouter
 from .exceptions import InvalidOption
 from .models import Message
 from .settings import configured_databases, configured_layers
+from .wakes.watchers import is_installed
 
 ENGINE = "django.db.backends.sqlite3"
 ROUTER = "channels_sqlite.db_routers.ChannelsRouter"
-
-# What "watcher" may name, and the package it needs.
-WATCHERS = {"inotify": "asyncinotify", "watchfiles": "watchfiles"}
-REQUIREMENTS = {"asyncinotify": "channels-sqlite[inotify]", "watchfiles": "watchfiles"}
 
 MOUNTS = Path("/proc/mounts")  # Linux only; elsewhere nothing is said about file systems
 
@@ -64,14 +58,14 @@ def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
 def check_databases(
     databases: Sequence[str] | None = None, **_kwargs: Any
 ) -> list[checks.CheckMessage]:
-    """What our databases hold; only of those in `databases`, if that is given.
+    """What our databases hold; only of those in `databases`, for each is opened.
 
     What `migrate` mends must not be an Error: `migrate` runs these checks first, and stops at one.
     """
     return [
         each
         for alias in _sqlite_databases()
-        if databases is None or alias in databases
+        if databases is not None and alias in databases  # None from Django before 6.1: open none
         for each in _contents(connections[alias])
     ]
 
@@ -98,12 +92,12 @@ def _layer(name: str, config: dict[str, Any]) -> Iterator[checks.CheckMessage]:
             id="channels_sqlite.E005",
         )
         return
-    package = WATCHERS.get(options.watcher)
-    if package is not None and find_spec(package) is None:
+    if options.watcher != "auto" and not is_installed(options.watcher):
+        package = "channels-sqlite[inotify]" if options.watcher == "inotify" else options.watcher
         yield checks.Error(
             f'CHANNEL_LAYERS["{name}"] names the watcher "{options.watcher}", '
-            f"but the package {package} is not installed.",
-            hint=f'Install it: pip install "{REQUIREMENTS[package]}"\n'
+            "whose package is not installed here.",
+            hint=f'Install it: pip install "{package}" (inotify is for Linux only)\n'
             'or let the layer choose: "watcher": "auto".',
             id="channels_sqlite.E006",
         )
@@ -243,7 +237,7 @@ def _routing() -> Iterator[checks.CheckMessage]:
 def _contents(connection: BaseDatabaseWrapper) -> Iterator[checks.CheckMessage]:
     try:
         with connection.cursor() as cursor:
-            differing = _differing_tables(connection, cursor)
+            differing = _differing_tables(cursor)
             cursor.execute("select name from sqlite_master where type = 'trigger'")
             triggers = {name for (name,) in cursor.fetchall()}
             cursor.execute("pragma journal_mode")
@@ -283,22 +277,20 @@ def _contents(connection: BaseDatabaseWrapper) -> Iterator[checks.CheckMessage]:
         )
 
 
-def _differing_tables(connection: BaseDatabaseWrapper, cursor: CursorWrapper) -> list[str]:
+def _differing_tables(cursor: CursorWrapper) -> list[str]:
     """Our tables that are missing, or have other columns than the models."""
     return [
         model._meta.db_table
         for model in apps.get_app_config(APP_LABEL).get_models()
-        if _columns(connection, cursor, model)
+        if _columns(cursor, model._meta.db_table)
         != {field.column for field in model._meta.concrete_fields}
     ]
 
 
-def _columns(
-    connection: BaseDatabaseWrapper, cursor: CursorWrapper, model: type[Model]
-) -> set[str]:
-    """The columns of the model's table; none where there is no table."""
-    description = connection.introspection.get_table_description(cursor, model._meta.db_table)
-    return {column.name for column in description}
+def _columns(cursor: CursorWrapper, table: str) -> set[str]:
+    """The table's columns; none where there is no such table."""
+    cursor.execute("select name from pragma_table_info(%s)", [table])
+    return {name for (name,) in cursor.fetchall()}
 
 
 # SQLite itself, and the file
