@@ -1,8 +1,8 @@
 """System checks: what would go wrong later, said by `manage.py check`, with a remedy to copy.
 
 `check` says what the settings show; `check --database channels`, and `migrate --database channels`,
-also open the database; `check --deploy` adds what matters in production only. What the layer refuses
-is decided in conf.py and connection.py, and only reported here.
+also open the database; `check --deploy` adds what matters in production only. What the layer
+refuses is decided in conf.py and connection.py, and only reported here.
 """
 
 from __future__ import annotations
