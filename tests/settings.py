@@ -1,5 +1,6 @@
-"""Settings of the test suite."""
+"""Settings of the test suite, and of the processes that it starts."""
 
+import os
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -37,7 +38,11 @@ TEMPLATES = [
 ]
 DATABASES = {
     "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": DIRECTORY / "default.sqlite3"},
-    "channels": {"ENGINE": "django.db.backends.sqlite3", "NAME": DIRECTORY / "channels.sqlite3"},
+    "channels": {
+        "ENGINE": "django.db.backends.sqlite3",
+        # A process that a test starts is told which file to use.
+        "NAME": os.environ.get("CHANNELS_DATABASE", DIRECTORY / "channels.sqlite3"),
+    },
 }
 DATABASE_ROUTERS = ["channels_sqlite.db_routers.ChannelsRouter"]
 CHANNEL_LAYERS = {"default": {"BACKEND": "channels_sqlite.layers.SqliteChannelLayer"}}

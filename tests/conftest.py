@@ -1,0 +1,106 @@
+"""What the tests share: a database file for each, and layers on it, ours and the rivals'."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from channels.layers import InMemoryChannelLayer
+from channels_redis.core import RedisChannelLayer
+
+from tests import databases, redis_server
+
+WATCHERS = ("inotify", "watchfiles", "polling")
+RIVALS = ("memory", "redis")
+
+OpenLayer = Callable[..., Any]
+"""Opens one more layer on the test's storage, as another process would; takes CONFIG's keys."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fails(*kinds, because): the layers that fail this case")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expect a case to fail on the rivals it is marked for; strictly, so that marks stay true."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        for mark in item.iter_markers("fails"):
+            if callspec is not None and callspec.params.get("kind") in mark.args:
+                item.add_marker(pytest.mark.xfail(reason=mark.kwargs["because"], strict=True))
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database file as `migrate` leaves it; to copy, not to open."""
+    path = tmp_path_factory.mktemp("migrated") / "channels.sqlite3"
+    databases.migrate(path)
+    return path
+
+
+@pytest.fixture
+def database(migrated: Path, tmp_path: Path) -> Path:
+    """The test's own database file."""
+    return Path(shutil.copy(migrated, tmp_path / "channels.sqlite3"))
+
+
+@pytest.fixture
+def alias(database: Path) -> Iterator[str]:
+    """The alias in DATABASES of the test's own database file."""
+    with databases.alias_for(database) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if redis_server.EXECUTABLE is None:
+        pytest.skip("no redis-server here")
+    with redis_server.redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture(params=[*WATCHERS, *RIVALS])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which layer a case runs on: ours with one of its watchers, or a rival."""
+    name: str = request.param
+    if name == "inotify" and not (sys.platform == "linux" and find_spec("asyncinotify")):
+        pytest.skip("no inotify here")
+    return name
+
+
+@pytest.fixture
+async def open_layer(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[OpenLayer]:
+    """Opens layers of the wanted kind, and closes them when the test is over."""
+    make: OpenLayer
+    if kind == "memory":
+        make = InMemoryChannelLayer
+    elif kind == "redis":
+        # redis-py 8 times an idle socket out after 5 s unless told otherwise.
+        host = {"address": request.getfixturevalue("redis_url"), "socket_timeout": None}
+        make = partial(RedisChannelLayer, hosts=[host], prefix=uuid4().hex)
+    else:
+        SqliteChannelLayer = pytest.importorskip("channels_sqlite.layers").SqliteChannelLayer
+        alias = request.getfixturevalue("alias")
+        make = partial(SqliteChannelLayer, database=alias, watcher=kind)
+    layers: list[Any] = []
+
+    def open_(**config: Any) -> Any:
+        layers.append(make(**config))
+        return layers[-1]
+
+    yield open_
+    for layer in layers:
+        await (layer.flush() if kind == "redis" else layer.close())
+
+
+@pytest.fixture
+def layer(open_layer: OpenLayer) -> Any:
+    """A layer with the default settings."""
+    return open_layer()

@@ -1,0 +1,48 @@
+"""Database files of the tests: one is migrated, each test gets a copy and an alias of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+from django.db import connections
+
+ROOT = Path(__file__).parent.parent
+_numbers = count(1)
+
+
+def migrate(path: Path) -> None:
+    """Make a new database file the way a project does, with `manage.py migrate`."""
+    subprocess.run(
+        [sys.executable, "-m", "django", "migrate", "--database=channels", "--verbosity=0"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "CHANNELS_DATABASE": str(path),
+        },
+        check=True,
+        timeout=60,
+    )
+
+
+@contextmanager
+def alias_for(path: Path | str) -> Iterator[str]:
+    """A database alias for the file, for as long as the context lasts.
+
+    An alias of its own rather than another NAME for "channels": that one belongs to
+    pytest-django, which puts an in-memory database there and keeps it open.
+    """
+    alias = f"test_{next(_numbers)}"
+    connections.settings[alias] = {**connections.settings["channels"], "NAME": str(path)}
+    try:
+        yield alias
+    finally:
+        connections[alias].close()
+        del connections[alias]
+        del connections.settings[alias]
