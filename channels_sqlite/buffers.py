@@ -1,0 +1,82 @@
+"""Messages that this process has taken from the database, and that its consumers have not asked for yet.
+
+Pure and synchronous; the receiver holds its lock around every call. `now` is of the monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from .counters import Counters
+from .messages import Item
+
+
+class Buffers:
+    """A queue for each channel that has something waiting, and none for the others."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._queues: dict[str, deque[Item]] = {}
+
+    def __contains__(self, channel: str) -> bool:
+        return channel in self._queues
+
+    def count(self, channel: str) -> int:
+        """How many messages wait for a channel."""
+        return len(self._queues.get(channel, ()))
+
+    def put(self, channel: str, item: Item) -> int:
+        """Add the newest message; how many wait now."""
+        queue = self._queues.get(channel)
+        if queue is None:
+            self._queues[channel] = deque((item,))
+            return 1
+        queue.append(item)
+        return len(queue)
+
+    def drop_oldest(self, channel: str) -> Item:
+        """Take away the message that has waited longest, to make room."""
+        return self._queues[channel].popleft()
+
+    def take(self, channel: str, now: float) -> Item | None:
+        """The oldest message that has not expired, or None."""
+        queue = self._queues.get(channel)
+        if queue is None:
+            return None
+        item = queue.popleft()
+        while item.deadline <= now and queue:
+            self._counters.expired += 1
+            item = queue.popleft()
+        if not queue:
+            del self._queues[channel]
+        if item.deadline > now:
+            return item
+        self._counters.expired += 1
+        return None
+
+    def take_newest(self, channel: str, count: int) -> list[Item]:
+        """Take the `count` newest messages back, in their order."""
+        queue = self._queues.get(channel, deque())
+        newest = [queue.pop() for _ in range(min(count, len(queue)))]
+        if not queue:
+            self._queues.pop(channel, None)
+        return newest[::-1]
+
+    def expire(self, now: float) -> list[str]:
+        """Forget what has expired; the channels whose consumers let that happen."""
+        channels = []
+        for channel, queue in list(self._queues.items()):
+            kept = deque(item for item in queue if item.deadline > now)
+            if len(kept) == len(queue):
+                continue
+            channels.append(channel)
+            self._counters.expired += len(queue) - len(kept)
+            if kept:
+                self._queues[channel] = kept
+            else:
+                del self._queues[channel]
+        return channels
+
+    def clear(self) -> None:
+        """Forget everything: the layer was flushed."""
+        self._queues.clear()

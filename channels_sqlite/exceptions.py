@@ -1,0 +1,89 @@
+"""What can go wrong, in one place.
+
+Everything this package raises of its own is a `ChannelsSqliteError`, and also what Django people already
+catch: a wrong setting is an `ImproperlyConfigured`, a database that does not answer an `OperationalError`.
+`ChannelFull` is Channels' own.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from channels.exceptions import ChannelFull
+from django.core.exceptions import ImproperlyConfigured
+from django.db.utils import OperationalError
+
+__all__ = [
+    "ChannelFull",
+    "ChannelsSqliteError",
+    "DatabaseUnavailable",
+    "ForeignChannel",
+    "InvalidOption",
+    "MessageTooLarge",
+    "NotMigrated",
+    "UndecodableMessage",
+    "WatcherUnavailable",
+    "translate",
+]
+
+
+class ChannelsSqliteError(Exception):
+    """The base of every error of this package."""
+
+
+class InvalidOption(ChannelsSqliteError, ImproperlyConfigured):
+    """A key of CONFIG, or the database that it names, cannot be used. The message says what is allowed."""
+
+
+class NotMigrated(ChannelsSqliteError, ImproperlyConfigured):
+    """The database lacks the layer's tables. The message names the command that makes them."""
+
+
+class WatcherUnavailable(ChannelsSqliteError, ImproperlyConfigured):
+    """The watcher that CONFIG asks for by name cannot start here."""
+
+
+class ForeignChannel(ChannelsSqliteError, ValueError):
+    """receive() on a process-local channel that another process, or another layer, has made."""
+
+
+class DatabaseUnavailable(ChannelsSqliteError, OperationalError):
+    """SQLite could not do it: locked for longer than the timeout, disk full, not readable, damaged.
+
+    An `OperationalError` rather than a `ChannelFull`: code that drops a message on a full channel is right to
+    go on, and would be wrong to go on silently when nothing can be written at all. Nothing of the statement
+    was written.
+    """
+
+
+class MessageTooLarge(ChannelsSqliteError, ValueError):
+    """The serialised message is larger than SQLite stores in one row."""
+
+
+class UndecodableMessage(ChannelsSqliteError):
+    """A row's body is not what the layer's serializer wrote; only ever logged, the reader goes on."""
+
+
+def translate(error: sqlite3.Error, path: str) -> Exception:
+    """`error` of SQLite as one of ours; `path` is the database's file.
+
+    SQLite's result codes reach Python from 3.11 on; before that, only its words do, and they are passed on.
+    """
+    code = getattr(error, "sqlite_errorcode", None)
+    primary = None if code is None else code & 0xFF
+    if isinstance(error, sqlite3.DataError) or primary == 18:  # SQLITE_TOOBIG
+        return MessageTooLarge(f"A message is too large for one row of {path}: {error}.")
+    remedy = _REMEDIES.get(primary, "")
+    return DatabaseUnavailable(f"{path}: {error}.{remedy}")
+
+
+_REMEDIES: dict[int | None, str] = {
+    5: " Another connection held the write lock for longer than OPTIONS['timeout'].",
+    6: " Another connection in this process holds a lock on the layer's tables.",
+    8: " The process needs write access to the file and to its directory.",
+    10: " The disk reported an error; see the system's log.",
+    11: " The file is damaged: stop the processes, move it away and migrate again.",
+    13: " The disk is full.",
+    14: " The file or its directory cannot be opened by this user.",
+    26: " The file is not an SQLite database: move it away and migrate again.",
+}

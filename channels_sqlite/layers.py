@@ -1,0 +1,194 @@
+"""The channel layer: Channels' rules, names and errors, on a sender and a receiver."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import threading
+import time
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+from channels.exceptions import ChannelFull
+from channels.layers import BaseChannelLayer
+
+from . import serializers, store
+from .conf import Options, database_settings
+from .connection import Database, database_for
+from .counters import Counters
+from .exceptions import ForeignChannel, MessageTooLarge
+from .messages import GroupMessage, Outgoing
+from .receiver import Receiver
+from .sender import Sender
+from .serializers import Message
+
+
+class _Ends:
+    """What a layer works with, made at its first use: a test runner changes the database's NAME before that."""
+
+    def __init__(self, layer: SqliteChannelLayer) -> None:
+        options = layer.options
+        self.database: Database = database_for(
+            database_settings(options.database), options.database
+        )
+        self.sender = Sender(self.database, options, layer.get_capacity, layer.counters)
+        self.receiver = Receiver(
+            self.database, options, layer.get_capacity, layer.decode, layer.counters
+        )
+
+
+class SqliteChannelLayer(BaseChannelLayer):
+    """A channel layer on one SQLite file. CONFIG's keys are the fields of `conf.Options`.
+
+    A message is delivered once, to one consumer, in the order in which its sender sent it; or it expires; or it
+    is dropped for want of room, which is counted in `counters`. A process that is killed takes what it had read with
+    it. The layer may be used from any number of threads and event loops.
+    """
+
+    extensions = ("groups", "flush")
+    ChannelFull = ChannelFull
+    MessageTooLarge = MessageTooLarge
+
+    def __init__(self, **config: Any) -> None:
+        self.options = Options.from_config(config)
+        super().__init__(expiry=self.options.expiry, capacity=self.options.capacity)
+        self.channel_capacity = self.compile_capacities(self.options.channel_capacity)
+        self.group_expiry = self.options.group_expiry
+        self._serializer = serializers.create(self.options.serializer_format)
+        self.begin_anew()
+        _layers.add(self)
+
+    def begin_anew(self) -> None:
+        """Forget connections, buffers and the process's name, without closing anything: a fork's child must."""
+        self.counters = Counters()
+        self.client_prefix = secrets.token_urlsafe(9)
+        self._lock = threading.Lock()
+        self._made: _Ends | None = None
+
+    @property
+    def _ends(self) -> _Ends:
+        if self._made is None:
+            with self._lock:
+                if self._made is None:
+                    self._made = _Ends(self)
+        return self._made
+
+    # Messages
+
+    async def send(self, channel: str, message: Message, *, expiry: float | None = None) -> None:
+        """Send a dict to a channel, to expire `expiry` seconds from now (by default the layer's).
+
+        Raises ChannelFull when the channel, or the process that it is local to, has no room; TypeError for a bad
+        name, or for a message that cannot be serialised, with the path of the offending key; DatabaseUnavailable
+        when SQLite cannot write it. In all these cases nothing was written.
+        """
+        self.require_valid_channel_name(channel)
+        if expiry is None:
+            expiry = self.expiry
+        elif not 0 < expiry < float("inf"):
+            raise ValueError(f"expiry is {expiry!r}; allowed is a number of seconds above 0.")
+        accepted = await self._ends.sender.send(
+            Outgoing(
+                inbox=self.non_local_name(channel),
+                channel=channel,
+                body=serializers.encode(self._serializer, message),
+                expires_at=time.time() + expiry,
+                capacity=self.get_capacity(channel),
+            )
+        )
+        if not accepted:
+            raise ChannelFull(f"{channel} has {self.get_capacity(channel)} messages waiting.")
+
+    async def receive(self, channel: str) -> Message:
+        """Wait for the next message of a channel. To cancel it loses nothing.
+
+        Raises ForeignChannel for the process-local name of another process or layer: two readers of one inbox
+        would both get everything.
+        """
+        self.require_valid_channel_name(channel)
+        inbox = None
+        if "!" in channel:
+            inbox = self.non_local_name(channel)
+            if not inbox.endswith(f".{self.client_prefix}!"):
+                raise ForeignChannel(
+                    f"{channel} was not made by new_channel() of this layer in this process, "
+                    "so that only the process that made it can receive on it."
+                )
+        return await self._ends.receiver.receive(channel, inbox)
+
+    def decode(self, body: object) -> Message:
+        """The message in a row's body; raises UndecodableMessage."""
+        return serializers.decode(self._serializer, body)
+
+    async def new_channel(self, prefix: str = "specific") -> str:
+        """A name that only this process can receive on, and that nobody else has."""
+        channel = f"{prefix}.{self.client_prefix}!{secrets.token_urlsafe(9)}"
+        self.require_valid_channel_name(channel)
+        return channel
+
+    # Groups
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Add a channel to a group, for `group_expiry` seconds from the latest call."""
+        self.require_valid_group_name(group)
+        self.require_valid_channel_name(channel)
+        now = time.time()
+        await self._ends.database.run(
+            partial(
+                store.group_add,
+                group=group,
+                inbox=self.non_local_name(channel),
+                channel=channel,
+                now=now,
+                expires_at=now + self.group_expiry,
+            )
+        )
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Remove a channel from a group; one that is no member is removed as well."""
+        self.require_valid_group_name(group)
+        self.require_valid_channel_name(channel)
+        inbox = self.non_local_name(channel)
+        await self._ends.database.run(
+            partial(store.group_discard, group=group, inbox=inbox, channel=channel)
+        )
+
+    async def group_send(self, group: str, message: Message) -> None:
+        """Send a dict to every channel in a group.
+
+        Never raises ChannelFull: a process, or a normal channel, that has no room misses the message, which is
+        counted and logged.
+        """
+        self.require_valid_group_name(group)
+        body = serializers.encode(self._serializer, message)
+        now = time.time()
+        await self._ends.sender.group_send(GroupMessage(group, body, now, now + self.expiry))
+
+    # Life
+
+    async def flush(self) -> None:
+        """Delete all messages and memberships; other processes drop what they have in memory when they next look."""
+        await self._ends.database.run(store.flush, ring=True)
+        self._ends.database.nudge()
+
+    async def close(self) -> None:
+        """Stop listening on this event loop and close this process's connections; the next use opens them again.
+
+        Nobody has to call it: connections and threads do not keep the interpreter from exiting.
+        """
+        if self._made is not None:
+            await self._made.receiver.close()
+            await self._made.database.close()
+
+
+_layers: WeakSet[SqliteChannelLayer] = WeakSet()
+
+
+def _begin_anew_in_child() -> None:
+    for layer in list(_layers):
+        layer.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew_in_child)

@@ -1,0 +1,48 @@
+"""A message on its way: asked to be sent, as it stands in the table, and in a buffer. Times are unix seconds."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Outgoing(NamedTuple):
+    """A message to one channel."""
+
+    inbox: str
+    channel: str
+    body: bytes
+    expires_at: float
+    capacity: int
+
+
+class GroupMessage(NamedTuple):
+    """A message to every inbox of a group."""
+
+    group: str
+    body: bytes
+    created_at: float
+    expires_at: float
+
+
+class Row(NamedTuple):
+    """A message as it stands in the table: `channel` is None for a group's, `group` for a direct one."""
+
+    id: int
+    inbox: str
+    channel: str | None
+    group: str | None
+    body: bytes
+    created_at: float
+    expires_at: float
+
+    def remaining(self, now: float) -> float:
+        """Seconds until it expires; a clock that was set back does not give it longer than it ever had."""
+        return min(self.expires_at - now, self.expires_at - self.created_at)
+
+
+class Item(NamedTuple):
+    """A message for one consumer; the members of a group share the row."""
+
+    row: Row
+    deadline: float
+    """When it expires, in seconds of the monotonic clock, which nobody sets."""

@@ -1,0 +1,122 @@
+"""A layer's sending side: sends that are made at the same time ride together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+from weakref import WeakKeyDictionary
+
+from . import store
+from .conf import Options
+from .connection import Database
+from .counters import Counters, DropLog
+from .messages import GroupMessage, Outgoing
+from .trimmer import Trimmer
+
+RIDE_TOGETHER = 64  # messages in one statement
+
+Passenger = tuple[Outgoing, "asyncio.Future[bool]"]
+
+
+class Outbox:
+    """One event loop's sends: those that come while a statement is in flight go together in the next one."""
+
+    def __init__(self) -> None:
+        self.passengers: list[Passenger] = []
+        self.busy = False
+        self.driver: asyncio.Task[None] | None = None
+
+
+class Sender:
+    """Everything that one layer sends, from one process, into one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        options: Options,
+        capacity_of: Callable[[str], int],
+        counters: Counters,
+    ) -> None:
+        self._database = database
+        self._options = options
+        self._capacity_of = capacity_of
+        self._capacity = None if options.channel_capacity else options.capacity
+        self._counters = counters
+        self._drops = DropLog(counters)
+        self._outboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = WeakKeyDictionary()
+        self._trimmer = Trimmer(database, options)
+
+    async def send(self, message: Outgoing) -> bool:
+        """Whether there was room for the message."""
+        loop = asyncio.get_running_loop()
+        outbox = self._outboxes.get(loop)
+        if outbox is None:
+            outbox = self._outboxes[loop] = Outbox()
+        if outbox.busy:
+            arrival: asyncio.Future[bool] = loop.create_future()
+            outbox.passengers.append((message, arrival))
+            return await arrival
+        outbox.busy = True
+        try:
+            (accepted,) = await self._deliver([message])
+        finally:
+            if outbox.passengers:
+                outbox.driver = loop.create_task(self._drive(outbox))
+            else:
+                outbox.busy = False
+        return accepted
+
+    async def _drive(self, outbox: Outbox) -> None:
+        """Send off those who came while a statement was in flight, until nobody comes."""
+        try:
+            while outbox.passengers:
+                aboard = outbox.passengers[:RIDE_TOGETHER]
+                del outbox.passengers[:RIDE_TOGETHER]
+                # Who was cancelled while waiting is not sent.
+                await self._ride([passenger for passenger in aboard if not passenger[1].done()])
+        finally:
+            outbox.busy = False
+
+    async def _ride(self, aboard: list[Passenger]) -> None:
+        try:
+            accepted = await self._deliver([message for message, _ in aboard]) if aboard else []
+        except asyncio.CancelledError:
+            for _, arrival in aboard:
+                arrival.cancel()
+            raise
+        except Exception as error:  # each of them has asked, each of them is told
+            for _, arrival in aboard:
+                if not arrival.done():
+                    arrival.set_exception(error)
+            return
+        for (_, arrival), verdict in zip(aboard, accepted, strict=True):
+            if not arrival.done():
+                arrival.set_result(verdict)
+
+    async def _deliver(self, messages: list[Outgoing]) -> list[bool]:
+        statement = partial(store.send, messages=messages, now=time.time())
+        accepted = await self._database.run(statement, ring=True)
+        count = sum(accepted)
+        self._counters.sent += count
+        self._counters.refused += len(accepted) - count
+        if count:
+            self._database.nudge()
+            await self._trimmer.wrote(count)
+        return accepted
+
+    async def group_send(self, message: GroupMessage) -> None:
+        """One row for each inbox that has members; one without room misses it, which is counted."""
+        statement = partial(
+            store.group_send,
+            message=message,
+            capacity=self._capacity,
+            capacity_of=self._capacity_of,
+        )
+        full = await self._database.run(statement, ring=True)
+        self._counters.sent += 1
+        for inbox in full:
+            self._drops.dropped(inbox, message.group, self._capacity_of(inbox))
+        self._database.nudge()
+        await self._trimmer.wrote(1)

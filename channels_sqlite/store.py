@@ -1,0 +1,331 @@
+"""The layer's SQL: one function, one intent, one transaction.
+
+Functions whose first argument is `connection` run on the writing connection's thread and write in one statement
+where they can: SQLite then holds the write lock for that statement only, and Python need not come back for the
+interpreter's lock between two of them. The others read in place. Times are unix seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+
+from .messages import GroupMessage, Outgoing, Row
+from .schema import MEMBERSHIP, MESSAGE, SEQUENCE
+
+EPOCH = ""
+"""The inbox of no channel, whose sequence counts the flushes."""
+
+TRIM_GRACE = 2.0
+"""Seconds that an expired message is left alone: its reader may have taken it in time and not said so yet."""
+
+
+_COLUMNS = 'id, inbox, channel, "group", body, created_at, expires_at'
+
+_WAITING = f"""
+    select count(*) from {MESSAGE} as waiting
+    where waiting.inbox = %s and waiting.delivered_at is null and waiting.expires_at > %s
+"""
+
+
+# Sending
+
+
+@cache
+def _insert_all(count: int) -> str:
+    """Insert `count` messages if each finds room, and none otherwise.
+
+    One statement that steps once, and whose row count is the answer. RETURNING would say which of them found
+    room, at the price of a step, and of a turn of the interpreter's lock, for each.
+    """
+    return f"""
+        insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)
+        with outgoing (position, inbox, channel, body, created_at, expires_at, room) as (
+            values {", ".join(["(?, ?, ?, ?, ?, ?, ?)"] * count)}
+        )
+        select inbox, channel, body, created_at, expires_at from outgoing
+        where (
+            select min(room - ({_WAITING % ("outgoing.inbox", "outgoing.created_at")})) from outgoing
+        ) > 0
+        order by position
+    """
+
+
+def send(connection: sqlite3.Connection, messages: Sequence[Outgoing], now: float) -> list[bool]:
+    """Insert messages in their order; for each, whether its inbox had room for it."""
+    if connection.execute(_insert_all(len(messages)), _values(messages, now)).rowcount:
+        return [True] * len(messages)
+    if len(messages) == 1:
+        return [False]
+    return [send(connection, [message], now)[0] for message in messages]
+
+
+def _values(messages: Sequence[Outgoing], now: float) -> list[object]:
+    ahead: dict[str, int] = {}
+    values: list[object] = []
+    for position, (inbox, channel, body, expires_at, capacity) in enumerate(messages):
+        before = ahead.get(inbox, 0)
+        ahead[inbox] = before + 1
+        values += (position, inbox, channel, body, now, expires_at, capacity - before)
+    return values
+
+
+# The inboxes of a group: a seek for each, however many members it has; `select distinct` would visit them all.
+_RECIPIENTS = f"""
+    with recursive candidate (inbox) as (
+        select min(inbox) from {MEMBERSHIP} where "group" = :group
+        union all
+        select (select min(inbox) from {MEMBERSHIP} where "group" = :group and inbox > candidate.inbox)
+        from candidate where candidate.inbox is not null
+    ),
+    recipient (inbox, waiting) as materialized (
+        select inbox, ({_WAITING % ("candidate.inbox", ":created_at")}) from candidate
+        where exists (
+            select 1 from {MEMBERSHIP}
+            where "group" = :group and inbox = candidate.inbox and expires_at > :created_at
+        )
+    )
+"""
+
+_GROUP_SEND = f"""
+    insert into {MESSAGE} (inbox, "group", body, created_at, expires_at)
+    {_RECIPIENTS}
+    select inbox, :group, :body, :created_at, :expires_at from recipient
+    where (select max(waiting) from recipient) < :capacity
+"""
+
+
+def group_send(
+    connection: sqlite3.Connection,
+    message: GroupMessage,
+    capacity: int | None,
+    capacity_of: Callable[[str], int],
+) -> list[str]:
+    """Insert one row for each inbox in the group, whatever the number of its members.
+
+    `capacity` is that of every inbox where they are all alike, which allows for one statement. Returns the
+    inboxes that had no room, and miss the message.
+    """
+    values = {**message._asdict(), "capacity": capacity}
+    if capacity is not None and connection.execute(_GROUP_SEND, values).rowcount:
+        return []
+    with transaction(connection):
+        recipients = connection.execute(f"{_RECIPIENTS} select * from recipient", values).fetchall()
+        full = [inbox for inbox, waiting in recipients if waiting >= capacity_of(inbox)]
+        connection.executemany(
+            f'insert into {MESSAGE} (inbox, "group", body, created_at, expires_at) values (?, ?, ?, ?, ?)',
+            [(inbox, *message) for inbox, _ in recipients if inbox not in full],
+        )
+    return full
+
+
+# Looking
+
+
+def sequences(reader: sqlite3.Connection, inboxes: str) -> dict[str, int]:
+    """The sequences of `inboxes`, a JSON list; an inbox without any message has none."""
+    return dict(
+        reader.execute(
+            f"select inbox, seq from {SEQUENCE} where inbox in (select value from json_each(?))",
+            (inboxes,),
+        ).fetchall()
+    )
+
+
+ARRIVALS_LIMIT = 100
+
+_ARRIVALS = f"""
+    select id, channel, "group", body, created_at, expires_at,
+        case when channel is null then (
+            select json_group_array(channel) from {MEMBERSHIP} as membership
+            where membership."group" = message."group"
+            and membership.inbox = message.inbox
+            and membership.joined_after < message.id
+            and membership.expires_at > message.created_at
+        ) end
+    from {MESSAGE} as message
+    where inbox = ? and delivered_at is null and id > ?
+    order by id
+    limit {ARRIVALS_LIMIT}
+"""
+
+
+def arrivals(
+    reader: sqlite3.Connection, inbox: str, cursor: int
+) -> Iterator[tuple[Row, list[str]]]:
+    """Undelivered messages of a process-local inbox after `cursor`, oldest first, each with its channels.
+
+    Rows are read as they are asked for, so that a reader can stop when it has worked long enough. It must
+    exhaust or close the iterator before it awaits: an open cursor keeps SQLite from resetting the WAL.
+    """
+    rows = reader.execute(_ARRIVALS, (inbox, cursor))
+    try:
+        for id_, channel, group, body, created_at, expires_at, members in rows:
+            row = Row(id_, inbox, channel, group, body, created_at, expires_at)
+            yield row, [channel] if members is None else json.loads(members)
+    finally:
+        rows.close()
+
+
+def has_waiting(reader: sqlite3.Connection, inbox: str, now: float) -> bool:
+    """Whether a message waits to be claimed."""
+    return bool(
+        reader.execute(f"select ({_WAITING % ('?', '?')}) > 0", (inbox, now)).fetchall()[0][0]
+    )
+
+
+# Taking
+
+
+def acknowledge(
+    connection: sqlite3.Connection, inbox: str, upto: int, taken_at: float, now: float, keep: bool
+) -> None:
+    """Mark what the inbox's one reader has taken; delete it unless delivered messages are kept.
+
+    Messages that had expired by `taken_at`, when it looked, were not taken.
+    """
+    where = "inbox = ? and delivered_at is null and id <= ? and expires_at > ?"
+    if keep:
+        connection.execute(
+            f"update {MESSAGE} set delivered_at = ? where {where}", (now, inbox, upto, taken_at)
+        )
+    else:
+        connection.execute(f"delete from {MESSAGE} where {where}", (inbox, upto, taken_at))
+
+
+def claim(
+    connection: sqlite3.Connection, inbox: str, limit: int, now: float, keep: bool
+) -> list[Row]:
+    """Take the oldest messages of a normal channel, at most `limit`; nobody else gets them."""
+    oldest = f"""
+        select id from {MESSAGE}
+        where inbox = :inbox and delivered_at is null and expires_at > :now
+        order by id limit :limit
+    """
+    change = f"update {MESSAGE} set delivered_at = :now" if keep else f"delete from {MESSAGE}"
+    rows = connection.execute(
+        f"{change} where id in ({oldest}) returning {_COLUMNS}",
+        {"inbox": inbox, "now": now, "limit": limit},
+    ).fetchall()
+    return sorted(Row(*row) for row in rows)  # RETURNING promises no order
+
+
+def give_back(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
+    """Put claimed messages back where they stood, and raise the sequence, so that others look again."""
+    with transaction(connection):
+        connection.executemany(
+            f"insert into {MESSAGE} ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)"
+            " on conflict (id) do update set delivered_at = null",
+            rows,
+        )
+        connection.executemany(
+            f"update {SEQUENCE} set seq = seq + 1 where inbox = ?", {(row.inbox,) for row in rows}
+        )
+
+
+# Groups
+
+
+def group_add(
+    connection: sqlite3.Connection,
+    group: str,
+    inbox: str,
+    channel: str,
+    now: float,
+    expires_at: float,
+) -> None:
+    """Join, or stay a member for longer; who joins gets the messages that come after the join."""
+    connection.execute(
+        f"""
+        insert into {MEMBERSHIP} ("group", inbox, channel, expires_at, joined_after)
+        values (:group, :inbox, :channel, :expires_at, coalesce((select max(id) from {MESSAGE}), 0))
+        on conflict ("group", inbox, channel) do update
+        set joined_after = iif(expires_at > :now, joined_after, excluded.joined_after),
+            expires_at = excluded.expires_at
+        """,
+        {"group": group, "inbox": inbox, "channel": channel, "now": now, "expires_at": expires_at},
+    )
+
+
+def group_discard(connection: sqlite3.Connection, group: str, inbox: str, channel: str) -> None:
+    """Leave; who is no member leaves as well."""
+    connection.execute(
+        f'delete from {MEMBERSHIP} where "group" = ? and inbox = ? and channel = ?',
+        (group, inbox, channel),
+    )
+
+
+def leave_all_groups(connection: sqlite3.Connection, channels: Iterable[str]) -> None:
+    """Take channels out of all their groups: a message to them expired unread."""
+    connection.executemany(
+        f"delete from {MEMBERSHIP} where channel = ?", [(channel,) for channel in channels]
+    )
+
+
+# Keeping small
+
+
+def trim(connection: sqlite3.Connection, limit: int, now: float, retention: float) -> int:
+    """Delete at most `limit` rows of each kind that nobody needs; how many the fullest kind had.
+
+    A message that expired unread takes its channel out of its groups, as the specification wants. If it was
+    a group's, the inbox's process never looked, and the whole inbox leaves that group.
+    """
+    expired = connection.execute(
+        f"delete from {MESSAGE} where id in ("
+        f"select id from {MESSAGE} where delivered_at is null and expires_at <= ? limit ?"
+        ') returning inbox, channel, "group"',
+        (now - TRIM_GRACE, limit),
+    ).fetchall()
+    leave_all_groups(connection, {channel for _, channel, _ in expired if channel is not None})
+    connection.executemany(
+        f'delete from {MEMBERSHIP} where "group" = ? and inbox = ?',
+        {(group, inbox) for inbox, channel, group in expired if channel is None},
+    )
+    delivered = connection.execute(
+        f"delete from {MESSAGE} where id in (select id from {MESSAGE} where delivered_at <= ? limit ?)",
+        (now - retention, limit),
+    ).rowcount
+    members = connection.execute(
+        f"delete from {MEMBERSHIP} where id in (select id from {MEMBERSHIP} where expires_at <= ? limit ?)",
+        (now, limit),
+    ).rowcount
+    return max(len(expired), delivered, members)
+
+
+def trim_sequences(connection: sqlite3.Connection) -> None:
+    """Delete the sequences of inboxes all of whose messages are gone."""
+    connection.execute(
+        f"""
+        delete from {SEQUENCE}
+        where inbox <> ? and seq < coalesce((select min(id) from {MESSAGE}), 9223372036854775807)
+        """,
+        (EPOCH,),
+    )
+
+
+def flush(connection: sqlite3.Connection) -> None:
+    """Delete all messages and memberships, and raise the epoch, at which every reader empties its buffers."""
+    with transaction(connection):
+        connection.execute(f"delete from {MESSAGE}")
+        connection.execute(f"delete from {MEMBERSHIP}")
+        connection.execute(
+            f"insert into {SEQUENCE} (inbox, seq) values (?, 1) on conflict (inbox) do update set seq = seq + 1",
+            (EPOCH,),
+        )
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """For what cannot be one statement. IMMEDIATE: a transaction that reads first cannot wait for the lock."""
+    connection.execute("begin immediate")
+    try:
+        yield
+        connection.execute("commit")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("rollback")
+        raise

@@ -1,0 +1,74 @@
+"""Linux's inotify, read by the event loops themselves: no thread, and no wakeup while nothing happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+
+from asyncinotify import Inotify, Mask
+
+from ..exceptions import WatcherUnavailable
+from .listener import RING, WRITE, Listener
+from .watchers import Watcher
+
+_EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows; inotify(7)
+_BUFFER = 64 * 1024
+_LOOK_NOW = int(Mask.ATTRIB | Mask.CREATE | Mask.MOVED_TO | Mask.Q_OVERFLOW)
+
+
+class InotifyWatcher(Watcher):
+    """The descriptor is a reader of every loop that listens; whichever drains it wakes them all."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        try:
+            self._inotify = Inotify()
+            self._inotify.add_watch(
+                self.directory, Mask.MODIFY | Mask.ATTRIB | Mask.CREATE | Mask.MOVED_TO
+            )
+        except OSError as error:
+            raise WatcherUnavailable(
+                f"inotify cannot watch {self.directory}: {error}. "
+                "The limits are fs.inotify.max_user_instances and fs.inotify.max_user_watches."
+            ) from error
+        # asyncinotify 4.4.4 maps NONBLOCK to O_CLOEXEC: a spurious wake would freeze the loop in read().
+        os.set_blocking(self._inotify.fd, False)
+        self._file_name = os.fsencode(self.name)
+
+    def subscribe(self, listener: Listener) -> None:
+        super().subscribe(listener)
+        listener.loop.add_reader(self._inotify.fd, self._drain, listener.loop)
+
+    def unsubscribe(self, listener: Listener) -> None:
+        super().unsubscribe(listener)
+        loop = listener.loop
+        if not loop.is_closed() and all(each.loop is not loop for each in self._listeners):
+            loop.remove_reader(self._inotify.fd)
+
+    def stop(self) -> None:
+        for listener in self._listeners:
+            self.unsubscribe(listener)
+        self._inotify.close()
+
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            events = os.read(self._inotify.fd, _BUFFER)
+        except BlockingIOError:  # another loop was quicker
+            return
+        mask = self._mask_of_ours(events)
+        if mask & Mask.MODIFY:
+            self.wake_all(WRITE, loop)
+        if mask & _LOOK_NOW:
+            self.wake_all(RING, loop)
+
+    def _mask_of_ours(self, events: bytes) -> int:
+        """What happened to the file, all events in one mask. By hand: asyncinotify makes objects of each."""
+        mask, offset = 0, 0
+        while offset < len(events):
+            _, event, _, length = _EVENT.unpack_from(events, offset)
+            offset += _EVENT.size + length
+            name = events[offset - length : offset].rstrip(b"\0")
+            if name == self._file_name or event & Mask.Q_OVERFLOW:
+                mask |= event
+        return mask

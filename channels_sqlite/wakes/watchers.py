@@ -1,0 +1,133 @@
+"""The process's watchers: one for a file and a way of watching, however many listen."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import sys
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from ..exceptions import WatcherUnavailable
+from .listener import Listener
+
+logger = logging.getLogger("channels_sqlite")
+
+
+class Watcher(ABC):
+    """Wakes its listeners when the file at `path` changes, is touched, or comes and goes.
+
+    It watches the directory, for a watch on the file itself dies when the file is deleted and made anew.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.directory, self.name = os.path.split(path)
+        self._listeners: list[Listener] = []
+        self._lock = threading.Lock()
+
+    def subscribe(self, listener: Listener) -> None:
+        """Wake `listener` from now on; on its loop."""
+        with self._lock:
+            self._listeners = [*self._listeners, listener]
+
+    def unsubscribe(self, listener: Listener) -> None:
+        """Wake it no more; it need not be subscribed."""
+        with self._lock:
+            self._listeners = [each for each in self._listeners if each is not listener]
+
+    def wake_all(
+        self, looks: Sequence[float], here: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """Wake every listener, from `here` or from a thread; one whose loop is closed is forgotten."""
+        for listener in self._listeners:
+            if listener.loop is here:
+                listener.wake(looks)
+                continue
+            try:
+                listener.wake_from_elsewhere(looks)
+            except RuntimeError:
+                self.unsubscribe(listener)
+
+    def hurry(self) -> None:
+        """A listener has found something, more may follow soon. For watchers that have a pace."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Release what the operating system lent; the watcher is not used again."""
+
+
+_watchers: dict[tuple[str, str], Watcher] = {}
+_registry_lock = threading.Lock()
+
+
+def watcher_for(path: str, kind: str, polling_interval: float) -> Watcher | None:
+    """The process's watcher of `path`, started; None for "polling", and where "auto" has to fall back to it.
+
+    A watcher that is asked for by name and cannot start raises `WatcherUnavailable`.
+    """
+    chosen = best_kind() if kind == "auto" else kind
+    if chosen == "polling":
+        return None
+    with _registry_lock:
+        try:
+            if (path, chosen) not in _watchers:
+                _watchers[path, chosen] = _start(path, chosen, polling_interval)
+            return _watchers[path, chosen]
+        except WatcherUnavailable as error:
+            if kind != "auto":
+                raise
+            logger.warning("%s Polling every %s s instead.", error, polling_interval)
+            return None
+
+
+def best_kind() -> str:
+    """What "auto" means here: inotify where its extra is installed."""
+    return "inotify" if is_installed("inotify") else "watchfiles"
+
+
+def is_installed(kind: str) -> bool:
+    """Whether the package behind a kind of watching can be imported here."""
+    if kind == "inotify":
+        return sys.platform == "linux" and find_spec("asyncinotify") is not None
+    return kind == "polling" or find_spec("watchfiles") is not None
+
+
+def _start(path: str, kind: str, polling_interval: float) -> Watcher:
+    if not is_installed(kind):
+        raise WatcherUnavailable(
+            f"CHANNEL_LAYERS CONFIG key 'watcher' is {kind!r}, which is not installed here: "
+            "pip install channels-sqlite[inotify] (on Linux), or set it to 'auto'."
+        )
+    if kind == "inotify":
+        from .inotify import InotifyWatcher
+
+        return InotifyWatcher(path)
+    from .watchfiles import WatchfilesWatcher
+
+    return WatchfilesWatcher(path, polling_interval)
+
+
+def _forget_inherited() -> None:
+    """After a fork: an inherited watcher hears nothing, its threads stayed with the parent."""
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    _inherited.extend(_watchers.values())
+    _watchers.clear()
+
+
+def _stop_at_exit() -> None:
+    """A thread in Rust code must not be met by the end of the interpreter."""
+    while _watchers:
+        _watchers.popitem()[1].stop()
+
+
+_inherited: list[Watcher] = []
+
+atexit.register(_stop_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_inherited)

@@ -1,0 +1,80 @@
+"""watchfiles, on every platform: a daemon thread that asks the Rust watcher every few milliseconds.
+
+`watchfiles.awatch` would hold a worker of each event loop's pool for ever, and its pace is fixed. RustNotify is what
+it is made of, documented and typed; here it is asked every `polling_interval` while nothing happens, and every
+millisecond for a second after a listener has found something.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from watchfiles._rust_notify import RustNotify
+
+from ..exceptions import WatcherUnavailable
+from .listener import CHANGE
+from .watchers import Watcher
+
+logger = logging.getLogger("channels_sqlite")
+
+QUICK_STEP = 1  # ms; a change is seen after one to two steps
+IDLE_STEP = 100  # ms at most, for the thread can only be stopped between two steps
+QUICK_FOR = 1.0  # seconds
+QUICK_TIMEOUT = 250  # ms
+IDLE_TIMEOUT = 60_000  # ms
+RETRY_AFTER = 5.0  # seconds
+
+
+class WatchfilesWatcher(Watcher):
+    """Watches until `stop`; what goes wrong on its thread is logged, and tried again."""
+
+    def __init__(self, path: str, polling_interval: float) -> None:
+        super().__init__(path)
+        self._idle_step = max(QUICK_STEP, min(IDLE_STEP, round(polling_interval * 1000)))
+        self._quick_until = 0.0
+        self._stopped = threading.Event()
+        try:
+            notify = self._watch()
+        except (OSError, RuntimeError) as error:
+            raise WatcherUnavailable(
+                f"watchfiles cannot watch {self.directory}: {error}."
+            ) from error
+        self._thread = threading.Thread(
+            target=self._run, args=(notify,), name="channels-sqlite-watchfiles", daemon=True
+        )
+        self._thread.start()
+
+    def hurry(self) -> None:
+        self._quick_until = time.monotonic() + QUICK_FOR
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join(timeout=2 * self._idle_step / 1000)
+
+    def _watch(self) -> RustNotify:
+        return RustNotify([self.directory], False, False, 300, False, True)
+
+    def _run(self, notify: RustNotify | None) -> None:
+        while not self._stopped.is_set():
+            try:
+                with notify or self._watch() as active:
+                    self._listen(active)
+            except Exception:
+                logger.exception(
+                    "watchfiles failed; watching %s anew in %s s.", self.directory, RETRY_AFTER
+                )
+                self._stopped.wait(RETRY_AFTER)
+            notify = None
+
+    def _listen(self, notify: RustNotify) -> None:
+        while not self._stopped.is_set():
+            quick = time.monotonic() < self._quick_until
+            step = QUICK_STEP if quick else self._idle_step
+            # It returns now and then without a change, so that the pace can be lowered again.
+            changes = notify.watch(
+                step, step, QUICK_TIMEOUT if quick else IDLE_TIMEOUT, self._stopped
+            )
+            if isinstance(changes, set) and any(path.endswith(self.name) for _, path in changes):
+                self.wake_all(CHANGE)
