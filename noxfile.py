@@ -86,7 +86,7 @@ def group(name: str) -> tuple[str, ...]:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, formatting and types; change nothing."""
-    session.install("-e", ".[inotify,cryptography]", *group("lint"))
+    session.install("-e", ".[inotify,cryptography]", *group("lint"), *group("stress"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
