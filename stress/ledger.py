@@ -74,7 +74,6 @@ class Verdict:
 
 @dataclass
 class Message:
-    name: str
     sent_at: int
     group: bool
     target: str
@@ -133,8 +132,7 @@ class History:
         elif kind == SENT:
             if key in self.messages:
                 raise ValueError(f"the harness sent {key} twice: the ledger cannot judge that")
-            name = f"{entry.sender}#{entry.number} to {entry.target}"
-            self.messages[key] = Message(name, entry.at, not entry.channel, entry.target)
+            self.messages[key] = Message(entry.at, not entry.channel, entry.target)
         elif kind in (ACCEPTED, REFUSED, FAILED):
             message = self.messages[key]
             message.outcome, message.settled_at = kind, entry.at
@@ -162,6 +160,10 @@ class History:
             raise ValueError(f"{entry.channel} is {entry.kind} {entry.target}, but never joined")
         else:
             setattr(spans[-1], entry.kind, entry.at)
+
+    def name(self, key: Key, channel: str) -> str:
+        sender, number, target = key
+        return f"{sender}#{number} to {target}" + (f" on {channel}" if channel != target else "")
 
     def owed(self, message: Message) -> Iterator[str]:
         """The channels that an accepted message must reach."""
@@ -241,9 +243,7 @@ def _judge_receipts(history: History, verdict: Verdict) -> set[tuple[Key, str]]:
             continue
         if (key, channel) in delivered:
             verdict.doubled += 1
-            _example(
-                verdict, "doubled", verdict.doubled, f"{history.messages[key].name} on {channel}"
-            )
+            _example(verdict, "doubled", verdict.doubled, history.name(key, channel))
             continue
         delivered.add((key, channel))
         if len(history.readers[channel]) > 1:
@@ -251,8 +251,8 @@ def _judge_receipts(history: History, verdict: Verdict) -> set[tuple[Key, str]]:
         stream = (who, channel, sender, target)
         if number < newest.get(stream, number):
             verdict.misordered += 1
-            after = f"{history.messages[key].name} on {channel} after #{newest[stream]}"
-            _example(verdict, "misordered", verdict.misordered, after)
+            text = f"{history.name(key, channel)} after #{newest[stream]}"
+            _example(verdict, "misordered", verdict.misordered, text)
         else:
             newest[stream] = number
     return delivered
@@ -272,9 +272,9 @@ def _judge_missing(
                 continue
             if excuse := history.excuse(message, channel, hands):
                 verdict.excused += 1
-                verdict.excuses.append(f"{message.name} on {channel}: {excuse}")
+                verdict.excuses.append(f"{history.name(key, channel)}: {excuse}")
             else:
-                missing.append(f"{message.name} on {channel}")
+                missing.append(history.name(key, channel))
     if counts_drops:
         verdict.lost = max(0, len(missing) - verdict.dropped - verdict.expired)
     else:

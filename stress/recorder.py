@@ -1,4 +1,4 @@
-"""A process's own ledger: entries kept in memory, or on disk at once where a kill must not lose them."""
+"""A process's own ledger: in memory, or on disk at once where a kill must not lose it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Recorder:
             self.write()
 
     def sending(self, sender: str, number: int, target: str, *, group: bool = False) -> Attempt:
-        """A context manager around one send(): `with recorder.sending(...): await layer.send(...)`."""
+        """Around one send: `with recorder.sending(...): await layer.send(...)`."""
         return Attempt(self, sender, number, target, "" if group else target)
 
     def received(self, channel: str, message: dict[str, Any]) -> int:
@@ -105,7 +105,7 @@ class Attempt:
 
 
 def read(path: Path) -> list[Entry]:
-    """A process's entries; the process is named by the file. A line cut short by a kill is skipped."""
+    """A process's entries; the file is named after it. A line cut short by a kill is skipped."""
     lines = path.read_text().split("\n")
     lines.pop()  # what follows the last newline: "" or a line cut short
     who = path.stem

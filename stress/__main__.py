@@ -1,0 +1,148 @@
+"""The command line: `python -m stress --list` explains it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from stress import results, screen
+from stress.layers import LAYERS
+from stress.plan import Plan
+from stress.runner import Runner, failed
+from stress.scenarios import SCENARIOS
+
+USUAL = ("sqlite", "redis", "redis-pubsub")
+PAGE = 160  # columns of the tables where no terminal says how many it has
+ALL = ("sqlite:inotify", "sqlite:watchfiles", "memory", "redis", "redis-pubsub", "channels-lite")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong and what is allowed."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def positive(kind: type[Any]) -> Any:
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = 0
+        if not 0 < value < float("inf"):
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what} above 0")
+        return value
+
+    return convert
+
+
+def run_parser() -> Parser:
+    parser = Parser(
+        prog="python -m stress",
+        description="Measures channels-sqlite beside what one would use instead, and keeps a "
+        "ledger of every message.",
+        epilog="python -m stress compare OLD.json NEW.json compares two runs.",
+    )
+    parser.add_argument("scenarios", metavar="SCENARIO", nargs="*", help="see --list")
+    parser.add_argument("--layer", metavar="NAME", nargs="+", action="extend", help="see --list")
+    parser.add_argument("--profile", choices=("quick", "full"), help="how much to measure")
+    whole, number = positive(int), positive(float)
+    parser.add_argument("--processes", metavar="N", type=whole)
+    parser.add_argument("--seconds", metavar="S", type=number, help="of each measurement")
+    parser.add_argument("--members", metavar="M", type=whole, help="of a group; idle consumers")
+    parser.add_argument("--rate", metavar="R", type=number, help="messages a second of a sender")
+    parser.add_argument("--size", metavar="BYTES", type=whole, help="of a message (130)")
+    parser.add_argument("--rounds", metavar="K", type=whole)
+    parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there")
+    parser.add_argument("--report", metavar="FILE.html", type=Path, help="write a page there")
+    parser.add_argument("--list", action="store_true", help="explain scenarios and layers")
+    return parser
+
+
+def known(parser: Parser, what: str, names: Sequence[str], allowed: Sequence[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            parser.error(f"no {what} {name!r}; there are: {', '.join(allowed)}")
+
+
+def show_list(console: Console) -> None:
+    for title, explained in (
+        ("scenarios", {name: scenario.says for name, scenario in SCENARIOS.items()}),
+        ("layers", {name: layer.missing() or layer.says for name, layer in LAYERS.items()}),
+    ):
+        table = Table(title=title, box=None, show_header=False, title_justify="left")
+        for name, says in explained.items():
+            table.add_row(f"[bold]{name}[/]", says)
+        console.print(table)
+
+
+async def go(runner: Runner) -> None:
+    """Ctrl-C and SIGTERM end it in good order, once; asking again does not interrupt the ending."""
+    work = asyncio.create_task(runner.go())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, cancel_once(work))
+    await work
+
+
+def cancel_once(work: asyncio.Task[None]) -> Any:
+    def cancel() -> None:
+        if not work.cancelling() if sys.version_info >= (3, 11) else True:
+            work.cancel()
+
+    return cancel
+
+
+def run(arguments: Sequence[str]) -> int:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PAGE)
+    parser = run_parser()
+    options = parser.parse_args(arguments)
+    if options.list:
+        show_list(console)
+        return 0
+    known(parser, "scenario", options.scenarios, list(SCENARIOS))
+    known(parser, "layer", options.layer or (), list(LAYERS))
+    if not options.scenarios and not options.profile:
+        parser.error(f"name a SCENARIO or a --profile; there are: {', '.join(SCENARIOS)}")
+    chosen = options.layer or (ALL if options.profile == "full" else USUAL)
+    names = ("processes", "seconds", "members", "rate", "size", "rounds")
+    plan = Plan(
+        profile=options.profile or "normal", **{name: getattr(options, name) for name in names}
+    )
+    with screen.Screen(console) as watcher:
+        runner = Runner(
+            plan,
+            [SCENARIOS[name] for name in dict.fromkeys(options.scenarios or SCENARIOS)],
+            [LAYERS[name] for name in dict.fromkeys(chosen)],
+            shlex.join(["python", "-m", "stress", *arguments]),
+            watcher,
+        )
+        asyncio.run(go(runner))
+    screen.report(console, runner.run)
+    if options.json:
+        results.save(runner.run, options.json)
+    if runner.run.interrupted:
+        return 130
+    if why := failed(runner.run):
+        console.print(why, style="red", highlight=False, markup=False, soft_wrap=True)
+        return 1
+    return 0
+
+
+def main() -> int:
+    return run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Where one measurement happens: an empty database or redis-server, and the processes on it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from stress import recorder, roles
+from stress.children import Child
+from stress.layers import DATABASE, Layer
+from stress.ledger import Entry
+from stress.redis_server import RedisServer
+
+# Seconds without a receipt after which what has not come is taken for missing: the slowest wake
+# there is, our heartbeat, comes every second.
+QUIET = 2.5
+
+
+class Lab:
+    def __init__(
+        self,
+        layer: Layer,
+        directory: Path,
+        server: RedisServer | None,
+        config: Mapping[str, Any],
+        *,
+        durable: bool = False,
+    ) -> None:
+        self.layer = layer
+        self.directory = directory
+        self.server = server
+        self.config = config
+        self.durable = durable
+        self.children: list[Child] = []
+        self.notes: list[Entry] = []  # the harness's own entries: kills and faults
+        self.errors: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter()
+        self._entries: list[Entry] | None = None
+
+    @property
+    def database(self) -> Path:
+        return self.directory / DATABASE
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        url = self.server.url if self.server else ""
+        return self.layer.settings(self.directory, url, self.config)
+
+    async def child(self, name: str, *, wrapper: tuple[str, ...] = ()) -> Child:
+        """Start a process. It is ready when its first call is answered."""
+        child = Child(name, self.directory)
+        self.children.append(child)
+        await child.start(self.settings, durable=self.durable, wrapper=wrapper)
+        return child
+
+    async def start(self, *names: str) -> list[Child]:
+        """Several processes, side by side, up and running."""
+        children = [await self.child(name) for name in names]
+        await asyncio.gather(*(child.call(roles.arrived) for child in children))
+        return children
+
+    async def settle(self, expected: int | None = None) -> int:
+        """Wait until so many messages have arrived, or nothing has come for a while."""
+        last, changed = -1, time.monotonic()
+        while True:
+            alive = [child for child in self.children if child.alive]
+            arrived = sum(await asyncio.gather(*(child.call(roles.arrived) for child in alive)))
+            if arrived != last:
+                last, changed = arrived, time.monotonic()
+            if (expected is not None and arrived >= expected) or (
+                time.monotonic() - changed > QUIET
+            ):
+                return arrived
+            await asyncio.sleep(0.02)
+
+    async def entries(self) -> list[Entry]:
+        """The whole ledger, once the measurement is over."""
+        if self._entries is None:
+            found = list(self.notes)
+            for child in self.children:
+                if child.alive:
+                    report = await child.call(roles.write_ledger)
+                    self.errors.update(report["errors"])
+                    self.counters.update(report["counters"])
+                if child.ledger.exists():
+                    found += recorder.read(child.ledger)
+            self._entries = found
+        return self._entries
+
+    async def end(self) -> None:
+        await asyncio.gather(*(child.end() for child in self.children))
+
+
+@asynccontextmanager
+async def lab(
+    layer: Layer,
+    directory: Path,
+    server: RedisServer | None,
+    config: Mapping[str, Any],
+    *,
+    durable: bool = False,
+) -> AsyncIterator[Lab]:
+    """A lab in `directory`, which is made, and gone afterwards with all that was started in it."""
+    await asyncio.to_thread(directory.mkdir)
+    if server is not None:
+        await asyncio.to_thread(server.forget)
+    place = Lab(layer, directory, server if layer.redis else None, config, durable=durable)
+    try:
+        if layer.file:
+            await _migrated(place)
+        yield place
+    finally:
+        await asyncio.shield(place.end())
+        await asyncio.to_thread(shutil.rmtree, directory)
+
+
+async def _migrated(place: Lab) -> None:
+    """A database with empty tables: migrated once a run and kept beside the labs, then copied."""
+    template = place.directory.parent / f"{place.layer.app}.template"
+    if not template.exists():
+        child = Child("migrate", place.directory)
+        await child.start(place.settings, durable=False)
+        try:
+            await child.call(roles.migrate)
+        finally:
+            await child.end()
+        place.database.rename(template)
+        for left in place.directory.glob(f"{DATABASE}-*"):
+            left.unlink()
+    shutil.copy(template, place.database)

@@ -1,0 +1,92 @@
+"""What to run: the options of the command line, and the cases a scenario makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from stress.lab import Lab
+    from stress.layers import Layer
+
+Profile = Literal["quick", "normal", "full"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options given; what is None is the scenario's to choose, by profile."""
+
+    profile: Profile = "normal"
+    processes: int | None = None
+    seconds: float | None = None
+    members: int | None = None
+    rate: float | None = None
+    size: int | None = None
+    rounds: int | None = None
+
+    def choose(self, *, quick: T, normal: T, full: T) -> T:
+        return {"quick": quick, "normal": normal, "full": full}[self.profile]
+
+    def many(self, given: T | None, *, quick: Sequence[T], full: Sequence[T]) -> Sequence[T]:
+        """One value if given, else the profile's list."""
+        return [given] if given is not None else self.choose(quick=quick, normal=full, full=full)
+
+    @property
+    def body(self) -> int:
+        return 130 if self.size is None else self.size
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One column of a scenario's results."""
+
+    name: str
+    unit: str
+    better: Literal["less", "more", ""]  # "" is neither: shown, and not compared
+    says: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing a scenario measures, of every layer that can do it.
+
+    `config` goes into every layer's CONFIG, `ours` into ours alone; both are shown in the report.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    processes: int = 1  # that share the layer
+    config: Mapping[str, Any] = field(default_factory=dict)
+    ours: Mapping[str, Any] = field(default_factory=dict)
+    only: Callable[[Layer], bool] | None = None
+    why: str = ""  # why only those
+    may_drop: bool = False  # dropping is the point: layers that do not count theirs are let off
+    durable: bool = False  # the ledger must survive a kill -9
+
+    def excludes(self, layer: Layer) -> str:
+        """Why this layer is not measured here, or ""."""
+        if self.processes > 1 and not layer.processes:
+            return "joins no other process"
+        return "" if self.only is None or self.only(layer) else self.why
+
+
+@dataclass
+class Measured:
+    """What one measurement gave: figures by name, and what the charts draw."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    distributions: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str
+    says: str
+    figures: tuple[Figure, ...]
+    cases: Callable[[Plan], list[Case]]
+    measure: Callable[[Lab, Case], Awaitable[Measured]]
+    rounds: tuple[int, int, int] = (2, 3, 5)  # quick, normal, full
+    may_fail: bool = False  # sends may end in errors: we break things on purpose

@@ -1,0 +1,179 @@
+"""A whole run: every case of every scenario, the layers taking turns round by round."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from itertools import count
+from pathlib import Path
+from typing import Protocol
+
+from stress import machine
+from stress.lab import lab
+from stress.layers import Layer
+from stress.ledger import check
+from stress.plan import Case, Figure, Plan, Scenario
+from stress.redis_server import RedisServer, redis_server
+from stress.results import Measurement, Run, Skipped
+
+# A measurement that hangs is ended, and said to have hung, after so many seconds more than its own.
+HANG = 120.0
+
+
+class Watcher(Protocol):
+    """Who is told how the run is going."""
+
+    def expect(self, measurements: int) -> None: ...
+    def skipped(self, skipped: Skipped) -> None: ...
+    def begins(self, scenario: Scenario, case: Case, layer: Layer, number: int) -> None: ...
+    def measured(self, scenario: Scenario, measurement: Measurement) -> None: ...
+
+
+class Runner:
+    def __init__(
+        self,
+        plan: Plan,
+        scenarios: Sequence[Scenario],
+        layers: Sequence[Layer],
+        command: str,
+        watcher: Watcher,
+    ) -> None:
+        self.plan = plan
+        self.scenarios = scenarios
+        self.layers = layers
+        self.watcher = watcher
+        self._numbers = count(1)
+        self.run = Run(
+            command=command,
+            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            machine=machine.machine(Path(tempfile.gettempdir())),
+            versions=machine.versions(),
+            commit=machine.commit(),
+            layers=[layer.name for layer in layers],
+            figures={s.name: {f.name: meaning(f) for f in s.figures} for s in scenarios},
+        )
+
+    async def go(self) -> None:
+        """Measure all there is to measure into `run`. Cancelled, it keeps what it has."""
+        began = time.monotonic()
+        try:
+            with ExitStack() as stack:
+                directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stress-")))
+                layers = self._installed()
+                server = None
+                if any(layer.redis for layer in layers):
+                    server = stack.enter_context(redis_server(directory))
+                await self._all(layers, directory, server)
+        except asyncio.CancelledError:
+            self.run.interrupted = True
+        finally:
+            self.run.seconds = round(time.monotonic() - began, 1)
+
+    def _installed(self) -> list[Layer]:
+        layers = []
+        for layer in self.layers:
+            if why := layer.missing():
+                self._skip(Skipped(layer.name, "", "", why))
+            else:
+                layers.append(layer)
+        return layers
+
+    def _skip(self, skipped: Skipped) -> None:
+        self.run.skipped.append(skipped)
+        self.watcher.skipped(skipped)
+
+    async def _all(
+        self, layers: Sequence[Layer], directory: Path, server: RedisServer | None
+    ) -> None:
+        work: list[tuple[Scenario, Case, list[Layer], int]] = []
+        for scenario in self.scenarios:
+            quick, normal, full = scenario.rounds
+            usual = self.plan.choose(quick=quick, normal=normal, full=full)
+            rounds = self.plan.rounds or usual
+            for case in scenario.cases(self.plan):
+                able = []
+                for layer in layers:
+                    if why := case.excludes(layer):
+                        self._skip(Skipped(layer.name, scenario.name, case.name, why))
+                    else:
+                        able.append(layer)
+                work.append((scenario, case, able, rounds))
+        self.watcher.expect(sum(len(able) * rounds for _, _, able, rounds in work))
+        for scenario, case, able, rounds in work:
+            for number in range(1, rounds + 1):
+                # Another layer goes first in each round: what follows a rival's mess is shared.
+                turn = number % len(able) if able else 0
+                for layer in able[turn:] + able[:turn]:
+                    self.watcher.begins(scenario, case, layer, number)
+                    measurement = await self._measure(
+                        scenario, case, layer, number, directory, server
+                    )
+                    self.run.measurements.append(measurement)
+                    self.watcher.measured(scenario, measurement)
+
+    async def _measure(
+        self,
+        scenario: Scenario,
+        case: Case,
+        layer: Layer,
+        number: int,
+        directory: Path,
+        server: RedisServer | None,
+    ) -> Measurement:
+        config = {**case.config, **(case.ours if layer.ours else {})}
+        place = lab(
+            layer,
+            directory / f"lab{next(self._numbers)}",
+            server,
+            config,
+            durable=case.durable,
+        )
+        measurement = Measurement(
+            scenario=scenario.name,
+            case=case.name,
+            layer=layer.name,
+            round=number,
+            settings={**layer.config, **{k: v for k, v in config.items() if layer.accepts(k)}},
+            load=round(os.getloadavg()[0], 2),
+        )
+        patience = HANG + 2 * float(case.arguments.get("seconds", 0))
+        try:
+            async with place as here:
+                measured = await asyncio.wait_for(scenario.measure(here, case), patience)
+                entries = await here.entries()
+                # A layer without counters is let off where dropping is the point.
+                counts = bool(here.counters) or not case.may_drop
+                measurement.ledger = await asyncio.to_thread(check, entries, counts_drops=counts)
+                measurement.figures = measured.figures
+                measurement.distributions = measured.distributions
+                measurement.series = measured.series
+                measurement.errors = dict(here.errors)
+                measurement.counters = dict(here.counters)
+                if here.errors and not scenario.may_fail:
+                    measurement.trouble = f"sends failed: {dict(here.errors)}"
+        except asyncio.TimeoutError:
+            measurement.trouble = f"hung: ended after {patience:.0f} s"
+        except Exception as error:
+            # One layer that breaks down is a result, and no reason not to measure the others.
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            measurement.trouble = f"{type(error).__name__}: {error} ({last.name})"
+        return measurement
+
+
+def meaning(figure: Figure) -> dict[str, str]:
+    return {"unit": figure.unit, "better": figure.better, "says": figure.says}
+
+
+def failed(run: Run) -> str:
+    """Why the run's exit status is 1, or ""."""
+    broken = run.broken
+    if not broken:
+        return ""
+    where = sorted({f"{m.scenario} ({m.case}) on {m.layer}" for m in broken})
+    return "broken: " + "; ".join(where)
