@@ -87,19 +87,19 @@ def show_list(console: Console) -> None:
 
 
 async def go(runner: Runner) -> None:
-    """Ctrl-C and SIGTERM end it in good order, once; asking again does not interrupt the ending."""
+    """Ctrl-C and SIGTERM end it in good order; asked twice, it still ends in good order."""
     work = asyncio.create_task(runner.go())
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, cancel_once(work))
-    await work
+    asked = False
 
-
-def cancel_once(work: asyncio.Task[None]) -> Any:
-    def cancel() -> None:
-        if not work.cancelling() if sys.version_info >= (3, 11) else True:
+    def end() -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
             work.cancel()
 
-    return cancel
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    await work
 
 
 def run(arguments: Sequence[str]) -> int:

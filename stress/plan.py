@@ -52,7 +52,8 @@ class Figure:
 class Case:
     """One thing a scenario measures, of every layer that can do it.
 
-    `config` goes into every layer's CONFIG, `ours` into ours alone; both are shown in the report.
+    `config` goes into every layer's CONFIG, `ours` into ours alone, `theirs` into the rival's it
+    names; all are shown in the report.
     """
 
     name: str
@@ -60,10 +61,15 @@ class Case:
     processes: int = 1  # that share the layer
     config: Mapping[str, Any] = field(default_factory=dict)
     ours: Mapping[str, Any] = field(default_factory=dict)
+    theirs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     only: Callable[[Layer], bool] | None = None
     why: str = ""  # why only those
     may_drop: bool = False  # dropping is the point: layers that do not count theirs are let off
     durable: bool = False  # the ledger must survive a kill -9
+
+    def config_of(self, layer: Layer) -> dict[str, Any]:
+        particular = self.ours if layer.ours else self.theirs.get(layer.name, {})
+        return {**self.config, **particular}
 
     def excludes(self, layer: Layer) -> str:
         """Why this layer is not measured here, or ""."""

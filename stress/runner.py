@@ -6,7 +6,6 @@ import asyncio
 import os
 import tempfile
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime, timezone
@@ -126,7 +125,7 @@ class Runner:
         directory: Path,
         server: RedisServer | None,
     ) -> Measurement:
-        config = {**case.config, **(case.ours if layer.ours else {})}
+        config = case.config_of(layer)
         place = lab(
             layer,
             directory / f"lab{next(self._numbers)}",
@@ -161,8 +160,7 @@ class Runner:
             measurement.trouble = f"hung: ended after {patience:.0f} s"
         except Exception as error:
             # One layer that breaks down is a result, and no reason not to measure the others.
-            last = traceback.extract_tb(error.__traceback__)[-1]
-            measurement.trouble = f"{type(error).__name__}: {error} ({last.name})"
+            measurement.trouble = f"{type(error).__name__}: {error}".strip()
         return measurement
 
 

@@ -54,6 +54,11 @@ def balance(verdict: Verdict) -> str:
     return "balances"
 
 
+def brief(trouble: str) -> str:
+    """What a traceback ends with; the JSON has it whole."""
+    return trouble.splitlines()[-1]
+
+
 class Screen:
     """Told of each measurement; shows it."""
 
@@ -110,8 +115,8 @@ class Screen:
             measurement.case,
             measurement.layer,
             str(measurement.round),
-            measurement.trouble or figures,
-            balance(measurement.ledger),
+            brief(measurement.trouble) if measurement.trouble else figures,
+            "-" if measurement.trouble else balance(measurement.ledger),
         )
         self.recent.append(row)
         self.progress.advance(self.task)
@@ -234,7 +239,7 @@ def troubles(run: Run) -> list[str]:
         where = f"{measurement.scenario}: {measurement.case}: {measurement.layer}"
         where += f", round {measurement.round}"
         if measurement.trouble:
-            lines.append(f"{where}: {measurement.trouble}")
+            lines.append(f"{where}: {brief(measurement.trouble)}")
         if measurement.ledger.broken:
             examples = "; ".join(measurement.ledger.examples[:5])
             lines.append(f"{where}: {balance(measurement.ledger)}: {examples}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from stress.plan import Scenario
-from stress.scenarios import latency, throughput
+from stress.scenarios import bystander, contention, fanout, idle, latency, throughput
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (latency.SCENARIO, throughput.SCENARIO)
+    module.SCENARIO.name: module.SCENARIO
+    for module in (latency, throughput, fanout, idle, bystander, contention)
 }
