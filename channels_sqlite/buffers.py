@@ -1,6 +1,8 @@
-"""Messages that this process has taken from the database, and that its consumers have not asked for yet.
+"""Messages that this process has taken from the database, and that its consumers have not asked for
+yet.
 
-Pure and synchronous; the receiver holds its lock around every call. `now` is of the monotonic clock.
+Pure and synchronous; the receiver holds its lock around every call. `now` is of the monotonic
+clock.
 """
 
 from __future__ import annotations

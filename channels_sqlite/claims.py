@@ -1,7 +1,9 @@
-"""Normal channels, whose readers compete: messages are claimed, one statement for as many consumers as wait.
+"""Normal channels, whose readers compete: messages are claimed, one statement for as many consumers
+as wait.
 
-A claim is tried only when the channel's sequence has moved, for it takes the write lock. What was claimed for a
-consumer that is gone when it arrives goes back to the table, for another process to take.
+A claim is tried only when the channel's sequence has moved, for it takes the write lock. What was
+claimed for a consumer that is gone when it arrives goes back to the table, for another process to
+take.
 """
 
 from __future__ import annotations
@@ -68,7 +70,9 @@ class Claims:
         self._start(shared, spawn)
 
     def heed(self, sequences: Mapping[str, int], reader: sqlite3.Connection | None) -> bool:
-        """Note what has moved; whether any consumer waits for it. With `reader`, do not trust sequences."""
+        """Note what has moved; whether any consumer waits for it. With `reader`, do not trust
+        sequences.
+        """
         found = False
         for shared in self.channels.values():
             sequence = sequences.get(shared.name)
@@ -109,7 +113,8 @@ class Claims:
         with self._lock:
             wanted = self._waiters.count(shared.name) - self._buffers.count(shared.name)
             if not shared.due or wanted <= 0:
-                # Under the lock: who joins after this look at the waiters starts a claim of its own.
+                # Under the lock: who joins after this look at the waiters starts a claim of its
+                # own.
                 shared.claiming = False
                 return 0
             shared.due = False

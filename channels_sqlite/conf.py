@@ -20,7 +20,9 @@ WATCHERS = ("auto", "inotify", "watchfiles", "polling")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The layer's settings; durations in seconds. Names and defaults are those of channels_redis where it has them."""
+    """The layer's settings; durations in seconds. Names and defaults are those of channels_redis
+    where it has them.
+    """
 
     database: str = "channels"
     polling_interval: float = 0.05
@@ -37,12 +39,15 @@ class Options:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Options:
-        """The checked options of a CONFIG dict; raises `InvalidOption` for the first one that is wrong."""
+        """The checked options of a CONFIG dict; raises `InvalidOption` for the first one that is
+        wrong.
+        """
         known = [each.name for each in fields(cls)]
         for name, value in config.items():
             if name not in known:
                 raise InvalidOption(
-                    f"CHANNEL_LAYERS CONFIG has no key {name!r} (value {value!r}). It may have: {', '.join(known)}."
+                    f"CHANNEL_LAYERS CONFIG has no key {name!r} (value {value!r}). "
+                    f"It may have: {', '.join(known)}."
                 )
         options = cls(**config)
         for name, (valid, allowed) in _RULES.items():
@@ -63,8 +68,9 @@ def database_settings(alias: str) -> dict[str, Any]:
         return connections[alias].settings_dict
     except ConnectionDoesNotExist as error:
         raise InvalidOption(
-            f"CHANNEL_LAYERS CONFIG key 'database' is {alias!r}, which DATABASES does not have: add "
-            f'"{alias}": {{"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "{alias}.sqlite3"}}.'
+            f"CHANNEL_LAYERS CONFIG key 'database' is {alias!r}, which DATABASES does not have: "
+            f'add "{alias}": {{"ENGINE": "django.db.backends.sqlite3", '
+            f'"NAME": BASE_DIR / "{alias}.sqlite3"}}.'
         ) from error
 
 

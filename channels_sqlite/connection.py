@@ -1,8 +1,9 @@
 """One process's way into one database: a writing connection on a thread, and a reading one at hand.
 
-Every statement that writes is a function run on aiosqlite's thread, in one hand-over, whatever number of event
-loops the process has: a second writer in one process would only fight the first for SQLite's lock, and a
-hand-over costs about 75 us, more than the statement. What only looks uses `reader`, in place: 10 us.
+Every statement that writes is a function run on aiosqlite's thread, in one hand-over, whatever
+number of event loops the process has: a second writer in one process would only fight the first for
+SQLite's lock, and a hand-over costs about 75 us, more than the statement. What only looks uses
+`reader`, in place: 10 us.
 
 A connection outlives event loops. It does not outlive a fork, nor the file it was opened on.
 """
@@ -65,8 +66,9 @@ class Call:
 class _Writer(sqlite3.Connection):
     """What aiosqlite drives: its `execute` also takes a `Call`.
 
-    aiosqlite has no public way to run a function on its thread, and a transaction of several awaits costs a
-    hand-over each, with the write lock held in between. The connection's class is ours to choose.
+    aiosqlite has no public way to run a function on its thread, and a transaction of several awaits
+    costs a hand-over each, with the write lock held in between. The connection's class is ours to
+    choose.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -82,16 +84,22 @@ class _Writer(sqlite3.Connection):
 
 
 class _Open:
-    """What is open at one time; replaced as a whole, when the thread dies or the file is replaced."""
+    """What is open at one time; replaced as a whole, when the thread dies or the file is
+    replaced.
+    """
 
     def __init__(self, database: Database) -> None:
         self.identity = database.identity_on_disk()
+        if self.identity is None and not database.in_memory:
+            raise database.not_migrated("does not exist")
         self.calls: set[Call] = set()
-        self.reader = database.connect(check_same_thread=False, timeout=0)
+        self.reader = database.connect(check_same_thread=False)
         try:
             database.prepare(self.reader)
+            self.reader.execute("pragma busy_timeout = 0")
             self.reader.execute("pragma query_only = on")
-            # Only shared-cache databases in memory have table locks; there a look must not meet them.
+            # Only shared-cache databases in memory have table locks; there a look must not meet
+            # them.
             self.reader.execute("pragma read_uncommitted = on")
             self.connection = asyncio.run(self._connect(database))
         except BaseException:
@@ -124,7 +132,9 @@ class _Open:
             self.calls.discard(call)
 
     async def _settle(self, call: Call) -> None:
-        """aiosqlite works its calls off in order: a call behind the one in flight has waited for it."""
+        """aiosqlite works its calls off in order: a call behind the one in flight has waited for
+        it.
+        """
         while not (call.done or call.lost):
             with contextlib.suppress(asyncio.CancelledError, sqlite3.Error):
                 await self.connection.execute_fetchall("select 1")
@@ -133,8 +143,8 @@ class _Open:
     def lose_calls(self) -> None:
         """Tell those who wait for a thread that has died.
 
-        It dies when it reports to an event loop that was closed with a call in flight; what other loops had
-        queued behind that call was not run, and is not going to be.
+        It dies when it reports to an event loop that was closed with a call in flight; what other
+        loops had queued behind that call was not run, and is not going to be.
         """
         for call in list(self.calls):
             call.lost = True
@@ -174,7 +184,8 @@ class Database:
 
     def connect(self, **arguments: Any) -> sqlite3.Connection:
         """A plain connection with Django's NAME and our arguments."""
-        return sqlite3.connect(self.name, **(self.arguments | arguments))
+        connection: sqlite3.Connection = sqlite3.connect(self.name, **(self.arguments | arguments))
+        return connection
 
     def prepare(self, connection: sqlite3.Connection) -> None:
         """Refuse what cannot work: an old SQLite, a file without our tables."""
@@ -197,9 +208,9 @@ class Database:
     def configure(self, connection: sqlite3.Connection) -> None:
         """Set up the writing connection; runs on its thread.
 
-        WAL is a property of the file and setting it takes a lock, so it is set only where it is not set.
-        NORMAL never damages the file, and may lose the last commits when the power fails: messages that live
-        for a minute are not worth an fsync each.
+        WAL is a property of the file and setting it takes a lock, so it is set only where it is not
+        set. NORMAL never damages the file, and may lose the last commits when the power fails:
+        messages that live for a minute are not worth an fsync each.
         """
         if connection.execute("pragma journal_mode").fetchone() == ("delete",):
             connection.execute("pragma journal_mode = wal")
@@ -217,8 +228,9 @@ class Database:
                 opening = None
             if opening is None or _has_failed(opening):
                 opening = self._opening = Future()
-                # aiosqlite's thread is as daemonic as the thread that makes it. A thread that is not would
-                # keep the interpreter from exiting, because nobody closes a channel layer.
+                # aiosqlite's thread is as daemonic as the thread that makes it. A thread that is
+                # not would keep the interpreter from exiting, because nobody closes a channel
+                # layer.
                 threading.Thread(
                     target=self._open, args=(opening,), name="channels-sqlite-open", daemon=True
                 ).start()
@@ -226,8 +238,6 @@ class Database:
 
     def _open(self, opening: Future[_Open]) -> None:
         try:
-            if not self.in_memory and not os.path.exists(self.path):
-                raise self.not_migrated("does not exist")
             opened = _Open(self)
         except sqlite3.Error as error:
             opening.set_exception(translate(error, self.path))
@@ -253,8 +263,8 @@ class Database:
     async def run(self, function: Callable[[sqlite3.Connection], T], *, ring: bool = False) -> T:
         """The result of `function(connection)`, run on the writing connection's thread.
 
-        A cancelled caller gets its CancelledError only when the function has ended. `ring` tells other
-        processes that something was committed. sqlite3's errors come out translated.
+        A cancelled caller gets its CancelledError only when the function has ended. `ring` tells
+        other processes that something was committed. sqlite3's errors come out translated.
         """
         call = Call(self._ringing(function) if ring else function)
         try:
@@ -273,9 +283,9 @@ class Database:
     ) -> Callable[[sqlite3.Connection], T]:
         """`function`, and then a touch of the WAL file, on the same thread.
 
-        SQLite writes the WAL before the commit can be seen, and touches nothing afterwards: who looks at
-        that write may look too early. By path, because opening a file of the database, and closing it, would
-        drop SQLite's POSIX locks.
+        SQLite writes the WAL before the commit can be seen, and touches nothing afterwards: who
+        looks at that write may look too early. By path, because opening a file of the database, and
+        closing it, would drop SQLite's POSIX locks.
         """
         wal = self.wal
 
@@ -299,7 +309,9 @@ class Database:
         return opening.result().reader
 
     def nudge(self) -> None:
-        """Tell this process's own receivers that something was committed; no file event is needed for that."""
+        """Tell this process's own receivers that something was committed; no file event is needed
+        for that.
+        """
         here = asyncio.get_running_loop()
         for receiver in list(self.receivers):
             receiver.nudge(here)
@@ -322,7 +334,8 @@ class Database:
         return status.st_dev, status.st_ino
 
     def forget_replaced(self) -> bool:
-        """Whether the file was deleted or replaced since it was opened; if so, the next use opens it anew.
+        """Whether the file was deleted or replaced since it was opened; if so, the next use opens
+        it anew.
 
         Ids begin anew in a new file, so `generation` rises and cursors into the old one end.
         """
@@ -385,12 +398,13 @@ def database_for(settings: dict[str, Any], alias: str) -> Database:
     """The one `Database` of this process for Django's database settings."""
     if settings.get("ENGINE") != "django.db.backends.sqlite3":
         raise InvalidOption(
-            f"CHANNEL_LAYERS CONFIG key 'database' is {alias!r}, whose ENGINE is {settings.get('ENGINE')!r}; "
-            "it must be 'django.db.backends.sqlite3'."
+            f"CHANNEL_LAYERS CONFIG key 'database' is {alias!r}, whose ENGINE is "
+            f"{settings.get('ENGINE')!r}; it must be 'django.db.backends.sqlite3'."
         )
     if str(settings["NAME"]) == ":memory:":
         raise InvalidOption(
-            f"DATABASES[{alias!r}] is ':memory:', of which each connection would see its own: give it a file."
+            f"DATABASES[{alias!r}] is ':memory:', of which each connection would see its own. "
+            "Give it a file."
         )
     database = Database(settings, alias)
     with _registry_lock:
@@ -400,8 +414,8 @@ def database_for(settings: dict[str, Any], alias: str) -> Database:
 def _forget_inherited() -> None:
     """After a fork: the child opens its own.
 
-    SQLite's connections do not survive a fork, and must not even be closed in the child: closing drops the
-    parent's locks. They are kept, unused, until the child ends.
+    SQLite's connections do not survive a fork, and must not even be closed in the child: closing
+    drops the parent's locks. They are kept, unused, until the child ends.
     """
     global _registry_lock
     _registry_lock = threading.Lock()

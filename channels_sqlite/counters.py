@@ -14,7 +14,9 @@ QUIET_FOR = 60.0  # seconds between two warnings about dropped messages
 
 @dataclass
 class Counters:
-    """Messages, since the layer was made; a group's message counts once for each channel that it reaches."""
+    """Messages, since the layer was made; a group's message counts once for each channel that it
+    reaches.
+    """
 
     sent: int = 0
     refused: int = 0
@@ -30,7 +32,9 @@ class Counters:
 
 @dataclass
 class DropLog:
-    """Counts drops by channel and group; warns once a minute at most, of all since the last warning."""
+    """Counts drops by channel and group; warns once a minute at most, of all since the last
+    warning.
+    """
 
     counters: Counters
     _recent: Counter[tuple[str, str | None]] = field(default_factory=Counter)
@@ -39,7 +43,9 @@ class DropLog:
     def dropped(
         self, channel: str, group: str | None, capacity: int, age: float | None = None
     ) -> None:
-        """One message less: `age` is that of the oldest one waiting, in seconds, where it is known."""
+        """One message less: `age` is that of the oldest one waiting, in seconds, where it is
+        known.
+        """
         self.counters.dropped += 1
         self._recent[channel, group] += 1
         now = time.monotonic()
@@ -49,7 +55,8 @@ class DropLog:
         total = sum(self._recent.values())
         self._recent.clear()
         logger.warning(
-            "%d message(s) dropped for want of room, the last one to %s of group %s: capacity %d, oldest %s.",
+            "%d message(s) dropped for want of room, the last one to %s of group %s:"
+            " capacity %d, oldest %s.",
             total,
             channel,
             group,

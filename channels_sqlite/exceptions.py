@@ -1,8 +1,8 @@
 """What can go wrong, in one place.
 
-Everything this package raises of its own is a `ChannelsSqliteError`, and also what Django people already
-catch: a wrong setting is an `ImproperlyConfigured`, a database that does not answer an `OperationalError`.
-`ChannelFull` is Channels' own.
+Everything this package raises of its own is a `ChannelsSqliteError`, and also what Django people
+already catch: a wrong setting is an `ImproperlyConfigured`, a database that does not answer an
+`OperationalError`. `ChannelFull` is Channels' own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class ChannelsSqliteError(Exception):
 
 
 class InvalidOption(ChannelsSqliteError, ImproperlyConfigured):
-    """A key of CONFIG, or the database that it names, cannot be used. The message says what is allowed."""
+    """A key of CONFIG, or the database that it names, cannot be used. The message says what is
+    allowed.
+    """
 
 
 class NotMigrated(ChannelsSqliteError, ImproperlyConfigured):
@@ -50,9 +52,9 @@ class ForeignChannel(ChannelsSqliteError, ValueError):
 class DatabaseUnavailable(ChannelsSqliteError, OperationalError):
     """SQLite could not do it: locked for longer than the timeout, disk full, not readable, damaged.
 
-    An `OperationalError` rather than a `ChannelFull`: code that drops a message on a full channel is right to
-    go on, and would be wrong to go on silently when nothing can be written at all. Nothing of the statement
-    was written.
+    An `OperationalError` rather than a `ChannelFull`: code that drops a message on a full channel
+    is right to go on, and would be wrong to go on silently when nothing can be written at all.
+    Nothing of the statement was written.
     """
 
 
@@ -61,13 +63,16 @@ class MessageTooLarge(ChannelsSqliteError, ValueError):
 
 
 class UndecodableMessage(ChannelsSqliteError):
-    """A row's body is not what the layer's serializer wrote; only ever logged, the reader goes on."""
+    """A row's body is not what the layer's serializer wrote; only ever logged, the reader goes
+    on.
+    """
 
 
 def translate(error: sqlite3.Error, path: str) -> Exception:
     """`error` of SQLite as one of ours; `path` is the database's file.
 
-    SQLite's result codes reach Python from 3.11 on; before that, only its words do, and they are passed on.
+    SQLite's result codes reach Python from 3.11 on; before that, only its words do, and they are
+    passed on.
     """
     code = getattr(error, "sqlite_errorcode", None)
     primary = None if code is None else code & 0xFF

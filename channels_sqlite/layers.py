@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 from channels.exceptions import ChannelFull
@@ -25,7 +25,9 @@ from .serializers import Message
 
 
 class _Ends:
-    """What a layer works with, made at its first use: a test runner changes the database's NAME before that."""
+    """What a layer works with, made at its first use: a test runner changes the database's NAME
+    before that.
+    """
 
     def __init__(self, layer: SqliteChannelLayer) -> None:
         options = layer.options
@@ -41,26 +43,30 @@ class _Ends:
 class SqliteChannelLayer(BaseChannelLayer):
     """A channel layer on one SQLite file. CONFIG's keys are the fields of `conf.Options`.
 
-    A message is delivered once, to one consumer, in the order in which its sender sent it; or it expires; or it
-    is dropped for want of room, which is counted in `counters`. A process that is killed takes what it had read with
-    it. The layer may be used from any number of threads and event loops.
+    A message is delivered once, to one consumer, in the order in which its sender sent it; or it
+    expires; or it is dropped for want of room, which is counted in `counters`. A process that is
+    killed takes what it had read with it. The layer may be used from any number of threads and
+    event loops.
     """
 
-    extensions = ("groups", "flush")
+    extensions: ClassVar = ["groups", "flush"]
     ChannelFull = ChannelFull
     MessageTooLarge = MessageTooLarge
 
     def __init__(self, **config: Any) -> None:
         self.options = Options.from_config(config)
-        super().__init__(expiry=self.options.expiry, capacity=self.options.capacity)
-        self.channel_capacity = self.compile_capacities(self.options.channel_capacity)
+        # The stubs are narrower than Channels: seconds may be fractions, compiled capacities a list.
+        super().__init__(expiry=self.options.expiry, capacity=self.options.capacity)  # type: ignore[arg-type]
+        self.channel_capacity = self.compile_capacities(dict(self.options.channel_capacity))  # type: ignore[assignment]
         self.group_expiry = self.options.group_expiry
         self._serializer = serializers.create(self.options.serializer_format)
         self.begin_anew()
         _layers.add(self)
 
     def begin_anew(self) -> None:
-        """Forget connections, buffers and the process's name, without closing anything: a fork's child must."""
+        """Forget connections, buffers and the process's name, without closing anything: a fork's
+        child must.
+        """
         self.counters = Counters()
         self.client_prefix = secrets.token_urlsafe(9)
         self._lock = threading.Lock()
@@ -79,9 +85,10 @@ class SqliteChannelLayer(BaseChannelLayer):
     async def send(self, channel: str, message: Message, *, expiry: float | None = None) -> None:
         """Send a dict to a channel, to expire `expiry` seconds from now (by default the layer's).
 
-        Raises ChannelFull when the channel, or the process that it is local to, has no room; TypeError for a bad
-        name, or for a message that cannot be serialised, with the path of the offending key; DatabaseUnavailable
-        when SQLite cannot write it. In all these cases nothing was written.
+        Raises ChannelFull when the channel, or the process that it is local to, has no room;
+        TypeError for a bad name, or for a message that cannot be serialised, with the path of the
+        offending key; DatabaseUnavailable when SQLite cannot write it. In all these cases nothing
+        was written.
         """
         self.require_valid_channel_name(channel)
         if expiry is None:
@@ -103,8 +110,8 @@ class SqliteChannelLayer(BaseChannelLayer):
     async def receive(self, channel: str) -> Message:
         """Wait for the next message of a channel. To cancel it loses nothing.
 
-        Raises ForeignChannel for the process-local name of another process or layer: two readers of one inbox
-        would both get everything.
+        Raises ForeignChannel for the process-local name of another process or layer: two readers of
+        one inbox would both get everything.
         """
         self.require_valid_channel_name(channel)
         inbox = None
@@ -150,6 +157,9 @@ class SqliteChannelLayer(BaseChannelLayer):
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
         inbox = self.non_local_name(channel)
+        if inbox.endswith(f".{self.client_prefix}!"):
+            # Members are looked up when a group's message is read: read what was sent before this.
+            await self._ends.receiver.catch_up(inbox)
         await self._ends.database.run(
             partial(store.group_discard, group=group, inbox=inbox, channel=channel)
         )
@@ -157,8 +167,8 @@ class SqliteChannelLayer(BaseChannelLayer):
     async def group_send(self, group: str, message: Message) -> None:
         """Send a dict to every channel in a group.
 
-        Never raises ChannelFull: a process, or a normal channel, that has no room misses the message, which is
-        counted and logged.
+        Never raises ChannelFull: a process, or a normal channel, that has no room misses the
+        message, which is counted and logged.
         """
         self.require_valid_group_name(group)
         body = serializers.encode(self._serializer, message)
@@ -168,12 +178,15 @@ class SqliteChannelLayer(BaseChannelLayer):
     # Life
 
     async def flush(self) -> None:
-        """Delete all messages and memberships; other processes drop what they have in memory when they next look."""
+        """Delete all messages and memberships; other processes drop what they have in memory when
+        they next look.
+        """
         await self._ends.database.run(store.flush, ring=True)
         self._ends.database.nudge()
 
     async def close(self) -> None:
-        """Stop listening on this event loop and close this process's connections; the next use opens them again.
+        """Stop listening on this event loop and close this process's connections; the next use
+        opens them again.
 
         Nobody has to call it: connections and threads do not keep the interpreter from exiting.
         """

@@ -1,4 +1,6 @@
-"""A message on its way: asked to be sent, as it stands in the table, and in a buffer. Times are unix seconds."""
+"""A message on its way: asked to be sent, as it stands in the table, and in a buffer. Times are
+unix seconds.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class GroupMessage(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A message as it stands in the table: `channel` is None for a group's, `group` for a direct one."""
+    """A message as it stands in the table: `channel` is None for a group's, `group` for a direct
+    one.
+    """
 
     id: int
     inbox: str
@@ -36,7 +40,9 @@ class Row(NamedTuple):
     expires_at: float
 
     def remaining(self, now: float) -> float:
-        """Seconds until it expires; a clock that was set back does not give it longer than it ever had."""
+        """Seconds until it expires; a clock that was set back does not give it longer than it ever
+        had.
+        """
         return min(self.expires_at - now, self.expires_at - self.created_at)
 
 

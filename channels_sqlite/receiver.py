@@ -1,11 +1,12 @@
 """A layer's receiving side: from rows to consumers.
 
-Consumers wait for buffers in memory; only the receiver reads the database, and what it has read stands in the
-buffers before anything awaits. Its state belongs to the layer and not to an event loop: a second loop, at the same
-time or after the first, goes on where the first one is. Only waiters and listeners are bound to a loop.
+Consumers wait for buffers in memory; only the receiver reads the database, and what it has read
+stands in the buffers before anything awaits. Its state belongs to the layer and not to an event
+loop: a second loop, at the same time or after the first, goes on where the first one is. Only
+waiters and listeners are bound to a loop.
 
-A process-local inbox has this one reader. It reads by a cursor, and acknowledges what it took in batches. A normal
-channel has readers in other processes too: see `claims`.
+A process-local inbox has this one reader. It reads by a cursor, and acknowledges what it took in
+batches. A normal channel has readers in other processes too: see `claims`.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Inbox:
         self.unacknowledged = 0
         self.taken_at = 0.0
         self.acknowledging = False
+        self.timer: asyncio.TimerHandle | None = None
 
 
 class Receiver:
@@ -90,15 +92,14 @@ class Receiver:
     async def receive(self, channel: str, inbox: str | None) -> Message:
         """The next message of a channel; `inbox` is that of a process-local one.
 
-        Cancelling it loses nothing: until it returns, the message stands in the buffer. Each consumer of a
-        group's message gets a copy of its own, decoded here.
+        Cancelling it loses nothing: until it returns, the message stands in the buffer. Each
+        consumer of a group's message gets a copy of its own, decoded here.
         """
         loop = asyncio.get_running_loop()
         if loop not in self._listeners:
             await self._listen(loop)
         if inbox is not None and inbox not in self._inboxes:
-            self._inboxes[inbox] = Inbox(inbox)
-            self._look(thorough=False)
+            self._attend(inbox)
         while True:
             item = self._take(channel, loop)
             if item is None:
@@ -107,15 +108,20 @@ class Receiver:
             try:
                 message = self._decode(item.row.body)
             except UndecodableMessage as error:
-                logger.error(
-                    "Row %d, to %s, is not a message and is skipped: %s",
-                    item.row.id,
-                    channel,
-                    error,
-                )
+                logger.warning("Row %d, to %s, is skipped: %s", item.row.id, channel, error)
                 continue
             self._counters.received += 1
             return message
+
+    async def catch_up(self, inbox: str) -> None:
+        """Read what has been sent to a process-local inbox so far."""
+        await self._database.opened()
+        self._attend(inbox)
+
+    def _attend(self, inbox: str) -> None:
+        with self._lock:
+            self._inboxes.setdefault(inbox, Inbox(inbox))
+        self._look(thorough=False)
 
     def _take(self, channel: str, loop: asyncio.AbstractEventLoop) -> Item | None:
         with self._lock:
@@ -169,7 +175,8 @@ class Receiver:
 
     def _on_deaf(self, listener: Listener) -> None:
         logger.warning(
-            "Watching %s announces nothing (a network or virtual file system?). Polling every %s s instead.",
+            "Watching %s announces nothing (is it on a network or virtual file system?)."
+            " Polling every %s s instead.",
             self._database.wal,
             self._options.polling_interval,
         )
@@ -196,7 +203,9 @@ class Receiver:
     # Looking
 
     def _look(self, thorough: bool) -> bool:
-        """Move what is new into the buffers; whether there was any. A thorough look trusts no sequence."""
+        """Move what is new into the buffers; whether there was any. A thorough look trusts no
+        sequence.
+        """
         loop = asyncio.get_running_loop()
         if thorough and self._database.forget_replaced():
             return False
@@ -246,9 +255,8 @@ class Receiver:
     ) -> bool:
         now, started = time.time(), time.monotonic()
         before = inbox.cursor
-        count = 0
         with closing(store.arrivals(reader, inbox.name, inbox.cursor)) as rows:
-            for count, (row, channels) in enumerate(rows, 1):
+            for row, channels in rows:
                 inbox.cursor = row.id
                 remaining = row.remaining(now)
                 if remaining <= 0:
@@ -262,8 +270,6 @@ class Receiver:
                 if time.monotonic() - started > LOOK_FOR:
                     loop.call_soon(self._look_again, inbox)
                     break
-        if count == store.ARRIVALS_LIMIT:
-            loop.call_soon(self._look_again, inbox)
         if inbox.unacknowledged:
             self._acknowledge_soon(inbox, loop)
         return inbox.cursor != before
@@ -271,7 +277,7 @@ class Receiver:
     def _look_again(self, inbox: Inbox) -> None:
         """There was more than one look may take; others on the loop had their turn."""
         inbox.seen = None
-        self._listeners[asyncio.get_running_loop()].look()
+        self._look(thorough=False)
 
     def _deliver(self, channel: str, item: Item, loop: asyncio.AbstractEventLoop) -> None:
         if self._buffers.put(channel, item) > 1 and self._buffers.count(
@@ -297,10 +303,12 @@ class Receiver:
         """In a batch, but before so many are outstanding that a sender would see a full inbox."""
         if inbox.unacknowledged * 4 >= self._capacity_of(inbox.name):
             self._acknowledge(inbox)
-        elif not inbox.acknowledging:
-            loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge, inbox)
+        elif inbox.timer is None or inbox.timer.when() < loop.time() - HEARTBEAT:
+            # A timer that is overdue was set on a loop that has stopped.
+            inbox.timer = loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge, inbox)
 
     def _acknowledge(self, inbox: Inbox) -> None:
+        inbox.timer = None
         if inbox.unacknowledged and not inbox.acknowledging:
             inbox.acknowledging = True
             self._spawn(self._write_acknowledgement(inbox))
@@ -325,11 +333,15 @@ class Receiver:
             raise
         finally:
             inbox.acknowledging = False
+        if inbox.unacknowledged:
+            self._acknowledge_soon(inbox, asyncio.get_running_loop())
 
     # Tasks
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a statement beside the consumers; what fails is tried again after the next heartbeat."""
+        """Run a statement beside the consumers; what fails is tried again after the next
+        heartbeat.
+        """
         task = asyncio.get_running_loop().create_task(self._guarded(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -343,9 +355,13 @@ class Receiver:
             logger.exception("Receiving goes on, but a statement of it failed.")
 
     async def close(self) -> None:
-        """Stop listening on the running loop, and wait for its statements in flight."""
+        """Stop listening on the running loop; acknowledge what was taken, and end what is in
+        flight.
+        """
         loop = asyncio.get_running_loop()
         if loop in self._listeners:
             self._stop(self._listeners.pop(loop))
+        for inbox in self._inboxes.values():
+            self._acknowledge(inbox)
         ours = [task for task in self._tasks if task.get_loop() is loop]
         await asyncio.gather(*ours, return_exceptions=True)

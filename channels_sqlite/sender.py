@@ -21,7 +21,9 @@ Passenger = tuple[Outgoing, "asyncio.Future[bool]"]
 
 
 class Outbox:
-    """One event loop's sends: those that come while a statement is in flight go together in the next one."""
+    """One event loop's sends: those that come while a statement is in flight go together in the
+    next one.
+    """
 
     def __init__(self) -> None:
         self.passengers: list[Passenger] = []

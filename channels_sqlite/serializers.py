@@ -1,7 +1,7 @@
 """Messages to bytes and back.
 
-What cannot be written fails here, at send, and names the offending key: a message that only fails when it is
-read has already cost somebody else their consumer.
+What cannot be written fails here, at send, and names the offending key: a message that only fails
+when it is read has already cost somebody else their consumer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ Message = dict[str, Any]
 
 
 class Serializer(Protocol):
-    """Two verbs; register an implementation with `register` to name it in CONFIG's `serializer_format`."""
+    """Two verbs; register an implementation with `register` to name it in CONFIG's
+    `serializer_format`.
+    """
 
     def dumps(self, value: Any) -> bytes:
         """`value` as bytes; any exception means that it cannot be written."""
@@ -28,7 +30,9 @@ class Serializer(Protocol):
 
 
 class MsgpackSerializer:
-    """bytes, str, 64-bit integers, floats, bool, None, lists (tuples become lists) and dicts. The default."""
+    """bytes, str, 64-bit integers, floats, bool, None, lists (tuples become lists) and dicts. The
+    default.
+    """
 
     def dumps(self, value: Any) -> bytes:
         packed: bytes = msgpack.packb(value)
@@ -86,7 +90,9 @@ def encode(serializer: Serializer, message: object) -> bytes:
 
 
 def decode(serializer: Serializer, body: object) -> Message:
-    """The message in `body`; raises `UndecodableMessage` for anything that `encode` did not write."""
+    """The message in `body`; raises `UndecodableMessage` for anything that `encode` did not
+    write.
+    """
     if not isinstance(body, bytes):
         raise UndecodableMessage(f"the body is {type(body).__name__}, not a blob")
     try:

@@ -1,15 +1,16 @@
 """The layer's SQL: one function, one intent, one transaction.
 
-Functions whose first argument is `connection` run on the writing connection's thread and write in one statement
-where they can: SQLite then holds the write lock for that statement only, and Python need not come back for the
-interpreter's lock between two of them. The others read in place. Times are unix seconds.
+Functions whose first argument is `connection` run on the writing connection's thread, and write in
+one statement where they can: SQLite then holds the write lock for that statement only, and Python
+need not come back for the interpreter's lock in between. The others read in place. Times are unix
+seconds.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
@@ -20,7 +21,7 @@ EPOCH = ""
 """The inbox of no channel, whose sequence counts the flushes."""
 
 TRIM_GRACE = 2.0
-"""Seconds that an expired message is left alone: its reader may have taken it in time and not said so yet."""
+"""Seconds that an expired message is left alone: its reader may have it, and not have said so."""
 
 
 _COLUMNS = 'id, inbox, channel, "group", body, created_at, expires_at'
@@ -38,8 +39,8 @@ _WAITING = f"""
 def _insert_all(count: int) -> str:
     """Insert `count` messages if each finds room, and none otherwise.
 
-    One statement that steps once, and whose row count is the answer. RETURNING would say which of them found
-    room, at the price of a step, and of a turn of the interpreter's lock, for each.
+    One statement that steps once, and whose row count is the answer. RETURNING would say which of
+    them found room, at the price of a step, and of a turn of the interpreter's lock, for each.
     """
     return f"""
         insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)
@@ -48,7 +49,8 @@ def _insert_all(count: int) -> str:
         )
         select inbox, channel, body, created_at, expires_at from outgoing
         where (
-            select min(room - ({_WAITING % ("outgoing.inbox", "outgoing.created_at")})) from outgoing
+            select min(room - ({_WAITING % ("outgoing.inbox", "outgoing.created_at")}))
+            from outgoing
         ) > 0
         order by position
     """
@@ -73,12 +75,16 @@ def _values(messages: Sequence[Outgoing], now: float) -> list[object]:
     return values
 
 
-# The inboxes of a group: a seek for each, however many members it has; `select distinct` would visit them all.
+# The inboxes of a group: a seek for each, however many members it has. `select distinct` would
+# visit all members.
 _RECIPIENTS = f"""
     with recursive candidate (inbox) as (
         select min(inbox) from {MEMBERSHIP} where "group" = :group
         union all
-        select (select min(inbox) from {MEMBERSHIP} where "group" = :group and inbox > candidate.inbox)
+        select (
+            select min(inbox) from {MEMBERSHIP}
+            where "group" = :group and inbox > candidate.inbox
+        )
         from candidate where candidate.inbox is not null
     ),
     recipient (inbox, waiting) as materialized (
@@ -106,8 +112,8 @@ def group_send(
 ) -> list[str]:
     """Insert one row for each inbox in the group, whatever the number of its members.
 
-    `capacity` is that of every inbox where they are all alike, which allows for one statement. Returns the
-    inboxes that had no room, and miss the message.
+    `capacity` is that of every inbox where they are all alike, which allows for one statement.
+    Returns the inboxes that had no room, and miss the message.
     """
     values = {**message._asdict(), "capacity": capacity}
     if capacity is not None and connection.execute(_GROUP_SEND, values).rowcount:
@@ -116,7 +122,8 @@ def group_send(
         recipients = connection.execute(f"{_RECIPIENTS} select * from recipient", values).fetchall()
         full = [inbox for inbox, waiting in recipients if waiting >= capacity_of(inbox)]
         connection.executemany(
-            f'insert into {MESSAGE} (inbox, "group", body, created_at, expires_at) values (?, ?, ?, ?, ?)',
+            f'insert into {MESSAGE} (inbox, "group", body, created_at, expires_at)'
+            " values (?, ?, ?, ?, ?)",
             [(inbox, *message) for inbox, _ in recipients if inbox not in full],
         )
     return full
@@ -135,8 +142,6 @@ def sequences(reader: sqlite3.Connection, inboxes: str) -> dict[str, int]:
     )
 
 
-ARRIVALS_LIMIT = 100
-
 _ARRIVALS = f"""
     select id, channel, "group", body, created_at, expires_at,
         case when channel is null then (
@@ -149,17 +154,17 @@ _ARRIVALS = f"""
     from {MESSAGE} as message
     where inbox = ? and delivered_at is null and id > ?
     order by id
-    limit {ARRIVALS_LIMIT}
 """
 
 
 def arrivals(
     reader: sqlite3.Connection, inbox: str, cursor: int
-) -> Iterator[tuple[Row, list[str]]]:
-    """Undelivered messages of a process-local inbox after `cursor`, oldest first, each with its channels.
+) -> Generator[tuple[Row, list[str]], None, None]:
+    """Undelivered messages of a process-local inbox after `cursor`, each with its channels.
 
-    Rows are read as they are asked for, so that a reader can stop when it has worked long enough. It must
-    exhaust or close the iterator before it awaits: an open cursor keeps SQLite from resetting the WAL.
+    Oldest first. Rows are read as they are asked for, so that a reader can stop when it has worked
+    long enough. It must exhaust or close the iterator before it awaits: an open cursor keeps SQLite
+    from resetting the WAL.
     """
     rows = reader.execute(_ARRIVALS, (inbox, cursor))
     try:
@@ -214,7 +219,7 @@ def claim(
 
 
 def give_back(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
-    """Put claimed messages back where they stood, and raise the sequence, so that others look again."""
+    """Put claimed messages back where they stood, and raise the sequence: others look again."""
     with transaction(connection):
         connection.executemany(
             f"insert into {MESSAGE} ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)"
@@ -271,8 +276,8 @@ def leave_all_groups(connection: sqlite3.Connection, channels: Iterable[str]) ->
 def trim(connection: sqlite3.Connection, limit: int, now: float, retention: float) -> int:
     """Delete at most `limit` rows of each kind that nobody needs; how many the fullest kind had.
 
-    A message that expired unread takes its channel out of its groups, as the specification wants. If it was
-    a group's, the inbox's process never looked, and the whole inbox leaves that group.
+    A message that expired unread takes its channel out of its groups, as the specification wants.
+    If it was a group's, the inbox's process never looked, and the whole inbox leaves that group.
     """
     expired = connection.execute(
         f"delete from {MESSAGE} where id in ("
@@ -286,11 +291,13 @@ def trim(connection: sqlite3.Connection, limit: int, now: float, retention: floa
         {(group, inbox) for inbox, channel, group in expired if channel is None},
     )
     delivered = connection.execute(
-        f"delete from {MESSAGE} where id in (select id from {MESSAGE} where delivered_at <= ? limit ?)",
+        f"delete from {MESSAGE} where id in ("
+        f"select id from {MESSAGE} where delivered_at <= ? limit ?)",
         (now - retention, limit),
     ).rowcount
     members = connection.execute(
-        f"delete from {MEMBERSHIP} where id in (select id from {MEMBERSHIP} where expires_at <= ? limit ?)",
+        f"delete from {MEMBERSHIP} where id in ("
+        f"select id from {MEMBERSHIP} where expires_at <= ? limit ?)",
         (now, limit),
     ).rowcount
     return max(len(expired), delivered, members)
@@ -308,19 +315,23 @@ def trim_sequences(connection: sqlite3.Connection) -> None:
 
 
 def flush(connection: sqlite3.Connection) -> None:
-    """Delete all messages and memberships, and raise the epoch, at which every reader empties its buffers."""
+    """Delete all messages and memberships; raise the epoch, so that readers empty their buffers."""
     with transaction(connection):
         connection.execute(f"delete from {MESSAGE}")
         connection.execute(f"delete from {MEMBERSHIP}")
         connection.execute(
-            f"insert into {SEQUENCE} (inbox, seq) values (?, 1) on conflict (inbox) do update set seq = seq + 1",
+            f"insert into {SEQUENCE} (inbox, seq) values (?, 1)"
+            " on conflict (inbox) do update set seq = seq + 1",
             (EPOCH,),
         )
 
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """For what cannot be one statement. IMMEDIATE: a transaction that reads first cannot wait for the lock."""
+    """For what cannot be one statement.
+
+    IMMEDIATE, for a transaction that begins as a reader cannot wait for the write lock.
+    """
     connection.execute("begin immediate")
     try:
         yield

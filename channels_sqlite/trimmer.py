@@ -20,7 +20,9 @@ OVERDUE = 10  # batches
 
 
 class Trimmer:
-    """Trims after every `trim_batch_size` messages and every second of writing, as a task beside the senders."""
+    """Trims after every `trim_batch_size` messages and every second of writing, as a task beside
+    the senders.
+    """
 
     def __init__(self, database: Database, options: Options) -> None:
         self._database = database
@@ -33,8 +35,8 @@ class Trimmer:
     async def wrote(self, count: int) -> None:
         """This process has written `count` messages.
 
-        A loop that ends with the send, as that of async_to_sync does, leaves a task no time: when trimming is
-        overdue, the writer waits for it.
+        A loop that ends with the send, as that of async_to_sync does, leaves a task no time: when
+        trimming is overdue, the writer waits for it.
         """
         if not self._options.auto_trim:
             return

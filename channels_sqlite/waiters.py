@@ -1,4 +1,6 @@
-"""Consumers that wait for a message, each on its own event loop. The receiver holds its lock around every call."""
+"""Consumers that wait for a message, each on its own event loop. The receiver holds its lock around
+every call.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ Waiter = asyncio.Future[None]
 class Waiters:
     """A waiter is told that there is something to take, and takes it itself.
 
-    Nothing is handed over, so that nothing is lost with a waiter that was told and then cancelled; whoever takes,
-    or leaves, tells the next one if there is more.
+    Nothing is handed over, so that nothing is lost with a waiter that was told and then cancelled;
+    whoever takes, or leaves, tells the next one if there is more.
     """
 
     def __init__(self) -> None:
@@ -21,7 +23,9 @@ class Waiters:
         return channel in self._waiting
 
     def join(self, channel: str, loop: asyncio.AbstractEventLoop) -> Waiter:
-        """A future of `loop`, done when there may be a message on the channel. End it with `leave`."""
+        """A future of `loop`, done when there may be a message on the channel. End it with
+        `leave`.
+        """
         waiter: Waiter = loop.create_future()
         self._waiting.setdefault(channel, []).append(waiter)
         return waiter

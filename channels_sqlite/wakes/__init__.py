@@ -1,4 +1,5 @@
-"""When to look: hints that a database file may have changed. The row is the truth, a wake is only a hint.
+"""When to look: hints that a database file may have changed. The row is the truth, a wake is only a
+hint.
 
     watchers            one watcher for a process, a file and a kind of watching
     inotify, watchfiles what watches

@@ -1,4 +1,6 @@
-"""Linux's inotify, read by the event loops themselves: no thread, and no wakeup while nothing happens."""
+"""Linux's inotify, read by the event loops themselves: no thread, and no wakeup while nothing
+happens.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,13 @@ import struct
 from asyncinotify import Inotify, Mask
 
 from ..exceptions import WatcherUnavailable
-from .listener import RING, WRITE, Listener
+from .listener import CHANGE, RING, WRITE, Listener
 from .watchers import Watcher
 
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows; inotify(7)
 _BUFFER = 64 * 1024
+_WRITTEN = int(Mask.MODIFY)
+_OVERFLOW = int(Mask.Q_OVERFLOW)
 _LOOK_NOW = int(Mask.ATTRIB | Mask.CREATE | Mask.MOVED_TO | Mask.Q_OVERFLOW)
 
 
@@ -32,7 +36,8 @@ class InotifyWatcher(Watcher):
                 f"inotify cannot watch {self.directory}: {error}. "
                 "The limits are fs.inotify.max_user_instances and fs.inotify.max_user_watches."
             ) from error
-        # asyncinotify 4.4.4 maps NONBLOCK to O_CLOEXEC: a spurious wake would freeze the loop in read().
+        # asyncinotify 4.4.4 maps NONBLOCK to O_CLOEXEC: a spurious wake would freeze the loop in
+        # read().
         os.set_blocking(self._inotify.fd, False)
         self._file_name = os.fsencode(self.name)
 
@@ -57,18 +62,20 @@ class InotifyWatcher(Watcher):
         except BlockingIOError:  # another loop was quicker
             return
         mask = self._mask_of_ours(events)
-        if mask & Mask.MODIFY:
-            self.wake_all(WRITE, loop)
         if mask & _LOOK_NOW:
-            self.wake_all(RING, loop)
+            self.wake_all(CHANGE if mask & _WRITTEN else RING, loop)
+        elif mask & _WRITTEN:
+            self.wake_all(WRITE, loop)
 
     def _mask_of_ours(self, events: bytes) -> int:
-        """What happened to the file, all events in one mask. By hand: asyncinotify makes objects of each."""
+        """What happened to the file, all events in one mask. By hand: asyncinotify makes objects of
+        each.
+        """
         mask, offset = 0, 0
         while offset < len(events):
             _, event, _, length = _EVENT.unpack_from(events, offset)
             offset += _EVENT.size + length
             name = events[offset - length : offset].rstrip(b"\0")
-            if name == self._file_name or event & Mask.Q_OVERFLOW:
+            if name == self._file_name or event & _OVERFLOW:
                 mask |= event
         return mask

@@ -16,7 +16,9 @@ DEAF_AFTER = 3  # heartbeats in a row that found what no wake had announced
 RING: Sequence[float] = (0,)
 """Something was committed: it can be seen now."""
 WRITE: Sequence[float] = (0.001, 0.004, 0.016, 0.064)
-"""The WAL file was written: SQLite does that before a commit can be seen, and tells nobody when it can."""
+"""The WAL file was written: SQLite does that before a commit can be seen, and tells nobody when it
+can.
+"""
 CHANGE: Sequence[float] = (0, 0.004, 0.016, 0.064)
 """A ring or a write, the watcher cannot tell."""
 
@@ -24,8 +26,8 @@ CHANGE: Sequence[float] = (0, 0.004, 0.016, 0.064)
 class Listener:
     """Calls `look` on its event loop: after wakes, and at every heartbeat.
 
-    `look(thorough)` returns whether it found anything new; `thorough` is for heartbeats, which trust no wake.
-    All methods but `wake_from_elsewhere` belong to the loop's thread.
+    `look(thorough)` returns whether it found anything new; `thorough` is for heartbeats, which
+    trust no wake. All methods but `wake_from_elsewhere` belong to the loop's thread.
     """
 
     def __init__(
@@ -72,20 +74,23 @@ class Listener:
     def wake(self, looks: Sequence[float]) -> None:
         """Something may be new: look after each of `looks` seconds; a new wake begins anew.
 
-        A ring leaves the ladder of an earlier write standing, one rung on: another process may have written
-        just before, and be about to commit.
+        A ring leaves the ladder of an earlier write standing, one rung on: another process may have
+        written just before, and be about to commit.
         """
         self._suspect = False
         self._unannounced = 0
-        if looks is RING:
-            next(self._ladder, None)
-        else:
+        if looks is not RING:
             self._ladder = iter(looks)
-            if looks[0]:
-                self._schedule()
-                return
-            next(self._ladder)
-        self._look_after_pause()
+        first = next(self._ladder, 0)
+        now = self.loop.time()
+        if looks is WRITE:
+            self._look_at(now + first)
+        elif now < self._quiet_until:
+            # A bystander, whose looks find nothing, looks once a millisecond at most while others
+            # are busy.
+            self._look_at(self._quiet_until)
+        else:
+            self._climb()
 
     def wake_from_elsewhere(self, looks: Sequence[float]) -> None:
         """`wake`, from any thread; raises RuntimeError when the loop is closed."""
@@ -102,25 +107,21 @@ class Listener:
         if not self._safely_look(thorough=False):
             self._quiet_until = self.loop.time() + PAUSE
 
-    def _look_after_pause(self) -> None:
-        """A bystander, whose looks find nothing, looks once a millisecond at most while others are busy."""
-        if self.loop.time() < self._quiet_until:
-            self._schedule(self._quiet_until)
-        else:
-            self._look_now()
-
-    def _look_now(self) -> None:
-        self.look()
-        self._schedule()
-
-    def _schedule(self, when: float | None = None) -> None:
+    def _climb(self) -> None:
+        """Look, and set the time for the next rung of the ladder."""
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        if when is None and (delay := next(self._ladder, None)) is not None:
-            when = self.loop.time() + delay
-        if when is not None:
-            self._next = self.loop.call_at(when, self._look_now)
+        self.look()
+        delay = next(self._ladder, None)
+        if delay is not None:
+            self._look_at(self.loop.time() + delay)
+
+    def _look_at(self, when: float) -> None:
+        if self._next is None or self._next.when() > when:
+            if self._next is not None:
+                self._next.cancel()
+            self._next = self.loop.call_at(when, self._climb)
 
     def _heartbeat(self) -> None:
         self._beat = self.loop.call_later(self._interval, self._heartbeat)
@@ -133,7 +134,9 @@ class Listener:
         self._suspect = self._safely_look(thorough=True) and not self.polls
 
     def _safely_look(self, *, thorough: bool) -> bool:
-        """An error in a look, be it a bug of ours, is logged once, and the next heartbeat looks again."""
+        """An error in a look, be it a bug of ours, is logged once, and the next heartbeat looks
+        again.
+        """
         try:
             found = self._look(thorough)
         except Exception:

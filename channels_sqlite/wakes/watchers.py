@@ -21,7 +21,8 @@ logger = logging.getLogger("channels_sqlite")
 class Watcher(ABC):
     """Wakes its listeners when the file at `path` changes, is touched, or comes and goes.
 
-    It watches the directory, for a watch on the file itself dies when the file is deleted and made anew.
+    It watches the directory, for a watch on the file itself dies when the file is deleted and made
+    anew.
     """
 
     def __init__(self, path: str) -> None:
@@ -43,7 +44,9 @@ class Watcher(ABC):
     def wake_all(
         self, looks: Sequence[float], here: asyncio.AbstractEventLoop | None = None
     ) -> None:
-        """Wake every listener, from `here` or from a thread; one whose loop is closed is forgotten."""
+        """Wake every listener, from `here` or from a thread; one whose loop is closed is
+        forgotten.
+        """
         for listener in self._listeners:
             if listener.loop is here:
                 listener.wake(looks)
@@ -53,7 +56,7 @@ class Watcher(ABC):
             except RuntimeError:
                 self.unsubscribe(listener)
 
-    def hurry(self) -> None:
+    def hurry(self) -> None:  # noqa: B027 - a watcher without a pace has nothing to do
         """A listener has found something, more may follow soon. For watchers that have a pace."""
 
     @abstractmethod
@@ -66,7 +69,8 @@ _registry_lock = threading.Lock()
 
 
 def watcher_for(path: str, kind: str, polling_interval: float) -> Watcher | None:
-    """The process's watcher of `path`, started; None for "polling", and where "auto" has to fall back to it.
+    """The process's watcher of `path`, started; None for "polling", and where "auto" has to fall
+    back to it.
 
     A watcher that is asked for by name and cannot start raises `WatcherUnavailable`.
     """

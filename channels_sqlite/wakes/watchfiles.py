@@ -1,8 +1,8 @@
 """watchfiles, on every platform: a daemon thread that asks the Rust watcher every few milliseconds.
 
-`watchfiles.awatch` would hold a worker of each event loop's pool for ever, and its pace is fixed. RustNotify is what
-it is made of, documented and typed; here it is asked every `polling_interval` while nothing happens, and every
-millisecond for a second after a listener has found something.
+`watchfiles.awatch` would hold a worker of each event loop's pool for ever, and its pace is fixed.
+RustNotify is what it is made of, documented and typed; here it is asked every `polling_interval`
+while nothing happens, and every millisecond for a second after a listener has found something.
 """
 
 from __future__ import annotations
