@@ -1,0 +1,74 @@
+"""What people may send, and the words in which we decline the rest.
+
+WebSocket, web form and command line all come through here.
+"""
+
+from django import forms
+from django.core.exceptions import ValidationError
+
+from chat.models import Line
+from chat.rooms import room_name
+
+NAME_LENGTH = Line._meta.get_field("name").max_length
+TEXT_LENGTH = Line._meta.get_field("text").max_length
+
+
+def whole_characters(value: str) -> None:
+    """JSON can spell half of a surrogate pair, which no encoding can write down."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValidationError("There is half a character in this. Please type it anew.") from error
+
+
+class JoinForm(forms.Form):
+    name = forms.CharField(
+        label="Your name",
+        max_length=NAME_LENGTH,
+        validators=[whole_characters],
+        error_messages={
+            "required": "Please tell the others your name.",
+            "max_length": f"Please choose a name of at most {NAME_LENGTH} characters.",
+        },
+    )
+    after = forms.IntegerField(required=False, min_value=0, max_value=2**63 - 1)
+
+
+class CatchUpForm(forms.Form):
+    after = forms.IntegerField(min_value=0, max_value=2**63 - 1)
+
+
+class LineForm(forms.Form):
+    name = JoinForm.base_fields["name"]
+    text = forms.CharField(
+        label="Line",
+        max_length=TEXT_LENGTH,
+        validators=[whole_characters],
+        widget=forms.Textarea(attrs={"rows": 2}),
+        error_messages={
+            "required": "There is nothing in this line yet. Write a word or two.",
+            "max_length": (
+                "This line has %(show_value)d characters, and a room takes "
+                f"{TEXT_LENGTH} at a time. Could you send it in parts?"
+            ),
+        },
+    )
+    nonce = forms.UUIDField(required=False, widget=forms.HiddenInput)
+
+
+class NoteForm(LineForm):
+    """A line and the room it is for: for those who are not in it."""
+
+    room = forms.CharField(label="Room", initial="lobby")
+    field_order = ("room", "name", "text")
+
+    def clean_room(self) -> str:
+        room = room_name(self.cleaned_data["room"])
+        if not room:
+            raise ValidationError("A room's name needs a letter or a digit from a to z.")
+        return room
+
+
+def reason(form: forms.Form) -> str:
+    """Why the form was not accepted, in one line."""
+    return " ".join(str(message) for messages in form.errors.values() for message in messages)

@@ -1,0 +1,116 @@
+"""What a room keeps: its lines, and who visits it."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import timedelta
+from typing import Any
+
+from django.db import models
+from django.utils import timezone
+
+from chat.rooms import NAME_LENGTH
+
+HISTORY = 50  # lines a newcomer sees
+PAGE = 100  # lines at a time for someone who was away
+
+
+class LineManager(models.Manager["Line"]):
+    def post(self, room: str, name: str, text: str, nonce: uuid.UUID | None = None) -> Line:
+        """Keep a line; once for each nonce, however often an unsure browser sends it."""
+        line, _ = self.get_or_create(
+            nonce=nonce or uuid.uuid4(), defaults={"room": room, "name": name, "text": text}
+        )
+        return line
+
+    def since(self, room: str, after: int | None) -> tuple[list[Line], bool]:
+        """The lines after that id, oldest first, and whether there are more.
+
+        Without an id, the last few.
+        """
+        lines = self.filter(room=room)
+        if after is None:
+            return list(reversed(lines.order_by("-id")[:HISTORY])), False
+        page = list(lines.filter(id__gt=after).order_by("id")[: PAGE + 1])
+        return page[:PAGE], len(page) > PAGE
+
+    def newest_id(self, room: str) -> int:
+        lines = self.filter(room=room).order_by("-id")
+        return lines.values_list("id", flat=True).first() or 0
+
+    def rooms(self) -> list[str]:
+        """The rooms that were used last, at most ten."""
+        latest = self.values("room").annotate(latest=models.Max("id")).order_by("-latest")
+        return [row["room"] for row in latest[:10]]
+
+
+class Line(models.Model):
+    """What somebody said.
+
+    The row is the truth and the channel layer only carries the news of it: a browser that missed
+    the news finds the row. SQLite commits one writer at a time, so ids appear in order.
+    """
+
+    room = models.CharField(max_length=NAME_LENGTH, db_index=True)
+    name = models.CharField(max_length=32)
+    text = models.CharField(max_length=1000)
+    nonce = models.UUIDField(unique=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = LineManager()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "name": self.name,
+            "text": self.text,
+            "nonce": str(self.nonce),
+            "at": self.created_at.isoformat(),
+        }
+
+    def as_event(self) -> dict[str, Any]:
+        """The message for the room's group.
+
+        It names the line before, so that a browser which never saw that one knows to ask for it:
+        a channel layer delivers at most once.
+        """
+        before = Line.objects.filter(room=self.room, id__lt=self.id)
+        previous = before.aggregate(previous=models.Max("id", default=0))["previous"]
+        return {"type": "room.line", "line": self.as_json(), "previous": previous}
+
+
+class VisitManager(models.Manager["Visit"]):
+    # A tab reports every 25 s. One that has not for so long went down with its server.
+    ABSENT = timedelta(seconds=90)
+
+    def enter(self, room: str, name: str, channel: str) -> None:
+        """Note that this tab is here; also the way to say that it still is."""
+        self.update_or_create(
+            channel=channel, defaults={"room": room, "name": name, "seen_at": timezone.now()}
+        )
+
+    def leave(self, channel: str) -> None:
+        self.filter(channel=channel).delete()
+
+    def names(self, room: str) -> list[str]:
+        self.filter(seen_at__lt=timezone.now() - self.ABSENT).delete()
+        return list(
+            self.filter(room=room).order_by("name").values_list("name", flat=True).distinct()
+        )
+
+
+class Visit(models.Model):
+    """A tab in a room."""
+
+    room = models.CharField(max_length=NAME_LENGTH, db_index=True)
+    name = models.CharField(max_length=32)
+    channel = models.CharField(max_length=100, unique=True)
+    seen_at = models.DateTimeField(db_index=True)
+
+    objects = VisitManager()
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.room}"

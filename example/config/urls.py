@@ -1,0 +1,10 @@
+from django.contrib.staticfiles.urls import staticfiles_urlpatterns
+from django.urls import include, path
+from django.views.generic import RedirectView
+
+urlpatterns = [
+    path("", RedirectView.as_view(pattern_name="lobby")),
+    path("", include("chat.urls")),
+    # runserver serves static files by itself; uvicorn and daphne do with this, while DEBUG is on.
+    *staticfiles_urlpatterns(),
+]

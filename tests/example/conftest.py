@@ -1,0 +1,107 @@
+"""The example running for the browser tests: one set of processes for each channel layer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.example import browser
+from tests.example.browser import Window
+from tests.example.servers import Project, Server
+
+LAYERS = ("sqlite", "redis")
+
+
+@dataclass(frozen=True)
+class Chat:
+    """The example as a deployment: two servers and a worker on the same project."""
+
+    project: Project
+    first: Server
+    second: Server
+
+
+@pytest.fixture(scope="session")
+def stage(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Chat]]:
+    """Starts the deployment on a layer when a test first wants it, and keeps it for the others."""
+    chats: dict[str, Chat] = {}
+    with ExitStack() as stack:
+
+        def chat_on(layer: str) -> Chat:
+            if layer not in chats:
+                url = request.getfixturevalue("redis_url") if layer == "redis" else "sqlite://"
+                project = Project(tmp_path_factory.mktemp(f"example-{layer}"), url)
+                project.migrate()
+                servers = [stack.enter_context(project.daphne()) for _ in range(2)]
+                stack.enter_context(project.worker("summaries"))
+                chats[layer] = Chat(project, *servers)
+            return chats[layer]
+
+        yield chat_on
+
+
+@pytest.fixture(params=LAYERS)
+def chat(request: pytest.FixtureRequest, stage: Callable[[str], Chat]) -> Chat:
+    return stage(request.param)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """A project of the test's own, on our layer, migrated."""
+    project = Project(tmp_path, "sqlite://")
+    project.migrate()
+    return project
+
+
+@pytest.fixture
+def room() -> str:
+    """A room where no other test talks."""
+    return f"room-{uuid4().hex[:8]}"
+
+
+@pytest.fixture(scope="session")
+def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Window, Window]]:
+    if browser.CHROMIUM is None or browser.CHROMEDRIVER is None:
+        pytest.skip("no chromium and chromedriver here")
+    # Selenium logs whole pages at DEBUG, and pytest would keep them for every failure.
+    logging.getLogger("selenium").setLevel(logging.INFO)
+    with ExitStack() as stack:
+        first, second = (
+            Window(stack.enter_context(browser.chromium(tmp_path_factory.mktemp("profile"))))
+            for _ in range(2)
+        )
+        yield first, second
+
+
+@pytest.fixture
+def windows(browsers: tuple[Window, Window]) -> Iterator[tuple[Window, Window]]:
+    """Two windows of two browsers; whatever a page writes to its console fails the test."""
+    for window in browsers:
+        window.complaints()  # of a test that failed
+    yield browsers
+    complaints = [complaint for window in browsers for complaint in window.complaints()]
+    for window in browsers:
+        window.leave()
+    assert complaints == []
+
+
+@pytest.fixture
+def ada(windows: tuple[Window, Window], chat: Chat, room: str) -> Window:
+    """Ada's window, in the room, on the first server."""
+    windows[0].enter(chat.first.url, room, "Ada")
+    return windows[0]
+
+
+@pytest.fixture
+def ben(windows: tuple[Window, Window], chat: Chat, room: str) -> Window:
+    """Ben's window, in the room, on the second server."""
+    windows[1].enter(chat.second.url, room, "Ben")
+    return windows[1]

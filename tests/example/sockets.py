@@ -1,0 +1,45 @@
+"""A chat client without a browser: a plain WebSocket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from websockets.sync.client import ClientConnection, connect
+
+from tests.example.servers import PATIENCE
+
+
+class Client:
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+
+    def send(self, **content: Any) -> None:
+        self.connection.send(json.dumps(content))
+
+    def receive(self, *types: str) -> dict[str, Any]:
+        """The next message of one of these types; what comes before it is passed over."""
+        while True:
+            message: dict[str, Any] = json.loads(self.connection.recv(PATIENCE))
+            if message["type"] in types:
+                return message
+
+    def join(self, name: str, after: int | None = None) -> dict[str, Any]:
+        """Join; returns the lines that the room sends to whoever comes."""
+        self.send(type="join", name=name, after=after)
+        return self.receive("lines")
+
+    def say(self, text: str, **more: Any) -> dict[str, Any]:
+        """Say a line; returns the next line that the room hears."""
+        self.send(type="say", text=text, **more)
+        return self.receive("line", "refused")
+
+
+@contextmanager
+def client(server: str, room: str, origin: str | None = None) -> Iterator[Client]:
+    """Connect to a room; as a page of the server itself unless another origin is given."""
+    url = f"{server.replace('http', 'ws', 1)}/ws/chat/{room}"
+    with connect(url, origin=origin or server, proxy=None, open_timeout=PATIENCE) as connection:
+        yield Client(connection)

@@ -1,0 +1,212 @@
+"""The example in two browser windows that are connected to two server processes."""
+
+from __future__ import annotations
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from tests.example.browser import Window
+from tests.example.conftest import Chat
+from tests.example.servers import Project
+
+SCRIPT = """<script>document.title = "taken"</script><img src=x onerror='document.title="taken"'>"""
+
+
+def test_the_windows_are_on_different_processes(ada: Window, ben: Window) -> None:
+    assert ada.process != ben.process
+
+
+def test_two_people_chat(ada: Window, ben: Window) -> None:
+    ada.say("Is anybody here?")
+    ben.wait_for_line("Ada", "Is anybody here?")
+    ben.say("I am.")
+    ada.wait_for_line("Ben", "I am.")
+    assert ada.lines == ben.lines == [("Ada", "Is anybody here?"), ("Ben", "I am.")]
+
+
+def test_another_room_hears_nothing(ada: Window, ben: Window, chat: Chat, room: str) -> None:
+    ben.enter(chat.second.url, f"{room}-x", "Ben")
+    ada.say("Between us")
+    ada.wait_for_line("Ada", "Between us")
+    ben.say("Nobody here")
+    ben.wait_for_line("Ben", "Nobody here")
+    assert ben.lines == [("Ben", "Nobody here")]
+
+
+def test_who_comes_sees_what_was_said(
+    ada: Window, windows: tuple[Window, Window], chat: Chat, room: str
+) -> None:
+    ada.say("Before you came")
+    ada.wait_for_line("Ada", "Before you came")
+    late = windows[1]
+    late.enter(chat.second.url, room, "Ben")
+    assert late.lines == [("Ada", "Before you came")]
+
+
+def test_people_come_and_go_and_change_their_names(ada: Window, ben: Window) -> None:
+    ada.wait_for(lambda: ada.people == ["Ada", "Ben"])
+    ben.wait_for(lambda: ben.people == ["Ada", "Ben"])
+    ben.click("#rename")
+    ben.tell_name("Benedict")
+    ada.wait_for(lambda: ada.people == ["Ada", "Benedict"])
+    ben.leave()
+    ada.wait_for(lambda: ada.people == ["Ada"])
+
+
+def test_a_restarted_server_loses_no_line(ada: Window, ben: Window, chat: Chat) -> None:
+    ada.say("one")
+    ben.wait_for_line("Ada", "one")
+    chat.first.stop()
+    try:
+        ada.wait_until_away()
+        ben.say("two, while Ada's server is down")
+        ben.wait_for_line("Ben", "two, while Ada's server is down")
+        ada.say("three, without a server")
+        assert ada.lines == [("Ada", "one")]
+    finally:
+        chat.first.start()
+    ada.wait_until_connected()
+    ben.wait_for_line("Ada", "three, without a server")
+    ada.wait_for_line("Ada", "three, without a server")
+    ben.say("four")
+    ada.wait_for_line("Ben", "four")
+    expected = [
+        ("Ada", "one"),
+        ("Ben", "two, while Ada's server is down"),
+        ("Ada", "three, without a server"),
+        ("Ben", "four"),
+    ]
+    assert ada.lines == ben.lines == expected
+    # Chromium itself notes each attempt to connect to nobody; no page can prevent that.
+    assert {complaint["source"] for complaint in ada.complaints()} <= {"network"}
+
+
+def test_the_worker_answers_who_asked(ada: Window, ben: Window) -> None:
+    ada.say("Cheese and biscuits")
+    ben.say("Biscuits")
+    for window in (ada, ben):
+        window.wait_for(lambda window=window: len(window.lines) == 2)
+    ben.click("#summarise")
+    ben.wait_for(lambda: "2 lines" in ben.find("#summary-body").text)
+    assert [item.text for item in ben.find_all(".words-used li")] == ["biscuits", "cheese"]
+    assert not ada.find("#summary").is_displayed()
+
+
+def test_a_command_posts_from_its_own_process(
+    ada: Window, ben: Window, chat: Chat, room: str
+) -> None:
+    chat.project.manage("say", room, "Tea is served", "--name", "Butler")
+    ada.wait_for_line("Butler", "Tea is served")
+    ben.wait_for_line("Butler", "Tea is served")
+
+
+def test_a_form_posts_from_a_sync_view(
+    ada: Window, windows: tuple[Window, Window], chat: Chat, room: str
+) -> None:
+    passer_by = windows[1]
+    passer_by.driver.get(f"{chat.second.url}/chat")
+    passer_by.find("#id_room").clear()
+    for field, words in (("room", room), ("name", "Cleo"), ("text", "Just passing")):
+        passer_by.find(f"#id_{field}").send_keys(words)
+    passer_by.find("#id_text").submit()
+    passer_by.wait_for(lambda: passer_by.find_all(".posted"))
+    ada.wait_for_line("Cleo", "Just passing")
+
+
+def test_markup_stays_text(ada: Window, ben: Window) -> None:
+    ada.click("#rename")
+    ada.tell_name("<b>Ada</b>")
+    ada.wait_for(lambda: "<b>Ada</b>" in ada.people)
+    title = ben.driver.title
+    ada.say(SCRIPT)
+    ben.wait_for_line("<b>Ada</b>", SCRIPT)
+    ada.wait_for_line("<b>Ada</b>", SCRIPT)
+    ben.say("Nice try")
+    ben.wait_for_line("Ben", "Nice try")
+    assert ada.find_all("#lines img, #lines script, #people b") == []
+    assert ben.driver.title == title
+
+
+def test_an_empty_line_is_declined(ada: Window) -> None:
+    ada.say("  ")
+    assert "nothing in this line" in ada.notice
+    assert ada.find("#notice").aria_role == "alert"
+
+
+def test_a_long_line_is_declined_and_stays_to_be_shortened(ada: Window) -> None:
+    ada.driver.execute_script("document.getElementById('text').value = 'x'.repeat(1001)")
+    ada.say("")
+    ada.wait_for(lambda: "1001 characters" in ada.notice)
+    assert ada.lines == []
+    ada.find("#text").send_keys(Keys.BACKSPACE)
+    assert not ada.find("#notice").is_displayed()
+    ada.say("")
+    ada.wait_for_line("Ada", "x" * 1000)
+
+
+def test_a_name_of_blanks_is_asked_for_again(
+    windows: tuple[Window, Window], chat: Chat, room: str
+) -> None:
+    window = windows[0]
+    window.open(chat.first.url, room)
+    window.tell_name("  ")
+    window.wait_for(lambda: window.find("#naming-notice").is_displayed())
+    window.tell_name("Ada")
+    window.wait_until_connected()
+
+
+def test_the_keyboard_reaches_everything(ada: Window, ben: Window) -> None:
+    reached = {ben.focused}
+    for _ in range(30):
+        ben.press(Keys.TAB)
+        reached.add(ben.focused)
+    assert {"text", "lines", "summarise", "rename", "Send", "All rooms"} <= reached
+    ben.find("#summarise").send_keys(Keys.ENTER)
+    ben.wait_for(lambda: ben.find("#summary").is_displayed())
+    ben.press(Keys.ESCAPE)
+    assert ben.focused == "summarise"
+
+
+def test_a_screen_reader_finds_names_for_everything(ada: Window, ben: Window) -> None:
+    ada.say("Hello")
+    ben.wait_for_line("Ada", "Hello")
+    assert ben.find("#lines").aria_role == "log"
+    assert ben.find("#status").aria_role == "status"
+    for control in ben.find_all("button, a, input, textarea"):
+        if control.is_displayed():
+            assert control.accessible_name, control.get_attribute("outerHTML")
+
+
+def test_on_a_phone_people_are_behind_a_button(ada: Window) -> None:
+    with ada.on_a_phone():
+        ada.wait_for(lambda: not ada.find("#people").is_displayed())
+        ada.click("#people-toggle")
+        ada.wait_for(lambda: ada.find("#people").is_displayed())
+        ada.press(Keys.ESCAPE)
+        ada.wait_for(lambda: not ada.find("#people").is_displayed())
+        assert ada.focused == "people-toggle"
+        width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert ada.driver.execute_script(width) == 0
+
+
+def test_three_uvicorn_workers_share_a_room(
+    windows: tuple[Window, Window], project: Project, room: str
+) -> None:
+    ada, ben = windows
+    with project.uvicorn(workers=3) as server:
+        ada.enter(server.url, room, "Ada")
+        ben.enter(server.url, room, "Ben")
+        # The kernel chooses the worker; reload until it has chosen another.
+        for _ in range(100):
+            if ben.process != ada.process:
+                break
+            ben.driver.refresh()
+            ben.wait_until_connected()
+        else:
+            pytest.fail("100 connections went to the same worker")
+        ada.say("Which worker is yours?")
+        ben.wait_for_line("Ada", "Which worker is yours?")
+        ben.say("Not yours")
+        ada.wait_for_line("Ben", "Not yours")
+        for window in windows:
+            window.leave()
