@@ -18,12 +18,15 @@ pytestmark = pytest.mark.django_db(databases=["default", "channels"])
 def send(inbox: str = "worker", **fields: Any) -> Message:
     now = time.time()
     fields = {"channel": inbox, "body": b"", "created_at": now, "expires_at": now + 60} | fields
-    return Message.objects.create(inbox=inbox, **fields)
+    message: Message = Message.objects.create(inbox=inbox, **fields)
+    return message
 
 
 def join(**fields: Any) -> Membership:
     fields = {"group": "chat", "inbox": "in!", "channel": "in!a"} | fields
-    return Membership.objects.create(expires_at=time.time() + 60, joined_after=0, **fields)
+    fields |= {"expires_at": time.time() + 60, "joined_after": 0}
+    member: Membership = Membership.objects.create(**fields)
+    return member
 
 
 def rows(sql: str, *parameters: Any) -> list[tuple[Any, ...]]:

@@ -1,0 +1,376 @@
+"""The admin: everything to see, nothing to change, and no page that a million rows make slow."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import msgpack
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connections
+from django.test import Client
+from django.urls import reverse
+from pytest_django import DjangoAssertNumQueries, Settings
+
+from channels_sqlite import admin
+from channels_sqlite.models import Membership, Message
+from channels_sqlite.settings import BACKEND
+
+pytestmark = pytest.mark.django_db(databases=["default", "channels"])
+
+MESSAGES = reverse("admin:channels_sqlite_message_changelist")
+MEMBERSHIPS = reverse("admin:channels_sqlite_membership_changelist")
+
+
+@pytest.fixture
+def admin_user(db: None) -> User:
+    """pytest-django's, without a password, which would take longer to hash than a test to run."""
+    user: User = User.objects.create_superuser("admin")
+    return user
+
+
+def send(channel: str | None = "worker", content: Any = None, **fields: Any) -> Message:
+    """A message in the table, sent now."""
+    now = time.time()
+    defaults = {
+        "inbox": (channel or "in!").partition("!")[0],
+        "channel": channel,
+        "body": msgpack.packb(content or {"type": "chat.message"}),
+        "created_at": now,
+        "expires_at": now + 60,
+    }
+    message: Message = Message.objects.create(**defaults | fields)
+    return message
+
+
+def join(group: str, channel: str = "in!a", expires_in: float = 60) -> Membership:
+    member: Membership = Membership.objects.create(
+        group=group,
+        channel=channel,
+        inbox=channel.partition("!")[0] + "!",
+        expires_at=time.time() + expires_in,
+        joined_after=0,
+    )
+    return member
+
+
+def listed(client: Client, url: str, **query: str) -> list[int]:
+    """The ids of the rows in a list, in its order."""
+    response = client.get(url, query)
+    assert response.status_code == 200
+    return [row.pk for row in response.context["cl"].result_list]
+
+
+def page(client: Client, row: Message | Membership) -> str:
+    """The page of one row."""
+    kind = row._meta.model_name
+    response = client.get(reverse(f"admin:channels_sqlite_{kind}_change", args=[row.pk]))
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+# To look at
+
+
+def test_messages_are_listed_the_newest_first(admin_client: Client) -> None:
+    first, second = send("a"), send(None, group="chat")
+    assert listed(admin_client, MESSAGES) == [second.pk, first.pk]
+    content = admin_client.get(MESSAGES).content.decode()
+    assert "chat.message" in content
+    assert "chat" in content
+
+
+def test_memberships_are_listed_by_group(admin_client: Client) -> None:
+    news, chat = join("news"), join("chat")
+    assert listed(admin_client, MEMBERSHIPS) == [chat.pk, news.pk]
+    assert "in!a" in page(admin_client, chat)
+
+
+def test_an_empty_table_is_an_empty_list(admin_client: Client) -> None:
+    assert listed(admin_client, MESSAGES) == []
+    assert listed(admin_client, MEMBERSHIPS) == []
+
+
+def test_a_message_is_shown_decoded(admin_client: Client) -> None:
+    text = page(admin_client, send(content={"type": "chat.message", "ids": [1, 2], "raw": b"\0"}))
+    assert "{&#x27;type&#x27;: &#x27;chat.message&#x27;, &#x27;ids&#x27;: [1, 2]" in text
+    assert r"b&#x27;\x00&#x27;" in text
+
+
+def test_a_message_is_decoded_with_the_layers_serializer(
+    admin_client: Client, settings: Settings
+) -> None:
+    settings.CHANNEL_LAYERS = {
+        "default": {"BACKEND": BACKEND, "CONFIG": {"serializer_format": "json"}}
+    }
+    message = send(body=b'{"type": "from.json"}')
+    assert "from.json" in page(admin_client, message)
+    assert "from.json" in admin_client.get(MESSAGES).content.decode()
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x01", b"{'type': 'half"], ids=repr)
+def test_a_message_that_cannot_be_decoded_says_so(admin_client: Client, body: bytes) -> None:
+    message = send(body=body)
+    assert re.search(r"<pre[^>]*>\(.+\)</pre>", page(admin_client, message))
+    assert listed(admin_client, MESSAGES) == [message.pk]
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        {"BACKEND": "channels.layers.InMemoryChannelLayer"},
+        {"BACKEND": BACKEND, "CONFIG": {"capacity": 0}},
+    ],
+    ids=["another layer", "a wrong config"],
+)
+def test_without_a_layer_to_decode_it_a_message_is_still_listed(
+    admin_client: Client, settings: Settings, layer: dict[str, Any]
+) -> None:
+    settings.CHANNEL_LAYERS = {"default": layer}
+    message = send()
+    assert listed(admin_client, MESSAGES) == [message.pk]
+    assert re.search(r"<pre[^>]*>\(.+\)</pre>", page(admin_client, message))
+
+
+def test_a_message_is_never_taken_for_html(admin_client: Client) -> None:
+    message = send(content={"type": "<script>alert(1)</script>"})
+    assert "<script>alert(1)" not in page(admin_client, message)
+    assert "<script>alert(1)" not in admin_client.get(MESSAGES).content.decode()
+
+
+def test_a_large_body_is_read_on_its_own_page_only(admin_client: Client) -> None:
+    message = send(content={"type": "large", "text": "x" * 2 * admin.SHOWN})
+    assert "large" in page(admin_client, message)
+    assert len(page(admin_client, message)) < 2 * admin.SHOWN
+    in_list = admin_client.get(MESSAGES).content.decode()
+    assert str(len(message.body)) in in_list
+    assert "xxx" not in in_list
+    assert len(message.body) > admin.PREVIEWED
+
+
+def test_times_are_shown_in_djangos_time_zone(admin_client: Client, settings: Settings) -> None:
+    message = send(created_at=1_000_000_000.25)
+    settings.TIME_ZONE = "Asia/Kathmandu"
+    assert "2001-09-09 07:31:40.250+05:45" in page(admin_client, message)
+    settings.USE_TZ = False
+    local = datetime.fromtimestamp(1_000_000_000.25, timezone.utc).astimezone()
+    assert local.isoformat(" ", "milliseconds") in page(admin_client, message)
+
+
+def test_a_time_that_is_none_does_not_break_the_page(admin_client: Client) -> None:
+    message = send(expires_at=1e300)
+    assert "1e+300" in page(admin_client, message)
+    assert listed(admin_client, MESSAGES) == [message.pk]
+
+
+# Not to change
+
+
+@pytest.mark.parametrize("name", ["message", "membership"])
+def test_nothing_can_be_added_changed_or_deleted(admin_client: Client, name: str) -> None:
+    row = send() if name == "message" else join("chat")
+    before = list(type(row).objects.values())
+    change, add, delete = (
+        reverse(f"admin:channels_sqlite_{name}_change", args=[row.pk]),
+        reverse(f"admin:channels_sqlite_{name}_add"),
+        reverse(f"admin:channels_sqlite_{name}_delete", args=[row.pk]),
+    )
+    for url, data in [(change, {"group": "x"}), (add, {"group": "x"}), (delete, {"post": "yes"})]:
+        assert admin_client.post(url, data).status_code == 403
+    admin_client.post(
+        reverse(f"admin:channels_sqlite_{name}_changelist"),
+        {"action": "delete_selected", "_selected_action": row.pk, "post": "yes"},
+    )
+    assert list(type(row).objects.values()) == before
+
+
+def test_who_has_no_permission_to_view_sees_nothing(client: Client) -> None:
+    user = User.objects.create_user("staff", is_staff=True)
+    client.force_login(user)
+    assert client.get(MESSAGES).status_code == 403
+    user.user_permissions.add(Permission.objects.get(codename="view_message"))
+    assert client.get(MESSAGES).status_code == 200
+    assert client.get(MEMBERSHIPS).status_code == 403
+
+
+# Filters and search
+
+
+def test_messages_are_filtered_by_state(admin_client: Client) -> None:
+    waiting = send()
+    delivered = send(delivered_at=time.time())
+    expired = send(expires_at=time.time() - 1)
+    assert listed(admin_client, MESSAGES, state="waiting") == [waiting.pk]
+    assert listed(admin_client, MESSAGES, state="delivered") == [delivered.pk]
+    assert listed(admin_client, MESSAGES, state="expired") == [expired.pk]
+    for message, state in [(waiting, "waiting"), (delivered, "delivered"), (expired, "expired")]:
+        assert f'<div class="readonly">{state}</div>' in page(admin_client, message)
+
+
+def test_messages_are_filtered_by_age(admin_client: Client) -> None:
+    now = time.time()
+    second, minutes, hours, days = [
+        send(created_at=now - age).pk for age in (1, 600, 7_200, 200_000)
+    ]
+    assert listed(admin_client, MESSAGES, age="past minute") == [second]
+    assert listed(admin_client, MESSAGES, age="past hour") == [minutes, second]
+    assert listed(admin_client, MESSAGES, age="past day") == [hours, minutes, second]
+    assert listed(admin_client, MESSAGES, age="older") == [days]
+
+
+def test_messages_are_filtered_by_channel_and_by_group(admin_client: Client) -> None:
+    direct, other, to_group = send("a"), send("b"), send(None, group="chat")
+    assert listed(admin_client, MESSAGES, channel="a") == [direct.pk]
+    assert listed(admin_client, MESSAGES, channel="b") == [other.pk]
+    assert listed(admin_client, MESSAGES, group="chat") == [to_group.pk]
+    content = admin_client.get(MESSAGES).content.decode()
+    for link in ("?channel=a", "?channel=b", "?group=chat"):
+        assert f'href="{link}"' in content
+
+
+def test_a_filter_on_a_name_that_is_not_offered_holds(admin_client: Client) -> None:
+    send("a")
+    assert listed(admin_client, MESSAGES, channel="nobody") == []
+
+
+def test_memberships_are_filtered_by_group_and_state(admin_client: Client) -> None:
+    current, lapsed = join("chat"), join("news", expires_in=-1)
+    assert listed(admin_client, MEMBERSHIPS, group="chat") == [current.pk]
+    assert listed(admin_client, MEMBERSHIPS, state="current") == [current.pk]
+    assert listed(admin_client, MEMBERSHIPS, state="lapsed") == [lapsed.pk]
+
+
+@pytest.mark.parametrize("query", [{"state": "?"}, {"age": "0"}])
+def test_an_unknown_choice_filters_nothing(admin_client: Client, query: dict[str, str]) -> None:
+    message = send()
+    assert listed(admin_client, MESSAGES, **query) == [message.pk]
+
+
+def test_names_are_searched(admin_client: Client) -> None:
+    direct, to_group = send("worker"), send(None, group="chat")
+    member = join("chat", "in!xyz")
+    assert listed(admin_client, MESSAGES, q="ork") == [direct.pk]
+    assert listed(admin_client, MESSAGES, q="chat") == [to_group.pk]
+    assert listed(admin_client, MEMBERSHIPS, q="xyz") == [member.pk]
+    assert listed(admin_client, MESSAGES, q="100%_'") == []
+
+
+# A million rows
+
+
+def fill(rows: int) -> None:
+    with connections["channels"].cursor() as cursor:
+        cursor.execute(
+            "insert into channels_sqlite_message"
+            ' (inbox, channel, "group", body, created_at, expires_at, delivered_at)'
+            " with recursive numbers (n) as (select 1 union all select n + 1 from numbers limit %s)"
+            " select 'in!', null, 'chat', x'80', n, n + 60, n from numbers",
+            [rows],
+        )
+        cursor.execute(
+            'insert into channels_sqlite_membership ("group", inbox, channel, expires_at,'
+            " joined_after) select 'chat', inbox, id, expires_at, 0 from channels_sqlite_message"
+            " where true on conflict do nothing"
+        )
+
+
+def steps(visit: Callable[[], object]) -> int:
+    """The tens of instructions that SQLite runs for it."""
+    count = 0
+
+    def progress() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    with connections["channels"].cursor():
+        raw = connections["channels"].connection
+    raw.set_progress_handler(progress, 10)
+    try:
+        visit()
+    finally:
+        raw.set_progress_handler(None, 0)
+    return count
+
+
+@pytest.mark.parametrize("url", [MESSAGES, MEMBERSHIPS])
+@pytest.mark.parametrize("query", [{}, {"p": "2"}, {"group": "chat"}])
+def test_a_list_costs_no_more_in_a_longer_table(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch, url: str, query: dict[str, str]
+) -> None:
+    monkeypatch.setattr(admin, "MOST_COUNTED", 500)
+    monkeypatch.setattr(admin, "NEWEST", 100)
+    fill(1_000)
+    short = steps(lambda: listed(admin_client, url, **query))
+    fill(9_000)
+    long = steps(lambda: listed(admin_client, url, **query))
+    assert long < 1.5 * short
+
+
+def test_a_list_takes_as_many_queries_for_many_rows_as_for_one(
+    admin_client: Client, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    for rows in (1, 100):
+        fill(rows)
+        with django_assert_num_queries(5, connection=connections["channels"]):
+            listed(admin_client, MESSAGES)
+        with django_assert_num_queries(4, connection=connections["channels"]):
+            listed(admin_client, MEMBERSHIPS)
+
+
+def test_a_page_takes_two_queries(
+    admin_client: Client, django_assert_num_queries: DjangoAssertNumQueries
+) -> None:
+    message, member = send(), join("chat")
+    with django_assert_num_queries(2, connection=connections["channels"]):
+        page(admin_client, message)
+    with django_assert_num_queries(1, connection=connections["channels"]):
+        page(admin_client, member)
+
+
+def test_pages_are_turned_to_the_last_row(admin_client: Client) -> None:
+    fill(120)
+    newest = Message.objects.order_by("-pk").values_list("pk", flat=True)
+    assert listed(admin_client, MESSAGES) == list(newest[:50])
+    assert listed(admin_client, MESSAGES, p="3") == list(newest[100:])
+
+
+def test_ids_with_gaps_hide_no_row(admin_client: Client) -> None:
+    fill(120)
+    ids = list(Message.objects.order_by("-pk").values_list("pk", flat=True))
+    Message.objects.filter(pk__in=ids[1:-1]).delete()
+    assert listed(admin_client, MESSAGES) == [ids[0], ids[-1]]
+
+
+# Without the admin
+
+
+def test_nothing_of_it_is_loaded_where_the_admin_is_not_installed() -> None:
+    code = """
+import sys, django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["channels", "channels_sqlite"],
+    DATABASES={
+        alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": alias}
+        for alias in ("default", "channels")
+    },
+    DATABASE_ROUTERS=["channels_sqlite.db_routers.ChannelsRouter"],
+    CHANNEL_LAYERS={"default": {"BACKEND": "channels_sqlite.layers.SqliteChannelLayer"}},
+)
+django.setup()
+from django.core.management import call_command
+call_command("check", fail_level="WARNING")
+assert "channels_sqlite.checks" in sys.modules
+assert not [name for name in sys.modules if name.startswith("django.contrib")]
+assert "channels_sqlite.admin" not in sys.modules
+"""
+    environment = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
