@@ -245,6 +245,10 @@ class MembershipAdmin(ReadOnlyAdmin):
     search_help_text = "A part of a group's, a channel's or an inbox's name"
     fields = readonly_fields = ("id", "group", "channel", "inbox", "expires", "joined_after")
 
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """Those that lapse first, when that is the question: an index has that order too."""
+        return ("expires_at", *self.ordering) if "state" in request.GET else self.ordering
+
     @admin.display
     def expires(self, row: Any) -> str:
         return moment(row.expires_at)

@@ -301,7 +301,11 @@ def steps(visit: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("url", [MESSAGES, MEMBERSHIPS])
-@pytest.mark.parametrize("query", [{}, {"p": "2"}, {"group": "chat"}])
+@pytest.mark.parametrize(
+    "query",
+    [{}, {"p": "2"}, {"group": "chat"}, {"state": "delivered"}, {"state": "current"}],
+    ids=str,
+)
 def test_a_list_costs_no_more_in_a_longer_table(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch, url: str, query: dict[str, str]
 ) -> None:
