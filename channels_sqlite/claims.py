@@ -9,25 +9,20 @@ take.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from . import store
 from .buffers import Buffers
 from .conf import Options
 from .connection import Database
 from .messages import Item, Row
+from .tasks import Task, Tasks, is_running
 from .waiters import Waiters
-
-logger = logging.getLogger("channels_sqlite")
-
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
 
 
 @dataclass
@@ -38,7 +33,7 @@ class Shared:
     seen: int | None = None
     due: bool = True
     """Whether something may wait to be claimed."""
-    claiming: bool = False
+    claim: Task | None = None
 
 
 class Claims:
@@ -54,20 +49,22 @@ class Claims:
         lock: threading.Lock,
         buffers: Buffers,
         waiters: Waiters,
+        tasks: Tasks,
     ) -> None:
         self._database = database
         self._keep = options.message_retention > 0
         self._lock = lock
         self._buffers = buffers
         self._waiters = waiters
+        self._tasks = tasks
         self.channels: dict[str, Shared] = {}
 
-    def want(self, channel: str, spawn: Spawn) -> None:
+    def want(self, channel: str) -> None:
         """A consumer has begun to wait."""
         shared = self.channels.get(channel)
         if shared is None:
             shared = self.channels[channel] = Shared(channel)
-        self._start(shared, spawn)
+        self._start(shared)
 
     def heed(self, sequences: Mapping[str, int], reader: sqlite3.Connection | None) -> bool:
         """Note what has moved; whether any consumer waits for it. With `reader`, do not trust
@@ -79,35 +76,30 @@ class Claims:
             moved = sequence is not None and sequence != shared.seen
             shared.seen = sequence
             waited_for = shared.name in self._waiters
-            if not moved and waited_for and reader is not None and not shared.claiming:
+            if not moved and waited_for and reader is not None and not is_running(shared.claim):
                 moved = store.has_waiting(reader, shared.name, time.time())
             shared.due |= moved
             found |= moved and waited_for
         return found
 
-    def start_due(self, spawn: Spawn) -> None:
+    def start_due(self) -> None:
         """Claim what may be there for consumers that wait."""
         for shared in self.channels.values():
-            self._start(shared, spawn)
+            self._start(shared)
 
     def begin_anew(self) -> None:
         """The file was replaced."""
         for shared in self.channels.values():
             shared.seen, shared.due = None, True
 
-    def _start(self, shared: Shared, spawn: Spawn) -> None:
-        if shared.due and not shared.claiming and shared.name in self._waiters:
-            shared.claiming = True
-            spawn(self._claim(shared))
+    def _start(self, shared: Shared) -> None:
+        if shared.due and shared.name in self._waiters and not is_running(shared.claim):
+            shared.claim = self._tasks.spawn(self._claim(shared))
 
     async def _claim(self, shared: Shared) -> None:
         """Claim until there is nothing more, or nobody who waits."""
-        try:
-            while wanted := self._wanted(shared):
-                await self._claim_once(shared, wanted)
-        except BaseException:
-            shared.claiming = False
-            raise
+        while wanted := self._wanted(shared):
+            await self._claim_once(shared, wanted)
 
     def _wanted(self, shared: Shared) -> int:
         with self._lock:
@@ -115,7 +107,7 @@ class Claims:
             if not shared.due or wanted <= 0:
                 # Under the lock: who joins after this look at the waiters starts a claim of its
                 # own.
-                shared.claiming = False
+                shared.claim = None
                 return 0
             shared.due = False
             return wanted

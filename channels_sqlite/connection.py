@@ -18,6 +18,7 @@ import os
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar, cast
@@ -37,6 +38,7 @@ WAL_LIMIT = (
     4 * 2**20
 )  # bytes the WAL is cut back to; SQLite's automatic checkpoint keeps it about there
 CLOSE_AT_EXIT = 0.5  # seconds
+CHECK_FILE_EVERY = 1.0  # seconds; a stat, while anything is written
 
 
 class Nudged(Protocol):
@@ -93,6 +95,7 @@ class _Open:
         if self.identity is None and not database.in_memory:
             raise database.not_migrated("does not exist")
         self.calls: set[Call] = set()
+        self.closed = False
         self.reader = database.connect(check_same_thread=False)
         try:
             database.prepare(self.reader)
@@ -136,7 +139,7 @@ class _Open:
         it.
         """
         while not (call.done or call.lost):
-            with contextlib.suppress(asyncio.CancelledError, sqlite3.Error):
+            with contextlib.suppress(asyncio.CancelledError):
                 await self.connection.execute_fetchall("select 1")
                 call.done = True
 
@@ -152,7 +155,14 @@ class _Open:
                 with contextlib.suppress(RuntimeError):  # the closed loop's own
                     call.task.get_loop().call_soon_threadsafe(call.task.cancel)
 
+    def abandon(self) -> None:
+        """Let the thread end what it was asked for, and then itself; the file is no longer ours."""
+        self.closed = True
+        self.reader.close()
+        self.connection.stop()
+
     async def close(self) -> None:
+        self.closed = True
         self.reader.close()
         if self.thread.is_alive():
             await self.connection.close()
@@ -177,6 +187,7 @@ class Database:
         self.path = self.name if self.in_memory else os.path.realpath(self.name)
         self.generation = 0
         self.receivers: WeakSet[Nudged] = WeakSet()
+        self._checked_at = time.monotonic()
         self._lock = threading.Lock()
         self._opening: Future[_Open] | None = None
 
@@ -251,6 +262,8 @@ class Database:
         await self._current()
 
     async def _current(self) -> _Open:
+        if time.monotonic() > self._checked_at + CHECK_FILE_EVERY:
+            self.forget_replaced()
         opening = self._opening
         if opening is None or not opening.done() or _has_failed(opening) or _is_dead(opening):
             opening = self.open()
@@ -267,14 +280,19 @@ class Database:
         other processes that something was committed. sqlite3's errors come out translated.
         """
         call = Call(self._ringing(function) if ring else function)
+        current = await self._current()
         try:
-            await (await self._current()).run(call)
+            await current.run(call)
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
         except asyncio.CancelledError:
             if not call.lost:
                 raise
             _uncancel()
+            return await self.run(function, ring=ring)
+        except ValueError:
+            if not current.closed:
+                raise
             return await self.run(function, ring=ring)
         return cast(T, call.result)
 
@@ -339,6 +357,7 @@ class Database:
 
         Ids begin anew in a new file, so `generation` rises and cursors into the old one end.
         """
+        self._checked_at = time.monotonic()
         opening = self._opening
         if opening is None or not opening.done() or opening.exception() is not None:
             return False
@@ -351,8 +370,7 @@ class Database:
             self._opening = None
             self.generation += 1
         logger.warning("The database file %s was deleted or replaced; opening it anew.", self.path)
-        opened.reader.close()
-        opened.connection.stop()
+        opened.abandon()
         return True
 
     async def close(self) -> None:

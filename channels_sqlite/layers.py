@@ -16,7 +16,7 @@ from channels.layers import BaseChannelLayer
 from . import serializers, store
 from .conf import Options, database_settings
 from .connection import Database, database_for
-from .counters import Counters
+from .counters import Counters, DropLog
 from .exceptions import ForeignChannel, MessageTooLarge
 from .messages import GroupMessage, Outgoing
 from .receiver import Receiver
@@ -34,10 +34,10 @@ class _Ends:
         self.database: Database = database_for(
             database_settings(options.database), options.database
         )
-        self.sender = Sender(self.database, options, layer.get_capacity, layer.counters)
-        self.receiver = Receiver(
-            self.database, options, layer.get_capacity, layer.decode, layer.counters
-        )
+        capacity_of, counters = layer.get_capacity, layer.counters
+        drops = DropLog(counters)
+        self.sender = Sender(self.database, options, capacity_of, counters, drops)
+        self.receiver = Receiver(self.database, options, capacity_of, layer.decode, counters, drops)
 
 
 class SqliteChannelLayer(BaseChannelLayer):
@@ -55,9 +55,11 @@ class SqliteChannelLayer(BaseChannelLayer):
 
     def __init__(self, **config: Any) -> None:
         self.options = Options.from_config(config)
-        # The stubs are narrower than Channels: seconds may be fractions, compiled capacities a list.
+        # types-channels is narrower than Channels: seconds may be fractions, and what
+        # compile_capacities returns is for channel_capacity.
         super().__init__(expiry=self.options.expiry, capacity=self.options.capacity)  # type: ignore[arg-type]
-        self.channel_capacity = self.compile_capacities(dict(self.options.channel_capacity))  # type: ignore[assignment]
+        compiled: Any = self.compile_capacities(dict(self.options.channel_capacity))
+        self.channel_capacity = compiled
         self.group_expiry = self.options.group_expiry
         self._serializer = serializers.create(self.options.serializer_format)
         self.begin_anew()

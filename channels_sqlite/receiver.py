@@ -17,8 +17,9 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any
 
@@ -28,9 +29,10 @@ from .claims import Claims
 from .conf import Options
 from .connection import Database
 from .counters import Counters, DropLog
-from .exceptions import DatabaseUnavailable, UndecodableMessage
+from .exceptions import UndecodableMessage
 from .messages import Item
 from .serializers import Message
+from .tasks import Task, Tasks, is_running
 from .waiters import Waiters
 from .wakes.listener import HEARTBEAT, RING, Listener
 from .wakes.watchers import Watcher, watcher_for
@@ -54,7 +56,7 @@ class Inbox:
         self.seen: int | None = None
         self.unacknowledged = 0
         self.taken_at = 0.0
-        self.acknowledging = False
+        self.acknowledgement: Task | None = None
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -68,21 +70,25 @@ class Receiver:
         capacity_of: Callable[[str], int],
         decode: Callable[[object], Message],
         counters: Counters,
+        drops: DropLog,
     ) -> None:
         self._database = database
         self._options = options
         self._capacity_of = capacity_of
         self._decode = decode
         self._counters = counters
-        self._drops = DropLog(counters)
+        self._drops = drops
         self._lock = threading.Lock()
         self._buffers = Buffers(counters)
         self._waiters = Waiters()
+        self._tasks = Tasks()
         self._inboxes: dict[str, Inbox] = {}
-        self._claims = Claims(database, options, self._lock, self._buffers, self._waiters)
+        self._claims = Claims(
+            database, options, self._lock, self._buffers, self._waiters, self._tasks
+        )
+
         self._listeners: dict[asyncio.AbstractEventLoop, Listener] = {}
         self._watcher: Watcher | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._epoch: int | None = None
         self._generation = database.generation
         database.receivers.add(self)
@@ -136,13 +142,14 @@ class Receiver:
                 return
             waiter = self._waiters.join(channel, loop)
             if shared:
-                self._claims.want(channel, self._spawn)
+                self._claims.want(channel)
         try:
             await waiter
         except asyncio.CancelledError:
             with self._lock:
                 self._waiters.leave(channel, waiter)
-                self._waiters.tell(channel, loop)
+                if channel in self._buffers:
+                    self._waiters.tell(channel, loop)
             if shared:
                 await self._claims.give_back_surplus(channel)
             raise
@@ -211,16 +218,22 @@ class Receiver:
             return False
         reader = self._database.reader
         if reader is None:
-            self._database.open()
+            self._database.open().add_done_callback(partial(self._opened, loop))
             return False
         with self._lock:
             found = self._read_all(reader, loop, thorough)
-            self._claims.start_due(self._spawn)
+            self._claims.start_due()
         if found and self._watcher is not None:
             self._watcher.hurry()
         if thorough:
             self._expire()
         return found
+
+    def _opened(self, loop: asyncio.AbstractEventLoop, opening: Future[Any]) -> None:
+        """On the thread that opened the database anew: look, on the loop that asked."""
+        if opening.exception() is None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._look, False)
 
     def _read_all(
         self, reader: sqlite3.Connection, loop: asyncio.AbstractEventLoop, thorough: bool
@@ -292,7 +305,7 @@ class Receiver:
         with self._lock:
             channels = self._buffers.expire(time.monotonic())
         if channels:
-            self._spawn(self._leave_groups(channels))
+            self._tasks.spawn(self._leave_groups(channels))
 
     async def _leave_groups(self, channels: Iterable[str]) -> None:
         await self._database.run(partial(store.leave_all_groups, channels=channels))
@@ -309,9 +322,8 @@ class Receiver:
 
     def _acknowledge(self, inbox: Inbox) -> None:
         inbox.timer = None
-        if inbox.unacknowledged and not inbox.acknowledging:
-            inbox.acknowledging = True
-            self._spawn(self._write_acknowledgement(inbox))
+        if inbox.unacknowledged and not is_running(inbox.acknowledgement):
+            inbox.acknowledgement = self._tasks.spawn(self._write_acknowledgement(inbox))
 
     async def _write_acknowledgement(self, inbox: Inbox) -> None:
         with self._lock:
@@ -331,28 +343,9 @@ class Receiver:
             if generation == self._generation:
                 inbox.unacknowledged += count
             raise
-        finally:
-            inbox.acknowledging = False
+        inbox.acknowledgement = None
         if inbox.unacknowledged:
             self._acknowledge_soon(inbox, asyncio.get_running_loop())
-
-    # Tasks
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a statement beside the consumers; what fails is tried again after the next
-        heartbeat.
-        """
-        task = asyncio.get_running_loop().create_task(self._guarded(work))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except DatabaseUnavailable as error:
-            logger.warning("%s Trying again at the next heartbeat.", error)
-        except Exception:
-            logger.exception("Receiving goes on, but a statement of it failed.")
 
     async def close(self) -> None:
         """Stop listening on the running loop; acknowledge what was taken, and end what is in
@@ -363,5 +356,4 @@ class Receiver:
             self._stop(self._listeners.pop(loop))
         for inbox in self._inboxes.values():
             self._acknowledge(inbox)
-        ours = [task for task in self._tasks if task.get_loop() is loop]
-        await asyncio.gather(*ours, return_exceptions=True)
+        await self._tasks.finish()

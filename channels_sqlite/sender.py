@@ -40,13 +40,14 @@ class Sender:
         options: Options,
         capacity_of: Callable[[str], int],
         counters: Counters,
+        drops: DropLog,
     ) -> None:
         self._database = database
         self._options = options
         self._capacity_of = capacity_of
         self._capacity = None if options.channel_capacity else options.capacity
         self._counters = counters
-        self._drops = DropLog(counters)
+        self._drops = drops
         self._outboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = WeakKeyDictionary()
         self._trimmer = Trimmer(database, options)
 

@@ -16,6 +16,8 @@ from .exceptions import InvalidOption, UndecodableMessage
 
 Message = dict[str, Any]
 
+DEPTH = 512  # as deep as msgpack goes; what is nested deeper is itself the offence
+
 
 class Serializer(Protocol):
     """Two verbs; register an implementation with `register` to name it in CONFIG's
@@ -107,26 +109,21 @@ def decode(serializer: Serializer, body: object) -> Message:
 def _offender(serializer: Serializer, value: Any) -> tuple[str, Any]:
     """The path to, and the value of, the innermost part of `value` that the serializer refuses."""
     path = ""
-    # As deep as serializers go; what is nested deeper than that is itself the offence.
-    for _ in range(512):
-        for step, part in _parts(value):
-            if not _writes(serializer, part):
-                path, value = path + step, part
-                break
+    for _ in range(DEPTH):
+        if isinstance(value, dict):
+            for key in value:
+                if not _writes(serializer, {key: None}):
+                    return f"{path}, a key", key
+            parts = [(f"[{key!r}]", part) for key, part in value.items()]
+        elif isinstance(value, (list, tuple)):
+            parts = [(f"[{index}]", part) for index, part in enumerate(value)]
         else:
-            return path, value
+            break
+        refused = next((part for part in parts if not _writes(serializer, part[1])), None)
+        if refused is None:
+            break
+        path, value = path + refused[0], refused[1]
     return path, value
-
-
-def _parts(value: Any) -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        keys = [(f" (key {key!r:.100})", {key: None}) for key in value]
-        items = [(f"[{key!r}]", item) for key, item in value.items()]
-        # A dict of one key without a value is the key's own case; it has no parts to go on to.
-        return items if len(value) == 1 and None in value.values() else items + keys
-    if isinstance(value, (list, tuple)):
-        return [(f"[{index}]", item) for index, item in enumerate(value)]
-    return []
 
 
 def _writes(serializer: Serializer, value: Any) -> bool:
