@@ -160,13 +160,14 @@ def _database(alias: str) -> Iterator[checks.CheckMessage]:
 
 def _beside_options(alias: str) -> Iterator[checks.CheckMessage]:
     database = connections[alias].settings_dict
-    for key in ("init_command", "transaction_mode"):
-        if key in database:
-            yield checks.Warning(
-                f'DATABASES["{alias}"] has "{key}" beside "OPTIONS", where Django ignores it.',
-                hint=f'Move it inside: "OPTIONS": {{..., "{key}": {database[key]!r}}}',
-                id="channels_sqlite.W002",
-            )
+    beside = {key: database[key] for key in ("init_command", "transaction_mode") if key in database}
+    if beside:
+        yield checks.Warning(
+            f'DATABASES["{alias}"] has {" and ".join(beside)} beside "OPTIONS", '
+            "where Django ignores it.",
+            hint=f'Move it inside:\n"OPTIONS": {database["OPTIONS"] | beside!r}',
+            id="channels_sqlite.W002",
+        )
 
 
 def _place(alias: str) -> Iterator[checks.CheckMessage]:

@@ -193,11 +193,22 @@ def test_the_default_database_is_shared_with_the_projects_data(settings: Setting
     assert ids() == {"W001"}
 
 
-@pytest.mark.parametrize("key", ["init_command", "transaction_mode"])
-def test_an_option_beside_options(declare: Declare, key: str) -> None:
-    declare(**{key: "IMMEDIATE"})
-    assert f"\"{key}\": 'IMMEDIATE'" in str(message("W002").hint)
-    declare(OPTIONS={key: "IMMEDIATE"})
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"init_command": "PRAGMA synchronous=NORMAL"},
+        {"transaction_mode": "IMMEDIATE"},
+        {"init_command": "PRAGMA synchronous=NORMAL", "transaction_mode": "IMMEDIATE"},
+    ],
+    ids=" and ".join,
+)
+def test_options_beside_options(declare: Declare, beside: dict[str, str]) -> None:
+    declare(OPTIONS={"timeout": 3}, **beside)
+    found = message("W002")
+    assert all(key in found.msg for key in beside)
+    options = run_hint(str(found.hint).replace('"OPTIONS":', "OPTIONS ="), "OPTIONS.*")["OPTIONS"]
+    assert options == {"timeout": 3, **beside}
+    declare(OPTIONS=options)
     assert ids() == set()
 
 
