@@ -38,6 +38,7 @@ class Lab:
         self.config = config
         self.durable = durable
         self.children: list[Child] = []
+        self.parts: list[Lab] = []
         self.notes: list[Entry] = []  # the harness's own entries: kills and faults
         self.errors: Counter[str] = Counter()
         self.counters: Counter[str] = Counter()
@@ -47,16 +48,36 @@ class Lab:
     def database(self) -> Path:
         return self.directory / DATABASE
 
-    @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self, directory: Path | None = None) -> dict[str, Any]:
         url = self.server.url if self.server else ""
-        return self.layer.settings(self.directory, url, self.config)
+        return self.layer.settings(directory or self.directory, url, self.config)
 
-    async def child(self, name: str, *, wrapper: tuple[str, ...] = ()) -> Child:
-        """Start a process. It is ready when its first call is answered."""
+    async def part(self, name: str, database: Path | None = None, **config: Any) -> Lab:
+        """A lab within this one, with a database (a copy of `database`) and a ledger of its own."""
+        place = Lab(
+            self.layer,
+            self.directory / name,
+            self.server,
+            {**self.config, **config},
+            durable=self.durable,
+        )
+        await asyncio.to_thread(place.directory.mkdir)
+        if self.layer.file:
+            source = database or await template(self)
+            await asyncio.to_thread(shutil.copy, source, place.database)
+        self.parts.append(place)
+        return place
+
+    async def child(
+        self, name: str, *, wrapper: tuple[str, ...] = (), directory: Path | None = None
+    ) -> Child:
+        """Start a process; it is ready when its first call is answered.
+
+        `wrapper` is a command that runs it, `directory` another place for its database.
+        """
         child = Child(name, self.directory)
         self.children.append(child)
-        await child.start(self.settings, durable=self.durable, wrapper=wrapper)
+        await child.start(self.settings(directory), durable=self.durable, wrapper=wrapper)
         return child
 
     async def start(self, *names: str) -> list[Child]:
@@ -82,19 +103,28 @@ class Lab:
     async def entries(self) -> list[Entry]:
         """The whole ledger, once the measurement is over."""
         if self._entries is None:
-            found = list(self.notes)
             for child in self.children:
                 if child.alive:
                     report = await child.call(roles.write_ledger)
                     self.errors.update(report["errors"])
                     self.counters.update(report["counters"])
-                if child.ledger.exists():
-                    found += recorder.read(child.ledger)
-            self._entries = found
+            self._entries = list(self.notes)
+            for path in sorted(self.directory.glob("*.ledger")):
+                self._entries += await asyncio.to_thread(recorder.read, path)
         return self._entries
 
+    async def ledgers(self) -> list[list[Entry]]:
+        """This lab's, and its parts': each is a history of its own."""
+        own = await self.entries()
+        parts = [await part.entries() for part in self.parts]
+        for part in self.parts:
+            self.errors.update(part.errors)
+            self.counters.update(part.counters)
+        return [own, *parts]
+
     async def end(self) -> None:
-        await asyncio.gather(*(child.end() for child in self.children))
+        everyone = [child for place in (self, *self.parts) for child in place.children]
+        await asyncio.gather(*(child.end() for child in everyone))
 
 
 @asynccontextmanager
@@ -113,24 +143,25 @@ async def lab(
     place = Lab(layer, directory, server if layer.redis else None, config, durable=durable)
     try:
         if layer.file:
-            await _migrated(place)
+            await asyncio.to_thread(shutil.copy, await template(place), place.database)
         yield place
     finally:
         await asyncio.shield(place.end())
         await asyncio.to_thread(shutil.rmtree, directory)
 
 
-async def _migrated(place: Lab) -> None:
-    """A database with empty tables: migrated once a run and kept beside the labs, then copied."""
-    template = place.directory.parent / f"{place.layer.app}.template"
-    if not template.exists():
+async def template(place: Lab) -> Path:
+    """A database with empty tables: migrated once a run and kept beside the labs."""
+    path = place.directory.parent / f"{place.layer.app}.template"
+    if not path.exists():
         child = Child("migrate", place.directory)
-        await child.start(place.settings, durable=False)
+        await child.start(place.settings(), durable=False)
         try:
             await child.call(roles.migrate)
         finally:
             await child.end()
-        place.database.rename(template)
+        child.ledger.unlink()
+        place.database.rename(path)
         for left in place.directory.glob(f"{DATABASE}-*"):
             left.unlink()
-    shutil.copy(template, place.database)
+    return path

@@ -24,6 +24,7 @@ LEAVING = "leaving"  # about to call group_discard
 LEFT = "left"  # group_discard returned
 DROPPED = "dropped"  # the layer's own count in `who`, as `number`
 EXPIRED = "expired"  # likewise
+GONE = "gone"  # `who` stopped reading `channel`; what came within `number` ns before is excused
 KILLED = "killed"  # the harness killed `who`; it could hold `number` messages in its hands
 FAULT = "fault"  # the harness broke `target` from `at` until `number`
 
@@ -119,6 +120,7 @@ class History:
         self.memberships: dict[tuple[str, str], list[Membership]] = {}
         self.members: defaultdict[str, list[str]] = defaultdict(list)
         self.killed: dict[str, int] = {}
+        self.gone: dict[str, int] = {}  # channel -> from when on its messages may be unread
         self.faults: list[tuple[int, int, str]] = []
         self.counted: Counter[str] = Counter()
         for entry in entries:
@@ -126,28 +128,35 @@ class History:
 
     def _add(self, entry: Entry) -> None:
         kind = entry.kind
-        key = (entry.sender, entry.number, entry.target)
         if kind == RECEIVED:
+            key = (entry.sender, entry.number, entry.target)
             self.receipts.append((key, entry.channel, entry.who))
-        elif kind == SENT:
-            if key in self.messages:
-                raise ValueError(f"the harness sent {key} twice: the ledger cannot judge that")
-            self.messages[key] = Message(entry.at, not entry.channel, entry.target)
-        elif kind in (ACCEPTED, REFUSED, FAILED):
-            message = self.messages[key]
-            message.outcome, message.settled_at = kind, entry.at
+        elif kind in (SENT, ACCEPTED, REFUSED, FAILED):
+            self._add_send(entry)
         elif kind in (JOINING, JOINED, LEAVING, LEFT):
             self._add_membership(entry)
+        elif kind in (DROPPED, EXPIRED):
+            self.counted[kind] += entry.number
         elif kind == LISTENING:
             self.readers[entry.channel].add(entry.who)
+        elif kind == GONE:
+            self.gone[entry.channel] = entry.at - entry.number
         elif kind == KILLED:
             self.killed[entry.who] = entry.number
         elif kind == FAULT:
             self.faults.append((entry.at, entry.number, entry.target))
-        elif kind in (DROPPED, EXPIRED):
-            self.counted[kind] += entry.number
         else:
             raise ValueError(f"no such kind of entry: {kind!r}")
+
+    def _add_send(self, entry: Entry) -> None:
+        key = (entry.sender, entry.number, entry.target)
+        if entry.kind != SENT:
+            message = self.messages[key]
+            message.outcome, message.settled_at = entry.kind, entry.at
+        elif key in self.messages:
+            raise ValueError(f"the harness sent {key} twice: the ledger cannot judge that")
+        else:
+            self.messages[key] = Message(entry.at, not entry.channel, entry.target)
 
     def _add_membership(self, entry: Entry) -> None:
         spans = self.memberships.get((entry.target, entry.channel))
@@ -200,6 +209,8 @@ class History:
                 hands[who] -= 1
                 return f"{who} was killed with it in its hands"
         assert message.settled_at is not None
+        if message.settled_at >= self.gone.get(channel, message.settled_at + 1):
+            return "its reader had just gone"
         for begin, end, what in self.faults:
             if message.sent_at <= end and message.settled_at >= begin:
                 return what

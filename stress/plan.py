@@ -94,5 +94,6 @@ class Scenario:
     figures: tuple[Figure, ...]
     cases: Callable[[Plan], list[Case]]
     measure: Callable[[Lab, Case], Awaitable[Measured]]
-    rounds: tuple[int, int, int] = (2, 3, 5)  # quick, normal, full
+    rounds: tuple[int, int, int] = (1, 3, 5)  # quick, normal, full
+    rivals: bool = True  # also measured in the quick profile
     may_fail: bool = False  # sends may end in errors: we break things on purpose

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from stress.plan import Scenario
-from stress.scenarios import bystander, contention, fanout, idle, latency, throughput
+from stress.scenarios import (
+    backlog,
+    bystander,
+    chaos,
+    churn,
+    contention,
+    fanout,
+    growth,
+    idle,
+    latency,
+    soak,
+    throughput,
+)
 
-SCENARIOS: dict[str, Scenario] = {
-    module.SCENARIO.name: module.SCENARIO
-    for module in (latency, throughput, fanout, idle, bystander, contention)
-}
+MODULES = (
+    *(latency, throughput, fanout, idle, bystander, contention),
+    *(backlog, growth, churn, chaos, soak),
+)
+SCENARIOS: dict[str, Scenario] = {module.SCENARIO.name: module.SCENARIO for module in MODULES}

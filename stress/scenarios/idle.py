@@ -9,7 +9,7 @@ from stress.lab import Lab
 from stress.plan import Case, Figure, Measured, Plan, Scenario
 
 GROUP = "everybody"
-SETTLING = 3.0  # seconds: adaptive watchers calm down, connections are up
+SETTLING = 2.0  # seconds: adaptive watchers calm down, connections are up
 
 
 def cases(plan: Plan) -> list[Case]:

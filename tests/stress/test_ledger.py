@@ -227,6 +227,17 @@ def test_a_kill_excuses_nobody_elses_channel() -> None:
     assert troubles(check(history.entries)) == {"lost": 1}
 
 
+def test_who_goes_away_is_excused_what_had_just_come_and_nothing_older() -> None:
+    history = Forger().listens().sent(0).sent(1).sent(2)
+    accepted = history.entries[-1].at
+    history.entries.append(
+        Entry(ledger.GONE, accepted + 1, "p", number=2, channel="c")  # the last send, not the first
+    )
+    verdict = check(history.entries)
+    assert (verdict.excused, verdict.lost) == (1, 2)
+    assert verdict.excuses == ["s#2 to c: its reader had just gone"]
+
+
 def test_a_fault_excuses_what_was_sent_during_it_and_nothing_else() -> None:
     history = Forger().listens().sent(0).sent(1).sent(2)
     begin, end = history.entries[3].at, history.entries[4].at  # around the second send

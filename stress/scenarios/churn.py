@@ -1,0 +1,137 @@
+"""Consumers connect and leave while their group is sent to."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from itertools import count
+
+from stress import ledger, measure, roles
+from stress.lab import Lab
+from stress.plan import Case, Figure, Measured, Plan, Scenario
+from stress.roles import Worker
+
+GROUP = "lobby"
+STAYS = (0.05, 0.4)  # seconds a consumer is a member
+# Seconds that a consumer which leaves in good order goes on reading, for what is under way. One
+# that leaves at once is excused what came so shortly before.
+READS_ON = 1.5
+AT_ONCE = 20
+
+
+def cases(plan: Plan) -> list[Case]:
+    seconds = plan.seconds or plan.choose(quick=1.5, normal=3.0, full=5.0)
+    processes = plan.processes or 2
+    coming = {
+        "members": plan.members or 20,
+        "rate": plan.rate or 100.0,
+        "seconds": seconds,
+        "size": plan.body,
+    }
+    return [
+        Case(
+            f"{coming['members']} come and go in each of {processes} processes",
+            coming,
+            processes=processes + 1,
+            theirs={"channels-lite": {"capacity": 100_000}},
+        ),
+        Case("group_add and group_discard, one after the other", {"tasks": 1, "seconds": seconds}),
+        Case(
+            f"group_add and group_discard, {AT_ONCE} at once",
+            {"tasks": AT_ONCE, "seconds": seconds},
+        ),
+    ]
+
+
+async def come_and_go(worker: Worker, many: int, seconds: float) -> int:
+    """`many` seats, each taken by one consumer after the other; returns how many there were."""
+    end = time.monotonic() + seconds
+
+    async def seat(abrupt: bool) -> int:
+        visits = 0
+        while time.monotonic() < end:
+            channel = await worker.layer.new_channel()
+            roles.listen_on(worker, channel)
+            await roles.join(worker, GROUP, channel)
+            await asyncio.sleep(random.uniform(*STAYS))
+            await roles.leave(worker, GROUP, channel)
+            if not abrupt:
+                await asyncio.sleep(READS_ON)
+            worker.recorder.note(ledger.GONE, number=int(READS_ON * abrupt * 1e9), channel=channel)
+            consumer = worker.consumers.pop(channel)
+            consumer.cancel()
+            await asyncio.wait([consumer])
+            visits += 1
+        return visits
+
+    return sum(await asyncio.gather(*(seat(bool(number % 2)) for number in range(many))))
+
+
+async def add_and_discard(worker: Worker, tasks: int, seconds: float) -> float:
+    """Pairs of group_add and group_discard a second."""
+    end = time.monotonic() + seconds
+    groups = [f"group{n}" for n in range(10)]
+
+    async def work() -> int:
+        channel = await worker.layer.new_channel()
+        for number in count():
+            if time.monotonic() >= end:
+                return number
+            group = groups[number % len(groups)]
+            await worker.layer.group_add(group, channel)
+            await worker.layer.group_discard(group, channel)
+        raise AssertionError("count() does not end")
+
+    begin = time.monotonic()
+    pairs = sum(await asyncio.gather(*(work() for _ in range(tasks))))
+    return pairs / (time.monotonic() - begin)
+
+
+async def run(lab: Lab, case: Case) -> Measured:
+    if "tasks" in case.arguments:
+        (process,) = await lab.start("process")
+        tasks, seconds = case.arguments["tasks"], case.arguments["seconds"]
+        await process.call(add_and_discard, tasks=tasks, seconds=0.3)
+        pairs = await process.call(add_and_discard, tasks=tasks, seconds=seconds)
+        return Measured({"pairs": pairs})
+
+    names = [f"process{n}" for n in range(case.processes - 1)]
+    sender, *processes = await lab.start("sender", *names)
+    seconds = case.arguments["seconds"]
+    # Some stay all the time: what the others' coming and going costs them is measured.
+    await asyncio.gather(*(p.call(roles.open_channels, many=5, group=GROUP) for p in processes))
+    visitors = asyncio.gather(
+        *(p.call(come_and_go, many=case.arguments["members"], seconds=seconds) for p in processes)
+    )
+    await asyncio.sleep(0.2)
+    await sender.call(
+        roles.send_paced,
+        sender="measured",
+        target=GROUP,
+        group=True,
+        rate=case.arguments["rate"],
+        seconds=max(0.2, seconds - 0.3),
+        size=case.arguments["size"],
+    )
+    visits = sum(await visitors)
+    await lab.settle()
+    entries = await lab.entries()
+    delays = measure.since_sent(entries, ledger.RECEIVED, "measured")
+    figures = {f"delay {k}": v for k, v in measure.percentiles(delays).items() if k != "max"}
+    figures["visits"] = visits / seconds
+    return Measured(figures, distributions={"delay ms": measure.distribution(delays)})
+
+
+SCENARIO = Scenario(
+    name="churn",
+    says="consumers that connect, join, leave and are cancelled while their group is sent to",
+    figures=(
+        Figure("visits", "/s", "", "consumers that came and went"),
+        Figure("delay p50", "ms", "less", "from group_send to each member"),
+        Figure("delay p99", "ms", "less"),
+        Figure("pairs", "/s", "more", "group_add and group_discard"),
+    ),
+    cases=cases,
+    measure=run,
+)
