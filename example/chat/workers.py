@@ -11,7 +11,7 @@ from django.db.models import Count, Max, Min
 
 from chat.models import Line
 
-WORD = re.compile(r"[^\W\d_]{4,}")  # four letters at least, of any script
+WORD = re.compile(r"[^\W\d_]{5,}")  # five letters at least, of any script
 
 
 class SummaryWorker(SyncConsumer):

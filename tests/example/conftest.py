@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,8 +29,16 @@ class Chat:
 
 
 @pytest.fixture(scope="session")
+def migrated_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the two databases as `migrate` leaves them; to copy, not to use."""
+    project = Project(tmp_path_factory.mktemp("migrated-example"), "sqlite://")
+    project.migrate()
+    return project.directory
+
+
+@pytest.fixture(scope="session")
 def stage(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, migrated_example: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Chat]]:
     """Starts the deployment on a layer when a test first wants it, and keeps it for the others."""
     chats: dict[str, Chat] = {}
@@ -38,8 +47,8 @@ def stage(
         def chat_on(layer: str) -> Chat:
             if layer not in chats:
                 url = request.getfixturevalue("redis_url") if layer == "redis" else "sqlite://"
-                project = Project(tmp_path_factory.mktemp(f"example-{layer}"), url)
-                project.migrate()
+                place = tmp_path_factory.mktemp("example") / layer
+                project = Project(Path(shutil.copytree(migrated_example, place)), url)
                 servers = [stack.enter_context(project.daphne()) for _ in range(2)]
                 stack.enter_context(project.worker("summaries"))
                 chats[layer] = Chat(project, *servers)
@@ -54,11 +63,9 @@ def chat(request: pytest.FixtureRequest, stage: Callable[[str], Chat]) -> Chat:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    """A project of the test's own, on our layer, migrated."""
-    project = Project(tmp_path, "sqlite://")
-    project.migrate()
-    return project
+def project(migrated_example: Path, tmp_path: Path) -> Project:
+    """A project of the test's own, on our layer."""
+    return Project(Path(shutil.copytree(migrated_example, tmp_path / "data")), "sqlite://")
 
 
 @pytest.fixture

@@ -18,12 +18,17 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "example"
 PATIENCE = 60.0  # seconds; a guard against hanging, nothing is measured here
 
 
+class CommandFailed(Exception):
+    """A management command failed; carries what it wrote to stderr."""
+
+
 @dataclass(frozen=True)
 class Project:
     """The example on databases and a channel layer of its own."""
 
     directory: Path
     layer_url: str
+    source: Path = EXAMPLE
 
     @property
     def environment(self) -> dict[str, str]:
@@ -42,13 +47,14 @@ class Project:
         """Run a management command to its end; returns what it said."""
         done = subprocess.run(
             [sys.executable, "manage.py", *arguments],
-            cwd=EXAMPLE,
+            cwd=self.source,
             env=self.environment,
             capture_output=True,
             text=True,
             timeout=PATIENCE,
         )
-        assert done.returncode == 0, done.stderr
+        if done.returncode:
+            raise CommandFailed(done.stderr)
         return done.stdout
 
     def daphne(self, port: int | None = None) -> Server:
@@ -80,7 +86,7 @@ class Project:
         with (self.directory / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, *program],
-                cwd=EXAMPLE,
+                cwd=self.source,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -108,6 +114,11 @@ class Server:
 
     def start(self) -> None:
         self.process = self.project.start(self.command, self.log.stem)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until the server answers."""
+        assert self.process is not None
         deadline = time.monotonic() + PATIENCE
         while not answers(f"{self.url}/chat"):
             assert self.process.poll() is None, self.log.read_text()

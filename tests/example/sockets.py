@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 from websockets.sync.client import ClientConnection, connect
 
@@ -31,10 +32,14 @@ class Client:
         self.send(type="join", name=name, after=after)
         return self.receive("lines")
 
-    def say(self, text: str, **more: Any) -> dict[str, Any]:
-        """Say a line; returns the next line that the room hears."""
-        self.send(type="say", text=text, **more)
-        return self.receive("line", "refused")
+    def say(self, text: str, nonce: str | None = None) -> dict[str, Any]:
+        """Say a line; returns what the room hears of it, or why it was declined."""
+        nonce = nonce or str(uuid4())
+        self.send(type="say", text=text, nonce=nonce)
+        while True:
+            answer = self.receive("line", "refused")
+            if answer.get("line", answer)["nonce"] == nonce:
+                return answer
 
 
 @contextmanager

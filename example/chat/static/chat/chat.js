@@ -27,6 +27,7 @@ let retry = 0;
 let deadline = 0;
 let beats = 0;
 let unread = 0;
+let following = true; // the newest line is in sight
 const outbox = new Map(); // nonce → the item that waits in the list
 
 // The socket
@@ -179,7 +180,6 @@ function lineItem(person, words) {
 
 // In the order of ids; what still waits stands at the end.
 function place(item) {
-  const stay = atBottom();
   const id = Number(item.dataset.id ?? Infinity);
   let after = item.isConnected ? item.previousElementSibling : lines.lastElementChild;
   while (after && Number(after.dataset.id ?? Infinity) > id) after = after.previousElementSibling;
@@ -188,7 +188,7 @@ function place(item) {
   $("empty").hidden = true;
   group(item);
   if (item.nextElementSibling) group(item.nextElementSibling);
-  if (stay || item.classList.contains("waiting")) {
+  if (following || item.classList.contains("waiting")) {
     while (lines.childElementCount > KEPT) lines.firstElementChild.remove();
     toBottom();
   } else if (id !== Infinity && !item.classList.contains("mine")) {
@@ -209,6 +209,7 @@ function group(item) {
 const atBottom = () => lines.scrollHeight - lines.scrollTop - lines.clientHeight < 80;
 
 function toBottom() {
+  following = true;
   lines.scrollTop = lines.scrollHeight;
   $("newer").hidden = true;
 }
@@ -367,8 +368,11 @@ function showStatus(state, words) {
 $("people-toggle").addEventListener("click", () => showAside($("people-toggle").ariaExpanded !== "true"));
 $("newer").addEventListener("click", toBottom);
 lines.addEventListener("scroll", () => {
-  if (atBottom()) $("newer").hidden = true;
+  following = atBottom();
+  if (following) $("newer").hidden = true;
 });
+// A phone's keyboard takes half of the list away: keep the newest line in sight.
+new ResizeObserver(() => following && toBottom()).observe(lines);
 
 function showAside(open) {
   $("people-toggle").ariaExpanded = String(open);

@@ -1,0 +1,283 @@
+"""What does runserver cost while three tabs are open and nobody types? And how soon does it stop?
+
+    python measure_idle.py                                        our watchers, and the floor
+    python measure_idle.py --layer redis://127.0.0.1:6379/0       another layer
+    python measure_idle.py --seconds 60 --repeat 3
+
+Prints Markdown tables. The tabs are plain WebSockets that say what chat.js says, in its rhythm. The
+sources and the databases are copies in a temporary directory, so nothing of yours is touched.
+Linux only: the figures are the kernel's own, per thread, from /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from websockets.exceptions import InvalidHandshake
+from websockets.sync.client import ClientConnection, connect
+
+HERE = Path(__file__).resolve().parent
+LAYERS = (
+    "memory://",
+    "sqlite://?watcher=inotify",
+    "sqlite://?watcher=watchfiles",
+    "sqlite://?watcher=polling",
+)
+TABS = 3
+HEARTBEAT = 25.0  # seconds, as in chat.js
+SETTLE = 5.0  # seconds: what wakes up at the start and after traffic has gone to sleep again
+PATIENCE = 60.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--layer", action="append", dest="layers", metavar="URL")
+    parser.add_argument("--seconds", type=float, default=30, help="idle time, each time")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds of idling")
+    parser.add_argument("--stops", type=int, default=10, help="rounds of reload and Ctrl-C")
+    options = parser.parse_args()
+    layers = options.layers or LAYERS
+    figures = {layer: Figures() for layer in layers}
+    with TemporaryDirectory() as place:
+        source = prepare(Path(place))
+        # Round by round and not layer by layer, so that a busy minute hits all of them.
+        for _ in range(options.repeat):
+            for layer in layers:
+                with runserver(source, layer, "--noreload") as server:
+                    figures[layer].alone.append(idle(server, options.seconds))
+                with runserver(source, layer) as server:
+                    figures[layer].reloading.append(idle(server, options.seconds))
+        for _ in range(options.stops):
+            for layer in layers:
+                with runserver(source, layer) as server:
+                    figures[layer].reload.append(reload(server, source))
+                    figures[layer].interrupt.append(interrupt(server))
+    report(figures)
+
+
+@dataclass
+class Idle:
+    cpu: float  # percent of one core
+    switches: float  # voluntary context switches a second, that is: wakeups
+
+
+@dataclass
+class Figures:
+    alone: list[Idle] = field(default_factory=list)
+    reloading: list[Idle] = field(default_factory=list)
+    reload: list[float] = field(default_factory=list)  # seconds
+    interrupt: list[float] = field(default_factory=list)  # seconds
+
+
+def prepare(place: Path) -> Path:
+    """A copy of the example with databases of its own."""
+    ignored = shutil.ignore_patterns(".venv", "*.sqlite3*", "__pycache__", "screenshots")
+    source = Path(shutil.copytree(HERE, place / "example", ignore=ignored))
+    for database in ("default", "channels"):
+        command = [sys.executable, "manage.py", "migrate", f"--database={database}"]
+        subprocess.run(command, cwd=source, check=True, stdout=subprocess.DEVNULL)
+    return source
+
+
+# The server
+
+
+@dataclass
+class Server:
+    process: subprocess.Popen[str]
+    port: int
+    noticed: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def watch_output(self) -> None:
+        """Note when runserver said that it saw the file change: Django looks once a second."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            path, _, said = line.partition(" ")
+            if said:
+                self.noticed[path] = time.monotonic()
+
+
+@contextmanager
+def runserver(source: Path, layer: str, *options: str) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "runserver", f"127.0.0.1:{port}", *options],
+        cwd=source,
+        env=os.environ | {"CHANNEL_LAYER_URL": layer, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    server = Server(process, port)
+    reader = threading.Thread(target=server.watch_output)
+    reader.start()
+    try:
+        yield server
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(PATIENCE)
+        reader.join()
+
+
+@dataclass
+class Tab:
+    connection: ClientConnection
+    process: int  # the server process that answers
+
+    def heartbeat(self) -> None:
+        self.connection.send(json.dumps({"type": "catch_up", "after": 0}))
+        receive(self.connection, "people")
+
+
+def open_tab(server: Server) -> Tab:
+    """Open a tab as soon as the server takes it."""
+    address = f"127.0.0.1:{server.port}"
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection = connect(
+                f"ws://{address}/ws/chat/lobby", origin=f"http://{address}", proxy=None
+            )
+        except (OSError, InvalidHandshake):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            connection.send(json.dumps({"type": "join", "name": "Nobody"}))
+            return Tab(connection, receive(connection, "welcome")["process"])
+
+
+def receive(connection: ClientConnection, kind: str) -> dict[str, Any]:
+    while True:
+        message: dict[str, Any] = json.loads(connection.recv(PATIENCE))
+        if message["type"] == kind:
+            return message
+
+
+@contextmanager
+def open_tabs(server: Server) -> Iterator[list[Tab]]:
+    with ExitStack() as stack:
+        tabs = [open_tab(server) for _ in range(TABS)]
+        for tab in tabs:
+            stack.callback(tab.connection.close)
+        yield tabs
+
+
+# What is measured
+
+
+def idle(server: Server, seconds: float) -> Idle:
+    with open_tabs(server) as tabs:
+        time.sleep(SETTLE)
+        process = tabs[0].process
+        begun, cpu, switches = time.monotonic(), cpu_seconds(process), voluntary_switches(process)
+        while (left := begun + seconds - time.monotonic()) > 0:
+            time.sleep(min(HEARTBEAT, left))
+            if left > HEARTBEAT:
+                for tab in tabs:
+                    tab.heartbeat()
+        took = time.monotonic() - begun
+        return Idle(
+            cpu=100 * (cpu_seconds(process) - cpu) / took,
+            switches=(voluntary_switches(process) - switches) / took,
+        )
+
+
+def cpu_seconds(process: int) -> float:
+    """CPU time of all threads, in the scheduler's nanoseconds rather than in ticks of 10 ms."""
+    tasks = Path(f"/proc/{process}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+def voluntary_switches(process: int) -> int:
+    total = 0
+    for task in Path(f"/proc/{process}/task").iterdir():
+        for line in (task / "status").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key == "voluntary_ctxt_switches":
+                total += int(value)
+    return total
+
+
+def reload(server: Server, source: Path) -> float:
+    """Seconds from runserver's notice that a file changed until a tab is served again."""
+    touched = source / "chat" / "rooms.py"
+    with open_tabs(server) as tabs:
+        before = tabs[0].process
+        time.sleep(2)  # its first look at the files is the one it compares with
+        os.utime(touched)
+        deadline = time.monotonic() + PATIENCE
+        while str(touched) not in server.noticed:
+            if time.monotonic() > deadline:
+                raise TimeoutError("runserver did not notice the touched file")
+            time.sleep(0.002)
+    while (tab := open_tab(server)).process == before:
+        tab.connection.close()
+    tab.connection.close()
+    return time.monotonic() - server.noticed.pop(str(touched))
+
+
+def interrupt(server: Server) -> float:
+    """Seconds from Ctrl-C until the prompt is back."""
+    with open_tabs(server):
+        begun = time.monotonic()
+        os.killpg(server.process.pid, signal.SIGINT)
+        server.process.wait(PATIENCE)
+        return time.monotonic() - begun
+
+
+def report(figures: dict[str, Figures]) -> None:
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(
+        f"\n{os.cpu_count()} cores, load {load}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.release()}; medians (lowest - highest).\n"
+    )
+    print(
+        "| layer | CPU, % of a core | wakeups/s | CPU with autoreload, % | wakeups/s "
+        "| reload, s | Ctrl-C, s |\n|---|---|---|---|---|---|---|"
+    )
+    for layer, found in figures.items():
+        cells = [f"`{layer}`"]
+        for idles in (found.alone, found.reloading):
+            cells.append(spread([each.cpu for each in idles], 2))
+            cells.append(spread([each.switches for each in idles], 1))
+        cells += [spread(found.reload, 2), spread(found.interrupt, 2)]
+        print(f"| {' | '.join(cells)} |")
+
+
+def spread(values: list[float], digits: int) -> str:
+    if not values:
+        return ""
+    low, middle, high = (
+        f"{value:.{digits}f}" for value in (min(values), median(values), max(values))
+    )
+    return f"{middle} ({low} - {high})"
+
+
+if __name__ == "__main__":
+    main()

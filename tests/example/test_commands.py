@@ -1,0 +1,89 @@
+"""The example's commands, as a newcomer types them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.example.servers import EXAMPLE, PATIENCE, CommandFailed, Project
+from tests.example.sockets import Client, client
+
+
+@pytest.fixture
+def copy(project: Project, tmp_path: Path) -> Project:
+    """The project with sources of its own, to touch."""
+    source = tmp_path / "example"
+    shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns(".venv", "*.sqlite3*"))
+    return replace(project, source=source)
+
+
+def test_runserver_ends_on_ctrl_c_while_people_are_connected(project: Project) -> None:
+    with project.runserver() as server, client(server.url, "lobby") as ada:
+        ada.join("Ada")
+        assert server.interrupt() == 0
+
+
+def test_runserver_reloads_while_people_are_connected(copy: Project) -> None:
+    with copy.runserver() as server:
+        with client(server.url, "lobby") as ada:
+            before = process(ada)
+            line = ada.say("Before")["line"]
+            touch_until_closed(copy.source / "chat" / "rooms.py", ada)
+        server.wait()
+        with client(server.url, "lobby") as ada:
+            assert process(ada) != before
+            assert ada.receive("lines")["lines"] == [line]
+
+
+def process(person: Client) -> int:
+    """Join; returns the process that answers."""
+    person.send(type="join", name="Ada")
+    number: int = person.receive("welcome")["process"]
+    return number
+
+
+def touch_until_closed(path: Path, person: Client) -> None:
+    """Django looks at its files once a second, and takes the first look for the state of things."""
+    for _ in range(int(PATIENCE)):
+        os.utime(path)
+        try:
+            while True:
+                person.connection.recv(timeout=1)
+        except TimeoutError:
+            continue
+        except ConnectionClosed:
+            return
+    pytest.fail("the server did not reload")
+
+
+def test_a_worker_ends_on_ctrl_c(project: Project) -> None:
+    worker = project.start(["manage.py", "runworker", "summaries"], "worker")
+    with project.daphne() as server, client(server.url, "lobby") as ada:
+        ada.join("Ada")
+        ada.send(type="summarise")
+        ada.receive("summary")  # so it has begun
+        os.killpg(worker.pid, signal.SIGINT)
+        worker.wait(PATIENCE)
+
+
+def test_say_declines_a_bad_line_in_words(project: Project) -> None:
+    with pytest.raises(CommandFailed) as refusal:
+        project.manage("say", "lobby", "  ")
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+def test_an_unknown_layer_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed) as refusal:
+        Project(tmp_path, "carrier-pigeon://").manage("check")
+    assert "carrier-pigeon://" in str(refusal.value)
+
+
+def test_nothing_is_left_out_of_the_migrations(project: Project) -> None:
+    project.manage("makemigrations", "--check", "--dry-run")
+    project.manage("check", "--fail-level=WARNING", "--database=default", "--database=channels")

@@ -1,0 +1,144 @@
+"""What the example answers to a client that speaks its protocol, well or badly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import urlopen
+from uuid import uuid4
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.example.conftest import Chat
+from tests.example.sockets import Client, client
+
+
+@pytest.fixture
+def chat(stage: Callable[[str], Chat]) -> Chat:
+    return stage("sqlite")
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://elsewhere.example", "http://127.0.0.1.example", "null"]
+)
+def test_a_page_of_another_site_is_turned_away(chat: Chat, room: str, origin: str) -> None:
+    with pytest.raises(InvalidStatus) as refusal, client(chat.first.url, room, origin):
+        pass
+    assert refusal.value.response.status_code == HTTPStatus.FORBIDDEN
+
+
+def test_a_form_of_another_site_is_turned_away(chat: Chat, room: str) -> None:
+    fields = urlencode({"room": room, "name": "Mallory", "text": "Forged"}).encode()
+    with pytest.raises(HTTPError) as refusal, urlopen(f"{chat.first.url}/lines", fields):
+        pass
+    refusal.value.close()
+    assert refusal.value.code == HTTPStatus.FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pytest.param("{", id="no JSON"),
+        pytest.param(b"\x00\xff", id="no text"),
+        pytest.param("[1]", id="no object"),
+        pytest.param('{"type": "room_line"}', id="an inner type"),
+        pytest.param('{"type": ["join"]}', id="a type that is no string"),
+        pytest.param('{"type": "say", "text": "Not joined yet"}', id="before the join"),
+        pytest.param('{"type": "join", "name": ""}', id="no name"),
+        pytest.param('{"type": "join", "name": "Ada", "after": -1}', id="a negative id"),
+        pytest.param('{"type": "join", "name": "Ada", "after": 1e400}', id="an endless id"),
+        pytest.param('{"type": "join", "name": "\\ud800"}', id="half a surrogate"),
+        pytest.param('{"type": "join", "name": "a\\u0000"}', id="a zero byte"),
+        pytest.param(json.dumps({"type": "join", "name": "x" * 33}), id="a long name"),
+    ],
+)
+def test_a_bad_frame_is_declined_and_the_connection_stays(
+    chat: Chat, room: str, frame: str | bytes
+) -> None:
+    with client(chat.first.url, room) as ada:
+        ada.connection.send(frame)
+        assert ada.receive("refused")["reason"]
+        ada.join("Ada")
+
+
+@pytest.mark.parametrize("text", ["", " \n ", "x" * 1001, "\ud83d"])
+def test_a_bad_line_is_declined_and_the_connection_stays(chat: Chat, room: str, text: str) -> None:
+    with client(chat.first.url, room) as ada:
+        ada.join("Ada")
+        assert ada.say(text)["reason"]
+        assert ada.say("Good")["line"]["text"] == "Good"
+
+
+def test_a_line_that_is_sent_twice_is_kept_once(chat: Chat, room: str) -> None:
+    nonce = str(uuid4())
+    with client(chat.first.url, room) as ada, client(chat.second.url, room) as ben:
+        ada.join("Ada")
+        first = ada.say("Once", nonce)["line"]
+        ben.join("Ada")
+        assert ben.say("Once", nonce)["line"] == first
+        assert ben.join("Ada")["lines"] == [first]
+
+
+def test_who_was_away_gets_everything_in_pages(chat: Chat, room: str) -> None:
+    with client(chat.first.url, room) as ada:
+        ada.join("Ada")
+        ids = [ada.say(f"line {number}")["line"]["id"] for number in range(120)]
+    with client(chat.second.url, room) as ben:
+        assert [line["id"] for line in ben.join("Ben")["lines"]] == ids[-50:]
+        page = ben.join("Ben", after=ids[0])
+        assert page["more"]
+        ben.send(type="catch_up", after=page["lines"][-1]["id"])
+        rest = ben.receive("lines")
+        assert not rest["more"]
+        assert [line["id"] for line in page["lines"] + rest["lines"]] == ids[1:]
+
+
+def test_each_line_names_the_one_before(chat: Chat, room: str) -> None:
+    with client(chat.first.url, room) as ada, client(chat.first.url, f"{room}-x") as other:
+        ada.join("Ada")
+        other.join("Ada")
+        first = ada.say("first")
+        other.say("elsewhere")
+        second = ada.say("second")
+    assert first["previous"] == 0
+    assert second["previous"] == first["line"]["id"]
+
+
+def test_a_rename_does_not_make_two_people(chat: Chat, room: str) -> None:
+    with client(chat.first.url, room) as ada:
+        ada.join("Ada")
+        ada.join("Countess")
+        ada.send(type="catch_up", after=0)
+        while (people := ada.receive("people")["names"]) != ["Countess"]:
+            assert people == ["Ada"]
+
+
+def test_the_page_is_not_to_be_framed_and_loads_nothing_from_afar(chat: Chat) -> None:
+    with urlopen(f"{chat.first.url}/chat/lobby") as response:
+        page = response.read().decode()
+    assert response.headers["X-Frame-Options"] == "DENY"
+    assert "default-src 'self'" in page
+    assert "//" not in page.split("<body", 1)[1]
+
+
+def test_jobs_of_many_are_answered_each_to_its_own(chat: Chat) -> None:
+    with (
+        client(chat.first.url, f"a-{uuid4().hex}") as ada,
+        client(chat.second.url, f"b-{uuid4().hex}") as ben,
+    ):
+        for number, person in enumerate((ada, ben), start=1):
+            person.join("Somebody")
+            for _ in range(number):
+                person.say("word")
+        for person in (ada, ben):
+            person.send(type="summarise")
+        assert [summary(person)["lines"] for person in (ada, ben)] == [1, 2]
+
+
+def summary(person: Client) -> dict[str, int]:
+    found: dict[str, int] = person.receive("summary")["summary"]
+    return found
