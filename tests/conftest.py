@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, closing
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,9 +17,13 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 from channels_redis.core import RedisChannelLayer
 
+from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases, redis_server
+from tests.processes import Child
 
 WATCHERS = ("inotify", "watchfiles", "polling")
+TEST_DATABASE = "test-database"
+"""Our layer on what Django's test runner makes of an SQLite database: one in memory."""
 RIVALS = ("memory", "redis")
 
 OpenLayer = Callable[..., Any]
@@ -66,18 +72,60 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=[*WATCHERS, *RIVALS])
+@pytest.fixture
+def memory_alias(migrated: Path) -> Iterator[str]:
+    """The alias of a copy in memory, named as Django's test runner names it."""
+    name = f"file:{uuid4().hex}?mode=memory&cache=shared"
+    with (
+        closing(sqlite3.connect(name, uri=True)) as memory,
+        closing(sqlite3.connect(migrated)) as file,
+        databases.alias_for(name) as alias,
+    ):
+        file.backup(memory)
+        yield alias
+
+
+@pytest.fixture(params=WATCHERS)
+def watcher(request: pytest.FixtureRequest) -> str:
+    """Each of our watchers that this machine has."""
+    return available(request.param)
+
+
+@pytest.fixture(params=[*WATCHERS, TEST_DATABASE, *RIVALS])
 def kind(request: pytest.FixtureRequest) -> str:
     """Which layer a case runs on: ours with one of its watchers, or a rival."""
-    name: str = request.param
-    if name == "inotify" and not (sys.platform == "linux" and find_spec("asyncinotify")):
+    return available(request.param)
+
+
+def available(kind: str) -> str:
+    if kind == "inotify" and not (sys.platform == "linux" and find_spec("asyncinotify")):
         pytest.skip("no inotify here")
-    return name
+    return kind
+
+
+Start = Callable[..., Child]
+"""Starts a process: the name of a function of tests/children.py, and its arguments."""
 
 
 @pytest.fixture
-async def open_layer(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[OpenLayer]:
-    """Opens layers of the wanted kind, and closes them when the test is over."""
+def start(database: Path) -> Iterator[Start]:
+    """Starts processes on the test's database, and kills those that have not ended with it."""
+    with ExitStack() as children:
+
+        def start_(function: str, /, **arguments: Any) -> Child:
+            return children.enter_context(Child(function, database, **arguments))
+
+        yield start_
+
+
+@pytest.fixture
+async def open_layer(
+    kind: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[OpenLayer]:
+    """Opens layers of the wanted kind, and closes them when the test is over.
+
+    A layer of ours that has warned of anything fails the test, unless the test has cleared that.
+    """
     make: OpenLayer
     if kind == "memory":
         make = InMemoryChannelLayer
@@ -86,9 +134,10 @@ async def open_layer(kind: str, request: pytest.FixtureRequest) -> AsyncIterator
         host = {"address": request.getfixturevalue("redis_url"), "socket_timeout": None}
         make = partial(RedisChannelLayer, hosts=[host], prefix=uuid4().hex)
     else:
-        SqliteChannelLayer = pytest.importorskip("channels_sqlite.layers").SqliteChannelLayer
-        alias = request.getfixturevalue("alias")
-        make = partial(SqliteChannelLayer, database=alias, watcher=kind)
+        in_memory = kind == TEST_DATABASE
+        alias = request.getfixturevalue("memory_alias" if in_memory else "alias")
+        watcher = {} if in_memory else {"watcher": kind}
+        make = partial(SqliteChannelLayer, database=alias, **watcher)
     layers: list[Any] = []
 
     def open_(**config: Any) -> Any:
@@ -98,6 +147,8 @@ async def open_layer(kind: str, request: pytest.FixtureRequest) -> AsyncIterator
     yield open_
     for layer in layers:
         await (layer.flush() if kind == "redis" else layer.close())
+    warned = [*caplog.get_records("call"), *caplog.get_records("teardown")]
+    assert [record.getMessage() for record in warned if record.name == "channels_sqlite"] == []
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ def migrate(path: Path) -> None:
             "CHANNELS_DATABASE": str(path),
         },
         check=True,
+        capture_output=True,
         timeout=60,
     )
 

@@ -375,7 +375,9 @@ async def test_capacity_is_shared_by_process_local_channels(open_layer: OpenLaye
 
 
 @pytest.mark.fails("memory", because="a full queue refuses the newest message")
-async def test_receive_buffer_respects_capacity(open_layer: OpenLayer) -> None:
+async def test_receive_buffer_respects_capacity(
+    open_layer: OpenLayer, caplog: pytest.LogCaptureFixture
+) -> None:
     """A consumer that does not read loses its oldest messages, and harms nobody else."""
     layer = open_layer(capacity=3)
     stuck, quick = await layer.new_channel(), await layer.new_channel()
@@ -387,9 +389,10 @@ async def test_receive_buffer_respects_capacity(open_layer: OpenLayer) -> None:
         waiting = asyncio.create_task(layer.receive(quick))
     await cancel(waiting)
     assert [await receive(layer, stuck) for _ in range(3)] == [message(5), message(6), message(7)]
+    caplog.clear()  # ours has warned
 
 
-async def test_groups_channel_full(open_layer: OpenLayer) -> None:
+async def test_groups_channel_full(open_layer: OpenLayer, caplog: pytest.LogCaptureFixture) -> None:
     """group_send drops what has no room, for that channel only, and never raises ChannelFull."""
     layer = open_layer(capacity=2)
     await layer.group_add("test-group", "full")
@@ -400,6 +403,7 @@ async def test_groups_channel_full(open_layer: OpenLayer) -> None:
     assert await receive(layer, "free") == message(3)
     assert [await receive(layer, "full") for _ in range(2)] == [message(1), message(2)]
     assert await rest(layer, "full") == []
+    caplog.clear()  # ours has warned
 
 
 async def test_group_of_more_members_than_the_capacity(open_layer: OpenLayer) -> None:
@@ -728,12 +732,12 @@ def test_double_receive__at_once(open_layer: OpenLayer) -> None:
     listening = threading.Barrier(3)
 
     async def listen(channel: str) -> None:
-        waiting = asyncio.create_task(layer.receive(channel))
+        first = asyncio.create_task(layer.receive(channel))
         await asyncio.sleep(0.05)
         await asyncio.to_thread(listening.wait, waiting.PATIENCE)
-        got[channel].append((await asyncio.wait_for(waiting, 2))["number"])
+        got[channel].append((await soon(first))["number"])
         for _ in range(9):
-            got[channel].append((await asyncio.wait_for(layer.receive(channel), 2))["number"])
+            got[channel].append((await receive(layer, channel))["number"])
 
     threads = [
         threading.Thread(target=asyncio.run, args=[swallow(listen(channel))])
@@ -769,6 +773,7 @@ async def leaves(layer: Any, group: str, channel: str) -> None:
         await layer.group_send(group, {"type": "test.probe"})
         if await rest(layer, channel) == []:
             return
+        await asyncio.sleep(0.2)
 
 
 async def send_when_there_is_room(layer: Any, channel: str, sent: Message) -> None:

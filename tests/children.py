@@ -1,0 +1,217 @@
+"""What the tests' processes do: `python -m tests.children FUNCTION ARGUMENTS`; see processes.py.
+
+Each talks with its test in lines of JSON on stdin and stdout. They import no test tool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import os
+import random
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import closing
+from typing import Any
+
+from channels.exceptions import ChannelFull
+
+from channels_sqlite.layers import SqliteChannelLayer
+
+
+def say(value: Any) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def hear() -> Any:
+    return json.loads(sys.stdin.readline())
+
+
+async def send(layer: SqliteChannelLayer, channel: str, message: dict[str, Any]) -> None:
+    """Send, and wait for room if there is none."""
+    while True:
+        try:
+            return await layer.send(channel, message)
+        except ChannelFull:
+            await asyncio.sleep(0.002)
+
+
+# Readers and writers
+
+
+async def reader(channel: str, **config: Any) -> None:
+    """Receive until a negative number comes, then say the numbers received."""
+    layer = SqliteChannelLayer(**config)
+    first = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0)
+    say("ready")
+    numbers = []
+    message = await first
+    while (number := message["number"]) >= 0:
+        numbers.append(number)
+        message = await layer.receive(channel)
+    say(numbers)
+    await layer.close()
+
+
+async def loud_reader(channel: str, **config: Any) -> None:
+    """Receive until a negative number comes, and say each number at once."""
+    layer = SqliteChannelLayer(**config)
+    first = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0)
+    say("ready")
+    message = await first
+    while message["number"] >= 0:
+        say(message["number"])
+        message = await layer.receive(channel)
+    await layer.close()
+
+
+async def writer(channel: str, numbers: list[int], **config: Any) -> None:
+    """Send a message of each number."""
+    layer = SqliteChannelLayer(**config)
+    for number in numbers:
+        await send(layer, channel, {"type": "test.message", "number": number})
+    say("sent")
+    await layer.close()
+
+
+async def echo(**config: Any) -> None:
+    """Say the name of a channel of one's own; send back what comes there, until it is negative."""
+    layer = SqliteChannelLayer(**config)
+    channel = await layer.new_channel()
+    first = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0)
+    say(channel)
+    message = await first
+    while message["number"] >= 0:
+        await send(layer, message["reply_to"], message)
+        message = await layer.receive(channel)
+    await layer.close()
+
+
+def nursery(channels: list[str], group: str, **config: Any) -> None:
+    """For each line heard fork a writer that writes until it is killed, and say its pid.
+
+    A writer of its own for each kill, without the second that a new interpreter takes to start.
+    """
+    layer = SqliteChannelLayer(**config)
+    while name := hear():
+        pid = os.fork()
+        if pid == 0:
+            asyncio.run(write_for_ever(layer, name, channels, group))
+        say({"pid": pid})
+        os.waitpid(pid, 0)
+        say({"gone": pid})
+
+
+async def write_for_ever(
+    layer: SqliteChannelLayer, name: str, channels: list[str], group: str
+) -> None:
+    """Send to the channels and the group in turn, and say what was accepted."""
+    number = 0
+    while True:
+        for channel in channels:
+            number += 1
+            await send(layer, channel, {"type": "test", "writer": name, "number": number})
+            say({"writer": name, "number": number, "channel": channel})
+        number += 1
+        await layer.group_send(group, {"type": "test", "writer": name, "number": number})
+
+
+async def deaf_reader(channel: str, count: int, **config: Any) -> None:
+    """Receive with a watcher that hears nothing, and say when; then how many wakes it missed."""
+    layer = SqliteChannelLayer(**config)
+    first = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0.2)
+    make_inotify_deaf()
+    say("deaf")
+    await first
+    say(time.time())
+    for _ in range(count - 1):
+        await layer.receive(channel)
+        say(time.time())
+    await layer.close()
+    say(layer.counters.missed_wakes)
+
+
+def make_inotify_deaf() -> None:
+    """Put a descriptor that watches nothing in the place of each that this process has.
+
+    As deaf as on a network file system: no event, no error.
+    """
+    libc = ctypes.CDLL(None)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(FileNotFoundError):  # that of listdir itself
+            if os.readlink(f"/proc/self/fd/{descriptor}") == "anon_inode:inotify":
+                deaf = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+                os.dup2(deaf, descriptor, inheritable=False)
+                os.close(deaf)
+
+
+# Writers that know nothing of the layer
+
+
+def pauses() -> None:
+    time.sleep(random.uniform(0.02, 0.1))
+
+
+def sqlite3_writer(database: str, inbox: str, channel: str, bodies: list[str]) -> None:
+    """Insert messages with the sqlite3 module, as in its shell; bodies are in hexadecimal."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        for body in bodies:
+            connection.execute(
+                "insert into channels_sqlite_message (inbox, channel, body, created_at, expires_at)"
+                " values (?, ?, ?, unixepoch(), unixepoch() + 60)",
+                (inbox, channel, bytes.fromhex(body)),
+            )
+            say(time.time())
+            pauses()
+
+
+def orm_writer(inbox: str, channel: str, bodies: list[str]) -> None:
+    """Insert messages with Django's ORM, in transactions, as the admin does."""
+    import django
+    from django.db import transaction
+
+    django.setup()
+    from channels_sqlite.models import Message
+
+    for body in bodies:
+        now = time.time()
+        with transaction.atomic(using="channels"):
+            Message.objects.create(
+                inbox=inbox,
+                channel=channel,
+                body=bytes.fromhex(body),
+                created_at=now,
+                expires_at=now + 60,
+            )
+        say(time.time())
+        pauses()
+
+
+def lock_holder(database: str) -> None:
+    """Hold the write lock from "locked" until something is heard."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("begin immediate")
+        say("locked")
+        hear()
+        connection.execute("rollback")
+    say("free")
+
+
+def main(function: str, arguments: str) -> None:
+    work: Callable[..., Coroutine[Any, Any, None] | None] = globals()[function]
+    result = work(**json.loads(arguments))
+    if asyncio.iscoroutine(result):
+        asyncio.run(result)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,129 @@
+"""Real child processes: a test starts a function of tests/children.py, and they talk in JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+PATIENCE = 30.0  # seconds, of which only a hang takes so many
+
+
+class ChildEnded(Exception):
+    """The child ended instead of saying something; holds what it wrote to stderr."""
+
+
+class Child:
+    """A Python interpreter that runs `function` of tests/children.py, with warnings as errors.
+
+    It is killed at the end of the `with`, if it has not ended before.
+    """
+
+    def __init__(self, function: str, database: Path, /, **arguments: Any) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in close()
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-W", "error", "-m", "tests.children", function),
+                json.dumps(arguments),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=ROOT,
+            env=environment(database),
+        )
+        self._heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def hear(self, patience: float = PATIENCE) -> Any:
+        """What the child says next; raises ChildEnded, or queue.Empty after `patience` seconds."""
+        line = self._heard.get(timeout=patience)
+        if line is None:
+            raise ChildEnded(f"status {self._process.wait(PATIENCE)}: {self.errors()}")
+        return json.loads(line)
+
+    def tell(self, value: Any) -> None:
+        """Say something to the child."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(value) + "\n")
+        self._process.stdin.flush()
+
+    def rest(self) -> list[Any]:
+        """All that the child still says before it ends."""
+        said = []
+        while (line := self._heard.get(timeout=PATIENCE)) is not None:
+            said.append(json.loads(line))
+        return said
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it as kill -9 does, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait(PATIENCE)
+
+    def wait(self, patience: float = PATIENCE) -> int:
+        """Wait for it to end by itself; its exit status."""
+        return self._process.wait(patience)
+
+    def finish(self) -> None:
+        """Wait for it to end by itself, with nothing to complain of."""
+        assert (self.wait(), self.errors()) == (0, "")
+
+    def errors(self) -> str:
+        """What it has written to stderr so far."""
+        self._errors.seek(0)
+        return self._errors.read()
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._listener.join(PATIENCE)
+        with contextlib.suppress(BrokenPipeError):  # told what it did not live to hear
+            self._process.stdin.close()
+        self._process.stdout.close()
+        if error is not None:
+            sys.stderr.write(self.errors())
+        self._errors.close()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._heard.put(line)
+        self._heard.put(None)
+
+
+def environment(database: Path) -> dict[str, str]:
+    """The environment of a process whose DATABASES["channels"] is the file."""
+    return {
+        **os.environ,
+        "CHANNELS_DATABASE": str(database),
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "PYTHONPATH": str(ROOT),
+    }
