@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.core.checks import Tags, register
 from django.db import connections, router
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, pre_migrate
 
 from . import schema
+
+if TYPE_CHECKING:
+    from django.db.migrations import Migration
+
+    Plan = list[tuple[Migration, bool]]
 
 
 class ChannelsSqliteConfig(AppConfig):
@@ -23,11 +28,30 @@ class ChannelsSqliteConfig(AppConfig):
         register(checks.check_settings, self.label)
         register(checks.check_databases, self.label, Tags.database)
         register(checks.check_deployment, self.label, deploy=True)
-        post_migrate.connect(restore_triggers, sender=self)
+        pre_migrate.connect(clear_the_way, sender=self)
+        post_migrate.connect(restore, sender=self)
 
 
-def restore_triggers(sender: ChannelsSqliteConfig, using: str, **_kwargs: Any) -> None:
-    """Create the triggers that `migrate` left missing.
+def clear_the_way(
+    sender: ChannelsSqliteConfig, using: str, plan: Plan | None = None, **_kwargs: Any
+) -> None:
+    """Drop the views if a migration of ours is about to run; `restore` brings them back.
+
+    Django's schema editor drops an altered SQLite table and renames another into its place. SQLite
+    refuses to rename anything while a trigger, as those of the views, names a table that is gone.
+    """
+    if not any(migration.app_label == sender.label for migration, _ in plan or ()):
+        return
+    connection = connections[using]
+    if connection.vendor != "sqlite":
+        return
+    with connection.cursor() as cursor:
+        for view in schema.VIEWS:
+            cursor.execute(f"drop view if exists {view}")
+
+
+def restore(sender: ChannelsSqliteConfig, using: str, **_kwargs: Any) -> None:
+    """Create the triggers and views that `migrate` left missing.
 
     Django's schema editor alters an SQLite table by building it anew, and drops its triggers on
     the way; databases made without migrations (`--no-migrations` in a test run) never had them.
@@ -37,7 +61,8 @@ def restore_triggers(sender: ChannelsSqliteConfig, using: str, **_kwargs: Any) -
         return
     with connection.cursor() as cursor:
         tables = set(connection.introspection.table_names(cursor))
-        if not {schema.MESSAGE, schema.SEQUENCE} <= tables:
+        if not {schema.MESSAGE, schema.MEMBERSHIP, schema.SEQUENCE} <= tables:
             return  # migrated back to zero
-        for trigger in schema.TRIGGERS.values():
-            cursor.execute(trigger)
+        for sql in (schema.TRIGGERS, schema.VIEWS, schema.VIEW_TRIGGERS):
+            for statement in sql.values():
+                cursor.execute(statement)

@@ -111,3 +111,38 @@ class Sequence(models.Model):
 
     def __str__(self) -> str:
         return f"{self.inbox} at {self.seq}"
+
+
+class Send(models.Model):
+    """A message to a channel, sent by SQL, in the transaction that it is created in.
+
+    `Send.objects.create(channel="mail", message=json.dumps({"type": "mail.send"}))` inserts into
+    the view `channels_sqlite_send` (see schema.py): readers get the message when the transaction
+    commits, and never when it is rolled back. There is nothing to query, to update or to delete.
+    """
+
+    channel = models.CharField(max_length=NAME_LENGTH, primary_key=True)
+    message = models.TextField()
+
+    class Meta:
+        managed = False
+        db_table = schema.SEND
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"to {self.channel}"
+
+
+class GroupSend(models.Model):
+    """A message to a group, sent by SQL: as `Send`."""
+
+    group = models.CharField(max_length=NAME_LENGTH, primary_key=True)
+    message = models.TextField()
+
+    class Meta:
+        managed = False
+        db_table = schema.GROUP_SEND
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"to {self.group}"

@@ -1,4 +1,4 @@
-"""The names of the tables, and the triggers Django's migrations cannot express.
+"""The names of the tables, and the triggers and views Django's migrations cannot express.
 
 Nothing but strings, and no imports: the asynchronous half reads them without loading the ORM.
 """
@@ -19,5 +19,106 @@ begin
     values (new.inbox, new.id)
     on conflict (inbox) do update
     set seq = max(seq + 1, excluded.seq);
+end""",
+}
+
+# SQL is an API: who can open the file sends a message with one INSERT into a view, with its body as
+# JSON text:
+#
+#     insert into channels_sqlite_send values ('mail', '{"type": "mail.send", "to": "ann"}');
+#     insert into channels_sqlite_group_send values ('chat', '{"type": "chat.line", "text": "Hi"}');
+#
+# It is part of the transaction that it is in. What the layer refuses, the INSERT refuses, with an
+# error: a bad name, a full channel, a message that is no JSON object. As with the layer, a group's
+# full inbox misses the message, and nobody is told.
+
+SEND = "channels_sqlite_send"
+GROUP_SEND = "channels_sqlite_group_send"
+
+# The file does not know a project's CONFIG, so these are the layer's defaults. A table of settings
+# would be a second place to set them in; who needs others may insert into the message table itself.
+SQL_CAPACITY = 100
+SQL_EXPIRY = 60  # seconds
+
+# Nothing to select: what waits stands in the message table.
+VIEWS = {
+    SEND: f"""\
+create view if not exists {SEND} (channel, message) as
+select null, null where 0""",
+    GROUP_SEND: f"""\
+create view if not exists {GROUP_SEND} ("group", message) as
+select null, null where 0""",
+}
+
+# Unix seconds; unixepoch('subsec') needs SQLite 3.42.
+_NOW = "(julianday('now') - 2440587.5) * 86400.0"
+
+# length() of a text ends at a NUL and counts characters, of a blob it counts bytes: they are the
+# same for ASCII only.
+_BAD_NAME = """\
+typeof({name}) <> 'text'
+        or length({name}) not between 1 and 99
+        or length({name}) <> length(cast({name} as blob))"""
+
+# A case, because json_type fails where the JSON is bad. Before SQLite 3.45 json_valid reads up to
+# a NUL.
+_BAD_MESSAGE = """\
+case
+        when typeof(new.message) <> 'text' or instr(new.message, char(0)) then 1
+        when json_valid(new.message) then json_type(new.message) <> 'object'
+        else 1
+    end"""
+
+# json() without its white space, so that a body that begins with a brace is JSON: no dict of
+# msgpack does. A BLOB, because text that is not UTF-8 would fail in whoever reads it.
+_BODY = "cast(json(new.message) as blob)"
+
+_INBOX = "substr(new.channel, 1, coalesce(nullif(instr(new.channel, '!'), 0), 100))"
+
+_WAITING = f"""\
+select count(*) from {MESSAGE} as waiting
+        where waiting.inbox = %s
+        and waiting.delivered_at is null and waiting.expires_at > {_NOW}"""
+
+# The checks and the insert are one statement, which holds the write lock from its beginning.
+VIEW_TRIGGERS = {
+    f"{SEND}_insert": f"""\
+create trigger if not exists {SEND}_insert
+instead of insert on {SEND}
+begin
+    select raise(abort, '{SEND}: a channel name has 1 to 99 ASCII letters, digits, hyphens, \
+underscores and periods, and at most one exclamation mark, not at its beginning')
+    where {_BAD_NAME.format(name="new.channel")}
+        or new.channel glob '*[^-a-zA-Z0-9_.!]*'
+        or new.channel glob '!*'
+        or new.channel glob '*!*!*';
+    select raise(abort, '{SEND}: the message must be the text of a JSON object')
+    where {_BAD_MESSAGE};
+    select raise(abort, '{SEND}: the channel is full, {SQL_CAPACITY} messages wait')
+    where (
+        {_WAITING % _INBOX}
+    ) >= {SQL_CAPACITY};
+    insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)
+    values ({_INBOX}, new.channel, {_BODY}, {_NOW}, {_NOW} + {SQL_EXPIRY});
+end""",
+    f"{GROUP_SEND}_insert": f"""\
+create trigger if not exists {GROUP_SEND}_insert
+instead of insert on {GROUP_SEND}
+begin
+    select raise(abort, '{GROUP_SEND}: a group name has 1 to 99 ASCII letters, digits, hyphens, \
+underscores and periods')
+    where {_BAD_NAME.format(name='new."group"')}
+        or new."group" glob '*[^-a-zA-Z0-9_.]*';
+    select raise(abort, '{GROUP_SEND}: the message must be the text of a JSON object')
+    where {_BAD_MESSAGE};
+    insert into {MESSAGE} (inbox, "group", body, created_at, expires_at)
+    select inbox, new."group", {_BODY}, {_NOW}, {_NOW} + {SQL_EXPIRY}
+    from (
+        select distinct inbox from {MEMBERSHIP}
+        where "group" = new."group" and expires_at > {_NOW}
+    ) as recipient
+    where (
+        {_WAITING % "recipient.inbox"}
+    ) < {SQL_CAPACITY};
 end""",
 }

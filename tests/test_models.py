@@ -46,12 +46,14 @@ def test_the_tables_are_the_ones_the_store_names() -> None:
         schema.MESSAGE,
         schema.MEMBERSHIP,
         schema.SEQUENCE,
+        schema.SEND,
+        schema.GROUP_SEND,
     }
 
 
 def test_the_triggers_have_the_names_schema_gives_them() -> None:
     triggers = rows("select name from sqlite_master where type = 'trigger' order by name")
-    assert triggers == [(name,) for name in sorted(schema.TRIGGERS)]
+    assert triggers == [(name,) for name in sorted({**schema.TRIGGERS, **schema.VIEW_TRIGGERS})]
 
 
 def test_a_new_message_raises_the_sequence_of_its_inbox() -> None:
