@@ -1,0 +1,64 @@
+"""Messages as the modules under the layer pass them on, with what a test does not care about filled
+in, and plain looks at what stands in the tables.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from typing import Any
+
+from channels_sqlite.messages import GroupMessage, Item, Outgoing, Row
+
+LATER = 60.0  # seconds; longer than any test
+
+
+def row(number: int, channel: str | None = "test-channel", **fields: Any) -> Row:
+    """A row of the table; its number is its id and its body."""
+    now = time.time()
+    values: dict[str, Any] = {
+        "id": number,
+        "inbox": channel,
+        "channel": channel,
+        "group": None,
+        "body": str(number).encode(),
+        "created_at": now,
+        "expires_at": now + LATER,
+    }
+    return Row(**(values | fields))
+
+
+def item(number: int, deadline: float = float("inf")) -> Item:
+    """A message in a buffer, for one consumer."""
+    return Item(row(number), deadline)
+
+
+def outgoing(number: int, channel: str = "test-channel", **fields: Any) -> Outgoing:
+    """A message to a channel, on its way to the table."""
+    values: dict[str, Any] = {
+        "inbox": inbox_of(channel),
+        "channel": channel,
+        "body": str(number).encode(),
+        "expires_at": time.time() + LATER,
+        "capacity": 100,
+    }
+    return Outgoing(**(values | fields))
+
+
+def to_group(number: int, group: str = "test-group", **fields: Any) -> GroupMessage:
+    """A message to a group, on its way to the table."""
+    now = time.time()
+    values = {"created_at": now, "expires_at": now + LATER} | fields
+    return GroupMessage(group, str(number).encode(), **values)
+
+
+def inbox_of(channel: str) -> str:
+    """What one reader drains: the name up to the "!", if it has one."""
+    local, mark, _ = channel.partition("!")
+    return local + mark
+
+
+def select(connection: sqlite3.Connection, what: str, *values: Any) -> list[Any]:
+    """What `select {what}` finds: tuples, or the values themselves where it asks for one column."""
+    rows = connection.execute(f"select {what}", values).fetchall()
+    return [found[0] if len(found) == 1 else found for found in rows]

@@ -1,0 +1,189 @@
+"""Buffers: what this process has taken and its consumers have not; first in, first out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from channels_sqlite.buffers import Buffers
+from channels_sqlite.counters import Counters
+from channels_sqlite.messages import Item
+from tests.rows import item
+
+
+def filled(*items: Item) -> Buffers:
+    buffers = Buffers(Counters())
+    for each in items:
+        buffers.put("test-channel", each)
+    return buffers
+
+
+def test_gives_the_oldest_message_first() -> None:
+    buffers = filled(item(1), item(2), item(3))
+    assert numbers(buffers, "test-channel") == [1, 2, 3]
+
+
+def test_gives_none_when_there_is_nothing() -> None:
+    assert Buffers(Counters()).take("test-channel", now=0) is None
+
+
+def test_keeps_channels_apart() -> None:
+    buffers = filled(item(1))
+    buffers.put("another-channel", item(2))
+    assert numbers(buffers, "another-channel") == [2]
+    assert numbers(buffers, "test-channel") == [1]
+
+
+def test_says_how_many_wait() -> None:
+    buffers = Buffers(Counters())
+    assert [buffers.put("test-channel", item(number)) for number in range(3)] == [1, 2, 3]
+    assert buffers.count("test-channel") == 3
+    assert buffers.count("another-channel") == 0
+
+
+def test_has_no_queue_for_a_channel_that_was_emptied() -> None:
+    buffers = filled(item(1))
+    assert "test-channel" in buffers
+    buffers.take("test-channel", now=0)
+    assert "test-channel" not in buffers
+
+
+def test_skips_what_has_expired_and_counts_it() -> None:
+    counters = Counters()
+    buffers = Buffers(counters)
+    for number, deadline in enumerate([1, 2, 9]):
+        buffers.put("test-channel", item(number, deadline))
+    assert numbers(buffers, "test-channel", now=2) == [2]
+    assert counters.expired == 2
+
+
+def test_a_message_is_expired_at_its_deadline_and_not_before() -> None:
+    assert numbers(filled(item(1, deadline=5)), "test-channel", now=4.999) == [1]
+    assert numbers(filled(item(1, deadline=5)), "test-channel", now=5) == []
+
+
+def test_a_queue_of_expired_messages_is_gone_when_it_was_asked_for_one() -> None:
+    buffers = filled(item(1, deadline=1), item(2, deadline=1))
+    assert buffers.take("test-channel", now=1) is None
+    assert "test-channel" not in buffers
+
+
+def test_expire_names_the_channels_whose_consumers_let_it_happen() -> None:
+    buffers = filled(item(1, deadline=1), item(2, deadline=9))
+    buffers.put("reads", item(3, deadline=9))
+    buffers.put("gone", item(4, deadline=1))
+    assert sorted(buffers.expire(now=1)) == ["gone", "test-channel"]
+    assert "gone" not in buffers
+    assert numbers(buffers, "test-channel", now=1) == [2]
+    assert numbers(buffers, "reads", now=1) == [3]
+
+
+def test_take_newest_takes_from_the_end_in_order() -> None:
+    buffers = filled(item(1), item(2), item(3))
+    assert [each.row.id for each in buffers.take_newest("test-channel", 2)] == [2, 3]
+    assert numbers(buffers, "test-channel") == [1]
+
+
+def test_take_newest_takes_no_more_than_there_is() -> None:
+    buffers = filled(item(1))
+    assert [each.row.id for each in buffers.take_newest("test-channel", 5)] == [1]
+    assert buffers.take_newest("test-channel", 5) == []
+    assert "test-channel" not in buffers
+
+
+def test_drop_oldest_makes_room_for_the_newest() -> None:
+    buffers = filled(item(1), item(2))
+    assert buffers.drop_oldest("test-channel").row.id == 1
+    assert numbers(buffers, "test-channel") == [2]
+
+
+def test_clear_forgets_everything() -> None:
+    buffers = filled(item(1))
+    buffers.put("another-channel", item(2))
+    buffers.clear()
+    assert "test-channel" not in buffers
+    assert "another-channel" not in buffers
+
+
+def numbers(buffers: Buffers, channel: str, now: float = 0) -> list[int]:
+    """What the channel's consumer gets."""
+    taken = []
+    while (each := buffers.take(channel, now)) is not None:
+        taken.append(each.row.id)
+    return taken
+
+
+CAPACITY = 3
+channels = st.sampled_from(["one", "two"])
+
+
+class AgainstAModel(RuleBasedStateMachine):
+    """Any history of calls, beside lists that do the same in the plainest way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counters = Counters()
+        self.buffers = Buffers(self.counters)
+        self.model: dict[str, list[Item]] = defaultdict(list)
+        self.now = 0
+        self.sent = 0
+        self.expired = 0
+
+    @rule(channel=channels, lifetime=st.integers(0, 5))
+    def put_within_the_capacity(self, channel: str, lifetime: int) -> None:
+        self.sent += 1
+        new = item(self.sent, self.now + lifetime)
+        self.model[channel].append(new)
+        assert self.buffers.put(channel, new) == len(self.model[channel])
+        if len(self.model[channel]) > CAPACITY:
+            assert self.buffers.drop_oldest(channel) is self.model[channel].pop(0)
+
+    @rule(channel=channels)
+    def take(self, channel: str) -> None:
+        expected = None
+        while expected is None and self.model[channel]:
+            oldest = self.model[channel].pop(0)
+            if oldest.deadline > self.now:
+                expected = oldest
+            else:
+                self.expired += 1
+        assert self.buffers.take(channel, self.now) is expected
+
+    @rule(channel=channels, count=st.integers(0, CAPACITY + 1))
+    def take_newest(self, channel: str, count: int) -> None:
+        kept = max(0, len(self.model[channel]) - count)
+        assert self.buffers.take_newest(channel, count) == self.model[channel][kept:]
+        del self.model[channel][kept:]
+
+    @rule()
+    def expire(self) -> None:
+        late = set()
+        for channel, waiting in self.model.items():
+            alive = [each for each in waiting if each.deadline > self.now]
+            if len(alive) < len(waiting):
+                late.add(channel)
+                self.expired += len(waiting) - len(alive)
+            self.model[channel] = alive
+        assert set(self.buffers.expire(self.now)) == late
+
+    @rule()
+    def clear(self) -> None:
+        self.model.clear()
+        self.buffers.clear()
+
+    @rule(seconds=st.integers(1, 3))
+    def time_passes(self, seconds: int) -> None:
+        self.now += seconds
+
+    @invariant()
+    def they_agree(self) -> None:
+        for channel in ("one", "two"):
+            waiting = self.model[channel]
+            assert self.buffers.count(channel) == len(waiting) <= CAPACITY
+            assert (channel in self.buffers) == bool(waiting)
+        assert self.counters.expired == self.expired
+
+
+TestAgainstAModel = AgainstAModel.TestCase
