@@ -207,12 +207,12 @@ class MessageAdmin(ReadOnlyAdmin):
     def preview(self, row: Any) -> str:
         if row.previewed is None:
             return "…"
-        text = " ".join(decoded(row.previewed).split())
+        text = " ".join(decoded(row, row.previewed).split())
         return text if len(text) <= PREVIEW else f"{text[:PREVIEW]}…"
 
     @admin.display(description="message")
     def content(self, row: Any) -> SafeString:
-        text = decoded(row.body)
+        text = decoded(row, row.body)
         if len(text) > SHOWN:
             text = f"{text[:SHOWN]}… ({len(text) - SHOWN} characters more)"
         return format_html('<pre style="white-space: pre-wrap">{}</pre>', text)
@@ -257,14 +257,16 @@ class MembershipAdmin(ReadOnlyAdmin):
 # Readable
 
 
-def decoded(body: object) -> str:
-    """The message in a body, as Python would write it; or why it cannot be read."""
+def decoded(row: Any, body: object) -> str:
+    """The message in a row's body, as Python would write it; or why it cannot be read."""
     try:
         # The first, for it is its database that the router reads.
         layer = next((channel_layers[name] for name in configured_layers()), None)
         if not isinstance(layer, SqliteChannelLayer):
             return "(no layer of channels_sqlite is there to read it)"
-        return pformat(layer.decode(body), width=100, sort_dicts=False)
+        return pformat(
+            layer.codec.decode(body, row.group or row.channel), width=100, sort_dicts=False
+        )
     except ChannelsSqliteError as error:
         return f"({error})"
 

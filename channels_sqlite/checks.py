@@ -241,6 +241,7 @@ def _contents(connection: BaseDatabaseWrapper) -> Iterator[checks.CheckMessage]:
             differing = _differing_tables(cursor)
             cursor.execute("select name from sqlite_master where type = 'trigger'")
             triggers = {name for (name,) in cursor.fetchall()}
+            never_migrated = not connection.introspection.table_names(cursor)
             cursor.execute("pragma journal_mode")
             (journal_mode,) = cursor.fetchone()
     except DatabaseError as error:
@@ -251,6 +252,9 @@ def _contents(connection: BaseDatabaseWrapper) -> Iterator[checks.CheckMessage]:
             f"and be writable: mkdir -p {shlex.quote(str(directory))}",
             id="channels_sqlite.E008",
         )
+        return
+    if never_migrated:
+        # `migrate` runs these checks before it makes the tables; it need not tell itself to.
         return
     if differing:
         yield checks.Warning(

@@ -14,6 +14,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
 from . import serializers, store
+from .codec import Codec
 from .conf import Options, database_settings
 from .connection import Database, database_for
 from .counters import Counters, DropLog
@@ -37,7 +38,7 @@ class _Ends:
         capacity_of, counters = layer.get_capacity, layer.counters
         drops = DropLog(counters)
         self.sender = Sender(self.database, options, capacity_of, counters, drops)
-        self.receiver = Receiver(self.database, options, capacity_of, layer.decode, counters, drops)
+        self.receiver = Receiver(self.database, options, capacity_of, layer.codec, counters, drops)
 
 
 class SqliteChannelLayer(BaseChannelLayer):
@@ -61,7 +62,10 @@ class SqliteChannelLayer(BaseChannelLayer):
         compiled: Any = self.compile_capacities(dict(self.options.channel_capacity))
         self.channel_capacity = compiled
         self.group_expiry = self.options.group_expiry
-        self._serializer = serializers.create(self.options.serializer_format)
+        self.codec = Codec(
+            serializers.create(self.options.serializer_format),
+            self.options.symmetric_encryption_keys,
+        )
         self.begin_anew()
         _layers.add(self)
 
@@ -101,7 +105,7 @@ class SqliteChannelLayer(BaseChannelLayer):
             Outgoing(
                 inbox=self.non_local_name(channel),
                 channel=channel,
-                body=serializers.encode(self._serializer, message),
+                body=self.codec.encode(message, channel),
                 expires_at=time.time() + expiry,
                 capacity=self.get_capacity(channel),
             )
@@ -125,10 +129,6 @@ class SqliteChannelLayer(BaseChannelLayer):
                     "so that only the process that made it can receive on it."
                 )
         return await self._ends.receiver.receive(channel, inbox)
-
-    def decode(self, body: object) -> Message:
-        """The message in a row's body; raises UndecodableMessage."""
-        return serializers.decode(self._serializer, body)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name that only this process can receive on, and that nobody else has."""
@@ -173,7 +173,7 @@ class SqliteChannelLayer(BaseChannelLayer):
         message, which is counted and logged.
         """
         self.require_valid_group_name(group)
-        body = serializers.encode(self._serializer, message)
+        body = self.codec.encode(message, group)
         now = time.time()
         await self._ends.sender.group_send(GroupMessage(group, body, now, now + self.expiry))
 

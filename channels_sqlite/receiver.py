@@ -26,6 +26,7 @@ from typing import Any
 from . import store
 from .buffers import Buffers
 from .claims import Claims
+from .codec import Codec
 from .conf import Options
 from .connection import Database
 from .counters import Counters, DropLog
@@ -35,7 +36,7 @@ from .serializers import Message
 from .tasks import Task, Tasks, is_running
 from .waiters import Waiters
 from .wakes.listener import HEARTBEAT, RING, Listener
-from .wakes.watchers import Watcher, watcher_for
+from .wakes.watchers import Watcher, subscribe, unsubscribe
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -68,14 +69,14 @@ class Receiver:
         database: Database,
         options: Options,
         capacity_of: Callable[[str], int],
-        decode: Callable[[object], Message],
+        codec: Codec,
         counters: Counters,
         drops: DropLog,
     ) -> None:
         self._database = database
         self._options = options
         self._capacity_of = capacity_of
-        self._decode = decode
+        self._codec = codec
         self._counters = counters
         self._drops = drops
         self._lock = threading.Lock()
@@ -112,7 +113,7 @@ class Receiver:
                 await self._wait(channel, loop, shared=inbox is None)
                 continue
             try:
-                message = self._decode(item.row.body)
+                message = self._codec.decode(item.row.body, item.row.group or channel)
             except UndecodableMessage as error:
                 logger.warning("Row %d, to %s, is skipped: %s", item.row.id, channel, error)
                 continue
@@ -163,19 +164,17 @@ class Receiver:
         await self._database.opened()
         if loop in self._listeners:
             return
+        listener = Listener(loop, self._look, self._on_deaf)
+        if not self._database.in_memory:
+            self._watcher = subscribe(
+                self._database.wal,
+                self._options.watcher,
+                self._options.polling_interval,
+                listener,
+            )
         for closed in [each for each in self._listeners if each.is_closed()]:
             self._stop(self._listeners.pop(closed))
-        listener = self._listeners[loop] = Listener(loop, self._look, self._on_deaf)
-        try:
-            if not self._database.in_memory and self._watcher is None:
-                self._watcher = watcher_for(
-                    self._database.wal, self._options.watcher, self._options.polling_interval
-                )
-            if self._watcher is not None:
-                self._watcher.subscribe(listener)
-        except BaseException:
-            del self._listeners[loop]
-            raise
+        self._listeners[loop] = listener
         # In memory there are no other processes, whose messages a poll could find.
         polls = self._watcher is None and not self._database.in_memory
         listener.start(self._options.polling_interval if polls else HEARTBEAT)
@@ -188,14 +187,14 @@ class Receiver:
             self._options.polling_interval,
         )
         if self._watcher is not None:
-            self._watcher.unsubscribe(listener)
+            unsubscribe(self._watcher, listener)
         listener.start(self._options.polling_interval)
 
     def _stop(self, listener: Listener) -> None:
         listener.stop()
         self._counters.missed_wakes += listener.missed_wakes
         if self._watcher is not None:
-            self._watcher.unsubscribe(listener)
+            unsubscribe(self._watcher, listener)
 
     def nudge(self, here: asyncio.AbstractEventLoop) -> None:
         """This process has committed a message: look, without waiting for the file's word."""

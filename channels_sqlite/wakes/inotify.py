@@ -41,19 +41,19 @@ class InotifyWatcher(Watcher):
         os.set_blocking(self._inotify.fd, False)
         self._file_name = os.fsencode(self.name)
 
-    def subscribe(self, listener: Listener) -> None:
-        super().subscribe(listener)
+    def add(self, listener: Listener) -> None:
+        super().add(listener)
         listener.loop.add_reader(self._inotify.fd, self._drain, listener.loop)
 
-    def unsubscribe(self, listener: Listener) -> None:
-        super().unsubscribe(listener)
+    def remove(self, listener: Listener) -> None:
+        super().remove(listener)
         loop = listener.loop
         if not loop.is_closed() and all(each.loop is not loop for each in self._listeners):
             loop.remove_reader(self._inotify.fd)
 
     def stop(self) -> None:
         for listener in self._listeners:
-            self.unsubscribe(listener)
+            self.remove(listener)
         self._inotify.close()
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:

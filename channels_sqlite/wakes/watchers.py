@@ -31,13 +31,21 @@ class Watcher(ABC):
         self._listeners: list[Listener] = []
         self._lock = threading.Lock()
 
-    def subscribe(self, listener: Listener) -> None:
-        """Wake `listener` from now on; on its loop."""
-        with self._lock:
-            self._listeners = [*self._listeners, listener]
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody listens."""
+        return not self._listeners
 
-    def unsubscribe(self, listener: Listener) -> None:
-        """Wake it no more; it need not be subscribed."""
+    def add(self, listener: Listener) -> None:
+        """Wake `listener` from now on; called on its loop. Those whose loop was closed are
+        forgotten.
+        """
+        with self._lock:
+            living = [each for each in self._listeners if not each.loop.is_closed()]
+            self._listeners = [*living, listener]
+
+    def remove(self, listener: Listener) -> None:
+        """Wake it no more."""
         with self._lock:
             self._listeners = [each for each in self._listeners if each is not listener]
 
@@ -54,7 +62,7 @@ class Watcher(ABC):
             try:
                 listener.wake_from_elsewhere(looks)
             except RuntimeError:
-                self.unsubscribe(listener)
+                self.remove(listener)
 
     def hurry(self) -> None:  # noqa: B027 - a watcher without a pace has nothing to do
         """A listener has found something, more may follow soon. For watchers that have a pace."""
@@ -63,30 +71,44 @@ class Watcher(ABC):
     def stop(self) -> None:
         """Release what the operating system lent; the watcher is not used again."""
 
+    def join(self) -> None:  # noqa: B027
+        """Wait until a watcher that was stopped has ended. For those that have a thread."""
+
 
 _watchers: dict[tuple[str, str], Watcher] = {}
 _registry_lock = threading.Lock()
 
 
-def watcher_for(path: str, kind: str, polling_interval: float) -> Watcher | None:
-    """The process's watcher of `path`, started; None for "polling", and where "auto" has to fall
-    back to it.
+def subscribe(path: str, kind: str, polling_interval: float, listener: Listener) -> Watcher | None:
+    """Have `listener` woken when the file at `path` changes; undone by `unsubscribe`.
 
-    A watcher that is asked for by name and cannot start raises `WatcherUnavailable`.
+    None for "polling", and where "auto" has to fall back to it, with a warning. A watcher that is
+    asked for by name and cannot start raises `WatcherUnavailable`.
     """
     chosen = best_kind() if kind == "auto" else kind
     if chosen == "polling":
         return None
     with _registry_lock:
         try:
-            if (path, chosen) not in _watchers:
-                _watchers[path, chosen] = _start(path, chosen, polling_interval)
-            return _watchers[path, chosen]
+            watcher = _watchers.get((path, chosen)) or _start(path, chosen, polling_interval)
         except WatcherUnavailable as error:
             if kind != "auto":
                 raise
             logger.warning("%s Polling every %s s instead.", error, polling_interval)
             return None
+        _watchers[path, chosen] = watcher
+        watcher.add(listener)
+        return watcher
+
+
+def unsubscribe(watcher: Watcher, listener: Listener) -> None:
+    """Wake `listener` no more; a watcher that has lost its last listener ends."""
+    with _registry_lock:
+        watcher.remove(listener)
+        if watcher.is_idle:
+            for key in [key for key, value in _watchers.items() if value is watcher]:
+                del _watchers[key]
+            watcher.stop()
 
 
 def best_kind() -> str:
@@ -127,7 +149,9 @@ def _forget_inherited() -> None:
 def _stop_at_exit() -> None:
     """A thread in Rust code must not be met by the end of the interpreter."""
     while _watchers:
-        _watchers.popitem()[1].stop()
+        watcher = _watchers.popitem()[1]
+        watcher.stop()
+        watcher.join()
 
 
 _inherited: list[Watcher] = []
