@@ -22,8 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +30,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 HERE = Path(__file__).resolve().parent
@@ -99,22 +98,43 @@ def prepare(place: Path) -> Path:
     return source
 
 
-# The server
+# The server, and the tabs
 
 
-@dataclass
 class Server:
-    process: subprocess.Popen[str]
-    port: int
-    noticed: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process = process
+        self.address = f"127.0.0.1:{port}"
+        self.output: list[tuple[float, str]] = []
+        threading.Thread(target=self.read_output).start()
 
-    def watch_output(self) -> None:
-        """Note when runserver said that it saw the file change: Django looks once a second."""
+    def read_output(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            path, _, said = line.partition(" ")
-            if said:
-                self.noticed[path] = time.monotonic()
+        with self.process.stdout as output:
+            for line in output:
+                self.output.append((time.monotonic(), line))
+
+    def noticed(self, touched: Path) -> float | None:
+        """When runserver said that it saw this file change. Django looks once a second."""
+        return next((when for when, line in self.output if line.startswith(str(touched))), None)
+
+    def serves(self) -> int | None:
+        """The process that would serve a tab that opens now, if any does."""
+        try:
+            with open_tab(self) as tab:
+                return tab.process
+        except (OSError, InvalidHandshake, ConnectionClosed):
+            return None
+
+    def words(self) -> str:
+        return "".join(line for _, line in self.output)
+
+    def wait(self, until: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not until():
+            if time.monotonic() > deadline or self.process.poll() is not None:
+                raise RuntimeError(self.words())
+            time.sleep(0.005)
 
 
 @contextmanager
@@ -133,15 +153,15 @@ def runserver(source: Path, layer: str, *options: str) -> Iterator[Server]:
         start_new_session=True,
     )
     server = Server(process, port)
-    reader = threading.Thread(target=server.watch_output)
-    reader.start()
     try:
+        server.wait(server.serves)
         yield server
+    except ConnectionClosed as error:
+        raise RuntimeError(server.words()) from error
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
             process.wait(PATIENCE)
-        reader.join()
 
 
 @dataclass
@@ -154,22 +174,12 @@ class Tab:
         receive(self.connection, "people")
 
 
-def open_tab(server: Server) -> Tab:
-    """Open a tab as soon as the server takes it."""
-    address = f"127.0.0.1:{server.port}"
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            connection = connect(
-                f"ws://{address}/ws/chat/lobby", origin=f"http://{address}", proxy=None
-            )
-        except (OSError, InvalidHandshake):
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            connection.send(json.dumps({"type": "join", "name": "Nobody"}))
-            return Tab(connection, receive(connection, "welcome")["process"])
+@contextmanager
+def open_tab(server: Server) -> Iterator[Tab]:
+    url, origin = f"ws://{server.address}/ws/chat/lobby", f"http://{server.address}"
+    with connect(url, origin=origin, proxy=None) as connection:
+        connection.send(json.dumps({"type": "join", "name": "Nobody"}))
+        yield Tab(connection, receive(connection, "welcome")["process"])
 
 
 def receive(connection: ClientConnection, kind: str) -> dict[str, Any]:
@@ -182,10 +192,7 @@ def receive(connection: ClientConnection, kind: str) -> dict[str, Any]:
 @contextmanager
 def open_tabs(server: Server) -> Iterator[list[Tab]]:
     with ExitStack() as stack:
-        tabs = [open_tab(server) for _ in range(TABS)]
-        for tab in tabs:
-            stack.callback(tab.connection.close)
-        yield tabs
+        yield [stack.enter_context(open_tab(server)) for _ in range(TABS)]
 
 
 # What is measured
@@ -231,15 +238,12 @@ def reload(server: Server, source: Path) -> float:
         before = tabs[0].process
         time.sleep(2)  # its first look at the files is the one it compares with
         os.utime(touched)
-        deadline = time.monotonic() + PATIENCE
-        while str(touched) not in server.noticed:
-            if time.monotonic() > deadline:
-                raise TimeoutError("runserver did not notice the touched file")
-            time.sleep(0.002)
-    while (tab := open_tab(server)).process == before:
-        tab.connection.close()
-    tab.connection.close()
-    return time.monotonic() - server.noticed.pop(str(touched))
+        server.wait(lambda: server.noticed(touched))
+        server.wait(lambda: server.serves() not in {None, before})
+        now = time.monotonic()
+    noticed = server.noticed(touched)
+    assert noticed is not None
+    return now - noticed
 
 
 def interrupt(server: Server) -> float:
@@ -273,10 +277,8 @@ def report(figures: dict[str, Figures]) -> None:
 def spread(values: list[float], digits: int) -> str:
     if not values:
         return ""
-    low, middle, high = (
-        f"{value:.{digits}f}" for value in (min(values), median(values), max(values))
-    )
-    return f"{middle} ({low} - {high})"
+    low, middle, high = min(values), median(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} - {high:.{digits}f})"
 
 
 if __name__ == "__main__":
