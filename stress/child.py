@@ -1,9 +1,12 @@
-"""The child process: `python -m stress.child NAME LEDGER`, spoken to in lines of JSON.
+"""The child process, spoken to in lines of JSON over a Unix socket.
 
-The first line it hears is {"settings": ..., "durable": bool}. Every other is a call, {"id": 1,
-"role": "module:function", "with": {...}}; calls run side by side, and each is answered by {"id":
-1, "result": ...} or {"id": 1, "error": "traceback"}. It ends when its input does, so that no
+It connects to the harness and says {"ledger": its ledger's path, "pid": ...}. The first line it
+hears is {"settings": ..., "durable": bool}. Every other is a call, {"id": 1, "role":
+"module:function", "with": {...}}; calls run side by side, and each is answered by {"id": 1,
+"result": ...} or {"id": 1, "error": "traceback"}. It ends when the connection does, so that no
 child outlives the harness, whatever happened to that.
+
+    python -m stress.child SOCKET LEDGER ERRORS
 """
 
 from __future__ import annotations
@@ -35,27 +38,25 @@ def resolve(value: Any) -> Any:
     return value
 
 
-async def answer(worker: Worker, call: dict[str, Any], output: int) -> None:
+async def answer(worker: Worker, call: dict[str, Any], writer: asyncio.StreamWriter) -> None:
     reply: dict[str, Any] = {"id": call["id"]}
     try:
         arguments = {name: resolve(value) for name, value in call["with"].items()}
         reply["result"] = await find(call["role"])(worker, **arguments)
     except Exception:
         reply["error"] = traceback.format_exc()
-    os.write(output, json.dumps(reply).encode() + b"\n")
+    writer.write(json.dumps(reply).encode() + b"\n")
 
 
-async def serve(name: str, path: Path, output: int) -> None:
-    reader = asyncio.StreamReader(limit=LINE)
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
-    )
+async def serve(socket: str, ledger: Path) -> None:
+    reader, writer = await asyncio.open_unix_connection(socket, limit=LINE)
+    writer.write(json.dumps({"ledger": str(ledger), "pid": os.getpid()}).encode() + b"\n")
     hello = json.loads(await reader.readline())
     layer = make_layer(hello["settings"])
-    worker = Worker(name, layer, Recorder(path, durable=hello["durable"]))
+    worker = Worker(ledger.stem, layer, Recorder(ledger, durable=hello["durable"]))
     calls: set[asyncio.Task[None]] = set()
     while line := await reader.readline():
-        call = asyncio.create_task(answer(worker, json.loads(line), output))
+        call = asyncio.create_task(answer(worker, json.loads(line), writer))
         calls.add(call)
         call.add_done_callback(calls.discard)
     for call in calls:
@@ -75,13 +76,14 @@ def make_layer(settings: dict[str, Any]) -> Any:
     return get_channel_layer()
 
 
-def main() -> None:
-    name, path = sys.argv[1:]
-    # What a library prints must not get between the answers: it goes where errors go.
-    output = os.dup(1)
-    os.dup2(2, 1)
-    asyncio.run(serve(name, Path(path), output))
+def live(socket: str, ledger: str, errors: str) -> None:
+    """The whole life of a child; what it and its libraries print goes to the file `errors`."""
+    output = os.open(errors, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for theirs, standard in ((nothing, 0), (output, 1), (output, 2)):
+        os.dup2(theirs, standard)
+    asyncio.run(serve(socket, Path(ledger)))
 
 
 if __name__ == "__main__":
-    main()
+    live(*sys.argv[1:])

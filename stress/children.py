@@ -6,8 +6,10 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -18,7 +20,11 @@ from stress.roles import Worker
 P = ParamSpec("P")
 T = TypeVar("T")
 
+PYTHON = (sys.executable, "-m")
+BIRTH = 60.0  # seconds a child may take to come up, on a machine that is busy
 PATIENCE = 5.0  # seconds a child may take to end by itself
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter, int]  # of a child, and its pid
 
 
 class ChildError(RuntimeError):
@@ -29,64 +35,105 @@ def reference(role: Callable[..., Any]) -> str:
     return f"{role.__module__}:{role.__qualname__}"
 
 
+class Children:
+    """Starts the children of a run, and listens for them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.socket = directory / "harness.socket"
+        self._expected: dict[str, asyncio.Future[Connection]] = {}
+        self._nursery: asyncio.subprocess.Process
+        self._server: asyncio.Server
+
+    async def __aenter__(self) -> Children:
+        self._server = await asyncio.start_unix_server(self._met, self.socket, limit=LINE)
+        self._nursery = await self._spawn(*PYTHON, "stress.nursery", stdin=subprocess.PIPE)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        self._server.close()
+        self._nursery.kill()
+        await self._nursery.wait()
+
+    async def _spawn(self, *command: str, stdin: int) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            stdin=stdin,
+            start_new_session=True,  # a Ctrl-C is the harness's to handle
+            cwd=Path(__file__).parent.parent,
+        )
+
+    async def _met(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        hello = json.loads(await reader.readline())
+        self._expected.pop(hello["ledger"]).set_result((reader, writer, hello["pid"]))
+
+    async def start(
+        self,
+        name: str,
+        directory: Path,
+        settings: dict[str, Any],
+        *,
+        durable: bool,
+        wrapper: tuple[str, ...] = (),
+    ) -> Child:
+        """A child named `name`. `wrapper` is a command that is to run it: `unshare ...`, say."""
+        ledger, errors = directory / f"{name}.ledger", directory / f"{name}.stderr"
+        paths = {"socket": str(self.socket), "ledger": str(ledger), "errors": str(errors)}
+        met = asyncio.get_running_loop().create_future()
+        self._expected[str(ledger)] = met
+        if wrapper:
+            command = (*wrapper, *PYTHON, "stress.child", *paths.values())
+            await self._spawn(*command, stdin=subprocess.DEVNULL)
+        else:
+            assert self._nursery.stdin is not None
+            self._nursery.stdin.write(json.dumps(paths).encode() + b"\n")
+        reader, writer, pid = await asyncio.wait_for(met, BIRTH)
+        return Child(name, pid, reader, writer, errors, {"settings": settings, "durable": durable})
+
+
 class Child:
     """One process of `stress.child`. Its standard error is kept beside its ledger."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        pid: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        errors: Path,
+        hello: dict[str, Any],
+    ) -> None:
         self.name = name
-        self.ledger = directory / f"{name}.ledger"
-        self.errors = directory / f"{name}.stderr"
+        self.pid = pid
+        self.errors = errors
+        self._writer = writer
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._numbers = count(1)
-        self._process: asyncio.subprocess.Process
-        self._reader: asyncio.Task[None]
-
-    async def start(
-        self, settings: dict[str, Any], *, durable: bool, wrapper: tuple[str, ...] = ()
-    ) -> None:
-        """`wrapper` is a command that runs the child: `unshare ...`, say."""
-        with self.errors.open("wb") as errors:
-            self._process = await asyncio.create_subprocess_exec(
-                *wrapper,
-                *(sys.executable, "-m", "stress.child", self.name, str(self.ledger)),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=errors,
-                limit=LINE,
-                start_new_session=True,  # a Ctrl-C is the harness's to handle
-                cwd=Path(__file__).parent.parent,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-        self._reader = asyncio.create_task(self._read())
-        self._write({"settings": settings, "durable": durable})
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        self._write(hello)
+        self._life = asyncio.create_task(self._read(reader))
 
     @property
     def alive(self) -> bool:
-        return self._process.returncode is None
+        return not self._life.done()
 
     def _write(self, line: dict[str, Any]) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(line).encode() + b"\n")
+        self._writer.write(json.dumps(line).encode() + b"\n")
 
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            reply = json.loads(line)
-            future = self._calls.pop(reply["id"])
-            if future.done():  # whoever asked has gone
-                continue
-            if "error" in reply:
-                future.set_exception(ChildError(f"{self.name}: {reply['error']}"))
-            else:
-                future.set_result(reply["result"])
-        code = await self._process.wait()
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        """Until the connection ends, and with it the process."""
+        with suppress(ConnectionResetError):
+            while line := await reader.readline():
+                reply = json.loads(line)
+                future = self._calls.pop(reply["id"])
+                if future.done():  # whoever asked has gone
+                    continue
+                if "error" in reply:
+                    future.set_exception(ChildError(f"{self.name}: {reply['error']}"))
+                else:
+                    future.set_result(reply["result"])
+        self._writer.close()
         for future in self._calls.values():
             if not future.done():
-                future.set_exception(ChildError(f"{self.name} ended ({code}): {self.complaint()}"))
+                future.set_exception(ChildError(f"{self.name} ended: {self.complaint()}"))
         self._calls.clear()
 
     async def call(
@@ -97,6 +144,8 @@ class Child:
     ) -> T:
         """Run `role` in the child and return what it returns, as JSON brings it over."""
         assert not args, "roles are called with keywords"
+        if not self.alive:
+            raise ChildError(f"{self.name} has ended: {self.complaint()}")
         number = next(self._numbers)
         future = self._calls[number] = asyncio.get_running_loop().create_future()
         arguments = {
@@ -112,26 +161,21 @@ class Child:
         return self.errors.read_text(errors="replace").strip()[-2000:]
 
     def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, number)
 
     async def kill(self) -> None:
         """kill -9, as the system would."""
-        self._process.kill()
-        await self._process.wait()
-        await self._reader
+        self.signal(signal.SIGKILL)
+        await self._life
 
     async def end(self) -> None:
         """Ask it to end, and see to it that it does."""
-        assert self._process.stdin is not None
-        if self.alive:
-            self._process.send_signal(signal.SIGCONT)  # it may have been stopped
-            self._process.stdin.close()
-            try:
-                await asyncio.wait_for(self._process.wait(), PATIENCE)
-            except asyncio.TimeoutError:
-                self._process.kill()
-            finally:
-                if self.alive:
-                    self._process.kill()
-        await self._process.wait()
-        await self._reader
+        if not self.alive:
+            return
+        self.signal(signal.SIGCONT)  # it may have been stopped
+        self._writer.write_eof()
+        try:
+            await asyncio.wait_for(asyncio.shield(self._life), PATIENCE)
+        except asyncio.TimeoutError:
+            await self.kill()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stress import recorder, roles
-from stress.children import Child
+from stress.children import Child, Children
 from stress.layers import DATABASE, Layer
 from stress.ledger import Entry
 from stress.redis_server import RedisServer
@@ -28,11 +28,13 @@ class Lab:
         layer: Layer,
         directory: Path,
         server: RedisServer | None,
+        nursery: Children,
         config: Mapping[str, Any],
         *,
         durable: bool = False,
     ) -> None:
         self.layer = layer
+        self.nursery = nursery
         self.directory = directory
         self.server = server
         self.config = config
@@ -58,6 +60,7 @@ class Lab:
             self.layer,
             self.directory / name,
             self.server,
+            self.nursery,
             {**self.config, **config},
             durable=self.durable,
         )
@@ -75,14 +78,19 @@ class Lab:
 
         `wrapper` is a command that runs it, `directory` another place for its database.
         """
-        child = Child(name, self.directory)
+        child = await self.nursery.start(
+            name,
+            self.directory,
+            self.settings(directory),
+            durable=self.durable,
+            wrapper=wrapper,
+        )
         self.children.append(child)
-        await child.start(self.settings(directory), durable=self.durable, wrapper=wrapper)
         return child
 
     async def start(self, *names: str) -> list[Child]:
         """Several processes, side by side, up and running."""
-        children = [await self.child(name) for name in names]
+        children = await asyncio.gather(*(self.child(name) for name in names))
         await asyncio.gather(*(child.call(roles.arrived) for child in children))
         return children
 
@@ -132,15 +140,17 @@ async def lab(
     layer: Layer,
     directory: Path,
     server: RedisServer | None,
+    nursery: Children,
     config: Mapping[str, Any],
     *,
     durable: bool = False,
 ) -> AsyncIterator[Lab]:
     """A lab in `directory`, which is made, and gone afterwards with all that was started in it."""
     await asyncio.to_thread(directory.mkdir)
+    server = server if layer.redis else None
     if server is not None:
         await asyncio.to_thread(server.forget)
-    place = Lab(layer, directory, server if layer.redis else None, config, durable=durable)
+    place = Lab(layer, directory, server, nursery, config, durable=durable)
     try:
         if layer.file:
             await asyncio.to_thread(shutil.copy, await template(place), place.database)
@@ -154,13 +164,14 @@ async def template(place: Lab) -> Path:
     """A database with empty tables: migrated once a run and kept beside the labs."""
     path = place.directory.parent / f"{place.layer.app}.template"
     if not path.exists():
-        child = Child("migrate", place.directory)
-        await child.start(place.settings(), durable=False)
+        child = await place.nursery.start(
+            "migrate", place.directory, place.settings(), durable=False
+        )
         try:
             await child.call(roles.migrate)
         finally:
             await child.end()
-        child.ledger.unlink()
+        place.directory.joinpath("migrate.ledger").unlink()
         place.database.rename(path)
         for left in place.directory.glob(f"{DATABASE}-*"):
             left.unlink()

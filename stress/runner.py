@@ -7,13 +7,15 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
 from typing import Protocol
 
 from stress import machine
+from stress.children import Children
 from stress.lab import lab
 from stress.layers import Layer
 from stress.ledger import check
@@ -25,11 +27,20 @@ from stress.results import Measurement, Run, Skipped
 HANG = 120.0
 
 
+@dataclass(frozen=True)
+class Place:
+    """What the measurements of a run share."""
+
+    directory: Path
+    server: RedisServer | None
+    nursery: Children
+
+
 class Watcher(Protocol):
     """Who is told how the run is going."""
 
     def expect(self, measurements: int) -> None: ...
-    def skipped(self, skipped: Skipped) -> None: ...
+    def skipped(self, skipped: Sequence[Skipped]) -> None: ...
     def begins(self, scenario: Scenario, case: Case, layer: Layer, number: int) -> None: ...
     def measured(self, scenario: Scenario, measurement: Measurement) -> None: ...
 
@@ -62,13 +73,14 @@ class Runner:
         """Measure all there is to measure into `run`. Cancelled, it keeps what it has."""
         began = time.monotonic()
         try:
-            with ExitStack() as stack:
+            async with AsyncExitStack() as stack:
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stress-")))
+                nursery = await stack.enter_async_context(Children(directory))
                 layers = self._installed()
                 server = None
                 if any(layer.redis for layer in layers):
                     server = stack.enter_context(redis_server(directory))
-                await self._all(layers, directory, server)
+                await self._all(layers, Place(directory, server, nursery))
         except asyncio.CancelledError:
             self.run.interrupted = True
         finally:
@@ -78,18 +90,12 @@ class Runner:
         layers = []
         for layer in self.layers:
             if why := layer.missing():
-                self._skip(Skipped(layer.name, "", "", why))
+                self.run.skipped.append(Skipped(layer.name, "", "", why))
             else:
                 layers.append(layer)
         return layers
 
-    def _skip(self, skipped: Skipped) -> None:
-        self.run.skipped.append(skipped)
-        self.watcher.skipped(skipped)
-
-    async def _all(
-        self, layers: Sequence[Layer], directory: Path, server: RedisServer | None
-    ) -> None:
+    async def _all(self, layers: Sequence[Layer], place: Place) -> None:
         work: list[tuple[Scenario, Case, list[Layer], int]] = []
         for scenario in self.scenarios:
             quick, normal, full = scenario.rounds
@@ -102,10 +108,11 @@ class Runner:
                     if not (layer.ours or scenario.rivals) and self.plan.profile == "quick":
                         why = "not in the quick profile"
                     if why:
-                        self._skip(Skipped(layer.name, scenario.name, case.name, why))
+                        self.run.skipped.append(Skipped(layer.name, scenario.name, case.name, why))
                     else:
                         able.append(layer)
                 work.append((scenario, case, able, rounds))
+        self.watcher.skipped(self.run.skipped)
         self.watcher.expect(sum(len(able) * rounds for _, _, able, rounds in work))
         for scenario, case, able, rounds in work:
             for number in range(1, rounds + 1):
@@ -113,29 +120,14 @@ class Runner:
                 turn = number % len(able) if able else 0
                 for layer in able[turn:] + able[:turn]:
                     self.watcher.begins(scenario, case, layer, number)
-                    measurement = await self._measure(
-                        scenario, case, layer, number, directory, server
-                    )
+                    measurement = await self._measure(scenario, case, layer, number, place)
                     self.run.measurements.append(measurement)
                     self.watcher.measured(scenario, measurement)
 
     async def _measure(
-        self,
-        scenario: Scenario,
-        case: Case,
-        layer: Layer,
-        number: int,
-        directory: Path,
-        server: RedisServer | None,
+        self, scenario: Scenario, case: Case, layer: Layer, number: int, place: Place
     ) -> Measurement:
         config = case.config_of(layer)
-        place = lab(
-            layer,
-            directory / f"lab{next(self._numbers)}",
-            server,
-            config,
-            durable=case.durable,
-        )
         measurement = Measurement(
             scenario=scenario.name,
             case=case.name,
@@ -146,7 +138,10 @@ class Runner:
         )
         patience = HANG + 2 * float(case.arguments.get("seconds", 0))
         try:
-            async with place as here:
+            directory = place.directory / f"lab{next(self._numbers)}"
+            async with lab(
+                layer, directory, place.server, place.nursery, config, durable=case.durable
+            ) as here:
                 measured = await asyncio.wait_for(scenario.measure(here, case), patience)
                 ledgers = await here.ledgers()
                 # A layer without counters is let off where dropping is the point.

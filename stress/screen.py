@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -94,11 +94,9 @@ class Screen:
     def expect(self, measurements: int) -> None:
         self.progress.update(self.task, total=measurements)
 
-    def skipped(self, skipped: Skipped) -> None:
-        what = f"{skipped.scenario}: {skipped.case}: " if skipped.scenario else ""
-        self.console.print(
-            f"skipped: {what}{skipped.layer}: {skipped.why}", highlight=False, markup=False
-        )
+    def skipped(self, skipped: Sequence[Skipped]) -> None:
+        for line in skipped_lines(skipped):
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def begins(self, scenario: Scenario, case: Case, layer: Layer, number: int) -> None:
         description = f"{scenario.name}: {case.name}: {layer.name}, round {number}"
@@ -122,6 +120,15 @@ class Screen:
         self.progress.advance(self.task)
         if not self.console.is_terminal:
             self.console.print(" | ".join(row), highlight=False, markup=False, soft_wrap=True)
+
+
+def skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
+    """A line for each layer and reason."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in skipped:
+        what = f"{one.scenario} ({one.case})" if one.scenario else "everything"
+        found.setdefault((one.layer, one.why), []).append(what)
+    return [f"skipped: {layer} {why}: {', '.join(cases)}" for (layer, why), cases in found.items()]
 
 
 def report(console: Console, run: Run) -> None:

@@ -43,7 +43,7 @@ async def run(lab: Lab, case: Case) -> Measured:
         figures[f"{name}cpu"] = used.cpu_percent
         figures[f"{name}switches"] = used.switches
     if members > 1:
-        figures["memory"] = (before[""].uss - alone.uss) / (members - 1) / 1024
+        figures["memory"] = (before[""].rss - alone.rss) / (members - 1) / 1024
     figures["threads"] = before[""].threads
     return Measured(figures)
 

@@ -1,0 +1,57 @@
+"""Makes children quickly: a process that has imported what they need, and forks.
+
+A child is a process like any other; what it is spared is the half second in which Python reads
+Django and the layers' modules. The nursery has one thread, no event loop, no settings and no
+connection, so that a fork takes over nothing but code. It is told in lines of JSON, the arguments
+of `child.live`, and ends when its input does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import signal
+import sys
+import traceback
+
+from stress import child
+
+# Whatever is installed; a child imports for itself what is not here.
+IMPORTED = (
+    "channels.layers",
+    "channels_redis.core",
+    "channels_redis.pubsub",
+    "channels_sqlite.layers",
+    "asyncinotify",
+    "django.contrib.contenttypes.apps",
+    "django.core.management",
+    "django.db.backends.sqlite3.base",
+    "stress.scenarios",
+)
+
+
+def main() -> None:
+    for module in IMPORTED:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # a collection in a child must not copy the pages it shares
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: the socket tells
+    for line in sys.stdin:
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            status = 1
+            try:
+                child.live(**json.loads(line))
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+
+
+if __name__ == "__main__":
+    main()
