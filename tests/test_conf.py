@@ -1,0 +1,142 @@
+"""CONFIG: every key is checked, and a wrong one is named together with what is allowed."""
+
+from __future__ import annotations
+
+import re
+from collections import UserDict
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
+
+from channels_sqlite.conf import Options, database_settings
+from channels_sqlite.exceptions import ChannelsSqliteError, InvalidOption
+
+NOT_NUMBERS = ["1", None, True, [1], 1j]
+NOT_FINITE = [float("inf"), float("-inf"), float("nan")]
+NOT_DURATIONS = [*NOT_NUMBERS, *NOT_FINITE, 0, -1, -0.5]
+NOT_COUNTS = [*NOT_NUMBERS, *NOT_FINITE, 0, -1, 1.5, 100.0]
+
+WRONG: dict[str, list[Any]] = {
+    "database": ["", None, 1, ["channels"]],
+    "polling_interval": [*NOT_DURATIONS, 0.0009, 60.1],
+    "message_retention": [*NOT_NUMBERS, *NOT_FINITE, -1, False],
+    "capacity": NOT_COUNTS,
+    "channel_capacity": [
+        None,
+        [("http*", 1)],
+        *({"http*": count} for count in NOT_COUNTS),
+        {1: 10},
+        {b"http*": 10},
+    ],
+    "expiry": NOT_DURATIONS,
+    "group_expiry": NOT_DURATIONS,
+    "trim_batch_size": NOT_COUNTS,
+    "auto_trim": [0, 1, "yes", None],
+    "watcher": ["", "kqueue", None, True, ["inotify"]],
+    "serializer_format": ["", None, 1],
+    "symmetric_encryption_keys": ["secret", b"secret", None, [1], [""], [b""], {"secret"}],
+}
+
+RIGHT: dict[str, list[Any]] = {
+    "database": ["default", "channels"],
+    "polling_interval": [0.001, 1, 60],
+    "message_retention": [0, 0.0, 0.5, 10**9],
+    "capacity": [1, 10**9],
+    "channel_capacity": [
+        {},
+        {"http.request": 200, re.compile(r"^websocket\.send!.+"): 20},
+        UserDict({"http*": 1}),
+    ],
+    "expiry": [0.1, 1, 10**9],
+    "group_expiry": [0.1, 1, 10**9],
+    "trim_batch_size": [1, 10**9],
+    "auto_trim": [True, False],
+    "watcher": ["auto", "inotify", "watchfiles", "polling"],
+    "serializer_format": ["msgpack", "json", "of-a-project's-own"],
+    "symmetric_encryption_keys": [[], (), ["secret", b"another"], ("secret",)],
+}
+
+
+def every(cases: dict[str, list[Any]]) -> pytest.MarkDecorator:
+    """Each value of each key, named after both."""
+    return pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            pytest.param(key, value, id=f"{key}={value!r}")
+            for key, values in cases.items()
+            for value in values
+        ],
+    )
+
+
+def test_each_key_is_tried_here() -> None:
+    assert [*WRONG] == [*RIGHT] == [each.name for each in fields(Options)]
+
+
+def test_defaults() -> None:
+    assert Options.from_config({}) == Options(
+        database="channels",
+        polling_interval=0.05,
+        message_retention=86400,
+        capacity=100,
+        channel_capacity={},
+        expiry=60,
+        group_expiry=86400,
+        trim_batch_size=100,
+        auto_trim=True,
+        watcher="auto",
+        serializer_format="msgpack",
+        symmetric_encryption_keys=(),
+    )
+
+
+@every(RIGHT)
+def test_a_right_value_is_taken_as_it_is(key: str, value: object) -> None:
+    assert getattr(Options.from_config({key: value}), key) is value
+
+
+@every(WRONG)
+def test_a_wrong_value_is_named_with_its_key(key: str, value: object) -> None:
+    with pytest.raises(InvalidOption) as refused:
+        Options.from_config({key: value})
+    assert f"{key!r} is {value!r}; allowed is " in str(refused.value)
+
+
+def test_an_unknown_key_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(InvalidOption) as refused:
+        Options.from_config({"hosts": [("localhost", 6379)]})
+    assert "'hosts'" in str(refused.value)
+    assert "6379" in str(refused.value)
+    assert all(each.name in str(refused.value) for each in fields(Options))
+
+
+def test_the_error_is_what_django_people_catch() -> None:
+    with pytest.raises(ImproperlyConfigured):
+        Options.from_config({"capacity": 0})
+    with pytest.raises(ChannelsSqliteError):
+        Options.from_config({"capacity": 0})
+
+
+def test_options_do_not_change_afterwards() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Options().capacity = 1  # type: ignore[misc]
+
+
+def test_the_database_is_looked_up_when_it_is_asked_for(
+    alias: str, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test runner changes NAME in place."""
+    assert database_settings(alias)["NAME"] == str(database)
+    monkeypatch.setitem(connections[alias].settings_dict, "NAME", "elsewhere.sqlite3")
+    assert database_settings(alias)["NAME"] == "elsewhere.sqlite3"
+
+
+def test_a_database_that_is_not_there_is_named_with_what_to_add() -> None:
+    with pytest.raises(InvalidOption) as refused:
+        database_settings("nowhere")
+    assert "'nowhere'" in str(refused.value)
+    assert "django.db.backends.sqlite3" in str(refused.value)
