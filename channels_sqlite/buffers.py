@@ -36,6 +36,10 @@ class Buffers:
         queue.append(item)
         return len(queue)
 
+    def put_back(self, channel: str, item: Item) -> None:
+        """Return a message that was taken, and not used, to its place before all others."""
+        self._queues.setdefault(channel, deque()).appendleft(item)
+
     def drop_oldest(self, channel: str) -> Item:
         """Take away the message that has waited longest, to make room."""
         return self._queues[channel].popleft()

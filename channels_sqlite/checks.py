@@ -24,7 +24,7 @@ from django.db.backends.utils import CursorWrapper
 
 from . import schema, serializers
 from .conf import Options
-from .connection import OLDEST_SQLITE, Database
+from .database import OLDEST_SQLITE, Database
 from .db_routers import APP_LABEL, ChannelsRouter
 from .exceptions import InvalidOption
 from .models import Message

@@ -1,9 +1,8 @@
-"""Normal channels, whose readers compete: messages are claimed, one statement for as many consumers
-as wait.
+"""Normal channels, whose readers compete: messages are claimed, as many as consumers wait.
 
-A claim is tried only when the channel's sequence has moved, for it takes the write lock. What was
-claimed for a consumer that is gone when it arrives goes back to the table, for another process to
-take.
+A claim is one statement, tried only when the channel's sequence has moved, for it takes the write
+lock. What was claimed for a consumer that is gone when it arrives goes back to the table, for
+another process to take.
 """
 
 from __future__ import annotations
@@ -12,17 +11,15 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from . import store
-from .buffers import Buffers
-from .conf import Options
-from .connection import Database
+from .consumers import Consumers
+from .database import Database
 from .messages import Item, Row
 from .tasks import Task, Tasks, is_running
-from .waiters import Waiters
 
 
 @dataclass
@@ -37,115 +34,109 @@ class Shared:
 
 
 class Claims:
-    """The normal channels of one receiver, which lends its lock, buffers and waiters.
-
-    The lock is held by the caller of every method that does not await.
-    """
+    """The normal channels of one receiver; `lock` is the receiver's."""
 
     def __init__(
         self,
         database: Database,
-        options: Options,
-        lock: threading.Lock,
-        buffers: Buffers,
-        waiters: Waiters,
+        consumers: Consumers,
         tasks: Tasks,
+        lock: threading.RLock,
+        *,
+        keep_delivered: bool,
     ) -> None:
         self._database = database
-        self._keep = options.message_retention > 0
-        self._lock = lock
-        self._buffers = buffers
-        self._waiters = waiters
+        self._consumers = consumers
         self._tasks = tasks
-        self.channels: dict[str, Shared] = {}
+        self._lock = lock
+        self._keep = keep_delivered
+        self._channels: dict[str, Shared] = {}
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The channels that consumers have waited for."""
+        return self._channels
 
     def want(self, channel: str) -> None:
         """A consumer has begun to wait."""
-        shared = self.channels.get(channel)
-        if shared is None:
-            shared = self.channels[channel] = Shared(channel)
-        self._start(shared)
+        with self._lock:
+            shared = self._channels.get(channel)
+            if shared is None:
+                shared = self._channels[channel] = Shared(channel)
+            self._start(shared)
 
-    def heed(self, sequences: Mapping[str, int], reader: sqlite3.Connection | None) -> bool:
-        """Note what has moved; whether any consumer waits for it. With `reader`, do not trust
-        sequences.
+    def heed(
+        self, reader: sqlite3.Connection, sequences: Mapping[str, int], *, thorough: bool
+    ) -> bool:
+        """Claim from channels that have moved; whether any consumer was waiting for that.
+
+        A thorough look asks the table, where a consumer waits and no sequence has moved.
         """
         found = False
-        for shared in self.channels.values():
+        for shared in self._channels.values():
             sequence = sequences.get(shared.name)
             moved = sequence is not None and sequence != shared.seen
             shared.seen = sequence
-            waited_for = shared.name in self._waiters
-            if not moved and waited_for and reader is not None and not is_running(shared.claim):
+            waited_for = self._consumers.is_waited_for(shared.name)
+            if thorough and waited_for and not moved and not is_running(shared.claim):
                 moved = store.has_waiting(reader, shared.name, time.time())
             shared.due |= moved
             found |= moved and waited_for
-        return found
-
-    def start_due(self) -> None:
-        """Claim what may be there for consumers that wait."""
-        for shared in self.channels.values():
             self._start(shared)
+        return found
 
     def begin_anew(self) -> None:
         """The file was replaced."""
-        for shared in self.channels.values():
+        for shared in self._channels.values():
             shared.seen, shared.due = None, True
 
     def _start(self, shared: Shared) -> None:
-        if shared.due and shared.name in self._waiters and not is_running(shared.claim):
+        waited_for = self._consumers.is_waited_for(shared.name)
+        if shared.due and waited_for and not is_running(shared.claim):
             shared.claim = self._tasks.spawn(self._claim(shared))
 
     async def _claim(self, shared: Shared) -> None:
         """Claim until there is nothing more, or nobody who waits."""
         while wanted := self._wanted(shared):
-            await self._claim_once(shared, wanted)
+            rows: list[Row] = []
+            try:
+                await self._database.run(partial(self._claim_into, rows, shared.name, wanted))
+            except BaseException:
+                shared.due = True
+                raise
+            finally:
+                # Also when this task is cancelled with its loop: the rows are ours by now.
+                self._arrive(shared, rows, wanted)
+                await self.give_back_surplus(shared.name)
 
     def _wanted(self, shared: Shared) -> int:
         with self._lock:
-            wanted = self._waiters.count(shared.name) - self._buffers.count(shared.name)
+            wanted = self._consumers.wanting(shared.name)
             if not shared.due or wanted <= 0:
-                # Under the lock: who joins after this look at the waiters starts a claim of its
-                # own.
+                # Under the lock: who joins after this starts a claim of its own.
                 shared.claim = None
                 return 0
             shared.due = False
             return wanted
 
-    async def _claim_once(self, shared: Shared, wanted: int) -> None:
-        rows: list[Row] = []
+    def _claim_into(
+        self, rows: list[Row], channel: str, wanted: int, connection: sqlite3.Connection
+    ) -> None:
+        rows.extend(store.claim(connection, channel, wanted, time.time(), keep=self._keep))
 
-        def claim(connection: sqlite3.Connection) -> None:
-            rows.extend(store.claim(connection, shared.name, wanted, time.time(), self._keep))
-
-        try:
-            await self._database.run(claim)
-        except BaseException:
-            shared.due = True
-            raise
-        finally:
-            # Also when the loop is being closed and this task cancelled: the rows are ours by now.
-            self._arrive(shared, rows, len(rows) == wanted)
-            await self.give_back_surplus(shared.name)
-
-    def _arrive(self, shared: Shared, rows: list[Row], more: bool) -> None:
+    def _arrive(self, shared: Shared, rows: list[Row], wanted: int) -> None:
         now, monotonic = time.time(), time.monotonic()
         loop = asyncio.get_running_loop()
         with self._lock:
-            shared.due |= more
+            # As many as were asked for: there may be more.
+            shared.due |= len(rows) == wanted
             for row in rows:
-                self._buffers.put(shared.name, Item(row, monotonic + row.remaining(now)))
-                self._waiters.tell(shared.name, loop)
+                item = Item(row, monotonic + row.remaining(now))
+                self._consumers.deliver(shared.name, item, loop)
 
     async def give_back_surplus(self, channel: str) -> None:
         """Put back what was claimed for consumers that are gone."""
-        with self._lock:
-            surplus = self._buffers.count(channel) - self._waiters.count(channel)
-            rows = (
-                [item.row for item in self._buffers.take_newest(channel, surplus)]
-                if surplus > 0
-                else []
-            )
+        rows = self._consumers.take_surplus(channel)
         if rows:
-            await self._database.run(partial(store.give_back, rows=rows))
+            await self._database.run(partial(store.give_back, rows=rows), ring=True)
             self._database.nudge()

@@ -16,8 +16,8 @@ from channels.layers import BaseChannelLayer
 from . import serializers, store
 from .codec import Codec
 from .conf import Options, database_settings
-from .connection import Database, database_for
 from .counters import Counters, DropLog
+from .database import Database, database_for
 from .exceptions import ForeignChannel, MessageTooLarge
 from .messages import GroupMessage, Outgoing
 from .receiver import Receiver

@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 
 from . import store
 from .conf import Options
-from .connection import Database
 from .counters import Counters, DropLog
+from .database import Database
 from .messages import GroupMessage, Outgoing
 from .trimmer import Trimmer
 

@@ -186,7 +186,13 @@ def has_waiting(reader: sqlite3.Connection, inbox: str, now: float) -> bool:
 
 
 def acknowledge(
-    connection: sqlite3.Connection, inbox: str, upto: int, taken_at: float, now: float, keep: bool
+    connection: sqlite3.Connection,
+    inbox: str,
+    upto: int,
+    taken_at: float,
+    now: float,
+    *,
+    keep: bool,
 ) -> None:
     """Mark what the inbox's one reader has taken; delete it unless delivered messages are kept.
 
@@ -202,7 +208,7 @@ def acknowledge(
 
 
 def claim(
-    connection: sqlite3.Connection, inbox: str, limit: int, now: float, keep: bool
+    connection: sqlite3.Connection, inbox: str, limit: int, now: float, *, keep: bool
 ) -> list[Row]:
     """Take the oldest messages of a normal channel, at most `limit`; nobody else gets them."""
     oldest = f"""

@@ -9,7 +9,7 @@ from functools import partial
 
 from . import store
 from .conf import Options
-from .connection import Database
+from .database import Database
 from .exceptions import DatabaseUnavailable
 
 logger = logging.getLogger("channels_sqlite")

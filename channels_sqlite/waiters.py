@@ -1,20 +1,19 @@
-"""Consumers that wait for a message, each on its own event loop. The receiver holds its lock around
-every call.
+"""Consumers that wait for a message, each on its own event loop.
+
+The receiver holds its lock around every call.
 """
 
 from __future__ import annotations
 
 import asyncio
 
-Waiter = asyncio.Future[None]
+from .messages import Item
+
+Waiter = asyncio.Future["Item | None"]
 
 
 class Waiters:
-    """A waiter is told that there is something to take, and takes it itself.
-
-    Nothing is handed over, so that nothing is lost with a waiter that was told and then cancelled;
-    whoever takes, or leaves, tells the next one if there is more.
-    """
+    """Who waits on a channel, in the order in which they came."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[Waiter]] = {}
@@ -23,23 +22,41 @@ class Waiters:
         return channel in self._waiting
 
     def join(self, channel: str, loop: asyncio.AbstractEventLoop) -> Waiter:
-        """A future of `loop`, done when there may be a message on the channel. End it with
-        `leave`.
+        """A future of `loop`: done with a message, or with None when there may be one to take.
+
+        End it with `leave`, unless it brought a message.
         """
         waiter: Waiter = loop.create_future()
-        self._waiting.setdefault(channel, []).append(waiter)
+        waiting = self._waiting.get(channel)
+        if waiting is None:
+            self._waiting[channel] = [waiter]
+        else:
+            waiting.append(waiter)
         return waiter
 
     def leave(self, channel: str, waiter: Waiter) -> None:
-        """It waits no longer, for whatever reason."""
+        """It waits no longer."""
         waiting = self._waiting.get(channel, [])
         if waiter in waiting:
             waiting.remove(waiter)
         if not waiting:
             self._waiting.pop(channel, None)
 
+    def hand_over(self, channel: str, item: Item, here: asyncio.AbstractEventLoop) -> bool:
+        """Give a message to the first waiter, if that is one of the running loop `here`.
+
+        Not to one of another loop: nobody could take it back if that loop is closed meanwhile.
+        """
+        waiting = self._waiting.get(channel)
+        if not waiting or waiting[0].done() or waiting[0].get_loop() is not here:
+            return False
+        waiting.pop(0).set_result(item)
+        if not waiting:
+            del self._waiting[channel]
+        return True
+
     def tell(self, channel: str, here: asyncio.AbstractEventLoop) -> None:
-        """Tell the first waiter that has not been told, from the running loop `here`."""
+        """Tell the first waiter that was not told, from the running loop, to come and take."""
         for waiter in list(self._waiting.get(channel, ())):
             if waiter.done():
                 continue
@@ -48,20 +65,20 @@ class Waiters:
                 waiter.set_result(None)
                 return
             try:
-                loop.call_soon_threadsafe(_resolve, waiter)
+                loop.call_soon_threadsafe(_tell, waiter)
             except RuntimeError:  # its loop was closed, it will never take anything
                 self.leave(channel, waiter)
                 continue
             return
 
     def count(self, channel: str) -> int:
-        """How many consumers are going to take a message, told or not."""
+        """How many are going to take a message, told or not."""
         for waiter in list(self._waiting.get(channel, ())):
             if waiter.get_loop().is_closed():
                 self.leave(channel, waiter)
         return len(self._waiting.get(channel, ()))
 
 
-def _resolve(waiter: Waiter) -> None:
+def _tell(waiter: Waiter) -> None:
     if not waiter.done():
         waiter.set_result(None)

@@ -1,0 +1,103 @@
+"""A process's consumers: messages that wait for them, and those of them that wait for messages.
+
+One lock, the receiver's, guards all of it: consumers may be on any thread and event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+
+from .buffers import Buffers
+from .counters import Counters, DropLog
+from .messages import Item, Row
+from .waiters import Waiter, Waiters
+
+Loop = asyncio.AbstractEventLoop
+
+
+class Consumers:
+    """Brings the two together; nothing in here awaits."""
+
+    def __init__(
+        self,
+        lock: threading.RLock,
+        capacity_of: Callable[[str], int],
+        counters: Counters,
+        drops: DropLog,
+    ) -> None:
+        self._lock = lock
+        self._capacity_of = capacity_of
+        self._drops = drops
+        self._buffers = Buffers(counters)
+        self._waiters = Waiters()
+
+    # For a consumer
+
+    def take_or_join(self, channel: str, here: Loop) -> Item | Waiter:
+        """A message that is there, or else a future to wait for; end that with `leave`."""
+        with self._lock:
+            item = self._buffers.take(channel, time.monotonic())
+            if item is None:
+                return self._waiters.join(channel, here)
+            self._tell_next(channel, here)
+            return item
+
+    def leave(self, channel: str, waiter: Waiter, here: Loop) -> None:
+        """A consumer waits no longer: it was told to come and take, or it was cancelled.
+
+        What it was handed and cannot use, or was told of, is for the next one.
+        """
+        with self._lock:
+            self._waiters.leave(channel, waiter)
+            item = waiter.result() if waiter.done() and not waiter.cancelled() else None
+            if item is not None:
+                self._buffers.put_back(channel, item)
+            self._tell_next(channel, here)
+
+    def _tell_next(self, channel: str, here: Loop) -> None:
+        if channel in self._buffers and channel in self._waiters:
+            self._waiters.tell(channel, here)
+
+    # For those who bring messages
+
+    def deliver(self, channel: str, item: Item, here: Loop) -> None:
+        """To a consumer that waits, or else into its buffer, whose oldest message may give way."""
+        with self._lock:
+            if channel not in self._buffers and self._waiters.hand_over(channel, item, here):
+                return
+            capacity = self._capacity_of(channel)
+            if self._buffers.put(channel, item) > capacity:
+                oldest = self._buffers.drop_oldest(channel).row
+                age = time.time() - oldest.created_at
+                self._drops.dropped(channel, oldest.group, capacity, age)
+            self._waiters.tell(channel, here)
+
+    def wanting(self, channel: str) -> int:
+        """How many consumers wait for a message that is not there yet."""
+        with self._lock:
+            return self._waiters.count(channel) - self._buffers.count(channel)
+
+    def take_surplus(self, channel: str) -> list[Row]:
+        """Take back, oldest first, what no consumer waits for."""
+        with self._lock:
+            surplus = -self.wanting(channel)
+            if surplus <= 0:
+                return []
+            return [item.row for item in self._buffers.take_newest(channel, surplus)]
+
+    def is_waited_for(self, channel: str) -> bool:
+        """Whether any consumer waits."""
+        return channel in self._waiters
+
+    def expire(self) -> list[str]:
+        """Forget what has expired unread; the channels whose consumers let that happen."""
+        with self._lock:
+            return self._buffers.expire(time.monotonic())
+
+    def forget_all(self) -> None:
+        """Forget what waits: the layer was flushed."""
+        with self._lock:
+            self._buffers.clear()

@@ -1,0 +1,160 @@
+"""Process-local inboxes, each with this one reader: read by a cursor, acknowledged in batches.
+
+A reader that wrote to read would wake every other process for each message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from functools import partial
+
+from . import store
+from .consumers import Consumers, Loop
+from .counters import Counters
+from .database import Database
+from .messages import Item
+from .tasks import Task, Tasks, is_running
+
+ACKNOWLEDGE_AFTER = 0.05  # seconds
+READ_FOR = 0.002  # seconds that one look may hold the event loop, and then the row at hand
+OVERDUE = 1.0  # seconds
+
+
+class Inbox:
+    """How far an inbox was read, and how much of that the table does not know yet."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """The file was replaced, ids restart."""
+        self.cursor = 0
+        self.seen: int | None = None
+        self.unacknowledged = 0
+        self.taken_at = 0.0
+        self.timer: asyncio.TimerHandle | None = None
+        self.acknowledgement: Task | None = None
+
+
+class Inboxes:
+    """The inboxes of one receiver, which calls every method on an event loop, under its lock."""
+
+    def __init__(
+        self,
+        database: Database,
+        consumers: Consumers,
+        tasks: Tasks,
+        counters: Counters,
+        capacity_of: Callable[[str], int],
+        *,
+        keep_delivered: bool,
+    ) -> None:
+        self._database = database
+        self._consumers = consumers
+        self._tasks = tasks
+        self._counters = counters
+        self._capacity_of = capacity_of
+        self._keep = keep_delivered
+        self._inboxes: dict[str, Inbox] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._inboxes
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The inboxes that are read."""
+        return self._inboxes
+
+    def add(self, name: str) -> None:
+        """Read this inbox from now on; all of it, for its name is as new as its first message."""
+        self._inboxes.setdefault(name, Inbox(name))
+
+    def begin_anew(self) -> None:
+        """The file was replaced."""
+        for inbox in self._inboxes.values():
+            inbox.begin_anew()
+
+    # Reading
+
+    def read(
+        self, reader: sqlite3.Connection, sequences: Mapping[str, int], *, thorough: bool
+    ) -> bool:
+        """Deliver what has come to inboxes whose sequence has moved, or to all; whether any has."""
+        found = False
+        for inbox in self._inboxes.values():
+            sequence = sequences.get(inbox.name)
+            if thorough or sequence != inbox.seen:
+                inbox.seen = sequence
+                found |= self._read(reader, inbox)
+        return found
+
+    def _read(self, reader: sqlite3.Connection, inbox: Inbox) -> bool:
+        loop = asyncio.get_running_loop()
+        now, started = time.time(), time.monotonic()
+        before = inbox.cursor
+        with closing(store.arrivals(reader, inbox.name, inbox.cursor)) as rows:
+            for row, channels in rows:
+                inbox.cursor = row.id
+                remaining = row.remaining(now)
+                if remaining <= 0:
+                    self._counters.expired += 1
+                    continue
+                inbox.taken_at = inbox.taken_at if inbox.unacknowledged else now
+                inbox.unacknowledged += 1
+                item = Item(row, started + remaining)
+                for channel in channels:
+                    self._consumers.deliver(channel, item, loop)
+                if time.monotonic() - started > READ_FOR:
+                    # There may be more: others on the loop have their turn first.
+                    inbox.seen = None
+                    loop.call_soon(self._database.nudge)
+                    break
+        if inbox.unacknowledged:
+            self._acknowledge_soon(inbox, loop)
+        return inbox.cursor != before
+
+    # Acknowledging
+
+    def acknowledge_all(self) -> None:
+        """Tell the table all that was taken."""
+        for inbox in self._inboxes.values():
+            self._acknowledge(inbox)
+
+    def _acknowledge_soon(self, inbox: Inbox, loop: Loop) -> None:
+        """In a batch, but before so many are outstanding that a sender would see a full inbox."""
+        if inbox.unacknowledged * 4 >= self._capacity_of(inbox.name):
+            self._acknowledge(inbox)
+        elif inbox.timer is None or inbox.timer.when() < loop.time() - OVERDUE:
+            # One that is overdue was set on a loop that has stopped.
+            inbox.timer = loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge, inbox)
+
+    def _acknowledge(self, inbox: Inbox) -> None:
+        inbox.timer = None
+        if inbox.unacknowledged and not is_running(inbox.acknowledgement):
+            inbox.acknowledgement = self._tasks.spawn(self._write(inbox))
+
+    async def _write(self, inbox: Inbox) -> None:
+        count, inbox.unacknowledged = inbox.unacknowledged, 0
+        generation = self._database.generation
+        acknowledge = partial(
+            store.acknowledge,
+            inbox=inbox.name,
+            upto=inbox.cursor,
+            taken_at=inbox.taken_at,
+            now=time.time(),
+            keep=self._keep,
+        )
+        try:
+            await self._database.run(acknowledge)
+        except BaseException:
+            if generation == self._database.generation:
+                inbox.unacknowledged += count
+            raise
+        inbox.acknowledgement = None
+        if inbox.unacknowledged:
+            self._acknowledge_soon(inbox, asyncio.get_running_loop())
