@@ -1,6 +1,6 @@
 """What the tests' processes do: `python -m tests.children FUNCTION ARGUMENTS`; see processes.py.
 
-Each talks with its test in lines of JSON on stdin and stdout. They import no test tool.
+Each talks with its test in lines of JSON on stdin and stdout. They do not import pytest.
 """
 
 from __future__ import annotations
@@ -8,16 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import random
+import signal
 import sqlite3
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Coroutine
 from contextlib import closing
 from typing import Any
 
+import psutil
+from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 
 from channels_sqlite.layers import SqliteChannelLayer
@@ -154,16 +160,143 @@ def make_inotify_deaf() -> None:
                 os.close(deaf)
 
 
+# Lives and deaths
+
+
+def fresh_loops(counts: list[int], receives: bool, **config: Any) -> None:
+    """Say what the process holds after so many group_sends, each in an event loop of its own."""
+    layer = SqliteChannelLayer(**config)
+    channel = async_to_sync(layer.new_channel)()
+    async_to_sync(layer.group_add)("test-group", channel)
+    process = psutil.Process()
+    for count in counts:
+        for number in range(count):
+            async_to_sync(layer.group_send)("test-group", {"type": "test", "number": number})
+            if receives:
+                async_to_sync(layer.receive)(channel)
+        gc.collect()
+        say(
+            {
+                "threads": threading.active_count(),
+                "descriptors": process.num_fds(),
+                "memory": process.memory_info().rss,
+            }
+        )
+
+
+async def use(layer: SqliteChannelLayer) -> None:
+    """Send and receive, on a normal and on a process-local channel."""
+    for channel in ("test-channel", await layer.new_channel()):
+        await layer.send(channel, {"type": "test"})
+        await layer.receive(channel)
+
+
+async def use_and_wait(layer: SqliteChannelLayer) -> None:
+    """Use it, and then have a consumer wait for a message that never comes."""
+    await use(layer)
+    waiting = asyncio.create_task(layer.receive(await layer.new_channel()))
+    await asyncio.sleep(0.05)
+    say("waiting")
+    await waiting
+
+
+async def use_with_a_consumer(layer: SqliteChannelLayer) -> None:
+    """Use it, and leave a task that waits to asyncio.run."""
+    await use(layer)
+    channel = await layer.new_channel()
+    layer.consumer = asyncio.create_task(layer.receive(channel))  # type: ignore[attr-defined]
+    await asyncio.sleep(0.05)
+
+
+def exits(how: str, **config: Any) -> None:
+    """Use a layer, and end the interpreter without closing it."""
+    layer = SqliteChannelLayer(**config)
+    if how == "in a thread":
+        threading.Thread(target=asyncio.run, args=[use_and_wait(layer)], daemon=True).start()
+        time.sleep(0.5)
+    elif how == "synchronous":
+        async_to_sync(use)(layer)
+    elif how == "with a consumer":
+        asyncio.run(use_with_a_consumer(layer))
+    else:
+        asyncio.run(use(layer))
+    say("ending")
+    if how == "by an exception":
+        raise SystemExit(0)
+
+
+def waits(**config: Any) -> None:
+    """Wait for a message that never comes, until Ctrl-C."""
+    layer = SqliteChannelLayer(**config)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(use_and_wait(layer))
+
+
+def serves(**config: Any) -> None:
+    """The same, and stop at SIGTERM in the way servers do."""
+    layer = SqliteChannelLayer(**config)
+
+    async def serve() -> None:
+        waiting = asyncio.ensure_future(use_and_wait(layer))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, waiting.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(serve())
+
+
+def forks(**config: Any) -> None:
+    """Use a layer, fork twice, and have parent and children talk with each other."""
+    layer = SqliteChannelLayer(**config)
+    mine = async_to_sync(layer.new_channel)()
+    async_to_sync(use)(layer)
+
+    async def introduce() -> None:
+        await use(layer)
+        channel = await layer.new_channel()
+        await layer.group_add("children", channel)
+        await layer.send(mine, {"type": "hello", "channel": channel})
+        message = await layer.receive(channel)
+        await layer.send(mine, message)
+        await layer.close()
+
+    children = []
+    for _ in range(2):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that fork and threads do not go together, from 3.12
+            pid = os.fork()
+        if pid == 0:
+            asyncio.run(introduce())
+            sys.exit()
+        children.append(pid)
+
+    async def meet() -> None:
+        names = {(await layer.receive(mine))["channel"] for _ in range(2)}
+        await layer.group_send("children", {"type": "test"})
+        answers = [await layer.receive(mine) for _ in range(2)]
+        await use(layer)
+        await layer.close()
+        prefixes = {name.split("!")[0] for name in [*names, mine]}
+        say({"prefixes": len(prefixes), "answers": answers})
+
+    asyncio.run(meet())
+    say([os.waitpid(pid, 0)[1] for pid in children])
+
+
 # Writers that know nothing of the layer
+
+
+def connect() -> sqlite3.Connection:
+    return sqlite3.connect(os.environ["CHANNELS_DATABASE"], isolation_level=None)
 
 
 def pauses() -> None:
     time.sleep(random.uniform(0.02, 0.1))
 
 
-def sqlite3_writer(database: str, inbox: str, channel: str, bodies: list[str]) -> None:
+def sqlite3_writer(inbox: str, channel: str, bodies: list[str]) -> None:
     """Insert messages with the sqlite3 module, as in its shell; bodies are in hexadecimal."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+    with closing(connect()) as connection:
         for body in bodies:
             connection.execute(
                 "insert into channels_sqlite_message (inbox, channel, body, created_at, expires_at)"
@@ -196,9 +329,9 @@ def orm_writer(inbox: str, channel: str, bodies: list[str]) -> None:
         pauses()
 
 
-def lock_holder(database: str) -> None:
+def lock_holder() -> None:
     """Hold the write lock from "locked" until something is heard."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+    with closing(connect()) as connection:
         connection.execute("begin immediate")
         say("locked")
         hear()

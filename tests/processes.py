@@ -83,9 +83,10 @@ class Child:
         """Wait for it to end by itself; its exit status."""
         return self._process.wait(patience)
 
-    def finish(self) -> None:
+    def finish(self, patience: float = PATIENCE) -> None:
         """Wait for it to end by itself, with nothing to complain of."""
-        assert (self.wait(), self.errors()) == (0, "")
+        if (status := self.wait(patience)) or self.errors():
+            raise ChildEnded(f"status {status}: {self.errors()}")
 
     def errors(self) -> str:
         """What it has written to stderr so far."""

@@ -83,7 +83,7 @@ async def test_two_processes_talk(open_layer: OpenLayer, start: Start, kind: str
 @pytest.mark.parametrize("writer", ["sqlite3_writer", "orm_writer"])
 @pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
 async def test_foreign_writers_wake_receivers(
-    open_layer: OpenLayer, start: Start, database: Path, writer: str, local: bool
+    open_layer: OpenLayer, start: Start, writer: str, local: bool
 ) -> None:
     """What SQL alone has written arrives, and long before the next heartbeat."""
     layer = open_layer()
@@ -91,9 +91,8 @@ async def test_foreign_writers_wake_receivers(
     bodies = [msgpack.packb(message(number)).hex() for number in range(20)]
     waiting = asyncio.create_task(layer.receive(channel))
     await asyncio.sleep(0)
-    arguments = {"database": str(database)} if writer == "sqlite3_writer" else {}
     inbox = layer.non_local_name(channel)
-    child = start(writer, inbox=inbox, channel=channel, bodies=bodies, **arguments)
+    child = start(writer, inbox=inbox, channel=channel, bodies=bodies)
     delays = []
     for number in range(20):
         assert await soon(waiting) == message(number)

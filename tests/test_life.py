@@ -1,0 +1,409 @@
+"""Loops, threads, forks, files and interpreters come and go: the layer goes on, or lets go."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from asgiref.sync import async_to_sync
+
+from tests.conftest import TEST_DATABASE, WATCHERS, OpenLayer, Start
+from tests.processes import Child, environment
+from tests.waiting import cancel, soon, until, wait_until
+
+Message = dict[str, Any]
+ours = pytest.mark.parametrize("kind", [*WATCHERS, TEST_DATABASE], indirect=True)
+on_files = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
+PROMPTLY = 10.0  # seconds: an interpreter that hangs does so for ever
+
+
+def message(number: int) -> Message:
+    return {"type": "test.message", "number": number}
+
+
+async def receive(layer: Any, channel: str) -> int:
+    got: Message = await soon(layer.receive(channel))
+    number: int = got["number"]
+    return number
+
+
+async def send_and_receive(layer: Any) -> None:
+    for channel in ("test-channel", await layer.new_channel()):
+        await layer.send(channel, message(1))
+        assert await receive(layer, channel) == 1
+
+
+# Event loops, one after the other
+
+
+@ours
+def test_each_message_once_over_many_loops(open_layer: OpenLayer) -> None:
+    """What one loop has read and not yet acknowledged is not read again by the next."""
+    layer = open_layer()
+    for channel in (async_to_sync(layer.new_channel)(), "test-channel"):
+        for number in range(30):
+            async_to_sync(layer.send)(channel, message(number))
+        got = [async_to_sync(receive)(layer, channel) for _ in range(30)]
+        assert got == [*range(30)]
+
+
+@ours
+def test_a_new_loop_keeps_what_the_last_one_buffered(open_layer: OpenLayer) -> None:
+    layer = open_layer()
+    read, buffered = [async_to_sync(layer.new_channel)() for _ in range(2)]
+    async_to_sync(layer.send)(buffered, message(1))
+    async_to_sync(layer.send)(read, message(2))
+    assert async_to_sync(receive)(layer, read) == 2  # and reads message 1 as well
+    assert async_to_sync(receive)(layer, buffered) == 1
+
+
+def check_holdings(child: Child) -> None:
+    before, after = child.hear(), child.hear(60)
+    child.finish()
+    assert after["threads"] <= before["threads"]
+    assert after["descriptors"] <= before["descriptors"]
+    assert after["memory"] - before["memory"] < 2_000_000
+
+
+def test_a_thousand_loops_that_send(start: Start) -> None:
+    """async_to_sync(layer.group_send) in a synchronous view."""
+    capacity = 10_000  # nobody reads
+    check_holdings(start("fresh_loops", counts=[200, 1000], receives=False, capacity=capacity))
+
+
+def test_loops_that_receive(start: Start, watcher: str) -> None:
+    check_holdings(start("fresh_loops", counts=[100, 300], receives=True, watcher=watcher))
+
+
+# Event loops at once
+
+
+@contextmanager
+def threads(*targets: Callable[[], Any]) -> Iterator[list[BaseException]]:
+    """Run each in a thread of its own until the end of the `with`; what they raised."""
+    errors: list[BaseException] = []
+
+    def guarded(target: Callable[[], Any]) -> None:
+        try:
+            target()
+        except BaseException as error:  # for the test to see
+            errors.append(error)
+
+    running = [threading.Thread(target=guarded, args=[target]) for target in targets]
+    for thread in running:
+        thread.start()
+    yield errors
+    for thread in running:
+        thread.join(60)
+    assert errors == []
+
+
+@ours
+@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+def test_loops_at_once_share_a_channel(open_layer: OpenLayer, local: bool) -> None:
+    """Four loops in four threads receive on one channel, and send at the same time."""
+    layer = open_layer()
+    channel = async_to_sync(layer.new_channel)() if local else "test-channel"
+    got: list[int] = []
+
+    async def work(begin: int) -> None:
+        receiving = asyncio.create_task(consume())
+        for number in range(begin, 100, 4):
+            await layer.send(channel, message(number))
+            await asyncio.sleep(0.001)
+        await until(lambda: len(got) >= 100)
+        await cancel(receiving)
+
+    async def consume() -> None:
+        while True:
+            got.append((await layer.receive(channel))["number"])
+
+    with threads(*[lambda begin=begin: asyncio.run(work(begin)) for begin in range(4)]):
+        pass
+    assert sorted(got) == [*range(100)]
+
+
+@ours
+async def test_a_thousand_consumers_make_the_first_use(open_layer: OpenLayer) -> None:
+    """They share one connection, and one watcher."""
+    layer = open_layer()
+    before = threading.active_count()
+    channels = [await layer.new_channel() for _ in range(1000)]
+    waiting = [asyncio.create_task(layer.receive(channel)) for channel in channels]
+    await asyncio.gather(*[layer.group_add("test-group", channel) for channel in channels])
+    await layer.group_send("test-group", message(1))
+    assert await soon(asyncio.gather(*waiting)) == [message(1)] * 1000
+    assert threading.active_count() - before <= 3
+
+
+# Event loops that end badly
+
+
+@on_files
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_loop_is_closed_with_a_call_in_flight(open_layer: OpenLayer, start: Start) -> None:
+    """Its thread dies when it reports to the closed loop; others who wait for it are served."""
+    layer = open_layer()
+    async_to_sync(send_and_receive)(layer)
+    holder = start("lock_holder")
+    assert holder.hear() == "locked"
+    doomed = asyncio.new_event_loop()
+    task = doomed.create_task(layer.send("doomed", message(1)))
+    doomed.run_until_complete(asyncio.sleep(0.05))
+    doomed.close()
+    with threads(*[lambda: asyncio.run(send_and_receive(layer))] * 2):
+        time.sleep(0.1)
+        holder.tell("release")
+    assert holder.hear() == "free"
+    async_to_sync(send_and_receive)(layer)
+    assert not task.done()
+    del task
+    gc.collect()
+
+
+@ours
+def test_a_loop_is_closed_while_it_receives(open_layer: OpenLayer) -> None:
+    """Its consumers are gone; the messages are not."""
+    layer = open_layer()
+    channel = async_to_sync(layer.new_channel)()
+    doomed = asyncio.new_event_loop()
+    tasks = [doomed.create_task(layer.receive(each)) for each in (channel, "test-channel")]
+    doomed.run_until_complete(asyncio.sleep(0.1))
+    doomed.close()
+    for each in (channel, "test-channel"):
+        async_to_sync(layer.send)(each, message(1))
+        assert async_to_sync(receive)(layer, each) == 1
+    del tasks
+    gc.collect()
+
+
+# Closing
+
+
+@ours
+async def test_close_gives_everything_back(open_layer: OpenLayer) -> None:
+    """Threads and descriptors; closing twice or before any use does no harm."""
+    process = psutil.Process()
+    await asyncio.to_thread(lambda: None)  # the loop's own pool
+    before = (threading.active_count(), process.num_fds())
+    layer = open_layer()
+    await layer.close()
+    for _ in range(3):
+        await send_and_receive(layer)
+        await layer.close()
+        await layer.close()
+        await until(lambda: (threading.active_count(), process.num_fds()) == before)
+
+
+@ours
+async def test_closing_one_layer_leaves_another_alone(open_layer: OpenLayer) -> None:
+    layer, other = open_layer(), open_layer()
+    channel = await other.new_channel()
+    waiting = asyncio.create_task(other.receive(channel))
+    await send_and_receive(layer)
+    await layer.close()
+    await layer.send(channel, message(1))
+    assert await soon(waiting) == message(1)
+    await send_and_receive(other)
+
+
+# The end of the interpreter
+
+
+HOWS = ["asyncio.run", "with a consumer", "synchronous", "in a thread", "by an exception"]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_exit_without_close(start: Start, watcher: str, how: str) -> None:
+    child = start("exits", how=how, watcher=watcher)
+    while child.hear() != "ending":
+        pass
+    child.finish(PROMPTLY)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals here")
+@pytest.mark.parametrize(
+    ("function", "number"), [("waits", signal.SIGINT), ("serves", signal.SIGTERM)]
+)
+def test_exit_by_a_signal(start: Start, watcher: str, function: str, number: int) -> None:
+    """Ctrl-C, and a server's SIGTERM, while a consumer waits."""
+    child = start(function, watcher=watcher)
+    assert child.hear() == "waiting"
+    child.signal(number)
+    child.finish(PROMPTLY)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_fork_after_use(start: Start, watcher: str) -> None:
+    """Each has connections, a watcher and a name of its own, and ends without harm to the other."""
+    child = start("forks", watcher=watcher)
+    assert child.hear() == {"prefixes": 3, "answers": [{"type": "test"}] * 2}
+    assert child.hear() == [0, 0]
+    child.finish()
+
+
+URLS = """
+import os
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.http import HttpResponse
+from django.urls import path
+
+async def use():
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+    await layer.send(channel, {"type": "test"})
+    await layer.receive(channel)
+
+def view(request):
+    async_to_sync(use)()
+    return HttpResponse(str(os.getpid()))
+
+urlpatterns = [path("", view)]
+"""
+
+SETTINGS = """
+from tests.settings import *
+
+DEBUG = True
+ROOT_URLCONF = "project_urls"
+DATABASES["default"]["NAME"] = ":memory:"
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process groups here")
+def test_runserver_reloads_and_stops(database: Path, tmp_path: Path) -> None:
+    """The reloader ends the server's interpreter, with the layer in use; so does Ctrl-C."""
+    urls = tmp_path / "project_urls.py"
+    urls.write_text(URLS)
+    (tmp_path / "project_settings.py").write_text(SETTINGS)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    env = environment(database)
+    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
+    env["DJANGO_SETTINGS_MODULE"] = "project_settings"
+    command = [sys.executable, "-m", "django", "runserver", f"127.0.0.1:{port}"]
+    server = subprocess.Popen(
+        command,
+        env=env,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        first = pid_of(port)
+        time.sleep(1.1)  # the reloader looks once a second, at the time of change
+        os.utime(urls)
+        wait_until(lambda: pid_of(port) != first, 60)
+        os.killpg(server.pid, signal.SIGINT)
+        server.wait(PROMPTLY)
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def pid_of(port: int) -> int:
+    """The process that answers, which is asked until it does."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as response:
+                return int(response.read())
+        except (urllib.error.URLError, ConnectionError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+# The file
+
+
+@on_files
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted here")
+@pytest.mark.parametrize("how", ["deleted", "renamed over"])
+async def test_the_file_is_replaced(
+    open_layer: OpenLayer,
+    database: Path,
+    migrated: Path,
+    start: Start,
+    how: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Consumers that wait get what is sent to the new file, where ids begin anew."""
+    layer = open_layer()
+    local = await layer.new_channel()
+    for channel in (local, "test-channel"):
+        for number in range(20):
+            await layer.send(channel, message(number))
+            assert await receive(layer, channel) == number
+    waiting = [asyncio.create_task(layer.receive(each)) for each in (local, "test-channel")]
+    await asyncio.sleep(0.1)
+    # Nobody could use a new file with the old one's log beside it.
+    for end in ("-wal", "-shm"):
+        os.unlink(f"{database}{end}")
+    if how == "deleted":
+        os.unlink(database)
+        shutil.copy(migrated, database)
+    else:
+        os.replace(shutil.copy(migrated, database.with_name("new")), database)
+    for channel in (local, "test-channel"):
+        child = start("writer", channel=channel, numbers=[1])
+        assert await asyncio.to_thread(child.hear) == "sent"
+    assert await soon(asyncio.gather(*waiting)) == [message(1), message(1)]
+    await send_and_receive(layer)
+    with closing(sqlite3.connect(database)) as connection:
+        ((count,),) = connection.execute("select count(*) from channels_sqlite_message")
+    assert count == 4  # two of the other process, two of ours
+    assert [record.levelname for record in caplog.records if is_ours(record)] == ["WARNING"]
+    caplog.clear()
+
+
+def is_ours(record: Any) -> bool:
+    return bool(record.name == "channels_sqlite")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no /proc/locks here")
+@on_files
+async def test_the_files_are_not_opened_beside_sqlite(
+    open_layer: OpenLayer, database: Path
+) -> None:
+    """Closing any descriptor of them would drop the locks by which other processes know of us."""
+    layer = open_layer()
+    await send_and_receive(layer)
+    before = locks(database)
+    assert before
+    for _ in range(20):
+        await send_and_receive(layer)
+    await asyncio.sleep(1.2)  # a heartbeat
+    assert locks(database) == before
+
+
+def locks(database: Path) -> set[tuple[str, str]]:
+    """The files of the database on which this process holds locks, and what locks."""
+    inodes = {str(os.stat(f"{database}{end}").st_ino): end for end in ("", "-shm")}
+    held = set()
+    for line in Path("/proc/locks").read_text().splitlines():
+        _, _, _, kind, pid, place, *_ = line.split()
+        inode = place.split(":")[2]
+        if pid == str(os.getpid()) and inode in inodes:
+            held.add((inodes[inode], kind))
+    return held
