@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 from django.apps import AppConfig
 from django.core.checks import Tags, register
 from django.db import connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate, pre_migrate
 
 from . import schema
+from .database import is_in_memory
+from .settings import configured_databases
 
 if TYPE_CHECKING:
     from django.db.migrations import Migration
@@ -30,6 +34,7 @@ class ChannelsSqliteConfig(AppConfig):
         register(checks.check_deployment, self.label, deploy=True)
         pre_migrate.connect(clear_the_way, sender=self)
         post_migrate.connect(restore, sender=self)
+        connection_created.connect(read_past_locks_in_memory)
 
 
 def clear_the_way(
@@ -66,3 +71,16 @@ def restore(sender: ChannelsSqliteConfig, using: str, **_kwargs: Any) -> None:
         for sql in (schema.TRIGGERS, schema.VIEWS, schema.VIEW_TRIGGERS):
             for statement in sql.values():
                 cursor.execute(statement)
+
+
+def read_past_locks_in_memory(connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
+    """In a test database in memory, let Django read without locks.
+
+    Such a database locks whole tables, and what a TestCase has read stays locked until its
+    transaction ends: the layer, whose connection is another one, could send nothing more.
+    """
+    if connection.alias in configured_databases() and is_in_memory(
+        str(connection.settings_dict["NAME"])
+    ):
+        with connection.cursor() as cursor:
+            cursor.execute("pragma read_uncommitted = on")
