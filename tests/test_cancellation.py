@@ -1,0 +1,199 @@
+"""A cancelled receive loses nothing and doubles nothing; a cancelled send is sent whole, or not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import TEST_DATABASE, WATCHERS, OpenLayer, Start
+from tests.waiting import cancel, soon, until
+
+ours = pytest.mark.parametrize("kind", [*WATCHERS, TEST_DATABASE], indirect=True)
+on_files = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
+local_or_normal = pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+
+
+def message(number: int) -> dict[str, Any]:
+    return {"type": "test.message", "number": number}
+
+
+async def rest(layer: Any, channel: str) -> list[int]:
+    """The numbers that still wait in the channel."""
+    await layer.send(channel, message(-1))
+    numbers = []
+    while (number := (await soon(layer.receive(channel)))["number"]) != -1:
+        numbers.append(number)
+    return numbers
+
+
+async def receive_or_give_up(layer: Any, channel: str, got: list[int]) -> bool:
+    """Receive one message, and cancel that at a random moment; whether it came."""
+    receiving = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(random.choice([0, 0, random.uniform(0, 0.003)]))
+    for _ in range(random.randrange(4)):
+        await asyncio.sleep(0)
+    receiving.cancel()
+    try:
+        got.append((await receiving)["number"])
+    except asyncio.CancelledError:
+        return False
+    return True
+
+
+@ours
+@local_or_normal
+async def test_200_receives_are_cancelled(open_layer: OpenLayer, local: bool) -> None:
+    """At random moments, while messages flow: all arrive, once and in order."""
+    layer = open_layer()
+    channel = await layer.new_channel() if local else "test-channel"
+    sent: list[int] = []
+    got: list[int] = []
+
+    async def keep_sending() -> None:
+        while True:
+            if len(sent) - len(got) < 50:
+                await layer.send(channel, message(len(sent)))
+                sent.append(len(sent))
+            await asyncio.sleep(random.uniform(0, 0.002))
+
+    sending = asyncio.create_task(keep_sending())
+    cancelled = 0
+    while cancelled < 200:
+        cancelled += not await receive_or_give_up(layer, channel, got)
+    await cancel(sending)
+    got += await rest(layer, channel)
+    assert got[: len(sent)] == sent
+    assert len(got) - len(sent) in (0, 1)  # of a cancelled send nobody knows
+
+
+@on_files
+@local_or_normal
+async def test_receives_are_cancelled_while_another_process_sends(
+    open_layer: OpenLayer, start: Start, local: bool
+) -> None:
+    layer = open_layer(capacity=1000)  # a slow consumer's buffer is to hold them all
+    channel = await layer.new_channel() if local else "test-channel"
+    writer = start("writer", channel=channel, numbers=[*range(500)])
+    got: list[int] = []
+
+    async def keep_receiving() -> None:
+        while len(got) < 500:
+            await receive_or_give_up(layer, channel, got)
+
+    await soon(keep_receiving())
+    assert got == [*range(500)]
+    assert await asyncio.to_thread(writer.hear) == "sent"
+    assert await rest(layer, channel) == []
+
+
+@ours
+async def test_what_was_claimed_for_a_consumer_that_is_gone_goes_to_another_process(
+    open_layer: OpenLayer,
+) -> None:
+    """Two clients compete for a normal channel; one of them always gives up."""
+    fickle, steady = open_layer(), open_layer()
+    got: list[int] = []
+
+    async def keep_receiving() -> None:
+        while True:
+            got.append((await steady.receive("work"))["number"])
+
+    receiving = asyncio.create_task(keep_receiving())
+    taken: list[int] = []
+    for number in range(100):
+        giving_up = [
+            asyncio.create_task(receive_or_give_up(fickle, "work", taken)) for _ in range(3)
+        ]
+        await steady.send("work", message(number))
+        await asyncio.gather(*giving_up)
+    await until(lambda: len(got) + len(taken) >= 100)
+    await cancel(receiving)
+    assert sorted(got + taken) == [*range(100)]
+
+
+@ours
+async def test_the_one_who_is_told_is_cancelled_at_once(open_layer: OpenLayer) -> None:
+    """Ten wait, one message comes, the first one is cancelled in the same turn of the loop."""
+    layer = open_layer()
+    for channel in (await layer.new_channel(), "test-channel"):
+        for number in range(20):
+            waiting = [asyncio.create_task(layer.receive(channel)) for _ in range(10)]
+            await asyncio.sleep(0.005)
+            await layer.send(channel, message(number))
+            waiting[0].cancel()
+            await until(lambda waiting=waiting: any(map(has_result, waiting)))
+            await cancel(*waiting)
+            results = [task.result() for task in waiting if has_result(task)]
+            assert results == [message(number)]
+
+
+def has_result(task: asyncio.Task[Any]) -> bool:
+    return task.done() and not task.cancelled()
+
+
+@on_files
+async def test_cancelled_writes_hold_no_lock(
+    open_layer: OpenLayer, start: Start, database: Path
+) -> None:
+    """A cancelled await does not stop SQLite; what it began ends, and others can write."""
+    layer = open_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("test-group", channel)
+    for number in range(100):
+        writes = [
+            layer.send(channel, message(number)),
+            layer.group_send("test-group", message(number)),
+            layer.group_add("test-group", channel),
+            layer.group_discard("other", channel),
+            layer.flush(),
+        ]
+        tasks = [asyncio.create_task(write) for write in writes]
+        await asyncio.sleep(random.uniform(0, 0.002))
+        await cancel(*tasks)
+    holder = start("lock_holder")
+    assert await asyncio.to_thread(holder.hear) == "locked"
+    holder.tell("release")
+    assert await asyncio.to_thread(holder.hear) == "free"
+    await layer.flush()
+    await layer.send(channel, message(1))
+    assert await rest(layer, channel) == [1]
+
+
+@on_files
+async def test_a_send_is_cancelled_while_another_process_holds_the_lock(
+    open_layer: OpenLayer, start: Start
+) -> None:
+    """The loop goes on meanwhile; afterwards the message is there whole, or not at all."""
+    layer = open_layer()
+    channel = await layer.new_channel()
+    await layer.send(channel, message(0))
+    holder = start("lock_holder")
+    assert await asyncio.to_thread(holder.hear) == "locked"
+    sends = [asyncio.create_task(layer.send(channel, message(number))) for number in (1, 2, 3)]
+    await asyncio.sleep(0.1)
+    for send in sends:
+        send.cancel()
+    holder.tell("release")
+    await soon(asyncio.wait(sends))
+    assert (await rest(layer, channel))[:1] == [0]
+    await layer.send(channel, message(4))
+    assert await rest(layer, channel) == [4]
+
+
+@ours
+async def test_the_first_use_is_cancelled(open_layer: OpenLayer) -> None:
+    """Others who wait for the same opening are not cancelled with it."""
+    layer = open_layer()
+    channel = await layer.new_channel()
+    first = asyncio.create_task(layer.receive(channel))
+    others = [asyncio.create_task(layer.send(channel, message(number))) for number in range(3)]
+    await asyncio.sleep(0)
+    first.cancel()
+    await soon(asyncio.gather(*others))
+    await soon(asyncio.wait([first]))
+    assert first.cancelled()
+    assert await rest(layer, channel) == [0, 1, 2]
