@@ -28,6 +28,14 @@ class Chat:
     second: Server
 
 
+@pytest.fixture(scope="session", autouse=True)
+def direct() -> Iterator[None]:
+    """Whatever proxy this machine uses, the way to its own loopback address is direct."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "127.0.0.1,localhost")
+        yield
+
+
 @pytest.fixture(scope="session")
 def migrated_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the two databases as `migrate` leaves them; to copy, not to use."""

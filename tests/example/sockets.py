@@ -46,5 +46,5 @@ class Client:
 def client(server: str, room: str, origin: str | None = None) -> Iterator[Client]:
     """Connect to a room; as a page of the server itself unless another origin is given."""
     url = f"{server.replace('http', 'ws', 1)}/ws/chat/{room}"
-    with connect(url, origin=origin or server, proxy=None, open_timeout=PATIENCE) as connection:
+    with connect(url, origin=origin or server, open_timeout=PATIENCE) as connection:
         yield Client(connection)
