@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from channels_sqlite.buffers import Buffers
 from channels_sqlite.counters import Counters
@@ -99,6 +99,20 @@ def test_drop_oldest_makes_room_for_the_newest() -> None:
     assert numbers(buffers, "test-channel") == [2]
 
 
+def test_what_was_put_back_is_before_all_others() -> None:
+    buffers = filled(item(1), item(2))
+    taken = buffers.take("test-channel", now=0)
+    assert taken is not None
+    buffers.put_back("test-channel", taken)
+    assert numbers(buffers, "test-channel") == [1, 2]
+
+
+def test_what_is_put_back_into_an_empty_buffer_is_there_again() -> None:
+    buffers = Buffers(Counters())
+    buffers.put_back("test-channel", item(1))
+    assert numbers(buffers, "test-channel") == [1]
+
+
 def test_clear_forgets_everything() -> None:
     buffers = filled(item(1))
     buffers.put("another-channel", item(2))
@@ -127,6 +141,8 @@ class AgainstAModel(RuleBasedStateMachine):
         self.counters = Counters()
         self.buffers = Buffers(self.counters)
         self.model: dict[str, list[Item]] = defaultdict(list)
+        self.taken: Item | None = None
+        self.taken_from = ""
         self.now = 0
         self.sent = 0
         self.expired = 0
@@ -149,7 +165,17 @@ class AgainstAModel(RuleBasedStateMachine):
                 expected = oldest
             else:
                 self.expired += 1
-        assert self.buffers.take(channel, self.now) is expected
+        self.taken = self.buffers.take(channel, self.now)
+        assert self.taken is expected
+        self.taken_from = channel
+
+    @precondition(lambda self: self.taken is not None)
+    @rule()
+    def put_back_what_was_taken(self) -> None:
+        if self.taken is not None and len(self.model[self.taken_from]) < CAPACITY:
+            self.model[self.taken_from].insert(0, self.taken)
+            self.buffers.put_back(self.taken_from, self.taken)
+        self.taken = None
 
     @rule(channel=channels, count=st.integers(0, CAPACITY + 1))
     def take_newest(self, channel: str, count: int) -> None:

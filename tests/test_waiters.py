@@ -8,9 +8,11 @@ import threading
 import pytest
 
 from channels_sqlite.waiters import Waiter, Waiters
+from tests.rows import item
 from tests.waiting import PATIENCE, soon, wait_until
 
 CHANNEL = "test-channel"
+MESSAGE = item(1)
 
 
 @pytest.fixture
@@ -82,6 +84,63 @@ async def test_leaving_twice_is_leaving_once(loop: asyncio.AbstractEventLoop) ->
     waiters.leave(CHANNEL, stays)
     waiters.leave(CHANNEL, stays)
     assert waiters.count(CHANNEL) == 0
+
+
+# Handing over
+
+
+async def test_hands_a_message_to_the_one_who_has_waited_longest(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    waiters = Waiters()
+    first, second = waiters.join(CHANNEL, loop), waiters.join(CHANNEL, loop)
+    assert waiters.hand_over(CHANNEL, MESSAGE, loop)
+    assert first.result() is MESSAGE
+    assert not second.done()
+    assert waiters.count(CHANNEL) == 1
+
+
+async def test_who_was_handed_a_message_waits_no_longer(loop: asyncio.AbstractEventLoop) -> None:
+    waiters = Waiters()
+    waiters.join(CHANNEL, loop)
+    assert waiters.hand_over(CHANNEL, MESSAGE, loop)
+    assert CHANNEL not in waiters
+    assert not waiters.hand_over(CHANNEL, MESSAGE, loop)
+
+
+async def test_hands_over_nothing_where_nobody_waits(loop: asyncio.AbstractEventLoop) -> None:
+    assert not Waiters().hand_over(CHANNEL, MESSAGE, loop)
+
+
+async def test_hands_over_nothing_to_another_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """It might be closed before the message is used, and nobody could take it back."""
+    waiters = Waiters()
+    elsewhere = asyncio.new_event_loop()
+    waiter = waiters.join(CHANNEL, elsewhere)
+    assert not waiters.hand_over(CHANNEL, MESSAGE, loop)
+    assert not waiter.done()
+    elsewhere.close()
+
+
+async def test_hands_over_nothing_past_one_who_was_told(loop: asyncio.AbstractEventLoop) -> None:
+    """That one is about to take an older message; order is kept."""
+    waiters = Waiters()
+    waiters.join(CHANNEL, loop)
+    second = waiters.join(CHANNEL, loop)
+    waiters.tell(CHANNEL, loop)
+    assert not waiters.hand_over(CHANNEL, MESSAGE, loop)
+    assert not second.done()
+
+
+async def test_hands_over_nothing_to_one_who_was_cancelled(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    waiters = Waiters()
+    waiters.join(CHANNEL, loop).cancel()
+    assert not waiters.hand_over(CHANNEL, MESSAGE, loop)
+
+
+# Other loops
 
 
 async def test_tells_a_waiter_of_another_loop() -> None:
