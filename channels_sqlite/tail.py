@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -46,7 +47,7 @@ class Filter:
 
 
 class Tail:
-    """What is sent from now on. A group's message is one row for each inbox."""
+    """What is sent while the context lasts. A group's message is one row for each inbox."""
 
     def __init__(self, database: Database, options: Options) -> None:
         self.gone = 0
@@ -60,32 +61,37 @@ class Tail:
         self._news = asyncio.Event()
         self._watcher: Watcher | None = None
 
-    async def rows(self, last: int = 0) -> AsyncIterator[Row]:
-        """Rows in their order, for ever; the `last` ones that are already there first.
-
-        Ends with the error that keeps the database from being read.
-        """
-        reader = (await self._database.ready()).reader
-        self._cursor = self._seen = inspection.newest(reader)
-        before = inspection.last_messages(reader, self._cursor, last)
-        listener = Listener(asyncio.get_running_loop(), self._look, self._on_deaf)
+    async def __aenter__(self) -> Tail:
+        """Watch from now on."""
         database, options = self._database, self._options
+        reader = (await database.ready()).reader
+        self._listener = Listener(asyncio.get_running_loop(), self._look, self._on_deaf)
         if not database.in_memory:
             self._watcher = subscribe(
-                database.wal, options.watcher, options.polling_interval, listener
+                database.wal, options.watcher, options.polling_interval, self._listener
             )
-        # In memory there is nothing to watch, and nobody but this process to write.
-        listener.start(HEARTBEAT if self._watcher is not None else options.polling_interval)
-        try:
-            for row in before:
+        with self._translated():
+            self._generation = database.generation
+            self._cursor = self._seen = inspection.newest(reader)
+        self._listener.start(HEARTBEAT if self._watcher is not None else options.polling_interval)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._listener.stop()
+        if self._watcher is not None:
+            unsubscribe(self._watcher, self._listener)
+
+    async def last(self, count: int) -> list[Row]:
+        """The newest `count` rows that were already there, and still are."""
+        reader = (await self._database.ready()).reader
+        with self._translated():
+            return inspection.last_messages(reader, self._cursor, count)
+
+    async def __aiter__(self) -> AsyncIterator[Row]:
+        """Rows in their order, for ever. Ends with the error that keeps them from being read."""
+        while True:
+            for row in await self._read():
                 yield row
-            while True:
-                for row in await self._read():
-                    yield row
-        finally:
-            listener.stop()
-            if self._watcher is not None:
-                unsubscribe(self._watcher, listener)
 
     async def _read(self) -> list[Row]:
         """The next rows; none where there was no news, but the next look may have some."""
@@ -94,11 +100,9 @@ class Tail:
         if self._generation != self._database.generation:
             # Another file is in the place of the one that was read; its ids have begun anew.
             self._generation, self._cursor, self._seen = self._database.generation, 0, 0
-        try:
+        with self._translated():
             upto = inspection.newest(reader)
             rows = inspection.messages_after(reader, self._cursor, BATCH)
-        except sqlite3.Error as error:
-            raise translate(error, self._database.path) from error
         if len(rows) < BATCH:
             self._news.clear()
         if rows:
@@ -129,6 +133,13 @@ class Tail:
             self._options.polling_interval,
         )
         listener.start(self._options.polling_interval)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate(error, self._database.path) from error
 
 
 def _matches(value: Any, glob: str | None) -> bool:

@@ -1,0 +1,370 @@
+"""`manage.py channels_sqlite`: see what a layer does, and do to it what a person has to.
+
+It parses and prints. What it prints is found by inspection.py, tail.py and doctor.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from statistics import median
+from typing import Any, TypeVar
+
+from channels.exceptions import ChannelFull
+from channels.layers import channel_layers
+from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from ... import doctor, inspection, store
+from ...conf import database_settings
+from ...database import Database, database_for
+from ...db_routers import APP_LABEL
+from ...doctor import Finding
+from ...exceptions import ChannelsSqliteError, UndecodableMessage
+from ...inspection import Stats, Tally
+from ...layers import SqliteChannelLayer
+from ...messages import Row
+from ...serializers import Message
+from ...settings import BACKEND, DEFAULT_DATABASE, configured_layers
+from ...tail import Filter, Tail
+from ...wakes.watchers import best_kind
+from ..formats import as_json, clock, duration, one_line, size, table
+
+T = TypeVar("T")
+
+MOST = 20  # inboxes, and groups, that are shown one by one
+
+
+class Command(BaseCommand):
+    help = "See what a channel layer does, send through it, and keep its file in order."
+    requires_system_checks = ()  # doctor runs them, and shows what they say
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+        def add(run: Callable[[Namespace], None], words: str) -> CommandParser:
+            command: CommandParser = commands.add_parser(
+                run.__name__, help=words, description=words
+            )
+            command.set_defaults(run=run)
+            command.add_argument("--layer", help="Its name in CHANNEL_LAYERS; else the first.")
+            return command
+
+        stats = add(self.stats, "Count messages, inboxes, groups and bytes.")
+        stats.add_argument("--json", action="store_true", help="All of it, for programs.")
+        stats.add_argument(
+            "--watch",
+            nargs="?",
+            type=float,
+            const=2.0,
+            metavar="SECONDS",
+            help="Count again every SECONDS (2), until Ctrl-C.",
+        )
+
+        tail = add(self.tail, "Show messages as they are sent, until Ctrl-C. Takes none away.")
+        tail.add_argument("--json", action="store_true", help="An object a line, for programs.")
+        tail.add_argument("--channel", metavar="GLOB", help="Messages to these channels.")
+        tail.add_argument("--group", metavar="GLOB", help="Messages to these groups.")
+        tail.add_argument("--type", metavar="GLOB", help="Messages of these types.")
+        tail.add_argument("--last", type=int, default=0, metavar="N", help="Begin with the last N.")
+
+        send = add(self.send, "Send a message to a channel, or to a group.")
+        send.add_argument("channel", nargs="?", metavar="CHANNEL")
+        send.add_argument("--group")
+        send.add_argument("message", metavar="JSON", help="""Such as '{"type": "chat.line"}'.""")
+
+        groups = add(self.groups, "Count the members of each group, or name those of one.")
+        groups.add_argument("group", nargs="?", metavar="GROUP")
+        groups.add_argument("--json", action="store_true", help="All of it, for programs.")
+
+        add(self.trim, "Delete what has expired, and what was kept for long enough.")
+
+        flush = add(self.flush, "Delete all messages and memberships.")
+        flush.add_argument("--no-input", "--noinput", action="store_true", help="Do not ask first.")
+
+        add(self.doctor, "Check the settings, and try every watcher with a second process.")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        try:
+            options["run"](Namespace(**options))
+        except (ChannelsSqliteError, ChannelFull) as error:
+            raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            self.stdout.write("")
+        except BrokenPipeError:
+            # The reader is gone, as `head` after its lines. Python would complain of that at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def say(self, *lines: str) -> None:
+        """Now, and not when a buffer is full: somebody is looking."""
+        self.stdout.write("\n".join(lines))
+        self.stdout.flush()
+
+    # To look
+
+    def stats(self, options: Namespace) -> None:
+        layer = layer_called(options.layer)
+        while True:
+            started = time.monotonic()
+            stats = asyncio.run(inspection.stats(database_of(layer)))
+            if options.watch is not None and self.stdout.isatty():
+                self.stdout.write("\033[H\033[2J", ending="")
+            self.say(*([as_json(asdict(stats))] if options.json else described(stats, layer)))
+            if options.watch is None:
+                return
+            # A fifth of the time at most: to count a million messages takes seconds.
+            time.sleep(max(options.watch, 4 * (time.monotonic() - started)))
+
+    def groups(self, options: Namespace) -> None:
+        layer, now = layer_called(options.layer), time.time()
+        if options.group is not None:
+            channels = ask(layer, partial(inspection.group_channels, group=options.group, now=now))
+            self.say(*([as_json(channels)] if options.json else channels))
+            return
+        groups = ask(layer, partial(inspection.groups, now=now))
+        if options.json:
+            self.say(as_json([asdict(group) for group in groups]))
+            return
+        rows = [
+            (each.name, each.members, each.inboxes, duration(each.lapses_in)) for each in groups
+        ]
+        self.say(*table(("GROUP", "members", "inboxes", "first lapses in"), rows))
+
+    def tail(self, options: Namespace) -> None:
+        layer = layer_called(options.layer)
+        wanted = Filter(options.channel, options.group, options.type)
+        written = object_of if options.json else line_of
+        tail = Tail(database_of(layer), layer.options)
+
+        def show(row: Row) -> None:
+            message, problem = decoded(layer, row)
+            if wanted.admits(row, message):
+                self.say(written(row, message, problem))
+
+        async def follow() -> None:
+            async with tail:
+                self.stderr.write(f"Watching {database_of(layer).path} until Ctrl-C.")
+                for row in await tail.last(options.last):
+                    show(row)
+                async for row in tail:
+                    show(row)
+
+        try:
+            asyncio.run(follow())
+        finally:
+            if tail.gone:
+                self.stderr.write(f"{tail.gone} messages were deleted before they could be shown.")
+
+    # To act
+
+    def send(self, options: Namespace) -> None:
+        if (options.channel is None) == (options.group is None):
+            raise CommandError("Name a channel, or a group with --group.")
+        layer = layer_called(options.layer)
+        try:
+            message = json.loads(options.message)
+        except ValueError as error:
+            raise CommandError(
+                f"The message is not JSON: {error}. In a shell, put it in single quotes: "
+                """'{"type": "chat.line", "text": "Hello"}'"""
+            ) from error
+        try:
+            asyncio.run(
+                layer.send(options.channel, message)
+                if options.group is None
+                else layer.group_send(options.group, message)
+            )
+        except TypeError as error:
+            raise CommandError(str(error)) from error
+        if options.group is None:
+            self.say(f"Sent to {options.channel}.")
+            return
+        members = ask(layer, partial(inspection.group_count, group=options.group, now=time.time()))
+        self.say(f"Sent to {options.group}: {members or 'no'} members.")
+
+    def trim(self, options: Namespace) -> None:
+        layer = layer_called(options.layer)
+        delivered, expired, members = asyncio.run(trimmed(layer))
+        self.say(
+            f"Deleted {delivered} delivered messages, {expired} expired ones and {members} "
+            "memberships. SQLite will use their room again."
+        )
+
+    def flush(self, options: Namespace) -> None:
+        layer = layer_called(options.layer)
+        stats = asyncio.run(inspection.stats(database_of(layer)))
+        total = stats.total
+        messages = total.waiting + total.delivered + total.expired
+        if not options.no_input and (
+            input(
+                f"This deletes all {messages} messages, {total.waiting} of them waiting, and all "
+                f"{total.members} memberships in {stats.path}. Connected consumers stay connected, "
+                "but are in no group any more.\nType 'yes' to do it: "
+            )
+            != "yes"
+        ):
+            raise CommandError("Nothing was deleted.")
+        asyncio.run(layer.flush())
+        self.say(f"Deleted {messages} messages and {total.members} memberships.")
+
+    # To find out what is wrong
+
+    def doctor(self, options: Namespace) -> None:
+        name = layer_name(options.layer)
+        alias = configured_layers()[name].get("database", DEFAULT_DATABASE)
+        found = run_checks(tags=[APP_LABEL], include_deployment_checks=True, databases=[alias])
+        for each in found:
+            self.say(self.styled(each))
+        if any(each.is_serious() for each in found):
+            raise CommandError("Mend the errors first.")
+        if not found:
+            self.say("The checks have nothing to say.")
+        layer = layer_called(name)
+        if database_of(layer).in_memory:
+            raise CommandError("The database is in memory, where no other process can see it.")
+        findings = []
+        for watcher in doctor.available():
+            self.say(f"Trying {watcher} with a second process ...")
+            findings.append(asyncio.run(doctor.examine(layer.options, watcher)))
+        self.say(*delays(findings))
+        verdict = doctor.verdict(findings, layer.options.watcher)
+        if not doctor.is_well(findings, layer.options.watcher):
+            raise CommandError(verdict)
+        self.say(self.style.SUCCESS(verdict))
+
+    def styled(self, message: CheckMessage) -> str:
+        style = self.style.ERROR if message.level >= ERROR else self.style.WARNING
+        return style(str(message)) if message.level >= WARNING else str(message)
+
+
+# The layer that is meant
+
+
+def layer_name(name: str | None) -> str:
+    """The entry of CHANNEL_LAYERS, which must be one of ours; the first of them for None."""
+    ours = list(configured_layers())
+    if not ours:
+        raise CommandError(
+            "No entry of CHANNEL_LAYERS is of this package. Add to the settings:\n"
+            f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}'
+        )
+    if name is None:
+        return ours[0]
+    if name not in ours:
+        raise CommandError(
+            f"CHANNEL_LAYERS has no entry {name!r} of this package; --layer may be: "
+            f"{', '.join(ours)}."
+        )
+    return name
+
+
+def layer_called(name: str | None) -> SqliteChannelLayer:
+    layer = channel_layers[layer_name(name)]
+    assert isinstance(layer, SqliteChannelLayer)  # noqa: S101 - configured_layers() says so
+    return layer
+
+
+def database_of(layer: SqliteChannelLayer) -> Database:
+    alias = layer.options.database
+    return database_for(database_settings(alias), alias)
+
+
+def ask(layer: SqliteChannelLayer, question: Callable[[sqlite3.Connection], T]) -> T:
+    return asyncio.run(inspection.look(database_of(layer), question))
+
+
+async def trimmed(layer: SqliteChannelLayer) -> list[int]:
+    """Trim in the layer's batches; how many delivered and expired messages, and memberships."""
+    database, limit, now = database_of(layer), layer.options.trim_batch_size, time.time()
+    counts = []
+    for trim in (
+        partial(store.trim_delivered, limit=limit, before=now - layer.options.message_retention),
+        partial(store.trim_expired, limit=limit, now=now),
+        partial(store.trim_memberships, limit=limit, now=now),
+    ):
+        counts.append(0)
+        while count := await database.run(trim):
+            counts[-1] += count
+    await database.run(store.trim_sequences)
+    return counts
+
+
+# What is shown
+
+
+def described(stats: Stats, layer: SqliteChannelLayer) -> list[str]:
+    """The counts as a page."""
+    total, watcher = stats.total, layer.options.watcher
+    here = f", which is {best_kind()} here" if watcher == "auto" else ""
+    waiting = "" if total.oldest is None else f" for up to {duration(total.oldest)}"
+    return [
+        f"File      {stats.path}",
+        f"          {size(stats.size)}, of which {size(stats.free)} are free; "
+        f"log {size(stats.wal_size)}; journal mode {stats.journal_mode}",
+        f"Watcher   {watcher}{here}",
+        f"Messages  {total.waiting} waiting{waiting}, {total.delivered} delivered, "
+        f"{total.expired} expired",
+        f"Groups    {len(stats.groups)}, with {total.members} members",
+        *tallies("INBOX", stats.inboxes),
+        *tallies("GROUP", stats.groups),
+    ]
+
+
+def tallies(title: str, all_: Mapping[str, Tally]) -> list[str]:
+    """The busiest ones, one by one."""
+    if not all_:
+        return []
+    header = (title, "waiting", "oldest", "delivered", "last taken", "expired", "members")
+    busiest = sorted(all_.items(), key=lambda item: (-item[1].waiting, -item[1].delivered))
+    rows = [
+        (
+            *(name, each.waiting, duration(each.oldest)),
+            *(each.delivered, duration(each.last_taken), each.expired, each.members),
+        )
+        for name, each in busiest[:MOST]
+    ]
+    more = [f"and {len(all_) - MOST} more (--json shows all)"] if len(all_) > MOST else []
+    return ["", *table(header, rows), *more]
+
+
+def decoded(layer: SqliteChannelLayer, row: Row) -> tuple[Message | None, str | None]:
+    """The message in a row, or why it cannot be read."""
+    try:
+        return layer.codec.decode(row.body, row.group or row.channel or ""), None
+    except UndecodableMessage as error:
+        return None, str(error)
+
+
+def object_of(row: Row, message: Message | None, problem: str | None) -> str:
+    shown = row._asdict()
+    del shown["body"]
+    return as_json({**shown, "message": message, "problem": problem}, indent=None)
+
+
+def line_of(row: Row, message: Message | None, problem: str | None) -> str:
+    address = row.channel or f"{row.group} ({row.inbox})"
+    content = f"(cannot be read: {problem})" if problem else as_json(message, indent=None)
+    return f"{clock(row.created_at)}  {one_line(address)}  {one_line(content)}"
+
+
+def delays(findings: Sequence[Finding]) -> list[str]:
+    """How long messages took with each watcher, and what went wrong."""
+    rows = []
+    for each in findings:
+        columns = ((median, each.first), (median, each.following), (max, each.all))
+        rows.append(
+            (
+                each.watcher,
+                *(f"{of(took) * 1000:.1f} ms" if took else "-" for of, took in columns),
+            )
+        )
+    problems = [f"{each.watcher}: {each.problem}" for each in findings if each.problem]
+    return [*table(("WATCHER", "after a pause", "in conversation", "at most"), rows), *problems]

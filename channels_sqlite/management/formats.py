@@ -1,0 +1,72 @@
+"""How the command writes things down for a terminal, or for a program."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+Cells = Sequence[object]
+
+
+def table(header: Cells, rows: Iterable[Cells]) -> list[str]:
+    """Lines with columns: names to the left, and numbers to the right."""
+    lines = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    return [
+        "  ".join(
+            (
+                line[0].ljust(first),
+                *(cell.rjust(n) for cell, n in zip(line[1:], others, strict=True)),
+            )
+        )
+        for line in lines
+    ]
+
+
+def as_json(value: Any, *, indent: int | None = 2) -> str:
+    """JSON of what a message may hold; what JSON does not know is written as text."""
+    try:
+        return json.dumps(value, indent=indent, default=_text, ensure_ascii=False)
+    except (TypeError, ValueError):  # a key that is no text; a list within itself
+        return json.dumps(repr(value), ensure_ascii=False)
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)
+
+
+def one_line(text: str) -> str:
+    """Without what moves the cursor or turns the writing: messages come from strangers."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """Such as "4.2 s" or "3 h"; "-" for None."""
+    if seconds is None:
+        return "-"
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def size(count: int) -> str:
+    """Bytes, such as "4.1 MB"."""
+    for length, unit in ((2**30, "GB"), (2**20, "MB"), (2**10, "kB")):
+        if count >= length:
+            return f"{count / length:.1f} {unit}"
+    return f"{count} bytes"
+
+
+def clock(seconds: float) -> str:
+    """The local time of day of unix seconds, to the millisecond."""
+    try:
+        return datetime.fromtimestamp(seconds).strftime("%H:%M:%S.%f")[:-3]
+    except (OverflowError, OSError, ValueError):  # a row that anybody may write
+        return str(seconds)
