@@ -54,14 +54,17 @@ class Child:
         """What the child says next; raises ChildEnded, or queue.Empty after `patience` seconds."""
         line = self._heard.get(timeout=patience)
         if line is None:
-            raise ChildEnded(f"status {self._process.wait(PATIENCE)}: {self.errors()}")
+            raise self._ended()
         return json.loads(line)
 
     def tell(self, value: Any) -> None:
         """Say something to the child."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(value) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps(value) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._ended() from error
 
     def rest(self) -> list[Any]:
         """All that the child still says before it ends."""
@@ -85,8 +88,8 @@ class Child:
 
     def finish(self, patience: float = PATIENCE) -> None:
         """Wait for it to end by itself, with nothing to complain of."""
-        if (status := self.wait(patience)) or self.errors():
-            raise ChildEnded(f"status {status}: {self.errors()}")
+        if self.wait(patience) or self.errors():
+            raise self._ended()
 
     def errors(self) -> str:
         """What it has written to stderr so far."""
@@ -112,6 +115,9 @@ class Child:
         if error is not None:
             sys.stderr.write(self.errors())
         self._errors.close()
+
+    def _ended(self) -> ChildEnded:
+        return ChildEnded(f"status {self.wait()}: {self.errors()}")
 
     def _listen(self) -> None:
         assert self._process.stdout is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import statistics
@@ -59,6 +60,24 @@ def test_three_readers_share_a_normal_channel(start: Start) -> None:
             of_one_writer = [number for number in numbers if number % 2 == remainder]
             assert of_one_writer == sorted(of_one_writer)
     assert sorted(chain.from_iterable(received)) == [*range(3000)]
+
+
+def test_a_new_file_is_opened_by_many_at_once(start: Start, migrated: Path, tmp_path: Path) -> None:
+    """They are the first; one of them puts it into WAL mode, for which SQLite does not wait."""
+    openers = [start("opener") for _ in range(3)]
+    for number in range(20):
+        path = shutil.copy(migrated, tmp_path / f"{number}.sqlite3")
+        for opener in openers:
+            opener.tell(str(path))
+            assert opener.hear() == "ready"
+        moment = time.time() + 0.02
+        for opener in openers:
+            opener.tell(moment)
+        for opener in openers:
+            assert opener.hear() == "sent"
+    for opener in openers:
+        opener.tell("")
+        opener.finish()
 
 
 @ours
