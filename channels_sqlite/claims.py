@@ -93,7 +93,7 @@ class Claims:
     def _start(self, shared: Shared) -> None:
         waited_for = self._consumers.is_waited_for(shared.name)
         if shared.due and waited_for and not is_running(shared.claim):
-            shared.claim = self._tasks.spawn(self._claim(shared))
+            shared.claim = self._tasks.spawn(partial(self._claim, shared))
 
     async def _claim(self, shared: Shared) -> None:
         """Claim until there is nothing more, or nobody who waits."""

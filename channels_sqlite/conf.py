@@ -88,7 +88,7 @@ def _is_count(value: object) -> bool:
 
 def _are_capacities(value: object) -> bool:
     return isinstance(value, Mapping) and all(
-        isinstance(pattern, (str, re.Pattern)) and _is_count(capacity)
+        isinstance(getattr(pattern, "pattern", pattern), str) and _is_count(capacity)
         for pattern, capacity in value.items()
     )
 

@@ -59,8 +59,10 @@ class Writer(sqlite3.Connection):
     def execute(self, sql: Any, parameters: Any = ()) -> Any:
         if not isinstance(sql, Call):
             return super().execute(sql, parameters)
-        sql.result = sql.function(self)
-        sql.done = True
+        try:
+            sql.result = sql.function(self)
+        finally:
+            sql.done = True
         return sql
 
 
@@ -91,9 +93,16 @@ class Connection:
             raise
 
     async def _connect(self, name: str, arguments: dict[str, Any], configure: Setup) -> None:
-        self._writer = await aiosqlite.connect(name, factory=Writer, **arguments)
-        self._thread = await self.run(lambda raw: cast(Writer, raw).thread)
-        await self.run(configure)
+        # Any thread: its own may die, and then it is for another to close it.
+        self._writer = await aiosqlite.connect(
+            name, factory=Writer, check_same_thread=False, **arguments
+        )
+        try:
+            self._raw = await self.run(lambda raw: cast(Writer, raw))
+            await self.run(configure)
+        except BaseException:
+            await self._writer.close()
+            raise
 
     @property
     def is_alive(self) -> bool:
@@ -101,7 +110,7 @@ class Connection:
 
         It dies when it reports to an event loop that was closed with a call in flight.
         """
-        return self._thread.is_alive()
+        return self._raw.thread.is_alive()
 
     async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """The result of `function(connection)`, run on the writing connection's thread.
@@ -115,7 +124,7 @@ class Connection:
             await self._writer.execute_fetchall(cast(str, call))
         except asyncio.CancelledError:
             await self._settle(call)
-            if call.lost:
+            if call.lost and not call.done:
                 _uncancel(call)
                 raise ConnectionLost from None
             raise
@@ -134,13 +143,23 @@ class Connection:
                 await self._writer.execute_fetchall("select 1")
                 return
 
-    def lose_calls(self) -> None:
-        """Tell those who wait for a dead thread that it will not come to their calls."""
-        for call in list(self._calls):
+    def outlive(self) -> None:
+        """Wait for the thread to end; then tell those who wait for it that it did not come to them.
+
+        Called on a thread of its own, for they may have nobody else who notices.
+        """
+        self._raw.thread.join()
+        for call in [each for each in self._calls if not each.done]:
             call.lost = True
             if call.task is not None:
                 with contextlib.suppress(RuntimeError):  # the closed loop's own
                     call.task.get_loop().call_soon_threadsafe(call.task.cancel)
+        if not self.closed:
+            # It died. aiosqlite's half of it can no longer be closed, and would warn of that when
+            # it is collected: it is kept instead.
+            self.reader.close()
+            self._raw.close()
+            _dead.append(self)
 
     def abandon(self) -> None:
         """Let the thread end what it was asked for, and then itself; the file is no longer ours."""
@@ -154,6 +173,9 @@ class Connection:
         self.reader.close()
         if self.is_alive:
             await self._writer.close()
+
+
+_dead: list[Connection] = []
 
 
 def _text(value: bytes) -> str:

@@ -58,6 +58,7 @@ class Database:
         """Rises with each file that is found in the place of another: ids have begun anew."""
         self.receivers: WeakSet[Nudged] = WeakSet()
         self._options = settings.get("OPTIONS") or {}
+        self._timeout = float(self._options.get("timeout", 5))
         self._lock = threading.Lock()
         self._opening: Future[Connection] | None = None
         self._connection: Connection | None = None
@@ -75,14 +76,13 @@ class Database:
         """Begin to open, once, whoever asks and however many; done when it can be used."""
         with self._lock:
             if self._connection is not None and not self._connection.is_alive:
-                self._connection.lose_calls()
                 self._connection = self._opening = None
             if self._opening is None:
                 self._opening = Future()
                 threading.Thread(
                     target=self._open,
                     args=(self._opening,),
-                    name="channels-sqlite-open",
+                    name="channels-sqlite-database",
                     daemon=True,
                 ).start()
             return self._opening
@@ -103,12 +103,13 @@ class Database:
             self._connection, self._identity = connection, identity
             self._checked_at = time.monotonic()
         opening.set_result(connection)
+        connection.outlive()
 
     def _connect(self, identity: tuple[int, int] | None) -> Connection:
         if identity is None and not self.in_memory:
             raise self._not_migrated("does not exist")
         arguments = {
-            "timeout": float(self._options.get("timeout", 5)),
+            "timeout": self._timeout,
             "isolation_level": None,
             "uri": True,
             "cached_statements": 256,
@@ -135,17 +136,29 @@ class Database:
     def _configure(self, connection: sqlite3.Connection) -> None:
         """Set up the writing connection.
 
-        WAL is a property of the file and setting it takes a lock, so it is set only where it is not
-        set. NORMAL never damages the file, and may lose the last commits when the power fails:
+        NORMAL never damages the file, and may lose the last commits when the power fails:
         messages that live for a minute are not worth an fsync each.
         """
-        if connection.execute("pragma journal_mode").fetchall() == [("delete",)]:
-            connection.execute("pragma journal_mode = wal").fetchall()
+        self._set_wal(connection)
         connection.execute("pragma synchronous = normal")
         connection.execute(f"pragma wal_autocheckpoint = {WAL_PAGES}")
         connection.execute(f"pragma journal_size_limit = {WAL_LIMIT}")
         if init_command := self._options.get("init_command"):
             connection.executescript(init_command)
+
+    def _set_wal(self, connection: sqlite3.Connection) -> None:
+        """WAL is a property of the file: it is set only where it is not set, for that takes a lock.
+
+        SQLite does not wait for that lock. Another process may be the first to open the file too.
+        """
+        deadline = time.monotonic() + self._timeout
+        while connection.execute("pragma journal_mode").fetchall() == [("delete",)]:
+            try:
+                connection.execute("pragma journal_mode = wal").fetchall()
+            except sqlite3.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.005)  # on a thread that does nothing else
 
     # Using
 

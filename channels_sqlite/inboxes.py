@@ -136,7 +136,7 @@ class Inboxes:
     def _acknowledge(self, inbox: Inbox) -> None:
         inbox.timer = None
         if inbox.unacknowledged and not is_running(inbox.acknowledgement):
-            inbox.acknowledgement = self._tasks.spawn(self._write(inbox))
+            inbox.acknowledgement = self._tasks.spawn(partial(self._write, inbox))
 
     async def _write(self, inbox: Inbox) -> None:
         count, inbox.unacknowledged = inbox.unacknowledged, 0

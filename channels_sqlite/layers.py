@@ -105,13 +105,22 @@ class SqliteChannelLayer(BaseChannelLayer):
             Outgoing(
                 inbox=self.non_local_name(channel),
                 channel=channel,
-                body=self.codec.encode(message, channel),
+                body=self._encode(message, channel),
                 expires_at=time.time() + expiry,
                 capacity=self.get_capacity(channel),
             )
         )
         if not accepted:
             raise ChannelFull(f"{channel} has {self.get_capacity(channel)} messages waiting.")
+
+    def _encode(self, message: Message, address: str) -> bytes:
+        body = self.codec.encode(message, address)
+        if len(body) > store.LARGEST_BODY:
+            raise MessageTooLarge(
+                f"A message of {len(body)} bytes is too large: SQLite keeps {store.LARGEST_BODY} "
+                "in a row. Send where to find it instead."
+            )
+        return body
 
     async def receive(self, channel: str) -> Message:
         """Wait for the next message of a channel. To cancel it loses nothing.
@@ -173,7 +182,7 @@ class SqliteChannelLayer(BaseChannelLayer):
         message, which is counted and logged.
         """
         self.require_valid_group_name(group)
-        body = self.codec.encode(message, group)
+        body = self._encode(message, group)
         now = time.time()
         await self._ends.sender.group_send(GroupMessage(group, body, now, now + self.expiry))
 

@@ -198,7 +198,7 @@ class Receiver:
         if found and self._watcher is not None:
             self._watcher.hurry()
         if thorough and (channels := self._consumers.expire()):
-            self._tasks.spawn(self._leave_groups(channels))
+            self._tasks.spawn(partial(self._leave_groups, channels))
         return found
 
     def _opened(self, loop: Loop, opening: Future[Any]) -> None:

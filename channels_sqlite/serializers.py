@@ -15,6 +15,7 @@ import msgpack
 from .exceptions import InvalidOption, UndecodableMessage
 
 Message = dict[str, Any]
+NoneType = type(None)
 
 DEPTH = 512  # as deep as msgpack goes; what is nested deeper is itself the offence
 
@@ -37,6 +38,7 @@ class MsgpackSerializer:
     """
 
     def dumps(self, value: Any) -> bytes:
+        _require_keys(value, (str, bytes, int, float, NoneType))  # the others cannot be unpacked
         packed: bytes = msgpack.packb(value)
         return packed
 
@@ -49,7 +51,7 @@ class JsonSerializer:
     """Readable in any SQL shell; no bytes, and dicts with string keys only."""
 
     def dumps(self, value: Any) -> bytes:
-        _require_string_keys(value)
+        _require_keys(value, (str,))  # JSON would turn the others into strings without a word
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
     def loads(self, body: bytes) -> Any:
@@ -134,13 +136,14 @@ def _writes(serializer: Serializer, value: Any) -> bool:
     return True
 
 
-def _require_string_keys(value: Any) -> None:
-    """JSON would turn other keys into strings without a word."""
+def _require_keys(value: Any, kinds: tuple[type, ...]) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"JSON has string keys only, not {key!r}")
-            _require_string_keys(item)
+            if not isinstance(key, kinds):
+                raise TypeError("a key of this type could not be read back")
+            if isinstance(item, (dict, list, tuple)):
+                _require_keys(item, kinds)
     elif isinstance(value, (list, tuple)):
         for item in value:
-            _require_string_keys(item)
+            if isinstance(item, (dict, list, tuple)):
+                _require_keys(item, kinds)

@@ -20,6 +20,9 @@ from .schema import MEMBERSHIP, MESSAGE, SEQUENCE
 EPOCH = ""
 """The inbox of no channel, whose sequence counts the flushes."""
 
+LARGEST_BODY = 10**9 - 2**10
+"""Bytes; SQLite's default limit for a whole row, less the other columns."""
+
 TRIM_GRACE = 2.0
 """Seconds that an expired message is left alone: its reader may have it, and not have said so."""
 
@@ -62,7 +65,9 @@ def send(connection: sqlite3.Connection, messages: Sequence[Outgoing], now: floa
         return [True] * len(messages)
     if len(messages) == 1:
         return [False]
-    return [send(connection, [message], now)[0] for message in messages]
+    with transaction(connection):
+        one_by_one = [_values([message], now) for message in messages]
+        return [connection.execute(_insert_all(1), each).rowcount > 0 for each in one_by_one]
 
 
 def _values(messages: Sequence[Outgoing], now: float) -> list[object]:
@@ -279,34 +284,43 @@ def leave_all_groups(connection: sqlite3.Connection, channels: Iterable[str]) ->
 # Keeping small
 
 
-def trim(connection: sqlite3.Connection, limit: int, now: float, retention: float) -> int:
-    """Delete at most `limit` rows of each kind that nobody needs; how many the fullest kind had.
-
-    A message that expired unread takes its channel out of its groups, as the specification wants.
-    If it was a group's, the inbox's process never looked, and the whole inbox leaves that group.
-    """
-    expired = connection.execute(
-        f"delete from {MESSAGE} where id in ("
-        f"select id from {MESSAGE} where delivered_at is null and expires_at <= ? limit ?"
-        ') returning inbox, channel, "group"',
-        (now - TRIM_GRACE, limit),
-    ).fetchall()
-    leave_all_groups(connection, {channel for _, channel, _ in expired if channel is not None})
-    connection.executemany(
-        f'delete from {MEMBERSHIP} where "group" = ? and inbox = ?',
-        {(group, inbox) for inbox, channel, group in expired if channel is None},
-    )
-    delivered = connection.execute(
+def trim_delivered(connection: sqlite3.Connection, limit: int, before: float) -> int:
+    """Delete at most `limit` messages that were delivered until `before`; how many."""
+    return connection.execute(
         f"delete from {MESSAGE} where id in ("
         f"select id from {MESSAGE} where delivered_at <= ? limit ?)",
-        (now - retention, limit),
+        (before, limit),
     ).rowcount
-    members = connection.execute(
+
+
+def trim_expired(connection: sqlite3.Connection, limit: int, now: float) -> int:
+    """Delete at most `limit` messages that expired unread; how many.
+
+    Each takes its channel out of all groups, as the specification wants. If it was a group's, the
+    inbox's process never looked, and the whole inbox leaves that group.
+    """
+    with transaction(connection):
+        expired = connection.execute(
+            f"delete from {MESSAGE} where id in ("
+            f"select id from {MESSAGE} where delivered_at is null and expires_at <= ? limit ?"
+            ') returning inbox, channel, "group"',
+            (now - TRIM_GRACE, limit),
+        ).fetchall()
+        leave_all_groups(connection, {channel for _, channel, _ in expired if channel is not None})
+        connection.executemany(
+            f'delete from {MEMBERSHIP} where "group" = ? and inbox = ?',
+            {(group, inbox) for inbox, channel, group in expired if channel is None},
+        )
+    return len(expired)
+
+
+def trim_memberships(connection: sqlite3.Connection, limit: int, now: float) -> int:
+    """Delete at most `limit` memberships that have expired; how many."""
+    return connection.execute(
         f"delete from {MEMBERSHIP} where id in ("
         f"select id from {MEMBERSHIP} where expires_at <= ? limit ?)",
         (now, limit),
     ).rowcount
-    return max(len(expired), delivered, members)
 
 
 def trim_sequences(connection: sqlite3.Connection) -> None:

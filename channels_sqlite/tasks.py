@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from .exceptions import DatabaseUnavailable
@@ -12,6 +12,7 @@ from .exceptions import DatabaseUnavailable
 logger = logging.getLogger("channels_sqlite")
 
 Task = asyncio.Task[None]
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Tasks:
@@ -20,7 +21,7 @@ class Tasks:
     def __init__(self) -> None:
         self._running: set[Task] = set()
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> Task:
+    def spawn(self, work: Work) -> Task:
         """Run `work` on the running loop; an error is logged, a heartbeat later it is tried
         again.
         """
@@ -41,9 +42,11 @@ def is_running(task: Task | None) -> bool:
     return task is not None and not task.done() and not task.get_loop().is_closed()
 
 
-async def _guarded(work: Coroutine[Any, Any, None]) -> None:
+async def _guarded(work: Work) -> None:
+    # Made here and not by the caller: a task may be cancelled before its first step, and would
+    # leave a coroutine that was never awaited.
     try:
-        await work
+        await work()
     except DatabaseUnavailable as error:
         logger.warning("%s Trying again at the next heartbeat.", error)
     except Exception:

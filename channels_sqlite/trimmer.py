@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
+from collections.abc import Callable
 from functools import partial
 
 from . import store
 from .conf import Options
 from .database import Database
-from .exceptions import DatabaseUnavailable
+from .tasks import Task, Tasks, is_running
 
-logger = logging.getLogger("channels_sqlite")
-
-TRIM_EVERY = 1.0  # seconds, while anything is written
-TRIM_SEQUENCES_EVERY = 60.0  # seconds; it reads the whole table of sequences
+EXPIRED_EVERY = 1.0  # seconds, while anything is written; it reads the index of all that waits
+SEQUENCES_EVERY = 60.0  # seconds; it reads the whole table of sequences
 OVERDUE = 10  # batches
 
 
 class Trimmer:
-    """Trims after every `trim_batch_size` messages and every second of writing, as a task beside
-    the senders.
+    """Trims after every `trim_batch_size` messages and every second of writing.
+
+    As a task beside the senders, in batches, so that none of them waits long for the lock.
     """
 
     def __init__(self, database: Database, options: Options) -> None:
         self._database = database
         self._options = options
         self._written = 0
-        self._trimmed_at = time.monotonic()
-        self._sequences_trimmed_at = time.monotonic()
-        self._task: asyncio.Task[None] | None = None
+        self._expired_at = time.monotonic()
+        self._sequences_at = time.monotonic()
+        self._task: Task | None = None
+        self._tasks = Tasks()
 
     async def wrote(self, count: int) -> None:
         """This process has written `count` messages.
@@ -42,24 +41,30 @@ class Trimmer:
             return
         self._written += count
         batch = self._options.trim_batch_size
-        if self._written < batch and time.monotonic() - self._trimmed_at < TRIM_EVERY:
+        if self._written < batch and time.monotonic() - self._expired_at < EXPIRED_EVERY:
             return
-        if self._written >= OVERDUE * batch:
-            await self.trim()
-        elif self._task is None or self._task.done() or self._task.get_loop().is_closed():
-            self._task = asyncio.get_running_loop().create_task(self.trim())
+        if is_running(self._task):
+            return
+        overdue = self._written >= OVERDUE * batch
+        self._task = self._tasks.spawn(self.trim)
+        if overdue:
+            await self._task
 
     async def trim(self) -> None:
-        """Trim until a batch is not full."""
+        """Delete what nobody needs any more."""
         self._written = 0
-        self._trimmed_at = time.monotonic()
+        retained = time.time() - self._options.message_retention
+        await self._in_batches(partial(store.trim_delivered, before=retained))
+        now = time.monotonic()
+        if now - self._expired_at >= EXPIRED_EVERY:
+            self._expired_at = now
+            await self._in_batches(partial(store.trim_expired, now=time.time()))
+            await self._in_batches(partial(store.trim_memberships, now=time.time()))
+        if now - self._sequences_at >= SEQUENCES_EVERY:
+            self._sequences_at = now
+            await self._database.run(store.trim_sequences)
+
+    async def _in_batches(self, trim: Callable[..., int]) -> None:
         batch = self._options.trim_batch_size
-        statement = partial(store.trim, limit=batch, retention=self._options.message_retention)
-        try:
-            while await self._database.run(partial(statement, now=time.time())) >= batch:
-                pass
-            if self._trimmed_at - self._sequences_trimmed_at > TRIM_SEQUENCES_EVERY:
-                self._sequences_trimmed_at = self._trimmed_at
-                await self._database.run(store.trim_sequences)
-        except DatabaseUnavailable as error:
-            logger.warning("Trimming failed, and is tried again after the next messages: %s", error)
+        while await self._database.run(partial(trim, limit=batch)) >= batch:
+            pass
