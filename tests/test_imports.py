@@ -18,8 +18,8 @@ PICTURE = """
     apps  admin  doctor
     checks  layers
     db_routers  receiver  sender  tail
-    settings  claims  inboxes  trimmer
-    consumers  tasks  inspection  store  database  codec
+    settings  claims  inboxes  trimmer  inspection
+    consumers  tasks  store  database  codec
     buffers  waiters  connection  serializers  conf  wakes  models
     counters  messages  exceptions  schema
 """
