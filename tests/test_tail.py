@@ -1,0 +1,218 @@
+"""Messages as they pass, seen by somebody who takes none."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from channels_sqlite import schema, tail
+from channels_sqlite.conf import Options, database_settings
+from channels_sqlite.database import Database, database_for
+from channels_sqlite.exceptions import NotMigrated
+from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.messages import Row
+from channels_sqlite.tail import Filter, Tail
+from tests import databases
+from tests.rows import row
+from tests.waiting import soon
+
+
+@pytest.fixture
+def sql(database: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        yield connection
+
+
+def send(sql: sqlite3.Connection, *channels: str) -> None:
+    """Messages in one statement, which does not ring."""
+    values = ", ".join(["(?, '{}')"] * len(channels))
+    sql.execute(f"insert into {schema.SEND} values {values}", channels)
+
+
+def file(alias: str) -> Database:
+    return database_for(database_settings(alias), alias)
+
+
+async def take(rows: Tail, count: int) -> list[Row]:
+    """The next `count` rows."""
+    taken = []
+    async for each in rows:
+        taken.append(each)
+        if len(taken) == count:
+            break
+    return taken
+
+
+# Seeing
+
+
+async def test_messages_are_seen_in_order_and_stay(alias: str, watcher: str) -> None:
+    layer = SqliteChannelLayer(database=alias, watcher=watcher)
+    member = await layer.new_channel()
+    await layer.group_add("chat", member)
+    async with Tail(file(alias), layer.options) as rows:
+        await layer.send(member, {"number": 1})
+        await layer.group_send("chat", {"number": 2})
+        await layer.send("mail", {"number": 3})
+        seen = await soon(take(rows, 3))
+        assert [(each.channel, each.group) for each in seen] == [
+            (member, None),
+            (None, "chat"),
+            ("mail", None),
+        ]
+        assert [await soon(layer.receive(member)) for _ in range(2)] == [
+            {"number": 1},
+            {"number": 2},
+        ]
+        assert await soon(layer.receive("mail")) == {"number": 3}
+    assert rows.gone == 0
+    await layer.close()
+
+
+async def test_writers_that_do_not_ring_wake_it(
+    alias: str, sql: sqlite3.Connection, watcher: str
+) -> None:
+    delays = []
+    async with Tail(file(alias), Options(watcher=watcher)) as rows:
+        for number in range(20):
+            await asyncio.sleep(0.05)
+            started = time.monotonic()
+            send(sql, f"mail.{number}")
+            [seen] = await soon(take(rows, 1))
+            delays.append(time.monotonic() - started)
+            assert seen.channel == f"mail.{number}"
+    assert statistics.median(delays) < 0.3  # heartbeats alone: 0.5
+    await file(alias).close()
+
+
+async def test_only_what_is_sent_from_now_on_is_seen(alias: str, sql: sqlite3.Connection) -> None:
+    send(sql, "before")
+    async with Tail(file(alias), Options()) as rows:
+        send(sql, "after")
+        assert [each.channel for each in await soon(take(rows, 1))] == ["after"]
+    await file(alias).close()
+
+
+async def test_the_last_ones_are_shown_on_request(alias: str, sql: sqlite3.Connection) -> None:
+    send(sql, "one", "two", "three")
+    async with Tail(file(alias), Options()) as rows:
+        send(sql, "four")
+        assert [each.channel for each in await rows.last(2)] == ["two", "three"]
+        assert await rows.last(0) == []
+        assert [each.channel for each in await soon(take(rows, 1))] == ["four"]
+    await file(alias).close()
+
+
+async def test_more_than_one_batch_at_once(
+    alias: str, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tail, "BATCH", 10)
+    channels = [f"mail.{number}" for number in range(35)]
+    async with Tail(file(alias), Options()) as rows:
+        send(sql, *channels)
+        assert [each.channel for each in await soon(take(rows, 35))] == channels
+        send(sql, *channels[:10])  # exactly one batch, and nothing behind it
+        assert len(await soon(take(rows, 10))) == 10
+    await file(alias).close()
+
+
+async def test_what_is_gone_before_it_was_seen_is_counted(
+    alias: str, sql: sqlite3.Connection
+) -> None:
+    send(sql, "before")
+    sql.execute(f"delete from {schema.MESSAGE}")
+    async with Tail(file(alias), Options()) as rows:
+        sql.execute("begin")
+        send(sql, "one", "two", "three")
+        sql.execute(f"delete from {schema.MESSAGE} where channel <> 'two'")
+        sql.execute("commit")
+        send(sql, "four")
+        assert [each.channel for each in await soon(take(rows, 2))] == ["two", "four"]
+    assert rows.gone == 2
+    await file(alias).close()
+
+
+async def test_a_database_in_memory(memory_alias: str) -> None:
+    layer = SqliteChannelLayer(database=memory_alias)
+    async with Tail(file(memory_alias), layer.options) as rows:
+        await layer.send("mail", {"type": "test"})
+        assert [each.channel for each in await soon(take(rows, 1))] == ["mail"]
+    await layer.close()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="an open file cannot be replaced here")
+async def test_a_file_in_its_place_is_read_from_its_beginning(
+    alias: str, database: Path, migrated: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def replace() -> None:
+        new = Path(shutil.copy(migrated, tmp_path / "new.sqlite3"))
+        with closing(sqlite3.connect(new, isolation_level=None)) as sql:
+            send(sql, "new")
+        for suffix in ("-wal", "-shm"):
+            Path(f"{database}{suffix}").unlink(missing_ok=True)
+        new.replace(database)
+
+    async with Tail(file(alias), Options()) as rows:
+        with closing(sqlite3.connect(database, isolation_level=None)) as sql:
+            send(sql, "old", "old", "old")
+        assert len(await soon(take(rows, 3))) == 3
+        replace()
+        assert [each.channel for each in await soon(take(rows, 1))] == ["new"]
+    assert "deleted or replaced" in caplog.text
+    await file(alias).close()
+
+
+def test_a_database_that_was_not_migrated_says_so(tmp_path: Path) -> None:
+    async def begin(alias: str) -> None:
+        async with Tail(file(alias), Options()):
+            pass
+
+    with (
+        databases.alias_for(tmp_path / "none.sqlite3") as alias,
+        pytest.raises(NotMigrated, match="migrate"),
+    ):
+        asyncio.run(begin(alias))
+
+
+# Choosing
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (Filter(), ["mail", "in.a!x", "chat.one"]),
+        (Filter(channel="mail"), ["mail"]),
+        (Filter(channel="in.*!*"), ["in.a!x"]),
+        (Filter(group="chat.*"), ["chat.one"]),
+        (Filter(group="*"), ["chat.one"]),
+        (Filter(channel="m*", group="chat.*"), ["mail", "chat.one"]),
+        (Filter(type="test.m*"), ["mail"]),
+        (Filter(channel="in*", type="test.mail"), []),
+    ],
+    ids=str,
+)
+def test_a_filter_admits(wanted: Filter, expected: list[str]) -> None:
+    rows = {
+        "mail": row(1, "mail"),
+        "in.a!x": row(2, "in.a!x", inbox="in.a!"),
+        "chat.one": row(3, None, inbox="in.a!", group="chat.one"),
+    }
+    admitted = [
+        name for name, each in rows.items() if wanted.admits(each, {"type": f"test.{name}"})
+    ]
+    assert admitted == expected
+
+
+def test_what_cannot_be_read_is_of_no_type() -> None:
+    assert Filter().admits(row(1), None)
+    assert not Filter(type="*").admits(row(1), None)
+    assert not Filter(type="*").admits(row(1), {"type": 7})
