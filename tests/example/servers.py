@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "example"
-PATIENCE = 60.0  # seconds; a guard against hanging, nothing is measured here
+PATIENCE = 90.0  # seconds; a guard against hanging, nothing is measured here
 
 
 class CommandFailed(Exception):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from uuid import uuid4
+
 import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.example.browser import Window
 from tests.example.conftest import Chat
 from tests.example.servers import Project
+
+pytestmark = pytest.mark.timeout(300)  # browsers and servers start within
 
 SCRIPT = """<script>document.title = "taken"</script><img src=x onerror='document.title="taken"'>"""
 
@@ -79,6 +85,27 @@ def test_a_restarted_server_loses_no_line(ada: Window, ben: Window, chat: Chat) 
     assert ada.lines == ben.lines == expected
     # Chromium itself notes each attempt to connect to nobody; no page can prevent that.
     assert {complaint["source"] for complaint in ada.complaints()} <= {"network"}
+
+
+def test_a_page_finds_what_no_message_told_it(
+    ada: Window, ben: Window, chat: Chat, room: str
+) -> None:
+    ben.say("before")
+    ada.wait_for_line("Ben", "before")
+    # More than one page of lines whose messages were lost on the way.
+    with closing(sqlite3.connect(chat.project.directory / "db.sqlite3")) as database, database:
+        database.executemany(
+            """
+            insert into chat_line (room, name, text, nonce, created_at)
+            values (?, 'Cleo', ?, ?, datetime('now'))
+            """,
+            [(room, f"unheard {number}", uuid4().hex) for number in range(150)],
+        )
+    ben.say("after")
+    unheard = [("Cleo", f"unheard {number}") for number in range(150)]
+    for window in (ada, ben):
+        window.wait_for(lambda window=window: len(window.lines) == 152)
+        assert window.lines == [("Ben", "before"), *unheard, ("Ben", "after")]
 
 
 def test_the_worker_answers_who_asked(ada: Window, ben: Window) -> None:

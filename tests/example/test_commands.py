@@ -14,6 +14,8 @@ from websockets.exceptions import ConnectionClosed
 from tests.example.servers import EXAMPLE, PATIENCE, CommandFailed, Project
 from tests.example.sockets import Client, client
 
+pytestmark = pytest.mark.timeout(300)  # each command imports Django anew
+
 
 @pytest.fixture
 def copy(project: Project, tmp_path: Path) -> Project:

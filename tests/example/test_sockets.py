@@ -16,6 +16,8 @@ from websockets.exceptions import InvalidStatus
 from tests.example.conftest import Chat
 from tests.example.sockets import Client, client
 
+pytestmark = pytest.mark.timeout(300)  # servers start within
+
 
 @pytest.fixture
 def chat(stage: Callable[[str], Chat]) -> Chat:
