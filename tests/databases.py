@@ -34,7 +34,7 @@ def migrate(path: Path) -> None:
 
 @contextmanager
 def alias_for(path: Path | str) -> Iterator[str]:
-    """A database alias for the file, for as long as the context lasts.
+    """A database alias for the file, for as long as the context lasts; not for the ORM.
 
     An alias of its own rather than another NAME for "channels": that one belongs to
     pytest-django, which puts an in-memory database there and keeps it open.
@@ -44,6 +44,4 @@ def alias_for(path: Path | str) -> Iterator[str]:
     try:
         yield alias
     finally:
-        connections[alias].close()
-        del connections[alias]
         del connections.settings[alias]

@@ -1,0 +1,416 @@
+"""Corners of this layer's design, end to end: what the specification leaves open, or forgets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from channels.exceptions import ChannelFull
+from django.db import connections
+
+from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
+from channels_sqlite.layers import SqliteChannelLayer
+from tests import databases
+from tests.conftest import TEST_DATABASE, WATCHERS, OpenLayer, Start
+from tests.waiting import cancel, soon, until
+
+Message = dict[str, Any]
+ours = pytest.mark.parametrize("kind", [*WATCHERS, TEST_DATABASE], indirect=True)
+on_files = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
+by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
+
+
+def message(number: int) -> Message:
+    return {"type": "test.message", "number": number}
+
+
+async def receive(layer: Any, channel: str) -> Message:
+    got: Message = await soon(layer.receive(channel))
+    return got
+
+
+async def rest(layer: Any, channel: str) -> list[Message]:
+    """What still waits in the channel."""
+    await layer.send(channel, message(-1))
+    messages = []
+    while (got := await receive(layer, channel)) != message(-1):
+        messages.append(got)
+    return messages
+
+
+class Table:
+    """A look at a file, and a pen, beside the layer."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @contextmanager
+    def open(self) -> Iterator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            yield connection
+
+    def count(self, what: str) -> int:
+        with self.open() as connection:
+            ((count,),) = connection.execute(f"select count(*) from channels_sqlite_{what}")
+            return int(count)
+
+    def insert(self, channel: str, body: object, *, ahead: float = 0, expiry: float = 60) -> None:
+        """Insert a message the way any program could, whose clock is `ahead` of ours."""
+        inbox = channel.split("!")[0] + "!" if "!" in channel else channel
+        now = time.time() + ahead
+        with self.open() as connection:
+            connection.execute(
+                "insert into channels_sqlite_message (inbox, channel, body, created_at, expires_at)"
+                " values (?, ?, ?, ?, ?)",
+                (inbox, channel, body, now, now + expiry),
+            )
+
+
+@pytest.fixture
+def table(database: Path) -> Table:
+    return Table(database)
+
+
+# Rows
+
+
+@by_default
+async def test_a_group_message_is_one_row_for_a_process(
+    open_layer: OpenLayer, table: Table
+) -> None:
+    layer = open_layer()
+    channels = [await layer.new_channel() for _ in range(1000)]
+    for channel in channels:
+        await layer.group_add("test-group", channel)
+    waiting = [asyncio.create_task(layer.receive(channel)) for channel in channels]
+    await layer.group_send("test-group", message(1))
+    assert await soon(asyncio.gather(*waiting)) == [message(1)] * 1000
+    assert table.count("message") == 1
+
+
+@by_default
+async def test_retention_0_deletes_on_delivery(open_layer: OpenLayer, table: Table) -> None:
+    layer = open_layer(message_retention=0)
+    for channel in ("test-channel", await layer.new_channel()):
+        await layer.send(channel, message(1))
+        assert await receive(layer, channel) == message(1)
+    await until(lambda: table.count("message") == 0)
+
+
+@by_default
+async def test_retention_keeps_what_was_delivered(open_layer: OpenLayer, table: Table) -> None:
+    layer = open_layer()
+    for channel in ("test-channel", await layer.new_channel()):
+        await layer.send(channel, message(1))
+        assert await receive(layer, channel) == message(1)
+    delivered = "message where delivered_at is not null"
+    await until(lambda: table.count(delivered) == 2)
+    await layer.close()
+    assert table.count(delivered) == 2
+
+
+@by_default
+@pytest.mark.parametrize("retention", [0, 0.2])
+async def test_the_file_stops_growing(
+    open_layer: OpenLayer, table: Table, database: Path, retention: float
+) -> None:
+    """3,000 messages of 4 kB: neither rows nor pages pile up."""
+    layer = open_layer(message_retention=retention, trim_batch_size=50)
+    channel = await layer.new_channel()
+    sizes = []
+    for number in range(3000):
+        await layer.send(channel, {**message(number), "text": "x" * 4096})
+        assert (await receive(layer, channel))["number"] == number
+        if number % 1000 == 999:
+            await asyncio.sleep(2 * retention + 0.1)
+            await layer.send(channel, message(-2))  # who writes, trims
+            await receive(layer, channel)
+            sizes.append(os.stat(database).st_size)
+    await until(lambda: table.count("message") < 300)
+    assert sizes[2] <= sizes[0] + 2_000_000  # a thousand messages are 4 MB
+
+
+@by_default
+async def test_without_auto_trim_nothing_is_trimmed(open_layer: OpenLayer, table: Table) -> None:
+    layer = open_layer(auto_trim=False, trim_batch_size=1)
+    for number in range(30):
+        await layer.send("test-channel", message(number), expiry=0.01)
+    await asyncio.sleep(0.1)
+    await layer.send("test-channel", message(30))
+    await layer.close()
+    assert table.count("message") == 31
+
+
+@on_files
+async def test_who_only_waits_writes_nothing(open_layer: OpenLayer, table: Table) -> None:
+    """Neither the look at a message for others nor the heartbeat writes, which would wake all."""
+    layer = open_layer()
+    channels = ["test-channel", await layer.new_channel()]
+    waiting = [asyncio.create_task(layer.receive(channel)) for channel in channels]
+    await asyncio.sleep(0.3)
+    table.insert("others", b"")
+    with table.open() as connection:
+        (before,) = connection.execute("pragma data_version").fetchone()
+        await asyncio.sleep(1.3)
+        (after,) = connection.execute("pragma data_version").fetchone()
+    await cancel(*waiting)
+    assert before == after
+
+
+# Groups
+
+
+@by_default
+async def test_who_never_looked_leaves_the_group(open_layer: OpenLayer, table: Table) -> None:
+    """The members of a process that is gone cost nothing for long."""
+    layer, gone = open_layer(expiry=0.3), open_layer()
+    channel = await gone.new_channel()
+    await gone.group_add("test-group", channel)
+    await layer.group_send("test-group", message(1))
+    await asyncio.sleep(0.4)
+
+    async def write_until_it_has_left() -> None:
+        while table.count("membership") > 0:
+            await layer.send("other", message(2))
+            await layer.receive("other")
+            await asyncio.sleep(0.1)
+
+    await soon(write_until_it_has_left())
+
+
+@by_default
+async def test_a_channel_that_reads_stays_in_its_groups(open_layer: OpenLayer) -> None:
+    layer = open_layer(expiry=0.3)
+    quick, slow = await layer.new_channel(), await layer.new_channel()
+    for channel in (quick, slow):
+        await layer.group_add("test-group", channel)
+    for number in range(6):
+        await layer.group_send("test-group", message(number))
+        assert (await receive(layer, quick))["number"] == number
+        await asyncio.sleep(0.3)
+    await asyncio.sleep(1)
+    await layer.group_send("test-group", message(6))
+    assert await rest(layer, quick) == [message(6)]
+    assert await rest(layer, slow) == []  # it let messages expire
+
+
+# Expiry, and clocks
+
+
+@ours
+async def test_expiry_of_one_message(open_layer: OpenLayer) -> None:
+    layer = open_layer()
+    for channel in ("test-channel", await layer.new_channel()):
+        await layer.send(channel, message(1), expiry=0.1)
+        await layer.send(channel, message(2))
+        await asyncio.sleep(0.2)
+        assert await rest(layer, channel) == [message(2)]
+
+
+@by_default
+@pytest.mark.parametrize("expiry", [0, -1, float("inf"), float("nan"), "1"])
+async def test_expiry_must_be_a_duration(open_layer: OpenLayer, expiry: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        await open_layer().send("test-channel", message(1), expiry=expiry)
+
+
+@by_default
+@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+async def test_a_sender_whose_clock_is_ahead(
+    open_layer: OpenLayer, table: Table, local: bool
+) -> None:
+    """Its messages arrive; and what nobody asks for does not live an hour longer than it should."""
+    layer = open_layer()
+    channel = await layer.new_channel() if local else "test-channel"
+    table.insert(channel, msgpack.packb(message(1)), ahead=3600)
+    assert await receive(layer, channel) == message(1)
+
+
+@by_default
+async def test_a_sender_whose_clock_is_ahead__in_a_buffer(
+    open_layer: OpenLayer, table: Table
+) -> None:
+    layer = open_layer()
+    slow, quick = await layer.new_channel(), await layer.new_channel()
+    table.insert(slow, msgpack.packb(message(1)), ahead=3600, expiry=0.5)
+    table.insert(quick, msgpack.packb(message(2)), ahead=3600)
+    assert await receive(layer, quick) == message(2)  # and takes message 1 into the buffer
+    await asyncio.sleep(0.6)
+    assert await rest(layer, slow) == []
+
+
+# What cannot be sent or read
+
+
+@by_default
+async def test_what_cannot_be_serialised_is_refused_by_its_path(
+    open_layer: OpenLayer, table: Table
+) -> None:
+    layer = open_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("test-group", channel)
+    bad = {"type": "test.message", "orders": [{"id": 1}, {"id": 2, "price": object()}]}
+    for sending in (layer.send(channel, bad), layer.group_send("test-group", bad)):
+        with pytest.raises(TypeError, match=r"\['orders'\]\[1\]\['price'\]"):
+            await sending
+    assert table.count("message") == 0
+
+
+@on_files
+@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+async def test_garbage_is_logged_and_skipped(
+    open_layer: OpenLayer, table: Table, caplog: pytest.LogCaptureFixture, local: bool
+) -> None:
+    layer = open_layer()
+    channel = await layer.new_channel() if local else "test-channel"
+    garbage = [b"", b"\xc1garbage", msgpack.packb([1, 2]), "text", 17, 1.5, b"\x81\xa1a"]
+    waiting = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0.1)
+    for body in garbage:
+        table.insert(channel, body)
+    table.insert(channel, msgpack.packb(message(1)))
+    assert await soon(waiting) == message(1)
+    assert await rest(layer, channel) == []
+    assert len([each for each in caplog.records if each.name == "channels_sqlite"]) == len(garbage)
+    caplog.clear()
+
+
+@ours
+async def test_counters(open_layer: OpenLayer, caplog: pytest.LogCaptureFixture) -> None:
+    layer = open_layer(capacity=2)
+    channel = await layer.new_channel()
+    await layer.group_add("test-group", channel)
+    await layer.send(channel, message(1))
+    await layer.send(channel, message(2), expiry=0.05)
+    with pytest.raises(ChannelFull):
+        await layer.send(channel, message(3))
+    await layer.group_send("test-group", message(4))
+    await asyncio.sleep(0.1)
+    assert await rest(layer, channel) == [message(1)]
+    counted = layer.counters
+    assert (counted.sent, counted.refused, counted.received) == (4, 1, 2)
+    assert (counted.expired, counted.dropped) == (1, 1)
+    caplog.clear()
+
+
+# Databases
+
+
+async def test_the_file_is_looked_up_at_first_use(database: Path, tmp_path: Path) -> None:
+    """Test runners change NAME after the layer was made."""
+    with databases.alias_for(tmp_path / "elsewhere.sqlite3") as alias:
+        layer = SqliteChannelLayer(database=alias)
+        connections.settings[alias]["NAME"] = str(database)
+        await layer.send("test-channel", message(1))
+        await layer.close()
+    assert Table(database).count("message") == 1
+    assert not (tmp_path / "elsewhere.sqlite3").exists()
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["an empty file", "no file"])
+async def test_tables_are_missing(tmp_path: Path, there: bool) -> None:
+    """Every verb says so, each time, and makes no file; after migrate it works."""
+    path = tmp_path / "new.sqlite3"
+    if there:
+        path.touch()
+    with databases.alias_for(path) as alias:
+        layer = SqliteChannelLayer(database=alias)
+        channel = await layer.new_channel()
+        for _ in range(2):
+            for verb in (layer.send(channel, message(1)), layer.receive(channel), layer.flush()):
+                with pytest.raises(NotMigrated, match="migrate"):
+                    await soon(verb)
+        assert path.exists() == there
+        await asyncio.to_thread(databases.migrate, path)
+        await layer.send(channel, message(1))
+        assert await receive(layer, channel) == message(1)
+        await layer.close()
+
+
+@on_files
+async def test_opening_needs_no_lock(open_layer: OpenLayer, start: Start, database: Path) -> None:
+    """A file that is in WAL mode is opened, and read, while another process holds the lock."""
+    first = open_layer()
+    await first.send("test-channel", message(1))
+    holder = start("lock_holder")
+    assert await asyncio.to_thread(holder.hear) == "locked"
+    await first.close()
+    layer = open_layer()
+    channel = await layer.new_channel()
+    waiting = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0.3)
+    assert not waiting.done()
+    holder.tell("release")
+    await layer.send(channel, message(2))
+    assert await soon(waiting) == message(2)
+
+
+@on_files
+async def test_the_lock_is_held_for_too_long(
+    open_layer: OpenLayer, alias: str, start: Start
+) -> None:
+    """A sender waits for OPTIONS["timeout"], gets one clear error, and the loop goes on."""
+    connections.settings[alias]["OPTIONS"] = {"timeout": 0.3}
+    layer = open_layer()
+    channel = await layer.new_channel()
+    await layer.send(channel, message(1))
+    holder = start("lock_holder")
+    assert await asyncio.to_thread(holder.hear) == "locked"
+    ticks = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(time.monotonic())
+            await asyncio.sleep(0.01)
+
+    ticking = asyncio.create_task(tick())
+    with pytest.raises(DatabaseUnavailable):
+        await soon(layer.send(channel, message(2)))
+    with pytest.raises(DatabaseUnavailable):
+        await soon(layer.group_add("test-group", channel))
+    assert await receive(layer, channel) == message(1)  # what was committed is delivered
+    await cancel(ticking)
+    assert len(ticks) > 10
+    holder.tell("release")
+    assert await asyncio.to_thread(holder.hear) == "free"
+    await layer.send(channel, message(3))
+    assert await rest(layer, channel) == [message(3)]
+
+
+# Rest
+
+
+@ours
+async def test_a_full_claim_is_followed_by_another(open_layer: OpenLayer) -> None:
+    """100 messages wait: were each claim to wait for a wake, the heartbeats would take minutes."""
+    layer = open_layer()
+    for number in range(100):
+        await layer.send("test-channel", message(number))
+    got = [(await receive(layer, "test-channel"))["number"] for _ in range(10)]
+    for _ in range(18):
+        five = [asyncio.create_task(layer.receive("test-channel")) for _ in range(5)]
+        got += [message["number"] for message in await soon(asyncio.gather(*five))]
+    assert got == [*range(100)]
+
+
+@by_default
+async def test_the_log_is_reset_under_steady_reading(open_layer: OpenLayer, database: Path) -> None:
+    """An open cursor, or a long read, would keep SQLite from writing the log from its beginning."""
+    layer, sender = open_layer(), open_layer()
+    channel = await layer.new_channel()
+    text = "x" * 40_000
+    waiting = asyncio.create_task(layer.receive(channel))
+    for number in range(1500):  # 60 MB
+        await sender.send(channel, {**message(number), "text": text})
+        assert (await soon(waiting))["number"] == number
+        waiting = asyncio.create_task(layer.receive(channel))
+    await cancel(waiting)
+    assert os.stat(f"{database}-wal").st_size < 30_000_000
