@@ -1,1 +1,29 @@
-"""A Django Channels layer on one SQLite file, woken by file watching."""
+"""A Django Channels layer on one SQLite file, woken by file watching.
+
+The house, from the roof down; a row imports only rows beneath it:
+
+    apps  admin  management             Django, sync: they hold no logic of the layer
+    checks  doctor  db_routers          what users are told, and what they name in settings
+    layers                              Channels' rules, names and errors
+    sender  receiver                    one for each layer and process
+    trimmer  inboxes  claims            rows away, rows in by cursor, rows in by claim
+    consumers  tasks                    who waits in this process; statements nobody waits for
+    store  buffers  waiters  codec      SQL; memory; futures; bodies
+    database  wakes/                    the process's way into one file, and when to look at it
+    connection  counters  serializers   a thread that writes, and a connection that looks
+    conf  settings  models  messages    names and shapes
+    exceptions  schema
+
+`store` knows SQL and no channel rules, `layers` knows channel rules and no SQL, `wakes` knows a
+path and neither, `buffers` and `waiters` know nobody. Nothing below `layers` imports the ORM.
+
+The rules of the house:
+
+-   The row is the truth, the wake is a hint: subscribe, read, wait, read again.
+-   One intent is one transaction and one hand-over to the writing thread, and where it can be, one
+    statement: a second statement needs the interpreter's lock again, which a busy event loop keeps
+    for milliseconds, while SQLite's write lock is held.
+-   State changes are synchronous, awaits stand around them.
+-   A cancelled receive loses nothing and doubles nothing.
+-   Nothing grows without a bound.
+"""
