@@ -98,7 +98,7 @@ class Command(BaseCommand):
         except (ChannelsSqliteError, ChannelFull) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
-            self.stdout.write("")
+            pass  # how a person ends what has no end
         except BrokenPipeError:
             # The reader is gone, as `head` after its lines. Python would complain of that at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

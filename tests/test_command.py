@@ -1,0 +1,476 @@
+"""`manage.py channels_sqlite`: what it prints, what it does, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from channels.layers import channel_layers
+from django.core.management import CommandError, call_command
+from pytest_django import DjangoDbBlocker, Settings
+
+from channels_sqlite import doctor, schema
+from channels_sqlite.doctor import Finding
+from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.management.formats import as_json, clock, duration, one_line, size, table
+from channels_sqlite.settings import BACKEND
+from channels_sqlite.wakes import watchers
+from tests.processes import PATIENCE, ROOT, environment
+from tests.waiting import soon
+
+Run = Callable[..., str]
+"""Runs the command with its arguments; what it printed."""
+
+
+@pytest.fixture
+def run(alias: str, settings: Settings) -> Iterator[Run]:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND, "CONFIG": {"database": alias}}}
+    yield command
+    asyncio.run(the_layer().close())
+
+
+def command(*arguments: str) -> str:
+    printed = StringIO()
+    call_command("channels_sqlite", *arguments, stdout=printed)
+    return printed.getvalue()
+
+
+def the_layer() -> SqliteChannelLayer:
+    layer = channel_layers["default"]
+    assert isinstance(layer, SqliteChannelLayer)
+    return layer
+
+
+def receive(channel: str) -> Any:
+    return asyncio.run(soon(the_layer().receive(channel)))
+
+
+def members(group: str, count: int) -> list[str]:
+    """New channels in the group."""
+
+    async def join() -> list[str]:
+        channels = [await the_layer().new_channel() for _ in range(count)]
+        for channel in channels:
+            await the_layer().group_add(group, channel)
+        return sorted(channels)
+
+    return asyncio.run(join())
+
+
+@pytest.fixture
+def sql(database: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        yield connection
+
+
+def put(
+    sql: sqlite3.Connection, body: bytes = b"{}", group: str | None = None, **fields: Any
+) -> None:
+    """A message in the table, sent now, to the channel "mail" unless it is to a group."""
+    now = time.time()
+    values: dict[str, Any] = {"inbox": "mail", "channel": None if group else "mail"}
+    values |= {'"group"': group, "body": body, "created_at": now, "expires_at": now + 60} | fields
+    sql.execute(
+        f"insert into {schema.MESSAGE} ({', '.join(values)})"
+        f" values ({', '.join('?' * len(values))})",
+        [*values.values()],
+    )
+
+
+# Another process
+
+
+class Tailing:
+    """`manage.py channels_sqlite tail`, running; its lines come with the tests's patience."""
+
+    def __init__(self, database: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-W", "error", "-m", "django", "channels_sqlite", "tail"),
+                *arguments,
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment(database),
+        )
+        assert self.process.stderr is not None
+        assert "until Ctrl-C" in self.process.stderr.readline()
+
+    def end(self) -> tuple[list[str], str]:
+        """What it has printed, and complained of, when Ctrl-C has ended it."""
+        self.process.send_signal(signal.SIGINT)
+        printed, complaints = self.process.communicate(timeout=PATIENCE)
+        assert self.process.returncode == 0, complaints
+        return printed.splitlines(), complaints
+
+
+# stats
+
+
+def test_stats_of_a_new_file(run: Run, database: Path) -> None:
+    printed = run("stats")
+    assert re.search(rf"^File +{re.escape(str(database))}$", printed, re.MULTILINE)
+    assert "journal mode wal" in printed
+    assert re.search(r"^Messages +0 waiting, 0 delivered, 0 expired$", printed, re.MULTILINE)
+    assert f"which is {watchers.best_kind()} here" in printed
+
+
+def test_stats_are_tables_by_inbox_and_group(run: Run, sql: sqlite3.Connection) -> None:
+    [ann] = members("chat", 1)
+    now = time.time()
+    put(sql, created_at=now - 7.04)
+    put(sql, delivered_at=now - 100)
+    put(sql, expires_at=now - 1)
+    put(sql, inbox=ann.partition("!")[0] + "!", group="chat")
+    lines = [re.split(r"  +", line) for line in run("stats").splitlines()]
+    assert ["Groups", "1, with 1 members"] in lines
+    [mail] = [line for line in lines if line[0] == "mail"]
+    assert mail[1:2] + mail[3:4] + mail[5:] == ["1", "1", "1", "0"]
+    assert 7 <= float(mail[2].removesuffix(" s")) < 30
+    assert 99 <= float(mail[4].removesuffix(" s")) < 120
+    [chat] = [line for line in lines if line[0] == "chat"]
+    assert [chat[1], chat[6]] == ["1", "1"]
+
+
+def test_stats_in_json_hold_everything(run: Run, sql: sqlite3.Connection) -> None:
+    for number in range(30):
+        put(sql, inbox=f"mail.{number}")
+    assert "and 10 more" in run("stats")
+    stats = json.loads(run("stats", "--json"))
+    assert len(stats["inboxes"]) == 30
+    assert stats["total"]["waiting"] == 30
+    assert stats["size"] > 0
+
+
+def test_stats_are_drawn_again(
+    run: Run, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    naps = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 2:
+            raise KeyboardInterrupt
+        put(sql)
+
+    monkeypatch.setattr(time, "sleep", nap)
+    printed = run("stats", "--watch", "3")
+    assert re.findall(r"(\d) waiting", printed) == ["0", "1"]
+    assert min(naps) >= 3
+
+
+# tail
+
+
+def test_tail_shows_messages_as_they_come(database: Path, sql: sqlite3.Connection) -> None:
+    tailing = Tailing(database)
+    put(sql, msgpack.packb({"type": "test.mail", "text": "Grüß\x1b[31m", "raw": b"\xff"}))
+    put(sql, b"\xc1", group="chat")
+    assert tailing.process.stdout is not None
+    first, second = (tailing.process.stdout.readline().rstrip() for _ in range(2))
+    assert re.fullmatch(
+        r'\d\d:\d\d:\d\d\.\d{3}  mail  {"type": "test.mail", "text": "Grüß\\u001b\[31m",'
+        r' "raw": "\\\\xff"}',
+        first,
+    )
+    assert re.search(r"  chat \(mail\)  \(cannot be read: .+\)$", second)
+    assert tailing.end() == ([], "")
+    assert sql.execute(
+        f"select count(*) from {schema.MESSAGE} where delivered_at is null"
+    ).fetchall() == [(2,)]
+
+
+def test_tail_in_json_is_an_object_a_line(database: Path, sql: sqlite3.Connection) -> None:
+    for type_ in ("test.mail", "test.other"):
+        put(sql, msgpack.packb({"type": type_}))
+    tailing = Tailing(database, "--json", "--last", "9", "--type", "*.mail", "--channel", "m*")
+    put(sql, msgpack.packb({"type": "late.mail"}))
+    assert tailing.process.stdout is not None
+    lines = [json.loads(tailing.process.stdout.readline()) for _ in range(2)]
+    assert [line["message"] for line in lines] == [{"type": "test.mail"}, {"type": "late.mail"}]
+    assert lines[0]["id"] == 1
+    assert lines[0]["channel"] == lines[0]["inbox"] == "mail"
+    assert lines[0]["group"] is lines[0]["problem"] is None
+    assert tailing.end() == ([], "")
+
+
+def test_tail_says_what_it_missed(database: Path, sql: sqlite3.Connection) -> None:
+    tailing = Tailing(database)
+    sql.execute("begin")
+    put(sql)
+    sql.execute(f"delete from {schema.MESSAGE}")
+    sql.execute("commit")
+    put(sql, msgpack.packb({"type": "test"}))
+    assert tailing.process.stdout is not None
+    tailing.process.stdout.readline()
+    assert tailing.end() == ([], "1 messages were deleted before they could be shown.\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no pipes that break here")
+def test_tail_ends_with_who_reads_it(database: Path, sql: sqlite3.Connection) -> None:
+    tailing = Tailing(database)
+    assert tailing.process.stdout is not None
+    tailing.process.stdout.close()
+    put(sql)
+    assert tailing.process.wait(PATIENCE) == 0
+    assert tailing.process.stderr is not None
+    assert tailing.process.stderr.read() == ""
+    tailing.process.stderr.close()
+
+
+# send
+
+
+def test_send_to_a_channel(run: Run) -> None:
+    assert run("send", "mail", '{"type": "test", "text": "Grüß"}') == "Sent to mail.\n"
+    assert receive("mail") == {"type": "test", "text": "Grüß"}
+
+
+def test_send_to_a_group(run: Run) -> None:
+    for channel in members("chat", 2):
+        assert run("send", "--group", "chat", '{"type": "test"}') == "Sent to chat: 2 members.\n"
+        assert receive(channel) == {"type": "test"}
+
+
+def test_send_to_a_group_without_members(run: Run) -> None:
+    assert run("send", "--group", "chat", "{}") == "Sent to chat: no members.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["mail", "{type: test}"], "not JSON.*single quotes"),
+        (["mail", "[1]"], "must be a dict"),
+        (["ma il", "{}"], "Channel name must"),
+        (["--group", "!", "{}"], "Group name must"),
+        (["{}"], "Name a channel, or a group"),
+        (["--group", "chat", "mail", "{}"], "Name a channel, or a group"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else " ".join(each),
+)
+def test_what_cannot_be_sent(run: Run, arguments: list[str], complaint: str) -> None:
+    with pytest.raises(CommandError, match=complaint):
+        run("send", *arguments)
+
+
+def test_send_to_a_full_channel(run: Run, sql: sqlite3.Connection) -> None:
+    for _ in range(100):
+        put(sql)
+    with pytest.raises(CommandError, match="mail has 100 messages waiting"):
+        run("send", "mail", "{}")
+
+
+# groups
+
+
+def test_groups(run: Run) -> None:
+    channels = members("chat", 2)
+    lines = [re.split(r"  +", line) for line in run("groups").splitlines()]
+    assert lines == [
+        ["GROUP", "members", "inboxes", "first lapses in"],
+        ["chat", "2", "1", "24 h"],
+    ]
+    assert json.loads(run("groups", "--json"))[0]["members"] == 2
+    assert run("groups", "chat").splitlines() == channels
+    assert json.loads(run("groups", "chat", "--json")) == channels
+    assert run("groups", "nobody").strip() == ""
+
+
+# trim and flush
+
+
+def test_trim_deletes_what_nobody_needs(run: Run, sql: sqlite3.Connection) -> None:
+    now = time.time()
+    for _ in range(250):
+        put(sql, delivered_at=now - 100_000)
+    put(sql, expires_at=now - 100)
+    put(sql, delivered_at=now)
+    put(sql)
+    sql.execute(
+        f'insert into {schema.MEMBERSHIP} ("group", inbox, channel, expires_at, joined_after)'
+        " values ('chat', 'in!', 'in!a', 1, 0)"
+    )
+    assert re.match("Deleted 250 delivered messages, 1 expired ones and 1 memberships", run("trim"))
+    assert sql.execute(f"select id from {schema.MESSAGE}").fetchall() == [(252,), (253,)]
+    assert run("trim").startswith("Deleted 0 delivered")
+
+
+@pytest.mark.parametrize(("answer", "left"), [("yes", 0), ("no", 1), ("", 1)])
+def test_flush_asks_first(
+    run: Run, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
+) -> None:
+    put(sql)
+    members("chat", 2)
+    asked = []
+
+    def input_(words: str) -> str:
+        asked.append(words)
+        return answer
+
+    monkeypatch.setattr("builtins.input", input_)
+    if left:
+        with pytest.raises(CommandError, match="Nothing was deleted"):
+            run("flush")
+    else:
+        assert run("flush") == "Deleted 1 messages and 2 memberships.\n"
+    assert "all 1 messages, 1 of them waiting, and all 2 memberships" in asked[0]
+    assert sql.execute(f"select count(*) from {schema.MESSAGE}").fetchone() == (left,)
+
+
+def test_flush_need_not_ask(run: Run, sql: sqlite3.Connection) -> None:
+    put(sql)
+    assert run("flush", "--no-input") == "Deleted 1 messages and 0 memberships.\n"
+    assert sql.execute(f"select count(*) from {schema.MESSAGE}").fetchone() == (0,)
+
+
+# doctor
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """A short conversation; and the checks may open the database."""
+    monkeypatch.setattr(doctor, "CALLS", 1)
+    monkeypatch.setattr(doctor, "QUIET", 0.1)
+    with django_db_blocker.unblock():
+        yield
+
+
+@pytest.mark.usefixtures("hasty")
+def test_doctor_talks_with_a_second_process(run: Run, sql: sqlite3.Connection) -> None:
+    printed = run("doctor")
+    for watcher in doctor.available():
+        assert re.search(rf"^{watcher}( +\d+\.\d ms){{3}}$", printed, re.MULTILINE)
+    assert f'The watcher is {watchers.best_kind()} ("auto"), and it works' in printed
+    left = f"select count(*) from {schema.MESSAGE}"
+    assert sql.execute(left).fetchone() == (0,)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_doctor_says_what_the_checks_say(run: Run, settings: Settings) -> None:
+    settings.DATABASE_ROUTERS = []
+    printed = StringIO()
+    with pytest.raises(CommandError, match="Mend the errors first"):
+        call_command("channels_sqlite", "doctor", stdout=printed)
+    assert "channels_sqlite.E003" in printed.getvalue()
+    assert "HINT" in printed.getvalue()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no shell scripts here")
+@pytest.mark.usefixtures("hasty")
+def test_doctor_says_why_the_second_process_does_not_work(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho Traceback >&2\necho out of order >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    printed = StringIO()
+    with pytest.raises(CommandError, match="No message passes from process to process"):
+        call_command("channels_sqlite", "doctor", stdout=printed)
+    assert "polling: The other process ended: out of order" in printed.getvalue()
+
+
+QUICK = [0.001] * 6
+SLOW = [0.9] * 6
+HEARD = Finding("inotify", QUICK, QUICK), Finding("watchfiles", QUICK, QUICK)
+DEAF = Finding("inotify", SLOW, SLOW), Finding("watchfiles", SLOW, SLOW)
+POLLED = Finding("polling", SLOW, SLOW)
+SILENT = Finding("polling", problem="The other process did not answer in time.")
+
+
+@pytest.mark.parametrize(
+    ("findings", "watcher", "well", "words"),
+    [
+        ([*HEARD, POLLED], "inotify", True, "The watcher is inotify, and it works.* 1.0 ms"),
+        ([*HEARD, POLLED], "auto", True, 'The watcher is .+ \\("auto"\\), and it works'),
+        ([*DEAF, POLLED], "inotify", False, 'local disk, or set "watcher": "polling"'),
+        ([DEAF[0], HEARD[1], POLLED], "inotify", False, 'or set "watcher": "watchfiles"'),
+        ([*DEAF, POLLED], "polling", True, "The watcher is polling, and it works.* 900.0 ms"),
+        ([*DEAF, SILENT], "auto", False, "No message passes"),
+    ],
+)
+def test_the_verdict(findings: list[Finding], watcher: str, well: bool, words: str) -> None:
+    assert doctor.is_well(findings, watcher) == well
+    assert re.search(words, doctor.verdict(findings, watcher))
+
+
+# Which layer
+
+
+def test_without_a_layer_of_ours(settings: Settings) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    with pytest.raises(CommandError, match=f'CHANNEL_LAYERS = .*"{BACKEND}"'):
+        command("stats")
+
+
+def test_a_layer_is_chosen_by_name(run: Run, settings: Settings) -> None:
+    settings.CHANNEL_LAYERS = {
+        "other": {"BACKEND": "channels.layers.InMemoryChannelLayer"},
+        **settings.CHANNEL_LAYERS,
+        "jobs": {"BACKEND": BACKEND, "CONFIG": {"database": "nowhere"}},
+    }
+    assert "Messages" in run("stats")
+    with pytest.raises(CommandError, match="'nowhere', which DATABASES does not have"):
+        run("stats", "--layer", "jobs")
+    with pytest.raises(CommandError, match=r"no entry 'other' of .*: default, jobs\."):
+        run("stats", "--layer", "other")
+
+
+# Formats
+
+
+def test_a_table_has_columns() -> None:
+    assert table(("NAME", "count"), [("a", 1), ("long name", 1000)]) == [
+        "NAME       count",
+        "a              1",
+        "long name   1000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0, "0.0 s"), (119.9, "119.9 s"), (120, "2 min"), (7200, "2 h"), (1e6, "12 d")],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 kB"), (4.1 * 2**20, "4.1 MB")],
+)
+def test_sizes(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+def test_text_of_strangers_stays_on_its_line() -> None:
+    assert one_line("Grüß 😀") == "Grüß 😀"
+    assert one_line("a\x1b[2J\r\n\x9b\u202e\ud800") == r"a\x1b[2J\r\n\x9b\u202e\ud800"
+
+
+def test_json_of_what_json_does_not_know() -> None:
+    assert as_json({"a": b"\xff", "b": [1.5, None]}, indent=None) == (
+        '{"a": "\\\\xff", "b": [1.5, null]}'
+    )
+    assert as_json({b"key": 1}) == "\"{b'key': 1}\""
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e30, float("nan")])
+def test_times_that_are_none(seconds: float) -> None:
+    assert clock(seconds) == str(seconds)
