@@ -32,6 +32,7 @@ from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 HERE = Path(__file__).resolve().parent
 LAYERS = (
@@ -176,7 +177,7 @@ class Tab:
 
 @contextmanager
 def open_tab(server: Server) -> Iterator[Tab]:
-    url, origin = f"ws://{server.address}/ws/chat/lobby", f"http://{server.address}"
+    url, origin = f"ws://{server.address}/ws/chat/lobby", Origin(f"http://{server.address}")
     with connect(url, origin=origin, proxy=None) as connection:
         connection.send(json.dumps({"type": "join", "name": "Nobody"}))
         yield Tab(connection, receive(connection, "welcome")["process"])

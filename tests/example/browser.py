@@ -165,5 +165,6 @@ class Window:
 
     def complaints(self) -> list[dict[str, Any]]:
         """What the console holds, in full, since the last call."""
-        entries: list[dict[str, Any]] = self.driver.get_log("browser")
+        get_log: Any = self.driver.get_log  # which selenium has not typed
+        entries: list[dict[str, Any]] = get_log("browser")
         return entries

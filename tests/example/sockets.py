@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from tests.example.servers import PATIENCE
 
@@ -46,5 +47,5 @@ class Client:
 def client(server: str, room: str, origin: str | None = None) -> Iterator[Client]:
     """Connect to a room; as a page of the server itself unless another origin is given."""
     url = f"{server.replace('http', 'ws', 1)}/ws/chat/{room}"
-    with connect(url, origin=origin or server, open_timeout=PATIENCE) as connection:
+    with connect(url, origin=Origin(origin or server), open_timeout=PATIENCE) as connection:
         yield Client(connection)

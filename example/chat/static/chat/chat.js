@@ -124,7 +124,7 @@ const receive = {
     if (item) {
       outbox.delete(message.nonce);
       item.remove();
-      if (!text.value) text.value = item.words;
+      text.value = [item.words, text.value].filter(Boolean).join("\n");
       fit();
       notice(message.reason);
       text.focus();
