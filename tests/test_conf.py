@@ -31,6 +31,7 @@ WRONG: dict[str, list[Any]] = {
         *({"http*": count} for count in NOT_COUNTS),
         {1: 10},
         {b"http*": 10},
+        {re.compile(b"http.*"): 10},
     ],
     "expiry": NOT_DURATIONS,
     "group_expiry": NOT_DURATIONS,

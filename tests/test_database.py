@@ -307,7 +307,6 @@ async def test_a_file_that_is_no_database_is_an_error_of_ours(
         await one.ready()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_broken_init_command_is_an_error_of_ours(open_: Open) -> None:
     with pytest.raises(DatabaseUnavailable, match="nonsense"):
         await open_(init_command="nonsense").ready()
@@ -495,7 +494,6 @@ async def test_calls_in_flight_are_ended_on_the_old_file(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_calls_behind_a_dead_thread_are_run_by_its_successor(one: Database) -> None:
     """Without any further use of the database: nobody else might come."""
     await one.ready()
@@ -522,7 +520,7 @@ async def test_calls_behind_a_dead_thread_are_run_by_its_successor(one: Database
     assert ran == [1, 1, 1]
     assert await query(one, "select 1") == [(1,)]
     del doomed
-    gc.collect()  # aiosqlite complains of a connection that nobody can close any more
+    gc.collect()  # what nobody could close would be complained of
 
 
 # Closing

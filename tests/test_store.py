@@ -20,8 +20,7 @@ from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from tests.rows import LATER, inbox_of, outgoing, row, select, to_group
 
 KEEP = pytest.mark.parametrize("keep", [True, False], ids=["retention", "no-retention"])
-ALWAYS = 10**12  # seconds; later than anything in the table
-NEVER = -(10**12)
+NEVER = -(10**12)  # unix seconds; earlier than anything in the table
 
 Connect = Callable[[], sqlite3.Connection]
 
@@ -605,17 +604,22 @@ def test_leaving_all_groups_takes_no_neighbour_along(connection: sqlite3.Connect
 
 def trim(
     connection: sqlite3.Connection, limit: int = 100, *, now: float, retention: float = 86400
-) -> int:
-    return store.trim(connection, limit, now, retention)
+) -> list[int]:
+    """How many messages had been delivered, and had expired, and how many memberships lapsed."""
+    return [
+        store.trim_delivered(connection, limit, now - retention),
+        store.trim_expired(connection, limit, now),
+        store.trim_memberships(connection, limit, now),
+    ]
 
 
 def test_expired_messages_are_deleted_after_a_grace(connection: sqlite3.Connection) -> None:
     """Their reader may have taken them, and not have said so."""
     now = time.time()
     send(connection, outgoing(1, expires_at=now), outgoing(2, expires_at=now + 10))
-    assert trim(connection, now=now + store.TRIM_GRACE - 0.001) == 0
+    assert trim(connection, now=now + store.TRIM_GRACE - 0.001) == [0, 0, 0]
     assert bodies(connection) == [1, 2]
-    assert trim(connection, now=now + store.TRIM_GRACE) == 1
+    assert trim(connection, now=now + store.TRIM_GRACE) == [0, 1, 0]
     assert bodies(connection) == [2]
 
 
@@ -623,8 +627,8 @@ def test_delivered_messages_are_deleted_after_the_retention(connection: sqlite3.
     send(connection, outgoing(1), outgoing(2))
     claimed(connection, 1)
     (delivered_at,) = select(connection, f"delivered_at from {MESSAGE} where delivered_at > 0")
-    assert trim(connection, now=delivered_at + 9.9, retention=10) == 0
-    assert trim(connection, now=delivered_at + 10, retention=10) == 1
+    assert trim(connection, now=delivered_at + 9.9, retention=10) == [0, 0, 0]
+    assert trim(connection, now=delivered_at + 10, retention=10) == [1, 0, 0]
     assert select(connection, f"body from {MESSAGE}") == [b"2"]
 
 
@@ -634,7 +638,7 @@ def test_delivered_messages_are_kept_for_the_retention_though_they_expire(
     now = time.time()
     send(connection, outgoing(1, expires_at=now + 1))
     claimed(connection, 1)
-    assert trim(connection, now=now + 1000) == 0
+    assert trim(connection, now=now + 1000) == [0, 0, 0]
     assert select(connection, f"count(*) from {MESSAGE}") == [1]
 
 
@@ -642,7 +646,7 @@ def test_lapsed_memberships_are_deleted(connection: sqlite3.Connection) -> None:
     now = time.time()
     join(connection, "a", expires_at=now)
     join(connection, "b", expires_at=now + 1)
-    assert trim(connection, now=now) == 1
+    assert trim(connection, now=now) == [0, 0, 1]
     assert members(connection) == [("test-group", "b")]
 
 
@@ -655,12 +659,12 @@ def test_a_batch_deletes_no_more_of_each_kind_than_its_limit(
     claimed(connection, 25)
     for number in range(25):
         join(connection, f"member-{number}", expires_at=now)
-    for left, fullest in ((15, 10), (5, 10), (0, 5)):
-        assert trim(connection, 10, now=now + 100, retention=10) == fullest
+    for left, trimmed in ((15, 10), (5, 10), (0, 5)):
+        assert trim(connection, 10, now=now + 100, retention=10) == [trimmed] * 3
         assert len(bodies(connection, "expires")) == left
         assert select(connection, f"count(*) from {MESSAGE}") == [2 * left]
         assert len(members(connection)) == left
-    assert trim(connection, 10, now=now + 100, retention=10) == 0
+    assert trim(connection, 10, now=now + 100, retention=10) == [0, 0, 0]
 
 
 def test_who_lets_a_message_expire_leaves_all_groups(connection: sqlite3.Connection) -> None:
@@ -841,7 +845,9 @@ HOT: dict[str, Callable[[sqlite3.Connection], object]] = {
     "group-add": lambda each: join(each, "specific.abc!1", "group-1"),
     "group-discard": lambda each: store.group_discard(each, "group-1", "nobody!", "nobody!x"),
     "leave-all-groups": lambda each: store.leave_all_groups(each, ["nobody!x"]),
-    "trim": lambda each: trim(each, now=NEVER),
+    "trim-delivered": lambda each: store.trim_delivered(each, 100, NEVER),
+    "trim-expired": lambda each: store.trim_expired(each, 100, NEVER),
+    "trim-memberships": lambda each: store.trim_memberships(each, 100, NEVER),
 }
 
 

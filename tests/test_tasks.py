@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
 
 import pytest
 
@@ -13,8 +16,11 @@ from channels_sqlite.tasks import Tasks, is_running
 from tests.waiting import cancel, soon
 
 
-async def fail(error: Exception) -> None:
-    raise error
+def failing(error: Exception) -> Callable[[], Coroutine[Any, Any, None]]:
+    async def work() -> None:
+        raise error
+
+    return work
 
 
 async def test_runs_what_it_is_given() -> None:
@@ -23,7 +29,7 @@ async def test_runs_what_it_is_given() -> None:
     async def work() -> None:
         ran.set()
 
-    Tasks().spawn(work())
+    Tasks().spawn(work)
     await soon(ran.wait())
 
 
@@ -34,7 +40,7 @@ async def test_keeps_a_task_that_nobody_else_keeps() -> None:
         await go.wait()
         ran.set()
 
-    tasks.spawn(work())
+    tasks.spawn(work)
     await asyncio.sleep(0)
     gc.collect()
     go.set()
@@ -44,7 +50,7 @@ async def test_keeps_a_task_that_nobody_else_keeps() -> None:
 async def test_forgets_a_task_that_has_ended() -> None:
     tasks = Tasks()
     for _ in range(10):
-        await soon(tasks.spawn(asyncio.sleep(0)))
+        await soon(tasks.spawn(partial(asyncio.sleep, 0)))
     await asyncio.sleep(0)
     assert len(tasks._running) == 0
 
@@ -52,7 +58,7 @@ async def test_forgets_a_task_that_has_ended() -> None:
 async def test_a_database_that_does_not_answer_is_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await Tasks().spawn(fail(DatabaseUnavailable("The disk is full.")))
+    await Tasks().spawn(failing(DatabaseUnavailable("The disk is full.")))
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert "The disk is full. Trying again" in record.getMessage()
@@ -62,10 +68,16 @@ async def test_a_database_that_does_not_answer_is_a_warning(
 async def test_any_other_error_is_logged_with_its_traceback(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    await Tasks().spawn(fail(ZeroDivisionError("a bug of ours")))
+    await Tasks().spawn(failing(ZeroDivisionError("a bug of ours")))
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert "a bug of ours" in caplog.text
+
+
+async def test_a_task_that_is_cancelled_before_its_first_step_leaves_nothing_behind() -> None:
+    """Its loop ends, say; a coroutine that was never awaited would be complained of."""
+    await cancel(Tasks().spawn(partial(asyncio.sleep, 3600)))
+    gc.collect()
 
 
 async def test_finish_waits_for_all_of_them_whatever_becomes_of_them(
@@ -80,7 +92,7 @@ async def test_finish_waits_for_all_of_them_whatever_becomes_of_them(
             raise ZeroDivisionError
 
     for number in range(3):
-        tasks.spawn(work(number))
+        tasks.spawn(partial(work, number))
     await soon(tasks.finish())
     assert ended == [0, 1, 2]
     caplog.clear()
@@ -91,7 +103,7 @@ async def test_finish_does_not_wait_for_those_of_another_loop() -> None:
     tasks = Tasks()
 
     async def begin() -> asyncio.Task[None]:
-        return tasks.spawn(asyncio.sleep(3600))
+        return tasks.spawn(partial(asyncio.sleep, 3600))
 
     task = await asyncio.to_thread(elsewhere.run_until_complete, begin())
     await soon(tasks.finish())
@@ -101,7 +113,7 @@ async def test_finish_does_not_wait_for_those_of_another_loop() -> None:
 
 
 async def test_is_running_until_it_has_ended() -> None:
-    task = Tasks().spawn(asyncio.sleep(0))
+    task = Tasks().spawn(partial(asyncio.sleep, 0))
     assert is_running(task)
     await task
     assert not is_running(task)
@@ -116,7 +128,7 @@ async def test_a_task_whose_loop_was_closed_abruptly_is_not_running() -> None:
         async def work() -> None:
             await never
 
-        return Tasks().spawn(work())
+        return Tasks().spawn(work)
 
     task = await asyncio.to_thread(elsewhere.run_until_complete, begin())
     assert is_running(task)
