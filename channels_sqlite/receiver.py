@@ -205,7 +205,7 @@ class Receiver:
         """On the thread that has opened the file anew: look, on the loop that asked."""
         if opening.exception() is None:
             with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(self._look, False)
+                loop.call_soon_threadsafe(self.nudge, loop)
 
     def _begin_anew(self) -> None:
         self._generation = self._database.generation

@@ -92,7 +92,7 @@ def test_a_layer_is_used_without_the_orm() -> None:
     ("units", "forbidden"),
     [
         ({"layers", "receiver", "wakes", "buffers", "waiters"}, {"sqlite3", "aiosqlite"}),
-        ({"store", "buffers", "waiters", "messages", "counters"}, {"asyncio", "aiosqlite"}),
+        ({"store", "buffers", "messages", "counters"}, {"asyncio", "aiosqlite"}),
         ({"wakes"}, {"sqlite3", "django", "channels"}),
     ],
     ids=["channel rules know no SQL", "what decides does not await", "wakes know a path"],

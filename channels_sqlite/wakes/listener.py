@@ -94,13 +94,16 @@ class Listener:
 
     def wake_from_elsewhere(self, looks: Sequence[float]) -> None:
         """`wake`, from any thread; raises RuntimeError when the loop is closed."""
+        if self.loop.is_closed():
+            raise RuntimeError("the listener's loop is closed")
         if looks not in self._knocks:
             self._knocks.add(looks)
             self.loop.call_soon_threadsafe(self._answer, looks)
 
     def _answer(self, looks: Sequence[float]) -> None:
         self._knocks.discard(looks)
-        self.wake(looks)
+        if self._beat is not None:  # not stopped meanwhile
+            self.wake(looks)
 
     def look(self) -> None:
         """Look at once: this process itself has committed something."""

@@ -31,6 +31,9 @@ class Watcher(ABC):
         self._listeners: list[Listener] = []
         self._lock = threading.Lock()
 
+    def __contains__(self, listener: Listener) -> bool:
+        return listener in self._listeners
+
     @property
     def is_idle(self) -> bool:
         """Whether nobody listens."""
@@ -102,8 +105,10 @@ def subscribe(path: str, kind: str, polling_interval: float, listener: Listener)
 
 
 def unsubscribe(watcher: Watcher, listener: Listener) -> None:
-    """Wake `listener` no more; a watcher that has lost its last listener ends."""
+    """Wake `listener` no more, if it still is; a watcher that has lost its last listener ends."""
     with _registry_lock:
+        if listener not in watcher:
+            return
         watcher.remove(listener)
         if watcher.is_idle:
             for key in [key for key, value in _watchers.items() if value is watcher]:
