@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from stress import results, screen
+from stress import compare, report, results, screen
 from stress.layers import LAYERS
 from stress.plan import Plan
 from stress.runner import Runner, failed
@@ -103,9 +103,7 @@ async def go(runner: Runner) -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PAGE)
+    console = wide(Console())
     parser = run_parser()
     options = parser.parse_args(arguments)
     if options.list:
@@ -115,6 +113,9 @@ def run(arguments: Sequence[str]) -> int:
     known(parser, "layer", options.layer or (), list(LAYERS))
     if not options.scenarios and not options.profile:
         parser.error(f"name a SCENARIO or a --profile; there are: {', '.join(SCENARIOS)}")
+    for path in filter(None, (options.json, options.report)):
+        if not path.parent.is_dir() or path.is_dir():
+            parser.error(f"cannot write {path}: name a file in a directory that exists")
     chosen = options.layer or (ALL if options.profile == "full" else USUAL)
     names = ("processes", "seconds", "members", "rate", "size", "rounds")
     plan = Plan(
@@ -132,6 +133,8 @@ def run(arguments: Sequence[str]) -> int:
     screen.report(console, runner.run)
     if options.json:
         results.save(runner.run, options.json)
+    if options.report:
+        report.write(runner.run, options.report)
     if runner.run.interrupted:
         return 130
     if why := failed(runner.run):
@@ -140,8 +143,27 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def compare_files(arguments: Sequence[str]) -> int:
+    parser = Parser(prog="python -m stress compare", description="Compares two runs.")
+    parser.add_argument("files", metavar="FILE.json", type=Path, nargs=2, help="old and new")
+    paths = parser.parse_args(arguments).files
+    try:
+        compare.compare(wide(Console()), paths)
+    except (OSError, results.UnknownFormatError) as error:
+        parser.error(str(error))
+    return 0
+
+
+def wide(console: Console) -> Console:
+    """Where no terminal says how wide it is, wide enough for the tables."""
+    return console if console.is_terminal else Console(width=PAGE)
+
+
 def main() -> int:
-    return run(sys.argv[1:])
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["compare"]:
+        return compare_files(arguments[1:])
+    return run(arguments)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from stress.redis_server import RedisServer
 
 # Seconds without a receipt after which what has not come is taken for missing: the slowest wake
 # there is, our heartbeat, comes every second.
-QUIET = 2.5
+QUIET = 1.7
 
 
 class Lab:
@@ -44,6 +44,7 @@ class Lab:
         self.notes: list[Entry] = []  # the harness's own entries: kills and faults
         self.errors: Counter[str] = Counter()
         self.counters: Counter[str] = Counter()
+        self._births: list[asyncio.Task[Child]] = []
         self._entries: list[Entry] | None = None
 
     @property
@@ -78,13 +79,18 @@ class Lab:
 
         `wrapper` is a command that runs it, `directory` another place for its database.
         """
-        child = await self.nursery.start(
-            name,
-            self.directory,
-            self.settings(directory),
-            durable=self.durable,
-            wrapper=wrapper,
+        birth = asyncio.create_task(
+            self.nursery.start(
+                name,
+                self.directory,
+                self.settings(directory),
+                durable=self.durable,
+                wrapper=wrapper,
+            )
         )
+        # If this is cancelled there is a child all the same, which `end` must know of.
+        self._births.append(birth)
+        child = await asyncio.shield(birth)
         self.children.append(child)
         return child
 
@@ -131,8 +137,10 @@ class Lab:
         return [own, *parts]
 
     async def end(self) -> None:
-        everyone = [child for place in (self, *self.parts) for child in place.children]
-        await asyncio.gather(*(child.end() for child in everyone))
+        """End all that was started here; once is as good as twice."""
+        births = [birth for place in (self, *self.parts) for birth in place._births]
+        born = await asyncio.gather(*births, return_exceptions=True)
+        await asyncio.gather(*(child.end() for child in born if isinstance(child, Child)))
 
 
 @asynccontextmanager
@@ -164,13 +172,10 @@ async def template(place: Lab) -> Path:
     """A database with empty tables: migrated once a run and kept beside the labs."""
     path = place.directory.parent / f"{place.layer.app}.template"
     if not path.exists():
-        child = await place.nursery.start(
-            "migrate", place.directory, place.settings(), durable=False
-        )
-        try:
-            await child.call(roles.migrate)
-        finally:
-            await child.end()
+        child = await place.child("migrate")
+        await child.call(roles.migrate)
+        await child.end()
+        place.children.remove(child)
         place.directory.joinpath("migrate.ledger").unlink()
         place.database.rename(path)
         for left in place.directory.glob(f"{DATABASE}-*"):

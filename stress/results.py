@@ -27,8 +27,10 @@ class Measurement:
     case: str
     layer: str
     round: int
+    arguments: dict[str, Any]  # of the case: seconds, members, rate, size, processes ...
     settings: dict[str, Any]  # the CONFIG of the layer
     load: float  # the machine's load average (1 minute) when it began
+    seconds: float = 0.0  # that it took, starting and ending the processes included
     figures: dict[str, float] = field(default_factory=dict)
     distributions: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)

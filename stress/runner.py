@@ -133,9 +133,11 @@ class Runner:
             case=case.name,
             layer=layer.name,
             round=number,
+            arguments={"processes": case.processes, **case.arguments},
             settings={**layer.config, **{k: v for k, v in config.items() if layer.accepts(k)}},
             load=round(os.getloadavg()[0], 2),
         )
+        began = time.monotonic()
         patience = HANG + 2 * float(case.arguments.get("seconds", 0))
         try:
             directory = place.directory / f"lab{next(self._numbers)}"
@@ -162,6 +164,7 @@ class Runner:
         except Exception as error:
             # One layer that breaks down is a result, and no reason not to measure the others.
             measurement.trouble = f"{type(error).__name__}: {error}".strip()
+        measurement.seconds = round(time.monotonic() - began, 1)
         return measurement
 
 

@@ -37,12 +37,15 @@ def spread(value: Summary | Ratio, unit: str = "") -> str:
     return f"{number(value.median, unit)} ({number(value.low)}..{number(value.high)})"
 
 
+LEVEL = 0.02  # a ratio so near to 1 is neither ahead nor behind
+
+
 def ahead(ratio: Ratio, better: str) -> str:
     """The colour of a ratio: green only where every round was ahead, red where every one behind."""
-    low, high = (ratio.low, ratio.high) if better == "more" else (1 / ratio.high, 1 / ratio.low)
-    if low >= 1:
-        return "green"
-    return "red" if high < 1 else "yellow"
+    above, below = ratio.low >= 1 + LEVEL, ratio.high <= 1 - LEVEL
+    if better == "less":
+        above, below = below, above
+    return "green" if above else "red" if below else "yellow"
 
 
 def balance(verdict: Verdict) -> str:

@@ -25,7 +25,7 @@ def cases(plan: Plan) -> list[Case]:
             config=ROOM,
         )
     ]
-    for writers in plan.many(plan.processes, quick=[1, 8], full=[1, 2, 4, 8]):
+    for writers in plan.many(plan.processes, quick=[8], full=[1, 2, 4, 8]):
         name = f"{writers} writer{'s' * (writers > 1)}, flat out"
         found.append(Case(name, common, processes=writers + 1, config=ROOM))
     return found

@@ -20,7 +20,7 @@ EVERY = 1.0  # seconds between two looks at the processes and files
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=6.0, normal=40.0, full=300.0)
+    seconds = plan.seconds or plan.choose(quick=5.0, normal=40.0, full=300.0)
     rate = plan.rate or plan.choose(quick=200.0, normal=500.0, full=1000.0)
     # Long enough to see trimming keep up: rows older than that go while new ones come.
     retention = max(1, round(seconds / 10))
@@ -34,7 +34,7 @@ def cases(plan: Plan) -> list[Case]:
         ),
         Case(
             "trimming and not, 20 senders",
-            {"seconds": plan.choose(quick=1.5, normal=5.0, full=10.0), "size": plan.body},
+            {"seconds": plan.choose(quick=1.0, normal=5.0, full=10.0), "size": plan.body},
             only=lambda layer: layer.ours,
             why="has no auto_trim",
         ),

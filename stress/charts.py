@@ -1,0 +1,192 @@
+"""Charts as inline SVG: matplotlib draws them, the page colours them, by day and by night.
+
+What is drawn has colours that stand for names of the page's style sheet; `svg` puts the names in.
+A layer has the same colour, dash and marker everywhere.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from stress.layers import LAYERS
+
+INK, FAINT = "#010101", "#010102"
+STYLES = {
+    name: (f"#0101{index + 16:02x}", dash, marker)
+    for index, (name, dash, marker) in enumerate(
+        zip(
+            LAYERS,
+            ("-", "-", "--", ":", "-.", "-", "--", "-."),
+            ("o", "o", "s", "v", "x", "D", "^", "P"),
+            strict=True,
+        )
+    )
+}
+NAMES = {
+    INK: "ink",
+    FAINT: "faint",
+    **{c: f"layer{i}" for i, (c, _, _) in enumerate(STYLES.values())},
+}
+SIZE = (4.6, 2.9)  # inches: about a phone's width, so that the letters stay legible there
+
+
+@dataclass(frozen=True)
+class Point:
+    """A median, and the smallest and largest of the rounds."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def svg(title: str, draw: Callable[[Any], None], size: tuple[float, float] = SIZE) -> str:
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": title,  # two charts of a page must not share an id
+        "font.size": 9,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": FAINT,
+        "xtick.color": FAINT,
+        "ytick.color": FAINT,
+        "xtick.labelcolor": INK,
+        "ytick.labelcolor": INK,
+        "grid.color": FAINT,
+        "grid.linewidth": 0.3,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
+    with mpl.rc_context(settings):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.add_subplot()
+        draw(axes)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    return cleaned(out.getvalue(), title)
+
+
+def cleaned(text: str, title: str) -> str:
+    """Without what only a file of its own needs, with the page's colours."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' id="[a-zA-Z0-9]+_\d+"', "", text)
+    text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    for colour, name in NAMES.items():
+        text = text.replace(colour, f"var(--{name})")
+    return text
+
+
+def cumulative(
+    title: str, label: str, distributions: Mapping[str, Sequence[Sequence[float]]]
+) -> str:
+    """How many of a hundred took no longer than that: a line a layer, the more to the left the
+    better."""
+
+    def draw(axes: Any) -> None:
+        for layer, points in distributions.items():
+            colour, dash, _ = STYLES[layer]
+            axes.plot([p[1] for p in points], [p[0] * 100 for p in points], dash, color=colour)
+        axes.set_xscale("log")
+        axes.set_yticks([0, 25, 50, 75, 90, 99])
+        axes.set_xlabel(label)
+        axes.set_ylabel("% took no longer")
+        axes.grid(visible=True)
+        plain(axes.xaxis)
+
+    return svg(title, draw)
+
+
+def lines(
+    title: str,
+    x_label: str,
+    y_label: str,
+    points: Mapping[str, Sequence[Point]],
+    *,
+    log: bool = True,
+) -> str:
+    """A line a layer, with a bar from the smallest to the largest of the rounds."""
+
+    def draw(axes: Any) -> None:
+        for layer, found in points.items():
+            colour, dash, marker = STYLES[layer]
+            axes.errorbar(
+                [p.x for p in found],
+                [p.y for p in found],
+                yerr=[[p.y - p.low for p in found], [p.high - p.y for p in found]],
+                color=colour,
+                linestyle=dash,
+                marker=marker,
+                markersize=4,
+                capsize=2,
+            )
+        every = sorted({p.x for found in points.values() for p in found})
+        if log:
+            axes.set_xscale("log")
+            if all(p.low > 0 for found in points.values() for p in found):
+                axes.set_yscale("log")
+                plain(axes.yaxis)
+        axes.set_xticks(every, [f"{x:,.0f}" for x in every])
+        axes.minorticks_off()
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.grid(visible=True)
+
+    return svg(title, draw)
+
+
+def bars(title: str, label: str, points: Mapping[str, Point]) -> str:
+    """A bar a layer, from nought."""
+
+    def draw(axes: Any) -> None:
+        names = list(points)[::-1]
+        for row, name in enumerate(names):
+            point, (colour, _, _) = points[name], STYLES[name]
+            axes.barh(row, point.y, color=colour, height=0.6)
+            axes.plot([point.low, point.high], [row, row], color=INK, linewidth=1)
+            axes.annotate(
+                f" {point.y:,.3g}" if point.y < 1000 else f" {point.y:,.0f}",
+                (point.high, row),
+                va="center",
+            )
+        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="y", length=0)
+        axes.margins(x=0.18)
+        axes.set_xlim(left=0)
+        axes.set_xlabel(label)
+        axes.locator_params(axis="x", nbins=5)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+
+    return svg(title, draw, (SIZE[0], 0.9 + 0.3 * len(points)))
+
+
+def over_time(title: str, label: str, series: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    """A line a layer, over the seconds of a measurement."""
+
+    def draw(axes: Any) -> None:
+        for layer, points in series.items():
+            colour, dash, _ = STYLES[layer]
+            axes.plot([p[0] for p in points], [p[1] for p in points], dash, color=colour)
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("seconds")
+        axes.set_ylabel(label)
+        axes.grid(visible=True)
+
+    return svg(title, draw)
+
+
+def plain(axis: Any) -> None:
+    """A logarithmic scale that says 0.1, 0.2, 0.5, 1: no powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,137 @@
+"""`python -m stress`, as one runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stress.layers import LAYERS
+from stress.scenarios import SCENARIOS
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("--layer", "memory", "--seconds", "0.2", "--members", "5", "--rounds", "2")
+
+
+def stress(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "stress", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+def test_the_list_explains_every_scenario_and_layer() -> None:
+    said = stress("--list").stdout
+    for name in (*SCENARIOS, *LAYERS):
+        assert name in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "allowed"),
+    [
+        ([], "latency"),
+        (["latancy"], "latency"),
+        (["latency", "--layer", "rabbit"], "redis-pubsub"),
+        (["latency", "--rounds", "0"], "above 0"),
+        (["latency", "--rounds", "1.5"], "a whole number"),
+        (["latency", "--seconds", "nan"], "above 0"),
+        (["latency", "--profile", "slow"], "quick"),
+        (["latency", "--json", "/no/such/place/x.json"], "a directory that exists"),
+        (["latency", "--verbose"], "--verbose"),
+        (["compare", "only-one.json"], "FILE.json"),
+        (["compare", "no.json", "such.json"], "no.json"),
+    ],
+)
+def test_bad_arguments_get_one_line_that_says_what_is_allowed(
+    arguments: list[str], allowed: str
+) -> None:
+    done = stress(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert allowed in done.stderr
+
+
+def test_a_small_run_measures_prints_and_keeps(tmp_path: Path) -> None:
+    kept, page = tmp_path / "run.json", tmp_path / "run.html"
+    done = stress("throughput", "fanout", *SMALL, "--json", str(kept), "--report", str(page))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 sender, one process | memory | 1 | messages " in done.stdout
+    data = json.loads(kept.read_text())
+    assert len(data["measurements"]) == 6
+    for measurement in data["measurements"]:
+        assert measurement["trouble"] == ""
+        assert measurement["ledger"]["sent"] > 0
+        assert measurement["ledger"]["lost"] == 0
+    assert data["machine"]["cores"] > 0
+    assert data["versions"]["channels"]
+    assert page.read_text().count("<svg") >= 3
+
+    compared = stress("compare", str(kept), str(kept))
+    assert compared.returncode == 0
+    assert "throughput: 1 sender, one process" in compared.stdout
+
+
+def test_what_a_layer_cannot_do_is_named_and_skipped() -> None:
+    done = stress("bystander", *SMALL)
+    assert done.returncode == 0
+    assert "skipped: memory joins no other process: bystander" in done.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_its_children_and_prints_what_it_has(
+    number: signal.Signals,
+) -> None:
+    arguments = ("throughput", "--layer", "memory", "--seconds", "0.2", "--rounds", "1000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stress", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(number)
+    process.send_signal(number)
+    said, complaints = process.communicate(timeout=60)
+    assert first.startswith("throughput | 1 sender, one process | memory | 1 | messages")
+    assert process.returncode == 130
+    assert complaints == ""
+    assert "interrupted" in said
+    assert "ledger: the last four must be zero" in said
+    assert family
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert not alive
+
+
+def test_children_do_not_outlive_a_killed_harness(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stress", "idle", "--layer", "memory", "--seconds", "60"],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # it cannot clear up behind itself
+    )
+    family: list[psutil.Process] = []
+    for _ in range(300):
+        family = psutil.Process(process.pid).children(recursive=True)
+        if len(family) > 1:  # the nursery, and who was born in it
+            break
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    assert len(family) > 1
+    _, alive = psutil.wait_procs(family, timeout=20)
+    assert not alive

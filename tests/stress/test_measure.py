@@ -1,0 +1,123 @@
+"""The arithmetic behind the figures."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stress import ledger, measure
+from stress.ledger import Entry
+from stress.measure import Ratio
+
+
+@given(st.lists(st.floats(-1e9, 1e9), min_size=1), st.floats(0, 1))
+def test_a_quantile_lies_between_the_samples_and_rises_with_its_fraction(
+    samples: list[float], fraction: float
+) -> None:
+    ordered = sorted(samples)
+    found = measure.quantile(ordered, fraction)
+    assert ordered[0] <= found <= ordered[-1] or found == pytest.approx(ordered[0])
+    assert measure.quantile(ordered, 0) == ordered[0]
+    assert measure.quantile(ordered, 1) == ordered[-1]
+
+
+def test_quantiles_are_those_of_the_textbook() -> None:
+    assert measure.percentiles(range(101)) == {"p50": 50, "p99": 99, "max": 100}
+    assert measure.quantile([1, 2, 3, 4], 0.5) == 2.5
+
+
+def test_no_samples_have_no_percentiles() -> None:
+    assert measure.percentiles([]) == {}
+    assert measure.distribution([]) == []
+
+
+def test_a_ratio_pairs_the_rounds() -> None:
+    """In the second round the machine was twice as slow for both: the ratio does not care."""
+    assert measure.ratio({1: 10.0, 2: 20.0}, {1: 5.0, 2: 10.0}) == Ratio(2.0, 2.0, 2.0)
+
+
+def test_a_ratio_has_a_spread_and_skips_what_the_rival_has_not() -> None:
+    ours = {1: 1.0, 2: 4.0, 3: 2.0, 4: 9.0}
+    theirs = {1: 1.0, 2: 1.0, 3: 1.0, 5: 1.0}
+    assert measure.ratio(ours, theirs) == Ratio(2.0, 1.0, 4.0)
+    assert measure.ratio(ours, {1: 0.0}) is None
+
+
+def test_a_slope_is_not_misled_by_an_outlier() -> None:
+    series = [(float(t), 3.0 * t) for t in range(20)]
+    series[7] = (7.0, 1000.0)
+    assert measure.slope(series) == pytest.approx(3.0, rel=0.05)
+    assert measure.slope([(1.0, 5.0)]) == 0
+
+
+def entry(kind: str, at: float, sender: str, number: int) -> Entry:
+    return Entry(kind, round(at * 1e6), "p", sender, number, "c", "c")
+
+
+def test_delays_count_from_the_sending_whichever_ledger_comes_first() -> None:
+    entries = [
+        entry(ledger.RECEIVED, 5, "measured", 0),
+        entry(ledger.SENT, 0, "warm-up", 0),
+        entry(ledger.RECEIVED, 9, "warm-up", 0),
+        entry(ledger.SENT, 3, "measured", 0),
+        entry(ledger.ACCEPTED, 4, "measured", 0),
+    ]
+    assert measure.since_sent(entries, ledger.RECEIVED, "measured") == [2.0]
+    assert measure.since_sent(entries, ledger.ACCEPTED, "measured") == [1.0]
+    assert measure.since_sent(entries, ledger.RECEIVED) == [2.0, 9.0]
+
+
+def test_a_rate_is_of_the_intervals_between_entries() -> None:
+    entries = [entry(ledger.RECEIVED, 1000 * n, "s", n) for n in range(5)]
+    assert measure.rate(entries, ledger.RECEIVED) == pytest.approx(1.0)
+    assert measure.rate(entries[:1], ledger.RECEIVED) == 0
+
+
+def test_the_usage_of_a_process_is_its_own() -> None:
+    """One that works uses more processor than one that sleeps; both are other processes."""
+    code = "import sys, time; print(flush=True)\nwhile sys.argv[1] == 'work': pass\ntime.sleep(60)"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, how], stdout=subprocess.PIPE)
+        for how in ("work", "sleep")
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
+        before = [measure.usage(process.pid) for process in processes]
+        time.sleep(0.5)
+        working, sleeping = (
+            measure.spent(was, measure.usage(process.pid))
+            for was, process in zip(before, processes, strict=True)
+        )
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert working.cpu_percent > 10 * sleeping.cpu_percent
+    assert before[1].threads == 1
+    assert before[1].rss > 1_000_000
+
+
+def test_the_bytes_of_a_database_count_what_is_only_in_the_wal(tmp_path: Path) -> None:
+    path = tmp_path / "database.sqlite3"
+    connection = sqlite3.connect(path)
+    connection.execute("pragma journal_mode=wal")
+    connection.execute("create table t (b blob)")
+    connection.commit()
+    before = measure.bytes_used(path)
+    connection.execute("insert into t values (zeroblob(100000))")
+    connection.commit()
+    assert 95_000 <= measure.bytes_used(path) - before <= 120_000
+    assert measure.file_sizes(path)["wal"] > 100_000
+    connection.close()
+    assert measure.file_sizes(path)["wal"] == 0
+    assert measure.file_sizes(path)["file"] == os.path.getsize(path)

@@ -1,0 +1,155 @@
+"""Results: what is kept, what is read from it, and two runs side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stress import compare, report, results
+from stress.ledger import Verdict
+from stress.measure import Ratio
+from stress.results import Measurement, Run
+from stress.runner import failed
+
+
+def measurement(layer: str, number: int, delay: float, **fields: object) -> Measurement:
+    made = Measurement(
+        scenario="latency",
+        case="one way",
+        layer=layer,
+        round=number,
+        arguments={"processes": 2},
+        settings={},
+        load=0.5,
+        figures={"p50": delay, "note": 1.0},
+        distributions={"delay ms": [(0.0, delay / 2), (1.0, delay * 2)]},
+    )
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+def run(*measurements: Measurement) -> Run:
+    return Run(
+        command="python -m stress latency",
+        started="2026-01-01T00:00:00+00:00",
+        machine={
+            "system": "Linux",
+            "processor": "<b>fast</b>",
+            "cores": 2,
+            "memory": 2**34,
+            "filesystem": "ext4",
+            "load": [0.1, 0.2, 0.3],
+        },
+        versions={"python": "3.12"},
+        commit="abc1234",
+        layers=["sqlite", "redis"],
+        figures={
+            "latency": {
+                "p50": {"unit": "ms", "better": "less", "says": ""},
+                "note": {"unit": "", "better": "", "says": "neither better nor worse"},
+            }
+        },
+        measurements=list(measurements),
+    )
+
+
+PAIR = [
+    *(measurement("redis", number, delay) for number, delay in ((1, 2.0), (2, 4.0), (3, 2.0))),
+    *(measurement("sqlite", number, delay) for number, delay in ((1, 1.0), (2, 1.0), (3, 3.0))),
+]
+
+
+def test_rows_have_medians_with_their_spread_and_ratios_by_round() -> None:
+    row = results.rows(run(*PAIR))[0]
+    assert list(row.layers) == ["sqlite", "redis"]
+    sqlite = row.layers["sqlite"]
+    assert (sqlite.median, sqlite.low, sqlite.high, sqlite.rounds) == (1.0, 1.0, 3.0, 3)
+    assert row.ratios == {"sqlite": {"redis": Ratio(0.5, 0.25, 1.5)}}
+
+
+def test_a_figure_that_is_neither_better_nor_worse_has_no_ratio() -> None:
+    note = results.rows(run(*PAIR))[1]
+    assert note.figure == "note"
+    assert note.ratios == {}
+
+
+def test_results_survive_the_file(tmp_path: Path) -> None:
+    before = run(*PAIR, measurement("sqlite", 4, 1.0, ledger=Verdict(lost=1, examples=["lost: x"])))
+    results.save(before, tmp_path / "run.json")
+    after = results.load(tmp_path / "run.json")
+    results.save(after, tmp_path / "again.json")
+    assert json.loads((tmp_path / "run.json").read_text())["format"] == results.FORMAT
+    assert (tmp_path / "run.json").read_text() == (tmp_path / "again.json").read_text()
+    assert after.measurements[-1].ledger.lost == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', "\x00"])
+def test_a_file_that_holds_no_results_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(text)
+    with pytest.raises(results.UnknownFormatError, match=r"other\.json"):
+        results.load(path)
+
+
+def test_a_clean_run_does_not_fail() -> None:
+    assert failed(run(*PAIR)) == ""
+
+
+@pytest.mark.parametrize("trouble", ["lost", "doubled", "misordered", "invented"])
+def test_a_run_with_a_broken_ledger_fails_and_says_where(trouble: str) -> None:
+    verdict = Verdict()
+    setattr(verdict, trouble, 1)
+    bad = measurement("sqlite", 1, 1.0, ledger=verdict)
+    assert failed(run(*PAIR, bad)) == "broken: latency (one way) on sqlite"
+
+
+def test_a_measurement_of_ours_that_did_not_end_fails_the_run() -> None:
+    assert "sqlite" in failed(run(measurement("sqlite", 1, 1.0, trouble="hung")))
+
+
+def test_a_rivals_broken_ledger_is_shown_and_fails_nothing() -> None:
+    bad = run(measurement("redis", 1, 1.0, ledger=Verdict(lost=3, examples=["lost: y"])))
+    assert failed(bad) == ""
+    assert "lost: y" in report.page(bad)
+
+
+def test_a_change_is_one_only_where_no_round_reaches_the_other_runs() -> None:
+    old = run(*(measurement("sqlite", n, delay) for n, delay in ((1, 1.0), (2, 1.2))))
+    faster = run(*(measurement("sqlite", n, delay) for n, delay in ((1, 0.5), (2, 0.6))))
+    similar = run(*(measurement("sqlite", n, delay) for n, delay in ((1, 0.9), (2, 1.1))))
+    (change, _) = compare.changes(old, faster)
+    assert change.verdict == "better"
+    assert change.ratio == Ratio(0.5, pytest.approx(0.5 / 1.2), 0.6)  # type: ignore[arg-type]
+    assert compare.changes(faster, old)[0].verdict == "worse"
+    assert compare.changes(old, similar)[0].verdict == ""
+
+
+def test_only_what_both_runs_measured_is_compared() -> None:
+    changes = compare.changes(run(*PAIR), run(*PAIR[3:]))
+    assert {change.layer for change in changes} == {"sqlite"}
+
+
+def test_a_page_needs_nothing_from_anywhere() -> None:
+    page = report.page(run(*PAIR))
+    for remote in ("src=", "href=", "@import", "url(http", "<script", "<link"):
+        assert remote not in page.replace('xlink:href="#', "")
+    assert "prefers-color-scheme: dark" in page
+    assert 'name="viewport"' in page
+
+
+def test_a_page_draws_every_layers_distribution_in_its_colour() -> None:
+    page = report.page(run(*PAIR))
+    assert page.count("<svg") == 1
+    assert "var(--layer0)" in page
+    assert "var(--layer5)" in page
+    assert "#0101" not in page
+
+
+def test_a_page_escapes_what_it_is_told() -> None:
+    page = report.page(run(measurement("sqlite", 1, 1.0, trouble="<i>bad</i>")))
+    assert "<b>fast" not in page
+    assert "<i>bad" not in page
+    assert "&lt;i&gt;bad" in page
