@@ -151,7 +151,7 @@ class Command(BaseCommand):
 
         async def follow() -> None:
             async with tail:
-                self.stderr.write(f"Watching {database_of(layer).path} until Ctrl-C.")
+                self.stderr.write(f"Watching {database_of(layer).path} until Ctrl-C.", str)
                 for row in await tail.last(options.last):
                     show(row)
                 async for row in tail:
@@ -161,7 +161,8 @@ class Command(BaseCommand):
             asyncio.run(follow())
         finally:
             if tail.gone:
-                self.stderr.write(f"{tail.gone} messages were deleted before they could be shown.")
+                words = f"{tail.gone} messages were deleted before they could be shown."
+                self.stderr.write(words, self.style.WARNING)
 
     # To act
 
