@@ -56,7 +56,7 @@ def clear_the_way(
 
 
 def restore(sender: ChannelsSqliteConfig, using: str, **_kwargs: Any) -> None:
-    """Create the triggers and views that `migrate` left missing.
+    """Create the triggers and views that `migrate` left missing, and set the journal mode.
 
     Django's schema editor alters an SQLite table by building it anew, and drops its triggers on
     the way; databases made without migrations (`--no-migrations` in a test run) never had them.
@@ -71,6 +71,10 @@ def restore(sender: ChannelsSqliteConfig, using: str, **_kwargs: Any) -> None:
         for sql in (schema.TRIGGERS, schema.VIEWS, schema.VIEW_TRIGGERS):
             for statement in sql.values():
                 cursor.execute(statement)
+        if not connection.in_atomic_block:
+            # Where it is set already this is a look; several processes that open a new file at once
+            # would otherwise wait for each other to set it.
+            cursor.execute("pragma journal_mode = wal")
 
 
 def read_past_locks_in_memory(connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:

@@ -264,7 +264,8 @@ def _contents(connection: BaseDatabaseWrapper) -> Iterator[checks.CheckMessage]:
             id="channels_sqlite.W004",
         )
         return
-    if missing := sorted(schema.TRIGGERS.keys() - triggers):
+    wanted = schema.TRIGGERS.keys() | schema.VIEW_TRIGGERS.keys()
+    if missing := sorted(wanted - triggers):
         yield checks.Warning(
             f'The database "{connection.alias}" has lost the trigger {", ".join(missing)}, '
             "without which no reader wakes.",

@@ -85,7 +85,6 @@ class Connection:
             self.reader.execute("pragma query_only = on")
             # Only databases in memory have table locks; there a look must not meet them.
             self.reader.execute("pragma read_uncommitted = on")
-            # What others wrote into a text column must not end a reader.
             self.reader.text_factory = _text
             asyncio.run(self._connect(name, arguments, configure))
         except BaseException:
@@ -99,6 +98,7 @@ class Connection:
         )
         try:
             self._raw = await self.run(lambda raw: cast(Writer, raw))
+            self._raw.text_factory = _text
             await self.run(configure)
         except BaseException:
             await self._writer.close()
@@ -179,6 +179,7 @@ _dead: list[Connection] = []
 
 
 def _text(value: bytes) -> str:
+    """Whatever others wrote into a text column, it must not end a reader."""
     return value.decode("utf-8", "replace")
 
 

@@ -256,7 +256,9 @@ class Database:
 
 def is_in_memory(name: str) -> bool:
     """Whether NAME is a database without a file; Django's test runner makes such ones."""
-    return name.startswith("file:") and ("mode=memory" in name or ":memory:" in name)
+    if name.startswith("file:"):
+        return "mode=memory" in name or ":memory:" in name
+    return name == ":memory:"
 
 
 def file_path(name: str) -> str:

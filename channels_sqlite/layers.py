@@ -13,7 +13,7 @@ from weakref import WeakSet
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from . import serializers, store
+from . import inspection, serializers, store
 from .codec import Codec
 from .conf import Options, database_settings
 from .counters import Counters, DropLog
@@ -185,6 +185,24 @@ class SqliteChannelLayer(BaseChannelLayer):
         body = self._encode(message, group)
         now = time.time()
         await self._ends.sender.group_send(GroupMessage(group, body, now, now + self.expiry))
+
+    # Beyond the specification
+
+    async def stats(self) -> inspection.Stats:
+        """Counts by inbox and group, ages and sizes. It reads all that is kept; nobody waits."""
+        return await inspection.stats(self._ends.database)
+
+    async def group_channels(self, group: str) -> list[str]:
+        """The channels in a group, by name."""
+        self.require_valid_group_name(group)
+        question = partial(inspection.group_channels, group=group, now=time.time())
+        return await self._ends.database.run(question)
+
+    async def group_count(self, group: str) -> int:
+        """How many channels are in a group."""
+        self.require_valid_group_name(group)
+        question = partial(inspection.group_count, group=group, now=time.time())
+        return await self._ends.database.run(question)
 
     # Life
 

@@ -33,9 +33,7 @@ class Serializer(Protocol):
 
 
 class MsgpackSerializer:
-    """bytes, str, 64-bit integers, floats, bool, None, lists (tuples become lists) and dicts. The
-    default.
-    """
+    """bytes, str, 64-bit integers, floats, bool, None, lists and dicts; tuples become lists."""
 
     def dumps(self, value: Any) -> bytes:
         _require_keys(value, (str, bytes, int, float, NoneType))  # the others cannot be unpacked
@@ -43,6 +41,8 @@ class MsgpackSerializer:
         return packed
 
     def loads(self, body: bytes) -> Any:
+        if body[:1] == b"{":  # JSON, as SQL writes it: no dict of msgpack begins so
+            return json.loads(body)
         # Keys other than strings are let through: sent as they are, they arrive as they are.
         return msgpack.unpackb(body, strict_map_key=False)
 

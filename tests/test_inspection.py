@@ -222,7 +222,6 @@ def test_the_newest_message_is_known_when_it_is_gone(sql: sqlite3.Connection) ->
 
 
 @inotify
-@pytest.mark.skipif(not hasattr(SqliteChannelLayer, "stats"), reason="not in the layer yet")
 async def test_a_layer_tells_its_stats_and_its_groups(open_layer: OpenLayer) -> None:
     layer = open_layer()
     ann, ben = sorted([await layer.new_channel(), await layer.new_channel()])

@@ -24,24 +24,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import DjangoDbBlocker
 
-from channels_sqlite import schema, serializers
-from channels_sqlite.exceptions import UndecodableMessage
+from channels_sqlite import schema
 from channels_sqlite.models import GroupSend, Send
 from tests.conftest import WATCHERS, OpenLayer
 from tests.waiting import cancel, soon
 
 HELLO = {"type": "test.hello", "text": "Grüß “Gott”", "numbers": [1, 2.5, None, True]}
-
-
-def reads_json() -> bool:
-    """Whether the layer's default serializer reads what SQL writes."""
-    try:
-        return serializers.decode(serializers.create("msgpack"), b'{"a":1}') == {"a": 1}
-    except UndecodableMessage:
-        return False
-
-
-received = pytest.mark.skipif(not reads_json(), reason="the layer does not read JSON bodies yet")
 ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
 inotify = pytest.mark.parametrize("kind", ["inotify"], indirect=True)
 
@@ -120,7 +108,6 @@ def quoted(value: object) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-@received
 @inotify
 @pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
 async def test_a_program_sends_to_a_channel(
@@ -136,7 +123,6 @@ async def test_a_program_sends_to_a_channel(
     assert await soon(receiving) == HELLO
 
 
-@received
 @inotify
 async def test_a_program_sends_to_a_group(open_layer: OpenLayer, program: Program) -> None:
     one, other = open_layer(), open_layer()
@@ -152,7 +138,6 @@ async def test_a_program_sends_to_a_group(open_layer: OpenLayer, program: Progra
         assert await soon(layer.receive(channel)) == HELLO
 
 
-@received
 @ours
 async def test_receivers_wake(open_layer: OpenLayer, sql: sqlite3.Connection) -> None:
     """What SQL has written arrives, and long before the next heartbeat."""
@@ -168,7 +153,6 @@ async def test_receivers_wake(open_layer: OpenLayer, sql: sqlite3.Connection) ->
     assert statistics.median(delays) < 0.3  # heartbeats alone: 0.5
 
 
-@received
 @inotify
 @pytest.mark.parametrize("serializer_format", ["msgpack", "json"])
 async def test_any_message_of_json_arrives_as_it_is(
@@ -352,7 +336,6 @@ def test_a_program_is_told(program: Program, sql: sqlite3.Connection) -> None:
     assert messages(sql) == []
 
 
-@received
 @inotify
 async def test_text_that_is_not_utf8_is_skipped(
     open_layer: OpenLayer, sql: sqlite3.Connection, caplog: pytest.LogCaptureFixture
@@ -415,7 +398,6 @@ def rows(alias: str) -> int:
         connections[alias].close()
 
 
-@received
 @ours
 async def test_a_message_appears_when_its_transaction_commits(
     open_layer: OpenLayer, outbox: str
@@ -440,7 +422,6 @@ async def test_a_message_appears_when_its_transaction_commits(
     assert await asyncio.to_thread(rows, outbox) == 1
 
 
-@received
 @ours
 async def test_a_message_never_appears_when_its_transaction_is_rolled_back(
     open_layer: OpenLayer, outbox: str, sql: sqlite3.Connection

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
@@ -9,7 +11,7 @@ from .chat import ChatConsumer
 
 
 class Chat:
-    databases = {"default", "channels"}
+    databases: ClassVar = {"default", "channels"}
 
     async def test_two_visitors_chat(self):
         one = WebsocketCommunicator(ChatConsumer.as_asgi(), "/")
