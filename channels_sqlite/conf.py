@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from django.db import connections
-from django.utils.connection import ConnectionDoesNotExist
 
 from .exceptions import InvalidOption
 
@@ -62,16 +61,17 @@ class Options:
 def database_settings(alias: str) -> dict[str, Any]:
     """Django's settings for the database `alias`.
 
-    Asked at first use and not at import: a test runner changes NAME in place.
+    Asked at first use and not at import: a test runner changes NAME in place. And not of
+    `connections[alias]`, which would load the ORM.
     """
-    try:
-        return connections[alias].settings_dict
-    except ConnectionDoesNotExist as error:
+    settings: dict[str, dict[str, Any]] = connections.settings
+    if alias not in settings:
         raise InvalidOption(
             f"CHANNEL_LAYERS CONFIG key 'database' is {alias!r}, which DATABASES does not have: "
             f'add "{alias}": {{"ENGINE": "django.db.backends.sqlite3", '
             f'"NAME": BASE_DIR / "{alias}.sqlite3"}}.'
-        ) from error
+        )
+    return settings[alias]
 
 
 def _is_number(value: object) -> bool:

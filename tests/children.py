@@ -27,6 +27,7 @@ import psutil
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 
+from channels_sqlite.conf import database_settings
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.databases import alias_for
 
@@ -109,6 +110,7 @@ def nursery(channels: list[str], group: str, **config: Any) -> None:
     A writer of its own for each kill, without the second that a new interpreter takes to start.
     """
     layer = SqliteChannelLayer(**config)
+    database_settings("channels")  # imports Django's backend, once for all
     while name := hear():
         pid = os.fork()
         if pid == 0:

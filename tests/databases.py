@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from pathlib import Path
 
 from django.db import connections
 
-ROOT = Path(__file__).parent.parent
+from tests.processes import ROOT, environment
+
 _numbers = count(1)
 
 
@@ -21,11 +21,7 @@ def migrate(path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "django", "migrate", "--database=channels", "--verbosity=0"],
         cwd=ROOT,
-        env={
-            **os.environ,
-            "DJANGO_SETTINGS_MODULE": "tests.settings",
-            "CHANNELS_DATABASE": str(path),
-        },
+        env=environment(path),
         check=True,
         capture_output=True,
         timeout=60,
