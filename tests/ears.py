@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -54,3 +55,10 @@ def write(path: Path) -> None:
     """Change the file, as SQLite does before a commit can be seen."""
     with path.open("r+b") as file:
         file.write(b"x")
+
+
+def switches(thread: threading.Thread) -> int:
+    """How often a thread has gone to sleep; on Linux."""
+    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("voluntary_ctxt_switches")]
+    return int(line.split()[1])

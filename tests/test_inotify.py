@@ -1,0 +1,148 @@
+"""inotify: rings are told from writes, nothing is read in vain, and no event is missed for good."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from channels_sqlite.exceptions import WatcherUnavailable
+from channels_sqlite.wakes.listener import CHANGE, WRITE
+from tests.ears import OVER, QUIET, listening, switches, touch, write
+from tests.waiting import until
+
+if sys.platform != "linux":
+    pytest.skip("no inotify here", allow_module_level=True)
+pytest.importorskip("asyncinotify", reason="no inotify here")
+
+
+@pytest.fixture
+def wal(tmp_path: Path) -> Path:
+    path = tmp_path / "channels.sqlite3-wal"
+    path.touch()
+    return path
+
+
+async def test_a_touch_is_a_ring(wal: Path) -> None:
+    """It comes after the commit: one look is enough."""
+    async with listening(wal, "inotify") as (ear, _):
+        touch(wal)
+        await until(lambda: ear.looks)
+        await asyncio.sleep(OVER)
+        assert len(ear.looks) == 1
+
+
+async def test_a_write_is_no_ring(wal: Path) -> None:
+    """It comes before the commit: looks follow until it can be seen."""
+    async with listening(wal, "inotify") as (ear, _):
+        begin = ear.loop.time()
+        write(wal)
+        await until(lambda: len(ear.looks) == len(WRITE))
+        assert ear.looks[0] - begin >= WRITE[0] - 0.0005
+        await asyncio.sleep(OVER)
+        assert len(ear.looks) == len(WRITE)
+
+
+async def test_a_write_and_a_touch_at_once_are_both(wal: Path) -> None:
+    async with listening(wal, "inotify") as (ear, _):
+        write(wal)
+        touch(wal)
+        await until(lambda: len(ear.looks) == len(CHANGE))
+        await asyncio.sleep(OVER)
+        assert len(ear.looks) == len(CHANGE)
+
+
+async def test_a_new_file_is_a_ring(wal: Path) -> None:
+    wal.unlink()  # noqa: ASYNC240 - the event is what counts
+    async with listening(wal, "inotify") as (ear, _):
+        os.close(os.open(wal, os.O_CREAT))
+        await until(lambda: ear.looks)
+
+
+async def test_a_storm_of_touches_is_few_looks(wal: Path) -> None:
+    """Equal events are merged, and a bystander's looks keep their distance."""
+    async with listening(wal, "inotify") as (ear, _):
+        for _ in range(1000):
+            touch(wal)
+        await until(lambda: ear.looks)
+        await asyncio.sleep(OVER)
+        assert len(ear.looks) <= 3
+
+
+async def test_an_overflow_of_the_queue_is_a_look(wal: Path) -> None:
+    """The kernel has thrown events away: ours may have been among them."""
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())  # noqa: ASYNC240
+    if limit > 50_000:
+        pytest.skip("the queue of events is too long here")
+    others = [wal.with_name("a"), wal.with_name("b")]
+    for other in others:
+        other.touch()
+    async with listening(wal, "inotify") as (ear, _):
+        for number in range(limit + 10):  # in turn, for equal events are merged
+            touch(others[number % 2])
+        await until(lambda: ear.looks)
+
+
+async def test_a_longer_queue_than_is_read_at_once_is_read_to_its_end(wal: Path) -> None:
+    others = [wal.with_name("a" * 100), wal.with_name("b" * 100)]
+    for other in others:
+        other.touch()
+    async with listening(wal, "inotify") as (ear, _):
+        for number in range(3000):
+            touch(others[number % 2])
+        touch(wal)
+        await until(lambda: ear.looks)
+
+
+async def test_it_needs_no_thread_and_one_descriptor(wal: Path) -> None:
+    threads, descriptors = threading.active_count(), psutil.Process().num_fds()
+    async with listening(wal, "inotify"), listening(wal, "inotify"):
+        assert threading.active_count() == threads
+        # asyncinotify's own, and that of a selector that it does not need here.
+        assert psutil.Process().num_fds() <= descriptors + 2
+
+
+async def test_nothing_happens_while_nothing_happens(wal: Path) -> None:
+    """No wakeup at all."""
+    async with listening(wal, "inotify") as (ear, _):
+        before = switches(threading.main_thread())
+        await asyncio.sleep(QUIET)
+        assert switches(threading.main_thread()) - before <= 3
+        assert ear.looks == []
+
+
+async def test_a_reader_in_vain_does_not_stop_the_loop(wal: Path) -> None:
+    """Another loop was quicker: all are told to read, and one finds something."""
+    done = threading.Event()
+
+    async def listen() -> None:
+        async with listening(wal, "inotify") as (ear, _):
+            await until(done.is_set)
+            assert ear.looks
+
+    threads = [threading.Thread(target=asyncio.run, args=(listen(),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    async with listening(wal, "inotify") as (ear, _):
+        for _ in range(50):
+            ear.looks.clear()
+            touch(wal)
+            await until(lambda: ear.looks)
+        done.set()
+        for thread in threads:
+            await asyncio.to_thread(thread.join, 10)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+async def test_a_directory_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o300)
+    with pytest.raises(WatcherUnavailable, match="closed"):
+        async with listening(closed / "channels.sqlite3-wal", "inotify"):
+            pass
