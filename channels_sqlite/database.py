@@ -56,6 +56,8 @@ class Database:
         self.path = self.name if self.in_memory else file_path(self.name)
         self.generation = 0
         """Rises with each file that is found in the place of another: ids have begun anew."""
+        self.ended = False
+        """The interpreter ends; a loop that still runs on a daemon thread opens nothing any more."""
         self.receivers: WeakSet[Nudged] = WeakSet()
         self._options = settings.get("OPTIONS") or {}
         self._timeout = float(self._options.get("timeout", 5))
@@ -308,6 +310,8 @@ def _close_at_exit() -> None:
     """Close politely what nobody closed, so that the last one out removes the WAL."""
     open_ones = list(_databases.values())
     _databases.clear()
+    for each in open_ones:
+        each.ended = True
 
     async def close() -> None:
         closing = asyncio.gather(*(each.close() for each in open_ones), return_exceptions=True)

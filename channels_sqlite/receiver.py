@@ -180,7 +180,7 @@ class Receiver:
 
     def _look(self, thorough: bool) -> bool:
         """Deliver what is new; whether there was any. A thorough look trusts no sequence."""
-        if thorough and self._database.forget_replaced():
+        if self._database.ended or (thorough and self._database.forget_replaced()):
             return False
         reader = self._database.reader
         if reader is None:

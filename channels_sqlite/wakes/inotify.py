@@ -36,20 +36,22 @@ class InotifyWatcher(Watcher):
                 f"inotify cannot watch {self.directory}: {error}. "
                 "The limits are fs.inotify.max_user_instances and fs.inotify.max_user_watches."
             ) from error
+        # Kept: at the interpreter's end asyncinotify closes itself first, and then denies it.
+        self._fd = self._inotify.fd
         # asyncinotify 4.4.4 maps NONBLOCK to O_CLOEXEC: a spurious wake would freeze the loop in
         # read().
-        os.set_blocking(self._inotify.fd, False)
+        os.set_blocking(self._fd, False)
         self._file_name = os.fsencode(self.name)
 
     def add(self, listener: Listener) -> None:
         super().add(listener)
-        listener.loop.add_reader(self._inotify.fd, self._drain, listener.loop)
+        listener.loop.add_reader(self._fd, self._drain, listener.loop)
 
     def remove(self, listener: Listener) -> None:
         super().remove(listener)
         loop = listener.loop
         if not loop.is_closed() and all(each.loop is not loop for each in self._listeners):
-            loop.remove_reader(self._inotify.fd)
+            loop.remove_reader(self._fd)
 
     def stop(self) -> None:
         for listener in self._listeners:
@@ -58,7 +60,7 @@ class InotifyWatcher(Watcher):
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            events = os.read(self._inotify.fd, _BUFFER)
+            events = os.read(self._fd, _BUFFER)
         except BlockingIOError:  # another loop was quicker
             return
         mask = self._mask_of_ours(events)
