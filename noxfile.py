@@ -27,6 +27,7 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 DJANGOS = {"5.2": "3.10", "6.0": "3.12", "6.1": "3.12"}  # each with the Python it begins at
 FLOORS = "oldest"  # every other runtime dependency at the lowest version pyproject.toml promises
 NEWEST = "newest"
+PARALLEL = ["--numprocesses=4", "--dist=loadfile"]  # however few the cores: the tests mostly wait
 ADDRESS = "127.0.0.1:8000"
 
 
@@ -75,7 +76,7 @@ def floors() -> list[str]:
 
 def run_tests(session: nox.Session, *pins: str) -> None:
     session.install("-e", ".[inotify,cryptography]", *group("test"), *pins)
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *(session.posargs or PARALLEL))
 
 
 def group(name: str) -> tuple[str, ...]:
@@ -86,7 +87,7 @@ def group(name: str) -> tuple[str, ...]:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style, formatting and types; change nothing."""
-    session.install("-e", ".[inotify,cryptography]", *group("lint"), *group("stress"))
+    session.install("-e", ".[inotify,cryptography]", *group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
