@@ -57,7 +57,7 @@ class Database:
         self.generation = 0
         """Rises with each file that is found in the place of another: ids have begun anew."""
         self.ended = False
-        """The interpreter ends; a loop that still runs on a daemon thread opens nothing any more."""
+        """The interpreter ends: a loop that still runs on a daemon thread opens nothing."""
         self.receivers: WeakSet[Nudged] = WeakSet()
         self._options = settings.get("OPTIONS") or {}
         self._timeout = float(self._options.get("timeout", 5))
