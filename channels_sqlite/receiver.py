@@ -31,7 +31,8 @@ from .messages import Item
 from .serializers import Message
 from .tasks import Tasks
 from .wakes.listener import HEARTBEAT, RING, Listener
-from .wakes.watchers import Watcher, subscribe, unsubscribe
+from .wakes.watcher import Watcher
+from .wakes.watchers import subscribe, unsubscribe
 
 logger = logging.getLogger("channels_sqlite")
 

@@ -20,7 +20,8 @@ from .exceptions import translate
 from .messages import Row
 from .serializers import Message
 from .wakes.listener import HEARTBEAT, Listener
-from .wakes.watchers import Watcher, subscribe, unsubscribe
+from .wakes.watcher import Watcher
+from .wakes.watchers import subscribe, unsubscribe
 
 logger = logging.getLogger("channels_sqlite")
 

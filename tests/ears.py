@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from channels_sqlite.wakes.listener import WRITE, Listener
-from channels_sqlite.wakes.watchers import Watcher, subscribe, unsubscribe
+from channels_sqlite.wakes.watcher import Watcher
+from channels_sqlite.wakes.watchers import subscribe, unsubscribe
 
 QUIET = 0.3  # seconds, in which a wake that is not to come would come
 OVER = 2 * sum(WRITE)  # seconds; after this, no look of a ladder is to come

@@ -12,7 +12,7 @@ from asyncinotify import Inotify, Mask
 
 from ..exceptions import WatcherUnavailable
 from .listener import CHANGE, RING, WRITE, Listener
-from .watchers import Watcher
+from .watcher import Watcher
 
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows; inotify(7)
 _BUFFER = 64 * 1024

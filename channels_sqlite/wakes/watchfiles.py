@@ -15,7 +15,7 @@ from watchfiles._rust_notify import RustNotify
 
 from ..exceptions import WatcherUnavailable
 from .listener import CHANGE
-from .watchers import Watcher
+from .watcher import Watcher
 
 logger = logging.getLogger("channels_sqlite")
 
