@@ -133,9 +133,12 @@ def lines(
         every = sorted({p.x for found in points.values() for p in found})
         if log:
             axes.set_xscale("log")
-            if all(p.low > 0 for found in points.values() for p in found):
-                axes.set_yscale("log")
-                plain(axes.yaxis)
+        if log and all(p.low > 0 for found in points.values() for p in found):
+            axes.set_yscale("log")
+            plain(axes.yaxis)
+        else:
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_formatter(said)
         axes.set_xticks(every, [f"{x:,.0f}" for x in every])
         axes.minorticks_off()
         axes.set_xlabel(x_label)
@@ -165,7 +168,7 @@ def bars(title: str, label: str, points: Mapping[str, Point]) -> str:
         axes.set_xlim(left=0)
         axes.set_xlabel(label)
         axes.locator_params(axis="x", nbins=5)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+        axes.xaxis.set_major_formatter(said)
 
     return svg(title, draw, (SIZE[0], 0.9 + 0.3 * len(points)))
 
@@ -185,8 +188,12 @@ def over_time(title: str, label: str, series: Mapping[str, Sequence[Sequence[flo
     return svg(title, draw)
 
 
+def said(value: float, _: int) -> str:
+    return f"{value:,.10g}"
+
+
 def plain(axis: Any) -> None:
     """A logarithmic scale that says 0.1, 0.2, 0.5, 1: no powers of ten."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+    axis.set_major_formatter(said)
     axis.set_minor_formatter(NullFormatter())

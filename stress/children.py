@@ -120,7 +120,7 @@ class Child:
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         """Until the connection ends, and with it the process."""
-        with suppress(ConnectionResetError):
+        try:
             while line := await reader.readline():
                 reply = json.loads(line)
                 future = self._calls.pop(reply["id"])
@@ -130,11 +130,14 @@ class Child:
                     future.set_exception(ChildError(f"{self.name}: {reply['error']}"))
                 else:
                     future.set_result(reply["result"])
-        self._writer.close()
-        for future in self._calls.values():
-            if not future.done():
-                future.set_exception(ChildError(f"{self.name} ended: {self.complaint()}"))
-        self._calls.clear()
+        except ConnectionResetError:
+            pass  # killed
+        finally:
+            self._writer.close()
+            for future in self._calls.values():
+                if not future.done():
+                    future.set_exception(ChildError(f"{self.name} ended: {self.complaint()}"))
+            self._calls.clear()
 
     async def call(
         self,
@@ -167,15 +170,19 @@ class Child:
     async def kill(self) -> None:
         """kill -9, as the system would."""
         self.signal(signal.SIGKILL)
-        await self._life
+        # What it forked may still hold the connection open.
+        await self._ended()
 
     async def end(self) -> None:
         """Ask it to end, and see to it that it does."""
         if not self.alive:
             return
         self.signal(signal.SIGCONT)  # it may have been stopped
-        self._writer.write_eof()
-        try:
-            await asyncio.wait_for(asyncio.shield(self._life), PATIENCE)
-        except asyncio.TimeoutError:
-            await self.kill()
+        with suppress(ConnectionError):
+            self._writer.write_eof()
+        await self._ended()
+        self.signal(signal.SIGKILL)
+
+    async def _ended(self) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._life, PATIENCE)

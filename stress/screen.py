@@ -251,6 +251,6 @@ def troubles(run: Run) -> list[str]:
         if measurement.trouble:
             lines.append(f"{where}: {brief(measurement.trouble)}")
         if measurement.ledger.broken:
-            examples = "; ".join(measurement.ledger.examples[:5])
+            examples = "; ".join(measurement.ledger.examples[:2])
             lines.append(f"{where}: {balance(measurement.ledger)}: {examples}")
     return lines

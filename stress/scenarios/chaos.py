@@ -37,6 +37,7 @@ EVERY = 0.5  # seconds between two blows
 RECOVERY = 4.0
 FORKS = 5
 SENT_BY_FORK = 20  # to each of its targets
+FORKED = 20  # seconds a forked process may live; a deaf one must not hold up the run
 DISK = "4m"
 
 
@@ -196,6 +197,7 @@ async def fork_and_send(worker: Worker, number: int, targets: list[str], size: i
     """A forked process uses the layer it was born with; so does its parent, meanwhile."""
     child = os.fork()
     if child == 0:
+        signal.alarm(FORKED)
         try:
             asyncio.run(live(worker, number, targets, size))
         except BaseException:

@@ -138,5 +138,5 @@ SCENARIO = Scenario(
     cases=cases,
     measure=run,
     rivals=False,
-    rounds=(1, 3, 5),
+    rounds=(1, 3, 3),
 )

@@ -17,10 +17,10 @@ ECHOES = "echoes"
 def cases(plan: Plan) -> list[Case]:
     warm = {
         "rate": plan.rate or 100.0,
-        "seconds": plan.seconds or plan.choose(quick=1.0, normal=3.0, full=10.0),
+        "seconds": plan.seconds or plan.choose(quick=1.0, normal=3.0, full=5.0),
         "size": plan.body,
     }
-    shots = plan.choose(quick=1, normal=5, full=10)
+    shots = plan.choose(quick=1, normal=3, full=6)
     cold = {"rate": 1 / SILENCE, "seconds": shots * SILENCE, "size": plan.body}
     found = [
         Case("one way, warm", warm, processes=2),

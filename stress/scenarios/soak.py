@@ -11,6 +11,7 @@ from typing import Any
 from stress import measure, roles
 from stress.children import Child
 from stress.lab import Lab
+from stress.layers import Layer
 from stress.plan import Case, Figure, Measured, Plan, Scenario
 from stress.scenarios import throughput
 
@@ -31,6 +32,8 @@ def cases(plan: Plan) -> list[Case]:
             processes=3,
             ours={"message_retention": retention},
             durable=True,  # the ledger must not be what grows
+            only=keeps_up,
+            why="does not keep up with such a rate",
         ),
         Case(
             "trimming and not, 20 senders",
@@ -39,6 +42,10 @@ def cases(plan: Plan) -> list[Case]:
             why="has no auto_trim",
         ),
     ]
+
+
+def keeps_up(layer: Layer) -> bool:
+    return layer.name != "channels-lite"
 
 
 async def run(lab: Lab, case: Case) -> Measured:

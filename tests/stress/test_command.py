@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from stress import results, screen
+from stress.__main__ import run_parser
 from stress.layers import LAYERS
 from stress.scenarios import SCENARIOS
 
@@ -135,3 +140,30 @@ def test_children_do_not_outlive_a_killed_harness(tmp_path: Path) -> None:
     assert len(family) > 1
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
+
+
+def test_the_commands_in_the_readme_are_commands() -> None:
+    text = (ROOT / "stress" / "README.md").read_text()
+    commands = re.findall(r"python -m stress ([^`#\n]*)", text)
+    commands = [command.replace(" R", " --rounds 5 --layer sqlite redis") for command in commands]
+    assert len(commands) > 15
+    for command in commands:
+        words = shlex.split(command)
+        if words[0] == "compare":
+            continue
+        options = run_parser().parse_args(words)
+        assert set(options.scenarios) <= set(SCENARIOS)
+        assert set(options.layer or ()) <= set(LAYERS)
+
+
+def test_every_field_of_the_json_is_documented() -> None:
+    text = (ROOT / "stress" / "README.md").read_text()
+    for shape in (results.Run, results.Measurement):
+        for field in dataclasses.fields(shape):
+            assert f"`{field.name}`" in text
+
+
+def test_every_column_of_the_ledger_is_documented() -> None:
+    text = (ROOT / "stress" / "README.md").read_text()
+    for name in (*screen.ALWAYS, *screen.SOMETIMES, *screen.ZERO):
+        assert name in text
