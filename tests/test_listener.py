@@ -446,7 +446,6 @@ async def test_stopped_it_looks_no_more(listener: Listener, looks: Looks) -> Non
     assert len(looks) == 0
 
 
-@pytest.mark.xfail(reason="what is under way when it is stopped is still answered", strict=True)
 async def test_stopped_it_does_not_answer_an_earlier_wake(listener: Listener, looks: Looks) -> None:
     """A look would open the database again that was just closed."""
     await asyncio.to_thread(listener.wake_from_elsewhere, CHANGE)

@@ -8,6 +8,7 @@ while nothing happens, and every millisecond for a second after a listener has f
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 
@@ -58,7 +59,14 @@ class WatchfilesWatcher(Watcher):
         self._thread.join(timeout=2 * self._idle_step / 1000)
 
     def _watch(self) -> RustNotify:
-        return RustNotify([self.directory], False, False, 300, False, True)
+        return RustNotify(
+            [self.directory],
+            debug=False,
+            force_polling=False,
+            poll_delay_ms=300,
+            recursive=False,
+            ignore_permission_denied=False,
+        )
 
     def _run(self, notify: RustNotify | None) -> None:
         while not self._stopped.is_set():
@@ -80,5 +88,7 @@ class WatchfilesWatcher(Watcher):
             changes = notify.watch(
                 step, step, QUICK_TIMEOUT if quick else IDLE_TIMEOUT, self._stopped
             )
-            if isinstance(changes, set) and any(path.endswith(self.name) for _, path in changes):
+            if isinstance(changes, set) and any(
+                os.path.basename(path) == self.name for _, path in changes
+            ):
                 self.wake_all(CHANGE)
