@@ -23,6 +23,10 @@ class Buffers:
     def __contains__(self, channel: str) -> bool:
         return channel in self._queues
 
+    def channels(self) -> list[str]:
+        """The channels that have something waiting."""
+        return list(self._queues)
+
     def count(self, channel: str) -> int:
         """How many messages wait for a channel."""
         return len(self._queues.get(channel, ()))

@@ -43,12 +43,13 @@ class Codec:
             raise UndecodableMessage(f"the body is {type(body).__name__}, not an encrypted blob")
         try:
             opened = self._cipher.decrypt(body)
+            (length,) = _LENGTH.unpack_from(opened)
+            name = opened[_LENGTH.size : _LENGTH.size + length].decode()
         except Exception as error:
             raise UndecodableMessage("no key of symmetric_encryption_keys decrypts it") from error
-        (length,) = _LENGTH.unpack_from(opened)
-        name, body = opened[_LENGTH.size : _LENGTH.size + length], opened[_LENGTH.size + length :]
-        if name != address.encode():
-            raise UndecodableMessage(f"it was encrypted for {name.decode()}, not for {address}")
+        if name != address:
+            raise UndecodableMessage(f"it was encrypted for {name}, not for {address}")
+        body = opened[_LENGTH.size + length :]
         return serializers.decode(self._serializer, body)
 
 

@@ -61,6 +61,12 @@ class Consumers:
         if channel in self._buffers and channel in self._waiters:
             self._waiters.tell(channel, here)
 
+    def tell_again(self, here: Loop) -> None:
+        """Tell those who wait beside a message: one on a loop that was closed had been told."""
+        with self._lock:
+            for channel in self._buffers.channels():
+                self._tell_next(channel, here)
+
     # For those who bring messages
 
     def deliver(self, channel: str, item: Item, here: Loop) -> None:

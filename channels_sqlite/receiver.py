@@ -198,9 +198,14 @@ class Receiver:
             found |= self._claims.heed(reader, sequences, thorough=thorough)
         if found and self._watcher is not None:
             self._watcher.hurry()
-        if thorough and (channels := self._consumers.expire()):
-            self._tasks.spawn(partial(self._leave_groups, channels))
+        if thorough:
+            self._sweep()
         return found
+
+    def _sweep(self) -> None:
+        self._consumers.tell_again(asyncio.get_running_loop())
+        if channels := self._consumers.expire():
+            self._tasks.spawn(partial(self._leave_groups, channels))
 
     def _opened(self, loop: Loop, opening: Future[Any]) -> None:
         """On the thread that has opened the file anew: look, on the loop that asked."""
