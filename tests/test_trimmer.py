@@ -1,0 +1,246 @@
+"""The trimmer: nothing grows without a bound, and nobody waits long for that."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from channels_sqlite import store
+from channels_sqlite import trimmer as module
+from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
+from channels_sqlite.trimmer import OVERDUE, Trimmer
+from tests.parts import Parts, locked, parts
+from tests.rows import outgoing, select
+from tests.waiting import soon, until
+
+BATCH = 10
+
+
+class Trimming:
+    """A trimmer, and rows for it to trim."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.trimmer = Trimmer(parts.database, parts.options)
+        assert parts.database.reader is not None
+        self.reader: sqlite3.Connection = parts.database.reader
+
+    async def write(self, count: int, *, expires_at: float | None = None) -> None:
+        fields: dict[str, Any] = {} if expires_at is None else {"expires_at": expires_at}
+        messages = [outgoing(1, "test-channel", capacity=10**6, **fields) for _ in range(count)]
+        await self.parts.database.run(lambda raw: store.send(raw, messages, time.time()))
+
+    async def deliver(self, ago: float = 0) -> None:
+        """All that waits is delivered, some seconds ago."""
+        await self.parts.database.run(
+            lambda raw: raw.execute(
+                f"update {MESSAGE} set delivered_at = ? where delivered_at is null",
+                (time.time() - ago,),
+            ).fetchall()
+        )
+
+    def count(self, table: str = MESSAGE) -> int:
+        (found,) = select(self.reader, f"count(*) from {table}")
+        assert isinstance(found, int)
+        return found
+
+    async def deletes(self) -> Callable[[], int]:
+        """Counts the DELETEs from now on."""
+        ran: list[str] = []
+
+        def note(statement: str) -> None:
+            if statement.lstrip().startswith("delete"):
+                ran.append(statement)
+
+        await self.parts.database.run(lambda raw: raw.set_trace_callback(note))
+        return lambda: len(ran)
+
+
+@pytest.fixture
+async def trimming(database: Path) -> AsyncIterator[Trimming]:
+    async with parts(database, trim_batch_size=BATCH, message_retention=10) as made:
+        yield Trimming(made)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is trimmed each time, however short the last time is ago."""
+    monkeypatch.setattr(module, "EXPIRED_EVERY", 0)
+    monkeypatch.setattr(module, "SEQUENCES_EVERY", 0)
+
+
+# What
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_delivered_messages_go_when_their_retention_is_over(trimming: Trimming) -> None:
+    await trimming.write(3)
+    await trimming.deliver(ago=11)
+    await trimming.write(2)
+    await trimming.deliver(ago=9)
+    await trimming.trimmer.trim()
+    assert trimming.count() == 2
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_expired_messages_memberships_and_sequences_go(trimming: Trimming) -> None:
+    now = time.time()
+    await trimming.write(3, expires_at=now - 10)
+    await trimming.parts.database.run(
+        lambda raw: store.group_add(raw, "test-group", "a", "a", now, now - 1)
+    )
+    await trimming.trimmer.trim()
+    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP, SEQUENCE)] == [0, 0, 0]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_what_waits_stays(trimming: Trimming) -> None:
+    await trimming.write(25)
+    await trimming.trimmer.trim()
+    assert trimming.count() == 25
+    assert trimming.count(SEQUENCE) == 1
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_it_trims_batch_after_batch_until_there_is_no_more(trimming: Trimming) -> None:
+    """In statements of their own: between two of them others may write."""
+    await trimming.write(3 * BATCH + 1)
+    await trimming.deliver(ago=11)
+    deletes = await trimming.deletes()
+    await trimming.trimmer.trim()
+    assert trimming.count() == 0
+    assert deletes() >= 4
+
+
+async def test_it_looks_for_expired_ones_once_in_a_while(trimming: Trimming) -> None:
+    """It reads all that waits to find them."""
+    await trimming.trimmer.trim()
+    await trimming.write(3, expires_at=time.time() - 10)
+    await trimming.trimmer.trim()
+    assert trimming.count() == 3
+
+
+# When
+
+
+async def test_it_trims_after_every_batch_that_was_written(trimming: Trimming) -> None:
+    await trimming.write(5)
+    await trimming.deliver(ago=11)
+    for _ in range(BATCH - 1):
+        await trimming.trimmer.wrote(1)
+    await asyncio.sleep(0.02)
+    assert trimming.count() == 5
+    await trimming.trimmer.wrote(1)
+    await until(lambda: trimming.count() == 0)
+
+
+async def test_it_trims_a_while_after_the_last_time_however_little_was_written(
+    trimming: Trimming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "EXPIRED_EVERY", 0.05)
+    await trimming.write(1, expires_at=time.time() - 10)
+    await asyncio.sleep(0.06)
+    await trimming.trimmer.wrote(1)
+    await until(lambda: trimming.count() == 0)
+
+
+async def test_nobody_waits_for_it(trimming: Trimming, database: Path) -> None:
+    await trimming.write(1)
+    await trimming.deliver(ago=11)
+    with locked(database):
+        await soon(trimming.trimmer.wrote(BATCH))
+        assert trimming.count() == 1
+    await until(lambda: trimming.count() == 0)
+
+
+async def test_who_writes_waits_for_it_when_it_is_overdue(trimming: Trimming) -> None:
+    """A loop that ends with each send leaves a task no time."""
+    await trimming.write(1)
+    await trimming.deliver(ago=11)
+    await trimming.trimmer.wrote(OVERDUE * BATCH)
+    assert trimming.count() == 0
+
+
+def test_it_keeps_up_with_loops_that_end_with_each_send(database: Path) -> None:
+    made = Parts(database, trim_batch_size=BATCH, message_retention=10)
+
+    async def write(trimmer: Trimmer) -> None:
+        await made.database.run(lambda raw: store.send(raw, [outgoing(1)], time.time()))
+        await made.database.run(
+            lambda raw: raw.execute(f"update {MESSAGE} set delivered_at = 0").fetchall()
+        )
+        await trimmer.wrote(1)
+
+    trimmer = Trimmer(made.database, made.options)
+    most = 0
+    for _ in range(3 * OVERDUE * BATCH):
+        asyncio.run(write(trimmer))
+        assert made.database.reader is not None
+        (count,) = select(made.database.reader, f"count(*) from {MESSAGE}")
+        most = max(most, count)
+    assert most <= OVERDUE * BATCH + BATCH
+    asyncio.run(made.database.close())
+
+
+async def test_it_does_nothing_where_it_was_switched_off(database: Path) -> None:
+    async with parts(database, auto_trim=False, trim_batch_size=1, message_retention=1) as made:
+        trimming = Trimming(made)
+        await trimming.write(1)
+        await trimming.deliver(ago=11)
+        await trimming.trimmer.wrote(10**6)
+        await asyncio.sleep(0.05)
+        assert trimming.count() == 1
+
+
+async def test_one_trims_at_a_time(trimming: Trimming) -> None:
+    await trimming.write(30 * BATCH)
+    await trimming.deliver(ago=11)
+    deletes = await trimming.deletes()
+    await asyncio.gather(*[trimming.trimmer.wrote(BATCH) for _ in range(50)])
+    await until(lambda: trimming.count() == 0)
+    assert deletes() <= 30 + 5
+
+
+# A steady stream
+
+
+async def test_the_table_stops_growing_under_a_steady_stream(database: Path) -> None:
+    """Sent, received and retained for a moment; rows and bytes stay bounded."""
+    async with parts(database, trim_batch_size=100, message_retention=0.05) as made:
+        trimming = Trimming(made)
+        rows, pages = [], []
+        for _ in range(200):
+            await trimming.write(20)
+            await trimming.deliver()
+            await trimming.trimmer.wrote(20)
+            await asyncio.sleep(0.002)
+            rows.append(trimming.count())
+            pages += select(trimming.reader, "page_count from pragma_page_count")
+        assert sum(rows) > 0
+        assert max(rows[100:]) <= 2 * max(rows[:100])
+        assert max(pages[100:]) <= 2 * max(pages[:100])
+        assert max(rows) < 200 * 20 / 2
+
+
+# Errors
+
+
+async def test_a_failure_is_said_and_tried_again(
+    trimming: Trimming, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await trimming.write(1)
+    await trimming.deliver(ago=11)
+    with locked(database):
+        await trimming.trimmer.wrote(BATCH)
+        await until(lambda: caplog.messages)
+    assert trimming.count() == 1
+    await trimming.trimmer.wrote(BATCH)
+    await until(lambda: trimming.count() == 0)
+    (said,) = caplog.messages
+    assert str(database) in said
