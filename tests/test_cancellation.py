@@ -77,15 +77,15 @@ async def test_receives_are_cancelled_while_another_process_sends(
 ) -> None:
     layer = open_layer(capacity=1000)  # a slow consumer's buffer is to hold them all
     channel = await layer.new_channel() if local else "test-channel"
-    writer = start("writer", channel=channel, numbers=[*range(500)])
+    writer = start("writer", channel=channel, numbers=[*range(200)])
     got: list[int] = []
 
     async def keep_receiving() -> None:
-        while len(got) < 500:
+        while len(got) < 200:
             await receive_or_give_up(layer, channel, got)
 
     await soon(keep_receiving())
-    assert got == [*range(500)]
+    assert got == [*range(200)]
     assert await asyncio.to_thread(writer.hear) == "sent"
     assert await rest(layer, channel) == []
 

@@ -82,12 +82,12 @@ def test_a_new_file_is_opened_by_many_at_once(start: Start, migrated: Path, tmp_
 
 @ours
 async def test_two_processes_talk(open_layer: OpenLayer, start: Start, kind: str) -> None:
-    """100 questions and answers: were wakes lost, the heartbeats alone would take 100 seconds."""
+    """50 questions and answers: were wakes lost, the heartbeats alone would take 50 seconds."""
     layer = open_layer()
     mine = await layer.new_channel()
     peer = start("echo", watcher=kind)
     yours = await asyncio.to_thread(peer.hear)
-    for number in range(100):
+    for number in range(50):
         question = {"type": "question", "number": number, "reply_to": mine}
         await layer.send(yours, question)
         assert await soon(layer.receive(mine)) == question
@@ -99,8 +99,7 @@ async def test_two_processes_talk(open_layer: OpenLayer, start: Start, kind: str
 
 
 @ours
-@pytest.mark.parametrize("writer", ["sqlite3_writer", "orm_writer"])
-@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+@pytest.mark.parametrize(("writer", "local"), [("sqlite3_writer", True), ("orm_writer", False)])
 async def test_foreign_writers_wake_receivers(
     open_layer: OpenLayer, start: Start, writer: str, local: bool
 ) -> None:
