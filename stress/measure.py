@@ -98,8 +98,7 @@ class Usage:
     at: float  # time.monotonic()
     cpu: float  # seconds, all threads
     switches: int  # voluntary context switches, all threads
-    rss: int
-    uss: int  # bytes no other process shares
+    memory: int  # bytes of its own: heap and stacks, not code
     threads: int
     descriptors: int
 
@@ -107,13 +106,11 @@ class Usage:
 def usage(pid: int) -> Usage:
     process = psutil.Process(pid)
     with process.oneshot():
-        memory = process.memory_full_info()
         return Usage(
             at=time.monotonic(),
             cpu=cpu_seconds(process),
             switches=switches(process),
-            rss=memory.rss,
-            uss=memory.uss,
+            memory=memory(process),
             threads=process.num_threads(),
             descriptors=process.num_fds(),
         )
@@ -126,6 +123,15 @@ def cpu_seconds(process: psutil.Process) -> float:
         return time.clock_gettime((~process.pid << 3) | 2)
     times = process.cpu_times()
     return times.user + times.system
+
+
+def memory(process: psutil.Process) -> int:
+    """Anonymous memory: a child's resident set also grows with each page of code it comes by."""
+    if sys.platform != "linux":
+        resident: int = process.memory_info().rss
+        return resident
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return int(status.partition("\nRssAnon:")[2].split(maxsplit=1)[0]) * 1024
 
 
 def switches(process: psutil.Process) -> int:

@@ -68,7 +68,7 @@ async def run(lab: Lab, case: Case) -> Measured:
         {
             "received": received / (offered * (members if case.arguments["group"] else 1)) * 100,
             "refused": (offered - accepted) / offered * 100,
-            "memory": (after.uss - before.uss) / 2**20,
+            "memory": (after.memory - before.memory) / 2**20,
         }
     )
 

@@ -98,7 +98,7 @@ async def observe(
         await asyncio.wait([talk], timeout=EVERY)
         usages = [measure.usage(child.pid) for child in children]
         now = round(time.monotonic() - begin, 2)
-        series["memory"].append((now, sum(usage.uss for usage in usages) / 2**20))
+        series["memory"].append((now, sum(usage.memory for usage in usages) / 2**20))
         series["threads"].append((now, sum(usage.threads for usage in usages)))
         series["descriptors"].append((now, sum(usage.descriptors for usage in usages)))
         if lab.layer.file:
