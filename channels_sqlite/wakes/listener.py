@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 logger = logging.getLogger("channels_sqlite")
 
 HEARTBEAT = 1.0  # seconds from look to look when no wake comes
-PAUSE = 0.001  # seconds after a look that found nothing
+EMPTY_LOOKS = (
+    3  # looks that found nothing, one after the other; a conversation has one or two of them
+)
+PAUSE = 0.001  # seconds to the next look, after more of them
 DEAF_AFTER = 3  # heartbeats in a row that found what no wake had announced
 
 # Seconds from a wake to the looks that it is good for.
@@ -44,6 +47,7 @@ class Listener:
         self._ladder: Iterator[float] = iter(())
         self._next: asyncio.TimerHandle | None = None
         self._beat: asyncio.TimerHandle | None = None
+        self._empty = 0
         self._quiet_until = 0.0
         self._suspect = False
         self._unannounced = 0
@@ -86,8 +90,7 @@ class Listener:
         if looks is WRITE:
             self._look_at(now + first)
         elif now < self._quiet_until:
-            # A bystander, whose looks find nothing, looks once a millisecond at most while others
-            # are busy.
+            # A bystander looks once a millisecond at most while others are busy.
             self._look_at(self._quiet_until)
         else:
             self._climb()
@@ -107,15 +110,16 @@ class Listener:
 
     def look(self) -> None:
         """Look at once: this process itself has committed something."""
-        if not self._safely_look(thorough=False):
-            self._quiet_until = self.loop.time() + PAUSE
+        self._safely_look(thorough=False)
 
     def _climb(self) -> None:
         """Look, and set the time for the next rung of the ladder."""
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        self.look()
+        self._empty = 0 if self._safely_look(thorough=False) else self._empty + 1
+        if self._empty > EMPTY_LOOKS:
+            self._quiet_until = self.loop.time() + PAUSE
         delay = next(self._ladder, None)
         if delay is not None:
             self._look_at(self.loop.time() + delay)
