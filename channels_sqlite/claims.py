@@ -8,6 +8,7 @@ another process to take.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import threading
 import time
@@ -18,8 +19,11 @@ from functools import partial
 from . import store
 from .consumers import Consumers
 from .database import Database
+from .exceptions import DatabaseUnavailable
 from .messages import Item, Row
 from .tasks import Task, Tasks, is_running
+
+logger = logging.getLogger("channels_sqlite")
 
 
 @dataclass
@@ -80,6 +84,8 @@ class Claims:
             waited_for = self._consumers.is_waited_for(shared.name)
             if thorough and waited_for and not moved and not is_running(shared.claim):
                 moved = store.has_waiting(reader, shared.name, time.time())
+            if thorough and self._consumers.wanting(shared.name) < 0:
+                self._tasks.spawn(partial(self.give_back_surplus, shared.name))
             shared.due |= moved
             found |= moved and waited_for
             self._start(shared)
@@ -135,8 +141,21 @@ class Claims:
                 self._consumers.deliver(shared.name, item, loop)
 
     async def give_back_surplus(self, channel: str) -> None:
-        """Put back what was claimed for consumers that are gone."""
-        rows = self._consumers.take_surplus(channel)
-        if rows:
+        """Put back what was claimed for consumers that are gone.
+
+        Where the table cannot take it, it stays here, for the next consumer or heartbeat.
+        """
+        items = self._consumers.take_surplus(channel)
+        if not items:
+            return
+        given_back = False
+        try:
+            rows = [item.row for item in items]
             await self._database.run(partial(store.give_back, rows=rows), ring=True)
-            self._database.nudge()
+            given_back = True
+        except DatabaseUnavailable as error:
+            logger.warning("%s Trying again at the next heartbeat.", error)
+        finally:
+            if not given_back:
+                self._consumers.put_back(channel, items, asyncio.get_running_loop())
+        self._database.nudge()

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from .buffers import Buffers
 from .counters import Counters, DropLog
-from .messages import Item, Row
+from .messages import Item
 from .waiters import Waiter, Waiters
 
 Loop = asyncio.AbstractEventLoop
@@ -86,13 +86,18 @@ class Consumers:
         with self._lock:
             return self._waiters.count(channel) - self._buffers.count(channel)
 
-    def take_surplus(self, channel: str) -> list[Row]:
+    def take_surplus(self, channel: str) -> list[Item]:
         """Take back, oldest first, what no consumer waits for."""
         with self._lock:
             surplus = -self.wanting(channel)
-            if surplus <= 0:
-                return []
-            return [item.row for item in self._buffers.take_newest(channel, surplus)]
+            return self._buffers.take_newest(channel, surplus) if surplus > 0 else []
+
+    def put_back(self, channel: str, items: Iterable[Item], here: Loop) -> None:
+        """Return what `take_surplus` gave, and nobody else could be given."""
+        with self._lock:
+            for item in items:
+                self._buffers.put(channel, item)
+            self._tell_next(channel, here)
 
     def is_waited_for(self, channel: str) -> bool:
         """Whether any consumer waits."""

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -216,6 +216,14 @@ class Database:
         Its busy timeout is 0 and it is shared by threads: hold no cursor.
         """
         return None if self._connection is None else self._connection.reader
+
+    @contextlib.contextmanager
+    def translated(self) -> Iterator[None]:
+        """What SQLite raises while somebody reads in place, as an error of ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
 
     def nudge(self) -> None:
         """Have this process's own receivers look; they need no file event."""

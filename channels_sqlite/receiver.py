@@ -118,7 +118,8 @@ class Receiver:
     def _attend(self, inbox: str) -> None:
         with self._lock:
             self._inboxes.add(inbox)
-        self._look(thorough=False)
+        with self._database.translated():
+            self._look(thorough=False)
 
     # Listening
 

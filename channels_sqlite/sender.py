@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
+from sqlite3 import Connection
 from weakref import WeakKeyDictionary
 
 from . import store
@@ -99,15 +100,25 @@ class Sender:
                 arrival.set_result(verdict)
 
     async def _deliver(self, messages: list[Outgoing]) -> list[bool]:
-        statement = partial(store.send, messages=messages, now=time.time())
-        accepted = await self._database.run(statement, ring=True)
+        accepted: list[bool] = []
+
+        def send(connection: Connection) -> None:
+            accepted.extend(store.send(connection, messages, time.time()))
+
+        try:
+            await self._database.run(send, ring=True)
+        finally:
+            # Also when it was cancelled: it was done all the same.
+            self._account(accepted)
+        await self._trimmer.wrote(sum(accepted))
+        return accepted
+
+    def _account(self, accepted: list[bool]) -> None:
         count = sum(accepted)
         self._counters.sent += count
         self._counters.refused += len(accepted) - count
         if count:
             self._database.nudge()
-            await self._trimmer.wrote(count)
-        return accepted
 
     async def group_send(self, message: GroupMessage) -> None:
         """One row for each inbox that has members; one without room misses it, which is counted."""

@@ -253,7 +253,6 @@ async def test_a_claim_that_failed_is_tried_again(
     assert await number(waiter) == 1
 
 
-@pytest.mark.xfail(reason="it is neither in the table nor in a buffer", strict=True)
 async def test_what_could_not_be_given_back_is_not_lost(
     claiming: Claiming, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

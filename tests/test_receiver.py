@@ -143,7 +143,6 @@ async def test_a_thousand_consumers_begin_to_listen_once(receiving: Receiving) -
 # Errors
 
 
-@pytest.mark.xfail(reason="the first look of an inbox raises what sqlite3 raises", strict=True)
 async def test_an_error_while_it_reads_is_one_of_ours(
     receiving: Receiving, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,7 +153,6 @@ async def test_an_error_while_it_reads_is_one_of_ours(
     caplog.clear()
 
 
-@pytest.mark.xfail(reason="what cannot be given back is lost, and raises", strict=True)
 async def test_who_is_cancelled_is_cancelled_though_the_database_does_not_answer(
     receiving: Receiving, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
