@@ -56,6 +56,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="rounds of idling")
     parser.add_argument("--stops", type=int, default=10, help="rounds of reload and Ctrl-C")
     options = parser.parse_args()
+    # A shell has its background jobs ignore Ctrl-C, and they hand that on to the servers.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     layers = options.layers or LAYERS
     figures = {layer: Figures() for layer in layers}
     with TemporaryDirectory() as place:

@@ -92,6 +92,7 @@ class Project:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=heed_ctrl_c,
             )
 
 
@@ -144,6 +145,11 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def heed_ctrl_c() -> None:
+    """Undo what a shell does to its background jobs, and with them to the processes of a test."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
