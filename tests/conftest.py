@@ -31,7 +31,9 @@ OpenLayer = Callable[..., Any]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "fails(*kinds, because): the layers that fail this case")
+    config.addinivalue_line(
+        "markers", "fails(*kinds, because, strict=True): the layers that fail this case"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,7 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         callspec = getattr(item, "callspec", None)
         for mark in item.iter_markers("fails"):
             if callspec is not None and callspec.params.get("kind") in mark.args:
-                item.add_marker(pytest.mark.xfail(reason=mark.kwargs["because"], strict=True))
+                strict = mark.kwargs.get("strict", True)
+                item.add_marker(pytest.mark.xfail(reason=mark.kwargs["because"], strict=strict))
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,7 @@ async def test_the_one_who_is_told_is_cancelled_at_once(open_layer: OpenLayer) -
             await asyncio.sleep(0.005)
             await layer.send(channel, message(number))
             waiting[0].cancel()
-            await until(lambda waiting=waiting: any(map(has_result, waiting)))
+            await soon(asyncio.wait(waiting[1:], return_when="FIRST_COMPLETED"))
             await cancel(*waiting)
             results = [task.result() for task in waiting if has_result(task)]
             assert results == [message(number)]

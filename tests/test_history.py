@@ -236,7 +236,8 @@ class Books:
 
     def balance(self, received: list[dict[str, Any]]) -> bool:
         """Whether all has come that was not counted as dropped."""
-        return len(self.missing(received)) <= sum(each["dropped"] for each in received)
+        dropped: int = sum(each["dropped"] for each in received)
+        return len(self.missing(received)) <= dropped
 
     def check(self, received: list[dict[str, Any]]) -> None:
         assert self.balance(received)

@@ -189,12 +189,12 @@ class Ledger:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 async def test_writers_are_killed(alias: str, database: Path, start: Start) -> None:
     """kill -9 at 50 random moments: the others go on, nothing twice, what was accepted is there."""
-    layer = SqliteChannelLayer(database=alias)
+    layer = SqliteChannelLayer(database=alias, capacity=1000)
     local = await layer.new_channel()
     ledger = Ledger(local, "work")
     await layer.group_add("test-group", local)
     readers = [asyncio.create_task(ledger.read(layer, channel)) for channel in (local, "work")]
-    nursery = start("nursery", channels=[local, "work"], group="test-group")
+    nursery = start("nursery", channels=[local, "work"], group="test-group", capacity=1000)
     for turn in range(50):
         nursery.tell(f"writer {turn}")
         pid = await asyncio.to_thread(ledger.listen, nursery, "pid")
@@ -246,9 +246,11 @@ def claimed(database: Path) -> set[int]:
 async def send_when_there_is_room(layer: Any, channel: str, sent: Message) -> None:
     while True:
         try:
-            return await layer.send(channel, sent)
+            await layer.send(channel, sent)
         except ChannelFull:
             await asyncio.sleep(0.005)
+        else:
+            return
 
 
 async def test_a_stopped_process_harms_nobody(start: Start, alias: str) -> None:

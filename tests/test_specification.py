@@ -711,7 +711,9 @@ def test_double_receive(open_layer: OpenLayer) -> None:
 
 
 @pytest.mark.fails("redis", because="one loop at a time may receive on it")
-@pytest.mark.fails("memory", because="its queues do not wake a receiver in another loop")
+@pytest.mark.fails(
+    "memory", because="its queues are for one loop, and a wake is luck", strict=False
+)
 def test_double_receive__at_once(open_layer: OpenLayer) -> None:
     """Two event loops in two threads receive at once."""
     layer = open_layer()
@@ -767,9 +769,11 @@ async def leaves(layer: Any, group: str, channel: str) -> None:
 async def send_when_there_is_room(layer: Any, channel: str, sent: Message) -> None:
     while True:
         try:
-            return await layer.send(channel, sent)
+            await layer.send(channel, sent)
         except ChannelFull:
             await asyncio.sleep(0.01)
+        else:
+            return
 
 
 async def swallow(awaitable: Awaitable[Any]) -> None:
