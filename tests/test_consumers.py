@@ -272,16 +272,26 @@ async def test_wanting_is_who_waits_for_what_is_not_there(consuming: Consuming) 
 
 async def test_surplus_is_what_nobody_waits_for_newest_last(consuming: Consuming) -> None:
     consuming.deliver(1, 2, 3)
-    assert [row.id for row in consuming.all.take_surplus(CHANNEL)] == [1, 2, 3]
+    assert [each.row.id for each in consuming.all.take_surplus(CHANNEL)] == [1, 2, 3]
     assert consuming.all.take_surplus(CHANNEL) == []
     assert consuming.take() is None
+
+
+async def test_surplus_that_nobody_took_is_put_back(consuming: Consuming) -> None:
+    consuming.deliver(1, 2)
+    surplus = consuming.all.take_surplus(CHANNEL)
+    waiter = consuming.begin()
+    consuming.all.put_back(CHANNEL, surplus, consuming.here)
+    assert await soon(waiter) is None  # come and take
+    consuming.leave(waiter)
+    assert consuming.take_all() == [1, 2]
 
 
 async def test_what_somebody_waits_for_is_no_surplus(consuming: Consuming) -> None:
     elsewhere = asyncio.new_event_loop()
     waiter = consuming.begin(elsewhere)
     consuming.deliver(1, 2)
-    assert [row.id for row in consuming.all.take_surplus(CHANNEL)] == [2]
+    assert [each.row.id for each in consuming.all.take_surplus(CHANNEL)] == [2]
     assert consuming.take() == 1
     consuming.leave(waiter)
     elsewhere.close()
