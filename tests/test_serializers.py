@@ -150,9 +150,7 @@ def test_msgpack_refuses_keys_that_it_could_not_read() -> None:
 
 
 @BOTH
-@pytest.mark.parametrize(
-    "wrong", [None, "text", b"bytes", 1, [("type", "test")], 1j], ids=repr
-)
+@pytest.mark.parametrize("wrong", [None, "text", b"bytes", 1, [("type", "test")], 1j], ids=repr)
 def test_a_message_must_be_a_dict(serializer: Serializer, wrong: object) -> None:
     with pytest.raises(TypeError, match=type(wrong).__name__):
         encode(serializer, wrong)
