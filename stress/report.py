@@ -47,9 +47,7 @@ def page(run: Run) -> str:
         "broken": run.broken,
         "pairs": pairs,
         "ratios": grouped(
-            (f"{row.scenario}: {row.case}", ratio_row(row, pairs))
-            for row in found
-            if any(row.ratios.values())
+            (f"{row.scenario}: {row.case}", ratio_row(row, pairs)) for row in found if row.ratios
         ),
         "columns": columns,
         "ledgers": [

@@ -144,15 +144,14 @@ def summary(rounds: Mapping[int, float]) -> Summary:
 
 
 def ratios(values: Mapping[str, Mapping[int, float]]) -> dict[str, dict[str, Ratio]]:
-    return {
-        ours: {
-            rival: found
-            for rival, theirs in values.items()
-            if not is_ours(rival) and (found := ratio(values[ours], theirs)) is not None
-        }
-        for ours in values
-        if is_ours(ours)
-    }
+    """Ours / theirs, of each of ours that has a rival here."""
+    rivals = {name: rounds for name, rounds in values.items() if not is_ours(name)}
+    pairs: dict[str, dict[str, Ratio]] = {}
+    for ours in filter(is_ours, values):
+        for rival, theirs in rivals.items():
+            if (found := ratio(values[ours], theirs)) is not None:
+                pairs.setdefault(ours, {})[rival] = found
+    return pairs
 
 
 def save(run: Run, path: Path) -> None:

@@ -185,7 +185,7 @@ def ratio_table(found: list[Row]) -> Table:
     columns = (f"{ours} / {rival}" for ours, rival in pairs)
     made = table("ours / theirs: median (smallest..largest of the rounds)", "case", "", *columns)
     for row in found:
-        if not any(row.ratios.values()):
+        if not row.ratios:
             continue
         cells = []
         for ours, rival in pairs:

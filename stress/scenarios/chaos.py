@@ -206,7 +206,8 @@ async def fork_and_send(worker: Worker, number: int, targets: list[str], size: i
         os._exit(0)
     _, status = await asyncio.to_thread(os.waitpid, child, 0)
     if status:
-        raise RuntimeError(f"the forked process ended with status {status}")
+        how = "got nowhere" if os.WIFSIGNALED(status) else "failed, see its standard error"
+        raise RuntimeError(f"forked process {number} {how} (status {status})")
 
 
 async def live(worker: Worker, number: int, targets: list[str], size: int) -> None:
