@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,14 +126,13 @@ async def test_the_one_who_is_told_is_cancelled_at_once(open_layer: OpenLayer) -
             await asyncio.sleep(0.005)
             await layer.send(channel, message(number))
             waiting[0].cancel()
-            await soon(asyncio.wait(waiting[1:], return_when="FIRST_COMPLETED"))
+            await until(partial(results, waiting))
             await cancel(*waiting)
-            results = [task.result() for task in waiting if has_result(task)]
-            assert results == [message(number)]
+            assert results(waiting) == [message(number)]
 
 
-def has_result(task: asyncio.Task[Any]) -> bool:
-    return task.done() and not task.cancelled()
+def results(tasks: list[asyncio.Task[Any]]) -> list[Any]:
+    return [task.result() for task in tasks if task.done() and not task.cancelled()]
 
 
 @on_files

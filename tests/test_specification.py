@@ -711,9 +711,7 @@ def test_double_receive(open_layer: OpenLayer) -> None:
 
 
 @pytest.mark.fails("redis", because="one loop at a time may receive on it")
-@pytest.mark.fails(
-    "memory", because="its queues are for one loop, and a wake is luck", strict=False
-)
+@pytest.mark.fails("memory", because="a wake from another loop is luck", strict=False)
 def test_double_receive__at_once(open_layer: OpenLayer) -> None:
     """Two event loops in two threads receive at once."""
     layer = open_layer()
