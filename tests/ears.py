@@ -13,7 +13,7 @@ from channels_sqlite.wakes.listener import WRITE, Listener
 from channels_sqlite.wakes.watcher import Watcher
 from channels_sqlite.wakes.watchers import subscribe, unsubscribe
 
-QUIET = 0.3  # seconds, in which a wake that is not to come would come
+QUIET = 0.2  # seconds, in which a wake that is not to come would come
 OVER = 2 * sum(WRITE)  # seconds; after this, no look of a ladder is to come
 
 

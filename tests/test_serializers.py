@@ -18,7 +18,7 @@ MSGPACK = serializers.create("msgpack")
 JSON = serializers.create("json")
 BOTH = pytest.mark.parametrize("serializer", [MSGPACK, JSON], ids=["msgpack", "json"])
 
-unhurried = settings(deadline=None)
+unhurried = settings(deadline=None, max_examples=50)
 
 text = st.text(st.characters(codec="utf-8"))
 numbers = st.integers(-(2**63), 2**63 - 1) | st.floats()
