@@ -148,14 +148,19 @@ class Claims:
         items = self._consumers.take_surplus(channel)
         if not items:
             return
-        given_back = False
+        rows = [item.row for item in items]
+        given_back: list[bool] = []
+
+        def give_back(connection: sqlite3.Connection) -> None:
+            store.give_back(connection, rows)
+            given_back.append(True)
+
         try:
-            rows = [item.row for item in items]
-            await self._database.run(partial(store.give_back, rows=rows), ring=True)
-            given_back = True
+            await self._database.run(give_back, ring=True)
         except DatabaseUnavailable as error:
             logger.warning("%s Trying again at the next heartbeat.", error)
         finally:
+            # A cancelled call was run all the same: what is in the table must not be here too.
             if not given_back:
                 self._consumers.put_back(channel, items, asyncio.get_running_loop())
         self._database.nudge()

@@ -236,7 +236,6 @@ async def test_a_claim_whose_loop_ends_gives_back_what_it_got(claiming: Claiming
     assert claiming.waiting() == [1]
 
 
-@pytest.mark.xfail(reason="it is in the table and in the buffer", strict=True)
 async def test_who_is_cancelled_while_it_gives_back_gives_back_once(claiming: Claiming) -> None:
     """The statement is run all the same: what it has put into the table is there only."""
     await claiming.send(1)
