@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import aiosqlite
 
 T = TypeVar("T")
 
 Setup = Callable[[sqlite3.Connection], None]
+
+
+FORK_WAITS = 1.0  # seconds; a statement that waits for a lock of others may take longer
 
 
 class ConnectionLost(Exception):
@@ -55,12 +60,15 @@ class Writer(sqlite3.Connection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.thread = threading.current_thread()
+        self.working = threading.Lock()
+        _writers.add(self)
 
     def execute(self, sql: Any, parameters: Any = ()) -> Any:
         if not isinstance(sql, Call):
             return super().execute(sql, parameters)
         try:
-            sql.result = sql.function(self)
+            with self.working:
+                sql.result = sql.function(self)
         finally:
             sql.done = True
         return sql
@@ -187,3 +195,24 @@ def _uncancel(call: Call) -> None:
     """Take back the cancellation that `lose_calls` used; Python 3.10 does not count them."""
     if call.task is not None and sys.version_info >= (3, 11):
         call.task.uncancel()
+
+
+# SQLite keeps its locks in memory too: a child that is born in the middle of a statement finds them
+# taken for ever. So a process forks between statements.
+
+_writers: WeakSet[Writer] = WeakSet()
+_fork = threading.local()
+
+
+def _before_fork() -> None:
+    locks = [writer.working for writer in list(_writers)]
+    _fork.held = [lock for lock in locks if lock.acquire(timeout=FORK_WAITS)]
+
+
+def _after_fork_in_parent() -> None:
+    for lock in _fork.held:
+        lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
