@@ -23,6 +23,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import closing
 from typing import Any
 
+import msgpack
 import psutil
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
@@ -271,37 +272,51 @@ def forks(**config: Any) -> None:
     layer = SqliteChannelLayer(**config)
     mine = async_to_sync(layer.new_channel)()
     async_to_sync(use)(layer)
-
-    async def introduce() -> None:
-        await use(layer)
-        channel = await layer.new_channel()
-        await layer.group_add("children", channel)
-        await layer.send(mine, {"type": "hello", "channel": channel})
-        message = await layer.receive(channel)
-        await layer.send(mine, message)
-        await layer.close()
-
     children = []
     for _ in range(2):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that fork and threads do not go together, from 3.12
             pid = os.fork()
         if pid == 0:
-            asyncio.run(introduce())
+            asyncio.run(introduce(layer, mine))
             sys.exit()
         children.append(pid)
-
-    async def meet() -> None:
-        names = {(await layer.receive(mine))["channel"] for _ in range(2)}
-        await layer.group_send("children", {"type": "test"})
-        answers = [await layer.receive(mine) for _ in range(2)]
-        await use(layer)
-        await layer.close()
-        prefixes = {name.split("!")[0] for name in [*names, mine]}
-        say({"prefixes": len(prefixes), "answers": answers})
-
-    asyncio.run(meet())
+    asyncio.run(meet(layer, mine, len(children)))
     say([os.waitpid(pid, 0)[1] for pid in children])
+
+
+async def introduce(layer: SqliteChannelLayer, parent: str) -> None:
+    """In a forked child: join the children, and answer what they are asked."""
+    await use(layer)
+    channel = await layer.new_channel()
+    await layer.group_add("children", channel)
+    await layer.send(parent, {"type": "hello", "channel": channel})
+    while (message := await layer.receive(channel))["number"] >= 0:
+        await layer.send(parent, message)
+    await layer.close()
+    await layer.send(parent, {"type": "bye", "missed": layer.counters.missed_wakes})
+    await layer.close()
+
+
+async def meet(layer: SqliteChannelLayer, mine: str, children: int) -> None:
+    """In their parent: ask them all 20 times, and say what came of it."""
+    names = {(await layer.receive(mine))["channel"] for _ in range(children)}
+    answers = []
+    for number in range(20):
+        await layer.group_send("children", {"type": "test", "number": number})
+        answers += [(await layer.receive(mine))["number"] for _ in range(children)]
+        await asyncio.sleep(0.01)
+    await layer.group_send("children", {"type": "test", "number": -1})
+    missed = sum([(await layer.receive(mine))["missed"] for _ in range(children)])
+    await use(layer)
+    await layer.close()
+    say(
+        {
+            "prefixes": len({name.split("!")[0] for name in [*names, mine]}),
+            "answers": answers,
+            "missed": missed + layer.counters.missed_wakes,
+        }
+    )
 
 
 # Histories
@@ -410,20 +425,27 @@ def pauses() -> None:
     time.sleep(random.uniform(0.02, 0.1))
 
 
-def sqlite3_writer(inbox: str, channel: str, bodies: list[str]) -> None:
-    """Insert messages with the sqlite3 module, as in its shell; bodies are in hexadecimal."""
+def body(number: int) -> bytes:
+    """A message so large that it can be seen only a while after the log has been written."""
+    packed: bytes = msgpack.packb({"type": "test", "number": number, "text": "x" * 500_000})
+    return packed
+
+
+def sqlite3_writer(inbox: str, channel: str, count: int) -> None:
+    """Insert messages with the sqlite3 module, as in its shell."""
     with closing(connect()) as connection:
-        for body in bodies:
+        for number in range(count):
+            now = time.time()
             connection.execute(
                 "insert into channels_sqlite_message (inbox, channel, body, created_at, expires_at)"
-                " values (?, ?, ?, unixepoch(), unixepoch() + 60)",
-                (inbox, channel, bytes.fromhex(body)),
+                " values (?, ?, ?, ?, ?)",
+                (inbox, channel, body(number), now, now + 60),
             )
             say(time.time())
             pauses()
 
 
-def orm_writer(inbox: str, channel: str, bodies: list[str]) -> None:
+def orm_writer(inbox: str, channel: str, count: int) -> None:
     """Insert messages with Django's ORM, in transactions, as the admin does."""
     import django
     from django.db import transaction
@@ -431,13 +453,13 @@ def orm_writer(inbox: str, channel: str, bodies: list[str]) -> None:
     django.setup()
     from channels_sqlite.models import Message
 
-    for body in bodies:
+    for number in range(count):
         now = time.time()
         with transaction.atomic(using="channels"):
             Message.objects.create(
                 inbox=inbox,
                 channel=channel,
-                body=bytes.fromhex(body),
+                body=body(number),
                 created_at=now,
                 expires_at=now + 60,
             )
