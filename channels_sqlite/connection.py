@@ -131,10 +131,10 @@ class Connection:
         try:
             await self._writer.execute_fetchall(cast(str, call))
         except asyncio.CancelledError:
-            await self._settle(call)
-            if call.lost and not call.done:
+            if call.lost:
                 _uncancel(call)
                 raise ConnectionLost from None
+            await self._settle()
             raise
         except ValueError as error:
             if self.closed and not call.done:
@@ -144,12 +144,18 @@ class Connection:
             self._calls.discard(call)
         return cast(T, call.result)
 
-    async def _settle(self, call: Call) -> None:
-        """aiosqlite works its calls off in order: one behind this call has waited for it."""
-        while not (call.done or call.lost or self.closed):
+    async def _settle(self) -> None:
+        """aiosqlite works its calls off in order: one behind the cancelled call has waited for it.
+
+        And for its report: a thread that reports to a loop that was closed meanwhile dies.
+        """
+        following = Call(lambda _: None)
+        self._calls.add(following)
+        while self.is_alive and not (following.lost or self.closed):
             with contextlib.suppress(asyncio.CancelledError):
-                await self._writer.execute_fetchall("select 1")
-                return
+                await self._writer.execute_fetchall(cast(str, following))
+                break
+        self._calls.discard(following)
 
     def outlive(self) -> None:
         """Wait for the thread to end; then tell those who wait for it that it did not come to them.

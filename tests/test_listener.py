@@ -70,9 +70,9 @@ async def deaf() -> list[Listener]:
 
 @pytest.fixture
 async def listener(looks: Looks, deaf: list[Listener]) -> AsyncIterator[Listener]:
-    """A listener that was started long enough ago not to pause for its first look."""
+    """A listener without a heartbeat, started long enough ago not to pause for its first look."""
     listener = Listener(asyncio.get_running_loop(), looks, deaf.append)
-    listener.start()
+    listener.start(3600)
     await asyncio.sleep(2 * PAUSE)
     looks.forget()
     yield listener
