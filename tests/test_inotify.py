@@ -102,7 +102,7 @@ async def test_a_longer_queue_than_is_read_at_once_is_read_to_its_end(wal: Path)
 async def test_it_needs_no_thread_and_one_descriptor(wal: Path) -> None:
     threads, descriptors = threading.active_count(), psutil.Process().num_fds()
     async with listening(wal, "inotify"), listening(wal, "inotify"):
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads
         # asyncinotify's own, and that of a selector that it does not need here.
         assert psutil.Process().num_fds() <= descriptors + 2
 

@@ -102,7 +102,7 @@ def test_making_one_opens_nothing_and_needs_no_database() -> None:
     """A test runner has not made it yet, nor chosen its name."""
     threads = threading.active_count()
     layer = SqliteChannelLayer(database="nowhere")
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads
     with pytest.raises(InvalidOption, match="'nowhere'"):
         asyncio.run(layer.send("test-channel", MESSAGE_1))
 

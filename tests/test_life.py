@@ -159,6 +159,10 @@ async def test_a_thousand_consumers_make_the_first_use(open_layer: OpenLayer) ->
 
 @on_files
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings(
+    # Python says so of every task that such a loop leaves behind, and has not begun.
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 def test_a_loop_is_closed_with_a_call_in_flight(open_layer: OpenLayer, start: Start) -> None:
     """Its thread dies when it reports to the closed loop; others who wait for it are served."""
     layer = open_layer()
