@@ -5,7 +5,6 @@ who asked.
 from __future__ import annotations
 
 import asyncio
-import gc
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from channels_sqlite.connection import Connection, ConnectionLost
-from tests.waiting import PATIENCE, cancel, soon, wait_until
+from tests.waiting import PATIENCE, cancel, soon
 
 ARGUMENTS = {"timeout": 5, "isolation_level": None, "uri": True}
 
@@ -166,28 +165,38 @@ async def test_serves_several_loops_at_once(connection: Connection) -> None:
 
 
 async def test_a_check_that_fails_leaves_nothing_open(database: Path) -> None:
+    opened: list[sqlite3.Connection] = []
+
     def refuse(connection: sqlite3.Connection) -> None:
+        opened.append(connection)
         raise PermissionError("refused")
 
-    before = threading.active_count()
     with pytest.raises(PermissionError, match="refused"):
         await open_connection(database, check=refuse)
-    await asyncio.to_thread(wait_for_threads, before)
+    assert_closed(*opened)
 
 
 async def test_a_configuration_that_fails_leaves_nothing_open(database: Path) -> None:
+    opened: list[sqlite3.Connection] = []
+    threads: list[threading.Thread] = []
+
     def stumble(connection: sqlite3.Connection) -> None:
+        opened.append(connection)
+        threads.append(threading.current_thread())
         connection.execute("nonsense")
 
-    before = threading.active_count()
     with pytest.raises(sqlite3.OperationalError):
-        await open_connection(database, configure=stumble)
-    await asyncio.to_thread(wait_for_threads, before)
-    gc.collect()  # an open connection would warn, and a warning is an error
+        await open_connection(database, check=opened.append, configure=stumble)
+    await asyncio.to_thread(threads[0].join, PATIENCE)
+    assert not threads[0].is_alive()
+    assert_closed(*opened)
 
 
-def wait_for_threads(count: int) -> None:
-    wait_until(lambda: threading.active_count() <= count + 1, 2)  # the pool's, which waits here
+def assert_closed(*connections: sqlite3.Connection) -> None:
+    assert connections
+    for connection in connections:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("select 1")
 
 
 # Reading in place

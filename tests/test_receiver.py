@@ -169,6 +169,15 @@ async def test_who_is_cancelled_is_cancelled_though_the_database_does_not_answer
     caplog.clear()
 
 
+async def test_who_is_cancelled_leaves_its_message_to_other_processes(receiving: Receiving) -> None:
+    waiting = receiving.begin("test-channel")
+    await asyncio.sleep(0.02)
+    await receiving.send(1, channel="test-channel")
+    await no_longer(receiving.receiver._consumers.is_waited_for, "test-channel")
+    await cancel(waiting)  # it has been handed the message, and has not come to it
+    assert receiving.count(f"{MESSAGE} where delivered_at is null") == 1
+
+
 async def no_longer(condition: Callable[[str], bool], channel: str) -> None:
     """Wait until it does not hold, and not a turn of the event loop longer."""
     for _ in range(100_000):
