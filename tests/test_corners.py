@@ -353,6 +353,25 @@ async def test_opening_needs_no_lock(open_layer: OpenLayer, start: Start, databa
     assert await soon(waiting) == message(2)
 
 
+@by_default
+async def test_the_first_to_open_a_file_waits_for_who_writes_to_it(
+    open_layer: OpenLayer, start: Start, table: Table
+) -> None:
+    """It has to put the file into WAL mode, for which SQLite itself does not wait."""
+    with table.open() as connection:
+        assert connection.execute("pragma journal_mode = delete").fetchone() == ("delete",)
+    holder = start("lock_holder")
+    assert await asyncio.to_thread(holder.hear) == "locked"
+    layer = open_layer()
+    sending = asyncio.create_task(layer.send("test-channel", message(1)))
+    await asyncio.sleep(0.3)
+    holder.tell("release")
+    await soon(sending)
+    assert await receive(layer, "test-channel") == message(1)
+    with table.open() as connection:
+        assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
 @on_files
 async def test_the_lock_is_held_for_too_long(
     open_layer: OpenLayer, alias: str, start: Start

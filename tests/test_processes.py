@@ -65,7 +65,7 @@ def test_three_readers_share_a_normal_channel(start: Start) -> None:
 def test_a_new_file_is_opened_by_many_at_once(start: Start, migrated: Path, tmp_path: Path) -> None:
     """They are the first; one of them puts it into WAL mode, for which SQLite does not wait."""
     openers = [start("opener") for _ in range(3)]
-    for number in range(20):
+    for number in range(10):
         path = shutil.copy(migrated, tmp_path / f"{number}.sqlite3")
         with closing(sqlite3.connect(path)) as connection:
             connection.execute("pragma journal_mode = delete")
