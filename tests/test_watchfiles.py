@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from channels_sqlite.wakes import watchfiles as module
 from channels_sqlite.wakes.listener import CHANGE
-from channels_sqlite.wakes.watchfiles import IDLE_STEP, QUICK_FOR
+from channels_sqlite.wakes.watchfiles import IDLE_STEP
 from tests.ears import OVER, QUIET, Ear, listening, switches, touch
 from tests.waiting import until
 
@@ -47,9 +48,9 @@ async def test_a_touch_may_be_a_ring_or_a_write(wal: Path) -> None:
 
 async def test_it_is_quick_while_there_is_traffic(wal: Path) -> None:
     async with listening(wal, "watchfiles", SLOW) as (ear, watcher):
-        idle = [await delay(ear, wal) for _ in range(3)]
+        idle = [await delay(ear, wal) for _ in range(2)]
         quick = []
-        for _ in range(5):
+        for _ in range(4):
             watcher.hurry()
             quick.append(await delay(ear, wal))
         assert min(idle) >= 0.9 * IDLE
@@ -57,11 +58,14 @@ async def test_it_is_quick_while_there_is_traffic(wal: Path) -> None:
         assert min(quick[1:]) < 0.5 * IDLE
 
 
-async def test_it_is_slow_again_when_there_is_no_more_traffic(wal: Path) -> None:
+async def test_it_is_slow_again_when_there_is_no_more_traffic(
+    wal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "QUICK_FOR", 0.2)
     async with listening(wal, "watchfiles", SLOW) as (ear, watcher):
         watcher.hurry()
         await delay(ear, wal)
-        await asyncio.sleep(1.5 * QUICK_FOR)
+        await asyncio.sleep(0.2 + module.QUICK_TIMEOUT / 1000)
         assert await delay(ear, wal) >= 0.9 * IDLE
 
 
