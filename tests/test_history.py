@@ -185,6 +185,8 @@ class Books:
             for step in plan[actor]["steps"]
             if step[0] in ("join", "leave")
         }
+        # A message that expires unread may take its channel out of all groups.
+        doubtful = {each["channel"] for log in logs for each in log if each.get("expires")}
         self.directly: list[Directly] = []
         self.to_groups: list[ToGroup] = []
         for actor, log in enumerate(logs):
@@ -197,13 +199,14 @@ class Books:
                 # they joined before the beginning and were left alone.
                 group = entry["group"]
                 others = {channel for name, channel in initial - touched if name == group}
-                sure = {*entry["own_members"]} | others
+                members = {*entry["own_members"]} | others
                 perhaps = {
                     channel
                     for name, channel in initial | touched
                     if name == group and self.owner[channel] != actor
                 }
-                self.to_groups.append(ToGroup(receipt, self.by_inbox(sure), perhaps | sure))
+                sure = self.by_inbox(members - doubtful)
+                self.to_groups.append(ToGroup(receipt, sure, perhaps | members))
 
     def by_inbox(self, channels: set[str]) -> dict[str, set[str]]:
         inboxes = defaultdict(set)
