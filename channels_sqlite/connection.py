@@ -163,7 +163,7 @@ class Connection:
         Called on a thread of its own, for they may have nobody else who notices.
         """
         self._raw.thread.join()
-        for call in [each for each in self._calls if not each.done]:
+        for call in [each for each in list(self._calls) if not each.done]:
             call.lost = True
             if call.task is not None:
                 with contextlib.suppress(RuntimeError):  # the closed loop's own

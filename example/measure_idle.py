@@ -254,7 +254,10 @@ def interrupt(server: Server) -> float:
     with open_tabs(server):
         begun = time.monotonic()
         os.killpg(server.process.pid, signal.SIGINT)
-        server.process.wait(PATIENCE)
+        while server.process.poll() is None:  # finer than wait(), which looks every 50 ms
+            if time.monotonic() > begun + PATIENCE:
+                raise RuntimeError(server.words())
+            time.sleep(0.002)
         return time.monotonic() - begun
 
 
