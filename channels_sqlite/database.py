@@ -174,17 +174,26 @@ class Database:
         # Shielded: the others who wait for the same opening are not cancelled with us.
         return await asyncio.shield(asyncio.wrap_future(self.open()))
 
-    async def run(self, function: Callable[[sqlite3.Connection], T], *, ring: bool = False) -> T:
+    async def run(
+        self,
+        function: Callable[[sqlite3.Connection], T],
+        *,
+        ring: bool = False,
+        since: float | None = None,
+    ) -> T:
         """The result of `function(connection)`, run on the writing connection's thread.
 
         A cancelled caller gets its CancelledError only when the function has ended. `ring` tells
-        other processes that something was committed. sqlite3's errors come out translated.
+        other processes that something was committed. A lock of others is waited for until
+        OPTIONS["timeout"] seconds after `since`, of the monotonic clock; by default that is now.
+        sqlite3's errors come out translated.
         """
+        since = time.monotonic() if since is None else since
         work = self._ringing(function) if ring and not self.in_memory else function
         while True:
             connection = await self.ready()
             try:
-                return await connection.run(work)
+                return await connection.run(work, since)
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
             except ConnectionLost:
