@@ -11,6 +11,7 @@ The house, from the roof down; a row imports only rows beneath it:
     store  buffers  waiters  codec      SQL; memory; futures; bodies
     database  wakes/                    the process's way into one file, and when to look at it
     connection  counters  serializers   a thread that writes, and a connection that looks
+    complaints                          what fails at every heartbeat, said once
     conf  settings  models  messages    names and shapes
     exceptions  schema
 

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import logging
 import os
+import shlex
 import sqlite3
 import threading
 import time
@@ -20,8 +21,9 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
+from .complaints import Complaints
 from .connection import Connection, ConnectionLost
-from .exceptions import InvalidOption, NotMigrated, translate
+from .exceptions import DatabaseUnavailable, InvalidOption, NotMigrated, translate
 from .schema import MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
 
 logger = logging.getLogger("channels_sqlite")
@@ -36,7 +38,10 @@ WAL-reset bug of SQLite 3.7.0 to 3.51.2."""
 WAL_LIMIT = WAL_PAGES * 4096
 """Bytes that the WAL is cut back to when a long read has let it grow."""
 CLOSE_AT_EXIT = 0.5  # seconds
-CHECK_FILE_EVERY = 1.0  # seconds; a stat, while anything is written
+CHECK_FILE_EVERY = 1.0  # seconds; two calls of stat, while anything is written
+
+Identity = tuple[int, int]
+"""What tells a file from another of its name: device and inode."""
 
 
 class Nudged(Protocol):
@@ -64,7 +69,9 @@ class Database:
         self._lock = threading.Lock()
         self._opening: Future[Connection] | None = None
         self._connection: Connection | None = None
-        self._identity: tuple[int, int] | None = None
+        self._identity: Identity | None = None
+        self._wal_identity: Identity | None = None
+        self._complaints = Complaints()
         self._checked_at = 0.0
 
     @property
@@ -90,26 +97,40 @@ class Database:
             return self._opening
 
     def _open(self, opening: Future[Connection]) -> None:
-        identity = self._identity_on_disk()
         try:
+            identity = _identity(self.path)
             connection = self._connect(identity)
         except Exception as error:
             with self._lock:
                 self._opening = None  # so that the next one to ask tries again
-            if isinstance(error, sqlite3.Error):
-                opening.set_exception(translate(error, self.path))
-            else:
-                opening.set_exception(error)
+            opening.set_exception(self._translated(error))
             return
         with self._lock:
             self._connection, self._identity = connection, identity
             self._checked_at = time.monotonic()
+        self._complaints.withdraw("Opening")
         opening.set_result(connection)
         connection.outlive()
 
-    def _connect(self, identity: tuple[int, int] | None) -> Connection:
-        if identity is None and not self.in_memory:
-            raise self._not_migrated("does not exist")
+    def open_unasked(self, then: Callable[[], None]) -> None:
+        """Open it for those who wait and ask for nothing, and call `then` on the opening's thread.
+
+        Why it cannot be opened is logged, once: there is nobody to raise it at.
+        """
+
+        def opened(opening: Future[Connection]) -> None:
+            if error := opening.exception():
+                self._complaints.say("Opening", error)
+            else:
+                then()
+
+        self.open().add_done_callback(opened)
+
+    def _connect(self, identity: Identity | None) -> Connection:
+        if not self.in_memory:
+            if identity is None:
+                raise self._not_migrated("does not exist")
+            self._refuse_hard_links()
         arguments = {
             "timeout": self._timeout,
             "isolation_level": None,
@@ -117,6 +138,18 @@ class Database:
             "cached_statements": 256,
         }
         return Connection(self.name, arguments, self._check, self._configure)
+
+    def _refuse_hard_links(self) -> None:
+        """SQLite names the log after the file: two names are two logs, which damages the file.
+
+        https://www.sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file
+        """
+        if (count := os.stat(self.path).st_nlink) > 1:
+            raise InvalidOption(
+                f"The database {self.path} has {count} names (hard links), under which processes "
+                "would not see each other's messages, and damage it. Find the others with "
+                f"find / -xdev -samefile {shlex.quote(self.path)}, and remove them."
+            )
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Refuse what cannot work: an old SQLite, a file without our tables."""
@@ -131,6 +164,10 @@ class Database:
             raise self._not_migrated(f"lacks {', '.join(missing)}")
 
     def _not_migrated(self, why: str) -> NotMigrated:
+        """The tables are Django's to make, and are not made here, not even in place of a file that
+        was deleted under us: Django keeps account of its migrations in the same file, and without
+        that account `migrate` would fail on tables that are there already.
+        """
         return NotMigrated(
             f"The database {self.path} {why}. Run: python manage.py migrate --database={self.alias}"
         )
@@ -147,6 +184,8 @@ class Database:
         connection.execute(f"pragma journal_size_limit = {WAL_LIMIT}")
         if init_command := self._options.get("init_command"):
             connection.executescript(init_command)
+        connection.execute("pragma user_version").fetchall()  # makes the log, where there is none
+        self._wal_identity = _identity(self.wal)
 
     def _set_wal(self, connection: sqlite3.Connection) -> None:
         """WAL is a property of the file: it is set only where it is not set, for that takes a lock.
@@ -224,7 +263,8 @@ class Database:
 
         Its busy timeout is 0 and it is shared by threads: hold no cursor.
         """
-        return None if self._connection is None else self._connection.reader
+        connection = self._connection
+        return connection.reader if connection is not None and connection.is_alive else None
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
@@ -234,6 +274,13 @@ class Database:
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
 
+    def _translated(self, error: Exception) -> Exception:
+        if isinstance(error, sqlite3.Error):
+            return translate(error, self.path)
+        if isinstance(error, OSError):
+            return DatabaseUnavailable(f"{self.path}: {error}.")
+        return error
+
     def nudge(self) -> None:
         """Have this process's own receivers look; they need no file event."""
         here = asyncio.get_running_loop()
@@ -242,28 +289,36 @@ class Database:
 
     # Losing and closing
 
-    def _identity_on_disk(self) -> tuple[int, int] | None:
-        """What tells this file from another of its name."""
-        if self.in_memory:
-            return None
-        try:
-            status = os.stat(self.path)
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
-
     def forget_replaced(self) -> bool:
-        """Whether the file was deleted or replaced; if so, the next use opens it anew."""
+        """Whether the file, or its log, was deleted or replaced; if so, the next use opens it anew.
+
+        SQLite does not notice: what is committed to a deleted file is seen by nobody. SQLite itself
+        deletes the log only when the last connection is closed.
+        """
         self._checked_at = time.monotonic()
-        if self._connection is None or self._identity == self._identity_on_disk():
+        if self._connection is None or not self._is_replaced():
             return False
         with self._lock:
             connection, self._connection, self._opening = self._connection, None, None
             self.generation += 1
-        logger.warning("The database file %s was deleted or replaced; opening it anew.", self.path)
+        logger.warning(
+            "The database file %s, or its log, was deleted or replaced, and with it what messages"
+            " and memberships of groups it held; opening it anew.",
+            self.path,
+        )
         if connection is not None:
             connection.abandon()
         return True
+
+    def _is_replaced(self) -> bool:
+        if self.in_memory:
+            return False
+        try:
+            return self._identity != _identity(self.path) or (
+                self._wal_identity is not None and self._wal_identity != _identity(self.wal)
+            )
+        except OSError:  # its directory cannot be searched at present; the open files still serve
+            return False
 
     async def close(self) -> None:
         """Close both connections; the next use opens them again."""
@@ -271,6 +326,15 @@ class Database:
             connection, self._connection, self._opening = self._connection, None, None
         if connection is not None:
             await connection.close()
+
+
+def _identity(path: str) -> Identity | None:
+    """Of the file that has this name now; None where there is none."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def is_in_memory(name: str) -> bool:
