@@ -38,7 +38,7 @@ WAL-reset bug of SQLite 3.7.0 to 3.51.2."""
 WAL_LIMIT = WAL_PAGES * 4096
 """Bytes that the WAL is cut back to when a long read has let it grow."""
 CLOSE_AT_EXIT = 0.5  # seconds
-CHECK_FILE_EVERY = 1.0  # seconds; two calls of stat, while anything is written
+CHECK_FILE_EVERY = 1.0  # seconds; three calls of stat, while anything is written
 
 Identity = tuple[int, int]
 """What tells a file from another of its name: device and inode."""
@@ -69,8 +69,7 @@ class Database:
         self._lock = threading.Lock()
         self._opening: Future[Connection] | None = None
         self._connection: Connection | None = None
-        self._identity: Identity | None = None
-        self._wal_identity: Identity | None = None
+        self._identities: dict[str, Identity] = {}
         self._complaints = Complaints()
         self._checked_at = 0.0
 
@@ -98,15 +97,14 @@ class Database:
 
     def _open(self, opening: Future[Connection]) -> None:
         try:
-            identity = _identity(self.path)
-            connection = self._connect(identity)
+            connection = self._connect()
         except Exception as error:
             with self._lock:
                 self._opening = None  # so that the next one to ask tries again
             opening.set_exception(self._translated(error))
             return
         with self._lock:
-            self._connection, self._identity = connection, identity
+            self._connection = connection
             self._checked_at = time.monotonic()
         self._complaints.withdraw("Opening")
         opening.set_result(connection)
@@ -126,9 +124,11 @@ class Database:
 
         self.open().add_done_callback(opened)
 
-    def _connect(self, identity: Identity | None) -> Connection:
+    def _connect(self) -> Connection:
         if not self.in_memory:
-            if identity is None:
+            # Before it is opened: if it is replaced meanwhile, that is noticed later.
+            self._identities = self._identities_on_disk("")
+            if not self._identities:
                 raise self._not_migrated("does not exist")
             self._refuse_hard_links()
         arguments = {
@@ -184,8 +184,9 @@ class Database:
         connection.execute(f"pragma journal_size_limit = {WAL_LIMIT}")
         if init_command := self._options.get("init_command"):
             connection.executescript(init_command)
-        connection.execute("pragma user_version").fetchall()  # makes the log, where there is none
-        self._wal_identity = _identity(self.wal)
+        if not self.in_memory:
+            connection.execute("pragma user_version").fetchall()  # makes the log and its index
+            self._identities |= self._identities_on_disk("-wal", "-shm")
 
     def _set_wal(self, connection: sqlite3.Connection) -> None:
         """WAL is a property of the file: it is set only where it is not set, for that takes a lock.
@@ -290,35 +291,50 @@ class Database:
     # Losing and closing
 
     def forget_replaced(self) -> bool:
-        """Whether the file, or its log, was deleted or replaced; if so, the next use opens it anew.
+        """Whether the file, its log, or the log's index was deleted or replaced; if so, the next
+        use opens it anew.
 
-        SQLite does not notice: what is committed to a deleted file is seen by nobody. SQLite itself
-        deletes the log only when the last connection is closed.
+        SQLite, which deletes log and index only with the last connection, does not notice: what is
+        committed to a deleted file is seen by nobody.
         """
         self._checked_at = time.monotonic()
-        if self._connection is None or not self._is_replaced():
+        replaced = None if self._connection is None else self._replaced()
+        if not replaced:
             return False
         with self._lock:
             connection, self._connection, self._opening = self._connection, None, None
-            self.generation += 1
+            self.generation += replaced != ["-shm"]  # which holds no data
         logger.warning(
-            "The database file %s, or its log, was deleted or replaced, and with it what messages"
-            " and memberships of groups it held; opening it anew.",
-            self.path,
+            "%s was deleted or replaced; opening the database anew. What it held of messages and"
+            " of memberships of groups is gone.",
+            ", ".join(f"{self.path}{end}" for end in replaced),
         )
+        if "-wal" in replaced and "-shm" not in replaced:
+            # The index tells of a log that is gone; who met it beside a new log would get I/O
+            # errors for ever. SQLite makes it anew. It is the one that we have open: whoever noticed
+            # before us has put another in its place.
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.path}-shm")
         if connection is not None:
             connection.abandon()
         return True
 
-    def _is_replaced(self) -> bool:
-        if self.in_memory:
-            return False
+    def _replaced(self) -> list[str]:
+        """The ends of the names of those files that are not the ones that were opened."""
         try:
-            return self._identity != _identity(self.path) or (
-                self._wal_identity is not None and self._wal_identity != _identity(self.wal)
-            )
-        except OSError:  # its directory cannot be searched at present; the open files still serve
-            return False
+            found = self._identities_on_disk(*self._identities)
+        except OSError:  # the directory cannot be searched at present; the open files still serve
+            return []
+        return [end for end, identity in self._identities.items() if found.get(end) != identity]
+
+    def _identities_on_disk(self, *ends: str) -> dict[str, Identity]:
+        """Of the files that have the database's name with these ends now."""
+        found = {}
+        for end in ends:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                status = os.stat(f"{self.path}{end}")
+                found[end] = (status.st_dev, status.st_ino)
+        return found
 
     async def close(self) -> None:
         """Close both connections; the next use opens them again."""
@@ -326,15 +342,6 @@ class Database:
             connection, self._connection, self._opening = self._connection, None, None
         if connection is not None:
             await connection.close()
-
-
-def _identity(path: str) -> Identity | None:
-    """Of the file that has this name now; None where there is none."""
-    try:
-        status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return status.st_dev, status.st_ino
 
 
 def is_in_memory(name: str) -> bool:
