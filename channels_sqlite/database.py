@@ -13,6 +13,7 @@ import logging
 import os
 import shlex
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -137,17 +138,20 @@ class Database:
             "uri": True,
             "cached_statements": 256,
         }
-        return Connection(self.name, arguments, self._check, self._configure)
+        # A relative name is that of the directory in which the layer was made.
+        name = self.name if self.name.startswith("file:") else self.path
+        return Connection(name, arguments, self._check, self._configure)
 
     def _refuse_hard_links(self) -> None:
         """SQLite names the log after the file: two names are two logs, which damages the file.
 
         https://www.sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file
         """
-        if (count := os.stat(self.path).st_nlink) > 1:
+        status = os.stat(self.path)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
             raise InvalidOption(
-                f"The database {self.path} has {count} names (hard links), under which processes "
-                "would not see each other's messages, and damage it. Find the others with "
+                f"The database {self.path} has {status.st_nlink} names (hard links), under which "
+                "processes would not see each other's messages, and damage it. Find the others with "
                 f"find / -xdev -samefile {shlex.quote(self.path)}, and remove them."
             )
 
@@ -311,8 +315,8 @@ class Database:
         )
         if "-wal" in replaced and "-shm" not in replaced:
             # The index tells of a log that is gone; who met it beside a new log would get I/O
-            # errors for ever. SQLite makes it anew. It is the one that we have open: whoever noticed
-            # before us has put another in its place.
+            # errors for ever. SQLite makes it anew. It is the one that we have open: whoever has
+            # noticed before us has put another in its place.
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.path}-shm")
         if connection is not None:

@@ -27,7 +27,8 @@ class Child:
     """A Python interpreter that runs `function` of tests/children.py, with warnings as errors.
 
     Or of another module, where `function` is its full name. `prefix` is a command that runs it,
-    such as `unshare` in another namespace. It is killed at the end of the `with`, if it has not ended before.
+    such as `unshare` in another namespace. It is killed at the end of the `with`, if it has not
+    ended before.
     """
 
     prefix: Sequence[str] = ()
