@@ -132,6 +132,7 @@ class Database:
             if not self._identities:
                 raise self._not_migrated("does not exist")
             self._refuse_hard_links()
+            self._refuse_read_only()
         arguments = {
             "timeout": self._timeout,
             "isolation_level": None,
@@ -151,8 +152,17 @@ class Database:
         if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
             raise InvalidOption(
                 f"The database {self.path} has {status.st_nlink} names (hard links), under which "
-                "processes would not see each other's messages, and damage it. Find the others with "
-                f"find / -xdev -samefile {shlex.quote(self.path)}, and remove them."
+                "processes would not see each other's messages, and damage it. Find the others "
+                f"with find / -xdev -samefile {shlex.quote(self.path)}, and remove them."
+            )
+
+    def _refuse_read_only(self) -> None:
+        """A reader of it would never be told: it can look, and never take anything."""
+        if not os.access(self.path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            user = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "user"
+            raise DatabaseUnavailable(
+                f"{self.path} is read-only for this process's {user}, which needs write access to "
+                "the file and to its directory."
             )
 
     def _check(self, connection: sqlite3.Connection) -> None:
