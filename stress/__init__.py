@@ -1,16 +1,20 @@
 """The harness that proves the layer: `python -m stress --list`.
 
-One noun, one file; a row imports only rows beneath it.
+One noun, one file; each imports only what stands to its right, or beneath.
 
     __main__                                  the command line
     runner   compare   report                 a whole run; two runs side by side; a run as a page
     scenarios/                                one scenario a file
+    faults   troupe                           what is broken on purpose, and under whom
     lab      screen    charts                 where a measurement happens; how it is shown
+    program                                   which measurements, how often, how long
     children                                  real processes, as the harness sees them
     nursery  child                            real processes, from within: their birth and life
+    clock    sabotage                         what can be broken in them
     roles    window    recorder               what they do, keep in step by, and write down
-    plan     layers    redis_server  results  what to run, on what, and what came out
-    ledger   measure   machine                what the figures mean
+    plan     layers    results                what to run, on what, and what came out
+    verdict  measure   machine  redis_server  what the figures mean, and where they were measured
+    history  ledger                           what happened
 
 The rules of the house: every measurement starts real processes of its own; every message is in
 the ledger; the ledger is the only stop-watch (a delay is the difference of two of its entries);

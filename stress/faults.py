@@ -140,8 +140,9 @@ async def clear_disk(worker: Worker, directory: str) -> None:
 
 async def replace(troupe: Troupe) -> None:
     """An empty database in the place of the one in use, in one step, as a deployment would."""
-    begin = time.monotonic_ns()
     source = await template(troupe.lab)
+    await troupe.lose_groups()
+    begin = time.monotonic_ns()
     await troupe.keeper.call(remove, database=str(troupe.database), source=str(source))
     await asyncio.sleep(RECOVERY)
     await troupe.rejoin()
@@ -150,6 +151,7 @@ async def replace(troupe: Troupe) -> None:
 
 async def delete(troupe: Troupe) -> None:
     """The database is gone, and a while later somebody migrates."""
+    await troupe.lose_groups()
     begin = time.monotonic_ns()
     await troupe.keeper.call(remove, database=str(troupe.database), source="")
     await asyncio.sleep(MISSING)

@@ -8,7 +8,7 @@ import time
 from itertools import count
 from pathlib import Path
 
-from stress import roles
+from stress import ledger, roles
 from stress.children import Child, ChildError
 from stress.lab import Lab
 from stress.layers import DATABASE
@@ -103,8 +103,13 @@ class Troupe:
             assert isinstance(talk.exception(), ChildError)
             await self.writer()
 
+    async def lose_groups(self) -> None:
+        """From now on nobody owes them the group's messages: their memberships are to be lost."""
+        for receiver, channels in self.receivers.items():
+            await receiver.call(expect_nothing, channels=channels)
+
     async def rejoin(self) -> None:
-        """Their memberships are gone with the file that they stood in."""
+        """As a reconnecting client would."""
         for receiver, channels in self.receivers.items():
             await receiver.call(join_again, channels=channels)
 
@@ -131,7 +136,12 @@ async def talk(worker: Worker, rate: float, size: int) -> None:
         await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
 
 
+async def expect_nothing(worker: Worker, channels: list[str]) -> None:
+    for channel in channels:
+        worker.recorder.note(ledger.LEAVING, target=GROUP, channel=channel)
+
+
 async def join_again(worker: Worker, channels: list[str]) -> None:
     for channel in channels:
-        await roles.leave(worker, GROUP, channel)
+        worker.recorder.note(ledger.LEFT, target=GROUP, channel=channel)
         await roles.join(worker, GROUP, channel)

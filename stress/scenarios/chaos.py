@@ -131,7 +131,7 @@ async def run(lab: Lab, case: Case) -> Measured:
 def recovery(entries: Iterable[Entry]) -> dict[str, float]:
     """Milliseconds from the loss of a file until the last message was sent that never arrived.
 
-    Not counting the group's, whose members have to join again.
+    Not counting the group's, whose members join again later.
     """
     faults = [(e.at, e.number) for e in entries if e.kind == ledger.FAULT]
     if not faults:

@@ -20,12 +20,6 @@ from stress.verdict import check
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def children(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Children]:
-    async with Children(tmp_path_factory.mktemp("run")) as nursery:
-        yield nursery
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def here(tmp_path: Path, children: Children) -> AsyncIterator[Lab]:
     async with lab(LAYERS["memory"], tmp_path / "lab", None, children, {}) as place:
