@@ -106,7 +106,8 @@ class Claims:
         while wanted := self._wanted(shared):
             rows: list[Row] = []
             try:
-                await self._database.run(partial(self._claim_into, rows, shared.name, wanted))
+                claim = partial(self._claim_into, rows, shared.name, wanted)
+                await self._database.run(claim, quick=True)
             except BaseException:
                 shared.due = True
                 raise
@@ -156,7 +157,7 @@ class Claims:
             given_back.append(True)
 
         try:
-            await self._database.run(give_back, ring=True)
+            await self._database.run(give_back, ring=True, quick=True)
         except DatabaseUnavailable as error:
             logger.warning("%s Trying again at the next heartbeat.", error)
         finally:

@@ -116,7 +116,9 @@ class Database:
             "uri": True,
             "cached_statements": 256,
         }
-        return Connection(self.name, arguments, self._check, self._configure)
+        return Connection(
+            self.name, arguments, self._check, self._configure, in_memory=self.in_memory
+        )
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Refuse what cannot work: an old SQLite, a file without our tables."""
@@ -174,17 +176,25 @@ class Database:
         # Shielded: the others who wait for the same opening are not cancelled with us.
         return await asyncio.shield(asyncio.wrap_future(self.open()))
 
-    async def run(self, function: Callable[[sqlite3.Connection], T], *, ring: bool = False) -> T:
-        """The result of `function(connection)`, run on the writing connection's thread.
+    async def run(
+        self,
+        function: Callable[[sqlite3.Connection], T],
+        *,
+        ring: bool = False,
+        quick: bool = False,
+    ) -> T:
+        """The result of `function(connection)`.
 
         A cancelled caller gets its CancelledError only when the function has ended. `ring` tells
-        other processes that something was committed. sqlite3's errors come out translated.
+        other processes that something was committed. What is `quick` may run in place, on the
+        event loop; all else runs on the writing connection's thread. sqlite3's errors come out
+        translated.
         """
         work = self._ringing(function) if ring and not self.in_memory else function
         while True:
             connection = await self.ready()
             try:
-                return await connection.run(work)
+                return await connection.run(work, quick=quick)
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
             except ConnectionLost:

@@ -150,7 +150,7 @@ class Inboxes:
             keep=self._keep,
         )
         try:
-            await self._database.run(acknowledge)
+            await self._database.run(acknowledge, quick=True)
         except BaseException:
             if generation == self._database.generation:
                 inbox.unacknowledged += count
