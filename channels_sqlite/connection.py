@@ -91,7 +91,7 @@ class Connection:
         check: Setup,
         configure: Setup,
         *,
-        in_memory: bool,
+        in_memory: bool = False,
     ) -> None:
         self.closed = False
         self._calls: set[Call] = set()
