@@ -100,6 +100,14 @@ def stress(session: nox.Session) -> None:
     session.run("python", "-m", "stress", *(session.posargs or ["--profile", "quick"]))
 
 
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into docs/_build; warnings are errors, and nothing is downloaded."""
+    session.install("-e", ".", *group("docs"))
+    strict = ["--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env"]
+    session.run("python", "-m", "sphinx", *strict, *session.posargs, "docs", "docs/_build")
+
+
 @nox.session(reuse_venv=True)
 def example(session: nox.Session) -> None:
     """Serve the example chat until Ctrl-C, at the address given or 127.0.0.1:8000."""

@@ -8,7 +8,6 @@ another process to take.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 import threading
 import time
@@ -19,11 +18,9 @@ from functools import partial
 from . import store
 from .consumers import Consumers
 from .database import Database
-from .exceptions import DatabaseUnavailable
+from .exceptions import ChannelsSqliteError
 from .messages import Item, Row
 from .tasks import Task, Tasks, is_running
-
-logger = logging.getLogger("channels_sqlite")
 
 
 @dataclass
@@ -158,8 +155,10 @@ class Claims:
 
         try:
             await self._database.run(give_back, ring=True, quick=True)
-        except DatabaseUnavailable as error:
-            logger.warning("%s Trying again at the next heartbeat.", error)
+        except ChannelsSqliteError as error:
+            self._tasks.complaints.say("Giving back", error)
+        else:
+            self._tasks.complaints.withdraw("Giving back")
         finally:
             # A cancelled call was run all the same: what is in the table must not be here too.
             if not given_back:

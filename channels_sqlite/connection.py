@@ -15,7 +15,9 @@ import os
 import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
@@ -38,10 +40,13 @@ class ConnectionLost(Exception):
 class Call:
     """A function to run on the connection's thread, who waits for it, and what became of it."""
 
-    __slots__ = ("done", "function", "lost", "result", "task")
+    __slots__ = ("done", "function", "lost", "result", "since", "task")
 
-    def __init__(self, function: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(
+        self, function: Callable[[sqlite3.Connection], Any], since: float | None = None
+    ) -> None:
         self.function = function
+        self.since = time.monotonic() if since is None else since
         self.task = asyncio.current_task()
         self.result: Any = None
         self.done = False
@@ -64,17 +69,45 @@ class Writer(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self.thread = threading.current_thread()
         self.working = threading.Lock()
+        self.closed = False
+        self._patience: int | None = None
+        self._busy_timeout = 0
         _writers.add(self)
+
+    def learn_patience(self) -> None:
+        """How many milliseconds it waits for a lock, as the project has set it by now."""
+        ((self._busy_timeout,),) = super().execute("pragma busy_timeout").fetchall()
+        self._patience = self._busy_timeout
 
     def execute(self, sql: Any, parameters: Any = ()) -> Any:
         if not isinstance(sql, Call):
             return super().execute(sql, parameters)
         try:
             with self.working:
+                self._wait_since(sql.since)
                 sql.result = sql.function(self)
         finally:
             sql.done = True
         return sql
+
+    def _wait_since(self, since: float) -> None:
+        """Have SQLite wait for what is left of the call's time: it may have spent it in the queue.
+
+        Ten calls behind a lock of others would else wait ten times as long as the project has said.
+        One whose time is up is tried once all the same: the lock may be free by now.
+        """
+        if self._patience is None:
+            return
+        left = max(0, self._patience - round((time.monotonic() - since) * 1000))
+        if left > 0.9 * self._patience:
+            left = self._patience  # nearly every call, and spares it the pragma
+        if left != self._busy_timeout:
+            super().execute(f"pragma busy_timeout = {left}").close()
+            self._busy_timeout = left
+
+    def close(self) -> None:
+        super().close()
+        self.closed = True
 
 
 class Connection:
@@ -94,6 +127,8 @@ class Connection:
         in_memory: bool = False,
     ) -> None:
         self.closed = False
+        self.ended: Future[None] = Future()
+        """Done when the thread is gone, and those who waited for it have been told."""
         self._calls: set[Call] = set()
         # In memory, connections share one cache, whose locks are for whole tables.
         self._in_place: InPlace | None = None
@@ -121,6 +156,7 @@ class Connection:
             self._raw = await self.run(lambda raw: cast(Writer, raw))
             self._raw.text_factory = _text
             await self.run(configure)
+            await self.run(lambda _: self._raw.learn_patience())
         except BaseException:
             await self._writer.close()
             raise
@@ -139,17 +175,26 @@ class Connection:
         """
         return self._raw.thread.is_alive()
 
-    async def run(self, function: Callable[[sqlite3.Connection], T], *, quick: bool = False) -> T:
+    async def run(
+        self,
+        function: Callable[[sqlite3.Connection], T],
+        since: float | None = None,
+        *,
+        quick: bool = False,
+    ) -> T:
         """The result of `function(connection)`, in the order of the calls.
 
-        It runs on the writing thread; one that is `quick` in place, if nothing stands before it. A
-        cancelled await waits for it all the same, for it cannot be taken back. Raises
-        ConnectionLost when it was not run.
+        It runs on the writing connection's thread; a `quick` one in place, if nothing stands before
+        it. A lock of others is waited for as long as the connection's busy timeout says, counted
+        from `since` (of the monotonic clock; by default now). A cancelled await waits for the
+        function all the same, for it cannot be taken back. Raises ConnectionLost when it was not
+        run.
         """
+        since = time.monotonic() if since is None else since
         if quick and self._in_place is not None and not self._calls:
             with contextlib.suppress(NotNow):
                 return await self._in_place.run(function)
-        call = Call(function)
+        call = Call(function, since)
         self._calls.add(call)
         try:
             await self._writer.execute_fetchall(cast(str, call))
@@ -191,12 +236,13 @@ class Connection:
             if call.task is not None:
                 with contextlib.suppress(RuntimeError):  # the closed loop's own
                     call.task.get_loop().call_soon_threadsafe(call.task.cancel)
-        if not self.closed:
+        if not self._raw.closed:
             # It died. aiosqlite's half of it can no longer be closed, and would warn of that when
             # it is collected: it is kept instead.
             self._close_in_place()
             self._raw.close()
             _dead.append(self)
+        self.ended.set_result(None)
 
     def abandon(self) -> None:
         """Let the thread end what it was asked for, and then itself; the file is no longer ours."""
@@ -204,10 +250,13 @@ class Connection:
         self._writer.stop()
 
     async def close(self) -> None:
-        """Close both, after the calls in flight."""
-        self._close_in_place()
-        if self.is_alive:
-            await self._writer.close()
+        """Close all three, after the calls in flight.
+
+        Not by aiosqlite's own `close`, which waits for ever for a thread that dies meanwhile.
+        """
+        self.abandon()
+        # Shielded: others may wait for the same end.
+        await asyncio.shield(asyncio.wrap_future(self.ended))
 
     def _close_in_place(self) -> None:
         self.closed = True

@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import logging
 import os
+import shlex
 import sqlite3
 import threading
 import time
@@ -20,8 +21,9 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
+from .complaints import Complaints
 from .connection import Connection, ConnectionLost
-from .exceptions import InvalidOption, NotMigrated, translate
+from .exceptions import DatabaseUnavailable, InvalidOption, NotMigrated, translate
 from .schema import MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
 
 logger = logging.getLogger("channels_sqlite")
@@ -36,7 +38,10 @@ WAL-reset bug of SQLite 3.7.0 to 3.51.2."""
 WAL_LIMIT = WAL_PAGES * 4096
 """Bytes that the WAL is cut back to when a long read has let it grow."""
 CLOSE_AT_EXIT = 0.5  # seconds
-CHECK_FILE_EVERY = 1.0  # seconds; a stat, while anything is written
+CHECK_FILE_EVERY = 1.0  # seconds; three calls of stat, while anything is written
+
+Identity = tuple[int, int]
+"""What tells a file from another of its name: device and inode."""
 
 
 class Nudged(Protocol):
@@ -64,7 +69,8 @@ class Database:
         self._lock = threading.Lock()
         self._opening: Future[Connection] | None = None
         self._connection: Connection | None = None
-        self._identity: tuple[int, int] | None = None
+        self._identities: dict[str, Identity] = {}
+        self._complaints = Complaints()
         self._checked_at = 0.0
 
     @property
@@ -90,26 +96,41 @@ class Database:
             return self._opening
 
     def _open(self, opening: Future[Connection]) -> None:
-        identity = self._identity_on_disk()
         try:
-            connection = self._connect(identity)
+            connection = self._connect()
         except Exception as error:
             with self._lock:
                 self._opening = None  # so that the next one to ask tries again
-            if isinstance(error, sqlite3.Error):
-                opening.set_exception(translate(error, self.path))
-            else:
-                opening.set_exception(error)
+            opening.set_exception(self._translated(error))
             return
         with self._lock:
-            self._connection, self._identity = connection, identity
+            self._connection = connection
             self._checked_at = time.monotonic()
+        self._complaints.withdraw("Opening")
         opening.set_result(connection)
         connection.outlive()
 
-    def _connect(self, identity: tuple[int, int] | None) -> Connection:
-        if identity is None and not self.in_memory:
-            raise self._not_migrated("does not exist")
+    def open_unasked(self, then: Callable[[], None]) -> None:
+        """Open it for those who wait and ask for nothing, and call `then` on the opening's thread.
+
+        Why it cannot be opened is logged, once: there is nobody to raise it at.
+        """
+
+        def opened(opening: Future[Connection]) -> None:
+            if error := opening.exception():
+                self._complaints.say("Opening", error)
+            else:
+                then()
+
+        self.open().add_done_callback(opened)
+
+    def _connect(self) -> Connection:
+        if not self.in_memory:
+            # Before it is opened: if it is replaced meanwhile, that is noticed later.
+            self._identities = self._identities_on_disk("")
+            if not self._identities:
+                raise self._not_migrated("does not exist")
+            self._refuse_hard_links()
         arguments = {
             "timeout": self._timeout,
             "isolation_level": None,
@@ -119,6 +140,18 @@ class Database:
         return Connection(
             self.name, arguments, self._check, self._configure, in_memory=self.in_memory
         )
+
+    def _refuse_hard_links(self) -> None:
+        """SQLite names the log after the file: two names are two logs, which damages the file.
+
+        https://www.sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file
+        """
+        if (count := os.stat(self.path).st_nlink) > 1:
+            raise InvalidOption(
+                f"The database {self.path} has {count} names (hard links), under which processes "
+                "would not see each other's messages, and damage it. Find the others with "
+                f"find / -xdev -samefile {shlex.quote(self.path)}, and remove them."
+            )
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Refuse what cannot work: an old SQLite, a file without our tables."""
@@ -133,6 +166,10 @@ class Database:
             raise self._not_migrated(f"lacks {', '.join(missing)}")
 
     def _not_migrated(self, why: str) -> NotMigrated:
+        """The tables are Django's to make, and are not made here, not even in place of a file that
+        was deleted under us: Django keeps account of its migrations in the same file, and without
+        that account `migrate` would fail on tables that are there already.
+        """
         return NotMigrated(
             f"The database {self.path} {why}. Run: python manage.py migrate --database={self.alias}"
         )
@@ -149,6 +186,9 @@ class Database:
         connection.execute(f"pragma journal_size_limit = {WAL_LIMIT}")
         if init_command := self._options.get("init_command"):
             connection.executescript(init_command)
+        if not self.in_memory:
+            connection.execute("pragma user_version").fetchall()  # makes the log and its index
+            self._identities |= self._identities_on_disk("-wal", "-shm")
 
     def _set_wal(self, connection: sqlite3.Connection) -> None:
         """WAL is a property of the file: it is set only where it is not set, for that takes a lock.
@@ -182,19 +222,22 @@ class Database:
         *,
         ring: bool = False,
         quick: bool = False,
+        since: float | None = None,
     ) -> T:
         """The result of `function(connection)`.
 
         A cancelled caller gets its CancelledError only when the function has ended. `ring` tells
         other processes that something was committed. What is `quick` may run in place, on the
-        event loop; all else runs on the writing connection's thread. sqlite3's errors come out
-        translated.
+        event loop; all else runs on the writing connection's thread. A lock of others is waited for
+        until OPTIONS["timeout"] seconds after `since`, of the monotonic clock; by default that is
+        now. sqlite3's errors come out translated.
         """
+        since = time.monotonic() if since is None else since
         work = self._ringing(function) if ring and not self.in_memory else function
         while True:
             connection = await self.ready()
             try:
-                return await connection.run(work, quick=quick)
+                return await connection.run(work, since, quick=quick)
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
             except ConnectionLost:
@@ -225,7 +268,8 @@ class Database:
 
         Its busy timeout is 0 and it is shared by threads: hold no cursor.
         """
-        return None if self._connection is None else self._connection.reader
+        connection = self._connection
+        return connection.reader if connection is not None and connection.is_alive else None
 
     @contextlib.contextmanager
     def translated(self) -> Iterator[None]:
@@ -235,6 +279,13 @@ class Database:
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
 
+    def _translated(self, error: Exception) -> Exception:
+        if isinstance(error, sqlite3.Error):
+            return translate(error, self.path)
+        if isinstance(error, OSError):
+            return DatabaseUnavailable(f"{self.path}: {error}.")
+        return error
+
     def nudge(self) -> None:
         """Have this process's own receivers look; they need no file event."""
         here = asyncio.get_running_loop()
@@ -243,28 +294,51 @@ class Database:
 
     # Losing and closing
 
-    def _identity_on_disk(self) -> tuple[int, int] | None:
-        """What tells this file from another of its name."""
-        if self.in_memory:
-            return None
-        try:
-            status = os.stat(self.path)
-        except FileNotFoundError:
-            return None
-        return status.st_dev, status.st_ino
-
     def forget_replaced(self) -> bool:
-        """Whether the file was deleted or replaced; if so, the next use opens it anew."""
+        """Whether the file, its log, or the log's index was deleted or replaced; if so, the next
+        use opens it anew.
+
+        SQLite, which deletes log and index only with the last connection, does not notice: what is
+        committed to a deleted file is seen by nobody.
+        """
         self._checked_at = time.monotonic()
-        if self._connection is None or self._identity == self._identity_on_disk():
+        replaced = None if self._connection is None else self._replaced()
+        if not replaced:
             return False
         with self._lock:
             connection, self._connection, self._opening = self._connection, None, None
-            self.generation += 1
-        logger.warning("The database file %s was deleted or replaced; opening it anew.", self.path)
+            self.generation += replaced != ["-shm"]  # which holds no data
+        logger.warning(
+            "%s was deleted or replaced; opening the database anew. What it held of messages and"
+            " of memberships of groups is gone.",
+            ", ".join(f"{self.path}{end}" for end in replaced),
+        )
+        if "-wal" in replaced and "-shm" not in replaced:
+            # The index tells of a log that is gone; who met it beside a new log would get I/O
+            # errors for ever. SQLite makes it anew. It is the one that we have open: whoever noticed
+            # before us has put another in its place.
+            with contextlib.suppress(OSError):
+                os.unlink(f"{self.path}-shm")
         if connection is not None:
             connection.abandon()
         return True
+
+    def _replaced(self) -> list[str]:
+        """The ends of the names of those files that are not the ones that were opened."""
+        try:
+            found = self._identities_on_disk(*self._identities)
+        except OSError:  # the directory cannot be searched at present; the open files still serve
+            return []
+        return [end for end, identity in self._identities.items() if found.get(end) != identity]
+
+    def _identities_on_disk(self, *ends: str) -> dict[str, Identity]:
+        """Of the files that have the database's name with these ends now."""
+        found = {}
+        for end in ends:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                status = os.stat(f"{self.path}{end}")
+                found[end] = (status.st_dev, status.st_ino)
+        return found
 
     async def close(self) -> None:
         """Close both connections; the next use opens them again."""

@@ -13,10 +13,8 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from . import store
 from .claims import Claims
@@ -186,8 +184,7 @@ class Receiver:
             return False
         reader = self._database.reader
         if reader is None:
-            loop = asyncio.get_running_loop()
-            self._database.open().add_done_callback(partial(self._opened, loop))
+            self._database.open_unasked(partial(self._opened, asyncio.get_running_loop()))
             return False
         with self._lock:
             if self._generation != self._database.generation:
@@ -208,11 +205,10 @@ class Receiver:
         if channels := self._consumers.expire():
             self._tasks.spawn(partial(self._leave_groups, channels))
 
-    def _opened(self, loop: Loop, opening: Future[Any]) -> None:
+    def _opened(self, loop: Loop) -> None:
         """On the thread that has opened the file anew: look, on the loop that asked."""
-        if opening.exception() is None:
-            with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(self.nudge, loop)
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(self.nudge, loop)
 
     def _begin_anew(self) -> None:
         self._generation = self._database.generation

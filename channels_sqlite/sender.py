@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from sqlite3 import Connection
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from . import store
@@ -18,7 +19,14 @@ from .trimmer import Trimmer
 
 RIDE_TOGETHER = 64  # messages in one statement
 
-Passenger = tuple[Outgoing, "asyncio.Future[bool]"]
+
+class Passenger(NamedTuple):
+    """A message that waits for the next statement, and who waits for its verdict."""
+
+    message: Outgoing
+    arrival: asyncio.Future[bool]
+    since: float
+    """Of the monotonic clock."""
 
 
 class Outbox:
@@ -60,11 +68,11 @@ class Sender:
             outbox = self._outboxes[loop] = Outbox()
         if outbox.busy:
             arrival: asyncio.Future[bool] = loop.create_future()
-            outbox.passengers.append((message, arrival))
+            outbox.passengers.append(Passenger(message, arrival, time.monotonic()))
             return await arrival
         outbox.busy = True
         try:
-            (accepted,) = await self._deliver([message])
+            (accepted,) = await self._deliver([message], time.monotonic())
         finally:
             if outbox.passengers:
                 outbox.driver = loop.create_task(self._drive(outbox))
@@ -79,34 +87,36 @@ class Sender:
                 aboard = outbox.passengers[:RIDE_TOGETHER]
                 del outbox.passengers[:RIDE_TOGETHER]
                 # Who was cancelled while waiting is not sent.
-                await self._ride([passenger for passenger in aboard if not passenger[1].done()])
+                if aboard := [each for each in aboard if not each.arrival.done()]:
+                    await self._ride(aboard)
         finally:
             outbox.busy = False
 
     async def _ride(self, aboard: list[Passenger]) -> None:
         try:
-            accepted = await self._deliver([message for message, _ in aboard]) if aboard else []
+            # A lock of others is waited for as long as the one who came first may wait.
+            accepted = await self._deliver([each.message for each in aboard], aboard[0].since)
         except asyncio.CancelledError:
-            for _, arrival in aboard:
-                arrival.cancel()
+            for each in aboard:
+                each.arrival.cancel()
             raise
         except Exception as error:  # each of them has asked, each of them is told
-            for _, arrival in aboard:
-                if not arrival.done():
-                    arrival.set_exception(error)
+            for each in aboard:
+                if not each.arrival.done():
+                    each.arrival.set_exception(error)
             return
-        for (_, arrival), verdict in zip(aboard, accepted, strict=True):
-            if not arrival.done():
-                arrival.set_result(verdict)
+        for each, verdict in zip(aboard, accepted, strict=True):
+            if not each.arrival.done():
+                each.arrival.set_result(verdict)
 
-    async def _deliver(self, messages: list[Outgoing]) -> list[bool]:
+    async def _deliver(self, messages: list[Outgoing], since: float) -> list[bool]:
         accepted: list[bool] = []
 
         def send(connection: Connection) -> None:
             accepted.extend(store.send(connection, messages, time.time()))
 
         try:
-            await self._database.run(send, ring=True, quick=True)
+            await self._database.run(send, ring=True, quick=True, since=since)
         finally:
             # Also when it was cancelled: it was done all the same.
             self._account(accepted)

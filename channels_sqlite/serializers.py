@@ -6,18 +6,32 @@ when it is read has already cost somebody else their consumer.
 
 from __future__ import annotations
 
+import datetime
 import json
+import reprlib
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Protocol
+from uuid import UUID
 
 import msgpack
+from django.utils.duration import duration_iso_string
+from django.utils.functional import Promise
 
 from .exceptions import InvalidOption, UndecodableMessage
 
 Message = dict[str, Any]
 NoneType = type(None)
 
-DEPTH = 512  # as deep as msgpack goes; what is nested deeper is itself the offence
+# How deep dicts and lists may be nested, the message itself being the first. Counted here, for
+# neither side can be asked: msgpack 1.1 packs 511 levels and 1.2 packs 1,024, and what json reads
+# depends on the reader's Python and on its stack, up to 3.11 it is 1,000 less the stack.
+DEPTH = 500
+
+# For error messages. The built-in repr fails on what is nested too deep, and on broken classes.
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 100
+_brief = _repr.repr
 
 
 class Serializer(Protocol):
@@ -32,12 +46,47 @@ class Serializer(Protocol):
         """What `dumps` was given; any exception means that `body` is not of this serializer."""
 
 
+def text_of(value: object) -> str:
+    """The text that stands for `value` in a message, whichever the serializer: receivers get a str.
+
+    -   `datetime`, `date` and `time`: ISO 8601 with all microseconds, and with the UTC offset of an
+        aware one, as `isoformat()` writes and `fromisoformat()` reads it
+    -   `timedelta`: an ISO 8601 duration, which Django's `parse_duration()` reads
+    -   `Decimal` and `UUID`: what `str()` makes of them, which their classes read
+    -   a lazy string: its text, in the language that is active where it is sent
+
+    These are the forms of Django's `DjangoJSONEncoder`, but for what that loses or refuses: it cuts
+    microseconds to milliseconds, writes a UTC offset of zero as `Z`, and takes no aware times.
+
+    Raises TypeError for everything else, and for a time of day in a zone whose offset depends on
+    the date.
+    """
+    if isinstance(value, datetime.date):  # a datetime is one, too
+        return value.isoformat()
+    if isinstance(value, (Decimal, UUID, Promise)):
+        return str(value)
+    if isinstance(value, datetime.time):
+        if value.tzinfo is not None and value.utcoffset() is None:
+            raise TypeError("without a date, its time zone has no offset")
+        return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return duration_iso_string(value)
+    if isinstance(value, int):
+        raise TypeError("an int has 64 bits at most")
+    raise TypeError("nothing of this type can be sent")
+
+
 class MsgpackSerializer:
-    """bytes, str, 64-bit integers, floats, bool, None, lists and dicts; tuples become lists."""
+    """str, bytes, 64-bit ints, floats, bool, None, lists and dicts, and what `text_of` takes.
+
+    Tuples become lists; a bytearray or a memoryview becomes bytes; a value of a subclass or of an
+    enum that is one (IntEnum, TextChoices) becomes the plain value. The keys of dicts may be str,
+    bytes, int, float, bool and None, and stay what they are.
+    """
 
     def dumps(self, value: Any) -> bytes:
-        _require_keys(value, (str, bytes, int, float, NoneType))  # the others cannot be unpacked
-        packed: bytes = msgpack.packb(value)
+        _require_shape(value, (str, bytes, int, float, NoneType))  # the others cannot be unpacked
+        packed: bytes = msgpack.Packer(default=text_of).pack(value)
         return packed
 
     def loads(self, body: bytes) -> Any:
@@ -48,11 +97,15 @@ class MsgpackSerializer:
 
 
 class JsonSerializer:
-    """Readable in any SQL shell; no bytes, and dicts with string keys only."""
+    """As `MsgpackSerializer`, but readable in any SQL shell, with ints of any size, without bytes,
+    and with dicts of str keys only.
+    """
+
+    _encoder = json.JSONEncoder(default=text_of, ensure_ascii=False, separators=(",", ":"))
 
     def dumps(self, value: Any) -> bytes:
-        _require_keys(value, (str,))  # JSON would turn the others into strings without a word
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+        _require_shape(value, (str,))  # JSON would turn other keys into strings without a word
+        return self._encoder.encode(value).encode()
 
     def loads(self, body: bytes) -> Any:
         return json.loads(body)
@@ -83,13 +136,15 @@ def create(name: str) -> Serializer:
 def encode(serializer: Serializer, message: object) -> bytes:
     """`message` as bytes; raises TypeError with the path of what cannot be written."""
     if not isinstance(message, dict):
-        raise TypeError(f"A message must be a dict, not {type(message).__name__}: {message!r:.100}")
+        raise TypeError(
+            f"A message must be a dict, not {type(message).__name__}: {_brief(message)}"
+        )
     try:
         return serializer.dumps(message)
     except Exception as error:
         path, value = _offender(serializer, message)
         raise TypeError(
-            f"message{path} cannot be sent: {type(value).__name__} {value!r:.100} ({error})"
+            f"message{path} cannot be sent: {type(value).__name__} {_brief(value)} ({error})"
         ) from error
 
 
@@ -136,14 +191,17 @@ def _writes(serializer: Serializer, value: Any) -> bool:
     return True
 
 
-def _require_keys(value: Any, kinds: tuple[type, ...]) -> None:
+def _require_shape(value: Any, kinds: tuple[type, ...], levels: int = DEPTH) -> None:
+    """Keys of these kinds only, in dicts and lists that are no deeper than can be read."""
     if isinstance(value, dict):
-        for key, item in value.items():
+        for key in value:
             if not isinstance(key, kinds):
                 raise TypeError("a key of this type could not be read back")
-            if isinstance(item, (dict, list, tuple)):
-                _require_keys(item, kinds)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            if isinstance(item, (dict, list, tuple)):
-                _require_keys(item, kinds)
+        value = value.values()
+    elif not isinstance(value, (list, tuple)):
+        return
+    if not levels:
+        raise TypeError(f"dicts and lists may be nested {DEPTH} deep")
+    for item in value:
+        if isinstance(item, (dict, list, tuple)):
+            _require_shape(item, kinds, levels - 1)

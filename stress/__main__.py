@@ -22,7 +22,7 @@ from stress.scenarios import SCENARIOS
 
 USUAL = ("sqlite", "redis", "redis-pubsub")
 PAGE = 160  # columns of the tables where no terminal says how many it has
-ALL = ("sqlite:inotify", "sqlite:watchfiles", "memory", "redis", "redis-pubsub", "channels-lite")
+EVERY = ("sqlite:inotify", "sqlite:watchfiles", "memory", "redis", "redis-pubsub", "channels-lite")
 
 
 class Parser(argparse.ArgumentParser):
@@ -116,7 +116,7 @@ def run(arguments: Sequence[str]) -> int:
     for path in filter(None, (options.json, options.report)):
         if not path.parent.is_dir() or path.is_dir():
             parser.error(f"cannot write {path}: name a file in a directory that exists")
-    chosen = options.layer or (ALL if options.profile == "full" else USUAL)
+    chosen = options.layer or (EVERY if options.profile == "full" else USUAL)
     names = ("processes", "seconds", "members", "rate", "size", "rounds")
     plan = Plan(
         profile=options.profile or "normal", **{name: getattr(options, name) for name in names}
@@ -128,11 +128,15 @@ def run(arguments: Sequence[str]) -> int:
             [LAYERS[name] for name in dict.fromkeys(chosen)],
             shlex.join(["python", "-m", "stress", *arguments]),
             watcher,
+            results.Keeper(options.json).keep if options.json else None,
         )
-        asyncio.run(go(runner))
+        try:
+            asyncio.run(go(runner))
+        finally:
+            # Whatever ended it, what was measured is kept before anything is drawn.
+            if options.json:
+                results.save(runner.run, options.json)
     screen.report(console, runner.run)
-    if options.json:
-        results.save(runner.run, options.json)
     if options.report:
         report.write(runner.run, options.report)
     if runner.run.interrupted:

@@ -31,6 +31,7 @@ class Layer:
     config: Mapping[str, Any] = field(default_factory=dict)
     redis: bool = False
     processes: bool = True  # joins several processes
+    rounds: int | None = None  # at most, in the full profile
 
     @property
     def ours(self) -> bool:
@@ -130,6 +131,7 @@ LAYERS: dict[str, Layer] = {
         Layer(
             name="channels-lite",
             says="channels-lite's aiosqlite layer: SQLite, polled every 0.1 s",
+            rounds=1,  # so far behind that more of them would tell nothing more
             backend="channels_lite.layers.aio.AIOSQLiteChannelLayer",
             modules=("channels_lite", "aiosqlitepool"),
             app="channels_lite",

@@ -59,6 +59,9 @@ class Case:
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     processes: int = 1  # that share the layer
+    lasts: float = 0.0  # seconds, about, beside starting the processes; for the estimate
+    rounds: int | None = None  # at most, in the full profile: what no goal is set for needs fewer
+    watched: bool = True  # a watcher has a part in it; else one of ours is enough in a profile
     config: Mapping[str, Any] = field(default_factory=dict)
     ours: Mapping[str, Any] = field(default_factory=dict)
     theirs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

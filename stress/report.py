@@ -16,6 +16,7 @@ from stress import charts, screen
 from stress.charts import Point
 from stress.layers import LAYERS
 from stress.results import Measurement, Row, Run, cases_of, rows
+from stress.verdict import ZERO
 
 T = TypeVar("T")
 
@@ -90,7 +91,7 @@ def ratio_row(row: Row, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 def cell(column: str, value: int) -> tuple[str, bool]:
     """A count of the ledger, and whether it is trouble."""
-    return f"{value:,}", bool(value) and column in screen.ZERO
+    return f"{value:,}", bool(value) and column in ZERO
 
 
 def section(run: Run, name: str, found: Iterable[Row]) -> dict[str, Any]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stress.ledger import Verdict
 from stress.measure import Ratio, ratio
+from stress.verdict import Verdict
 
 FORMAT = 1
+KEEP_EVERY = 10.0  # seconds
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Run:
     commit: str
     layers: list[str]  # in the order they were asked for
     seconds: float = 0.0
-    interrupted: bool = False
+    interrupted: bool = False  # it has not, or not yet, come to its end
     # What a figure is: {"scenario": {"figure": {"unit": ..., "better": ..., "says": ...}}}
     figures: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
@@ -155,7 +157,24 @@ def ratios(values: Mapping[str, Mapping[int, float]]) -> dict[str, dict[str, Rat
 
 
 def save(run: Run, path: Path) -> None:
-    path.write_text(json.dumps(asdict(run), indent=1) + "\n")
+    """In one step: whoever ends us meanwhile leaves the old file or the new one."""
+    unfinished = path.with_name(f"{path.name}.tmp")
+    unfinished.write_text(json.dumps(asdict(run), indent=1) + "\n")
+    unfinished.replace(path)
+
+
+class Keeper:
+    """Saves a run while it goes on, so that one that is killed has not been in vain."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._due = 0.0  # time.monotonic()
+
+    def keep(self, run: Run) -> None:
+        """At once the first time, then every few seconds: a long run is long to write."""
+        if time.monotonic() >= self._due:
+            save(run, self.path)
+            self._due = time.monotonic() + KEEP_EVERY
 
 
 class UnknownFormatError(ValueError):

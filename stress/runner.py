@@ -6,7 +6,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,10 +18,11 @@ from stress import machine
 from stress.children import Children
 from stress.lab import lab
 from stress.layers import Layer
-from stress.ledger import check
 from stress.plan import Case, Figure, Plan, Scenario
+from stress.program import Program, program
 from stress.redis_server import RedisServer, redis_server
 from stress.results import Measurement, Run, Skipped
+from stress.verdict import check
 
 # A measurement that hangs is ended, and said to have hung, after so many seconds more than its own.
 HANG = 120.0
@@ -39,8 +40,7 @@ class Place:
 class Watcher(Protocol):
     """Who is told how the run is going."""
 
-    def expect(self, measurements: int) -> None: ...
-    def skipped(self, skipped: Sequence[Skipped]) -> None: ...
+    def begins_run(self, whole: Program, skipped: Sequence[Skipped]) -> None: ...
     def begins(self, scenario: Scenario, case: Case, layer: Layer, number: int) -> None: ...
     def measured(self, scenario: Scenario, measurement: Measurement) -> None: ...
 
@@ -53,11 +53,14 @@ class Runner:
         layers: Sequence[Layer],
         command: str,
         watcher: Watcher,
+        keep: Callable[[Run], None] | None = None,
     ) -> None:
+        """`keep` is called after each measurement, with all there are so far."""
         self.plan = plan
         self.scenarios = scenarios
         self.layers = layers
         self.watcher = watcher
+        self.keep = keep
         self._numbers = count(1)
         self.run = Run(
             command=command,
@@ -72,6 +75,7 @@ class Runner:
     async def go(self) -> None:
         """Measure all there is to measure into `run`. Cancelled, it keeps what it has."""
         began = time.monotonic()
+        self.run.interrupted = True  # until it has come to its end
         try:
             async with AsyncExitStack() as stack:
                 directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="stress-")))
@@ -81,8 +85,9 @@ class Runner:
                 if any(layer.redis for layer in layers):
                     server = stack.enter_context(redis_server(directory))
                 await self._all(layers, Place(directory, server, nursery))
+            self.run.interrupted = False
         except asyncio.CancelledError:
-            self.run.interrupted = True
+            pass
         finally:
             self.run.seconds = round(time.monotonic() - began, 1)
 
@@ -96,33 +101,19 @@ class Runner:
         return layers
 
     async def _all(self, layers: Sequence[Layer], place: Place) -> None:
-        work: list[tuple[Scenario, Case, list[Layer], int]] = []
-        for scenario in self.scenarios:
-            quick, normal, full = scenario.rounds
-            usual = self.plan.choose(quick=quick, normal=normal, full=full)
-            rounds = self.plan.rounds or usual
-            for case in scenario.cases(self.plan):
-                able = []
-                for layer in layers:
-                    why = case.excludes(layer)
-                    if not (layer.ours or scenario.rivals) and self.plan.profile == "quick":
-                        why = "not in the quick profile"
-                    if why:
-                        self.run.skipped.append(Skipped(layer.name, scenario.name, case.name, why))
-                    else:
-                        able.append(layer)
-                work.append((scenario, case, able, rounds))
-        self.watcher.skipped(self.run.skipped)
-        self.watcher.expect(sum(len(able) * rounds for _, _, able, rounds in work))
-        for scenario, case, able, rounds in work:
-            for number in range(1, rounds + 1):
-                # Another layer goes first in each round: what follows a rival's mess is shared.
-                turn = number % len(able) if able else 0
-                for layer in able[turn:] + able[:turn]:
-                    self.watcher.begins(scenario, case, layer, number)
-                    measurement = await self._measure(scenario, case, layer, number, place)
-                    self.run.measurements.append(measurement)
-                    self.watcher.measured(scenario, measurement)
+        whole = program(self.plan, self.scenarios, layers)
+        named = {layer.name: layer for layer in layers}
+        self.run.skipped += whole.skipped
+        self.watcher.begins_run(whole, self.run.skipped)
+        for item in whole.items:
+            for number, name in item.turns():
+                layer = named[name]
+                self.watcher.begins(item.scenario, item.case, layer, number)
+                measurement = await self._measure(item.scenario, item.case, layer, number, place)
+                self.run.measurements.append(measurement)
+                self.watcher.measured(item.scenario, measurement)
+                if self.keep is not None:
+                    self.keep(self.run)
 
     async def _measure(
         self, scenario: Scenario, case: Case, layer: Layer, number: int, place: Place

@@ -12,10 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from stress.layers import Layer
-from stress.ledger import Verdict
 from stress.measure import Ratio
 from stress.plan import Case, Scenario
+from stress.program import Program
 from stress.results import Measurement, Row, Run, Skipped, Summary, is_ours, rows
+from stress.verdict import ZERO, Verdict
 
 RECENT = 12  # lines of the live table
 
@@ -50,10 +51,7 @@ def ahead(ratio: Ratio, better: str) -> str:
 
 def balance(verdict: Verdict) -> str:
     if verdict.broken:
-        return (
-            f"lost {verdict.lost}, doubled {verdict.doubled}, "
-            f"misordered {verdict.misordered}, invented {verdict.invented}"
-        )
+        return ", ".join(f"{name} {n}" for name in ZERO if (n := getattr(verdict, name)))
     return "balances"
 
 
@@ -94,12 +92,10 @@ class Screen:
             table.add_row(*map(escape, row))
         return Group(table, self.progress)
 
-    def expect(self, measurements: int) -> None:
-        self.progress.update(self.task, total=measurements)
-
-    def skipped(self, skipped: Sequence[Skipped]) -> None:
-        for line in skipped_lines(skipped):
+    def begins_run(self, whole: Program, skipped: Sequence[Skipped]) -> None:
+        for line in (*skipped_lines(skipped), estimate(whole)):
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.progress.update(self.task, total=whole.measurements)
 
     def begins(self, scenario: Scenario, case: Case, layer: Layer, number: int) -> None:
         description = f"{scenario.name}: {case.name}: {layer.name}, round {number}"
@@ -123,6 +119,14 @@ class Screen:
         self.progress.advance(self.task)
         if not self.console.is_terminal:
             self.console.print(" | ".join(row), highlight=False, markup=False, soft_wrap=True)
+
+
+def estimate(whole: Program) -> str:
+    """How much there is to measure, and about how long that takes where nobody else works."""
+    minutes, seconds = divmod(round(whole.seconds), 60)
+    lasts = f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+    many = "1 measurement" if whole.measurements == 1 else f"{whole.measurements} measurements"
+    return f"{many}, about {lasts} on a quiet machine (--rounds and --seconds shorten it)"
 
 
 def skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
@@ -207,7 +211,6 @@ def pairs_of(found: Iterable[Row]) -> list[tuple[str, str]]:
 
 ALWAYS = ("sent", "accepted", "received")
 SOMETIMES = ("refused", "failed", "unknown", "dropped", "expired", "excused")
-ZERO = ("lost", "doubled", "misordered", "invented")
 
 
 def ledgers(run: Run) -> dict[tuple[str, str], Verdict]:
@@ -221,7 +224,7 @@ def ledgers(run: Run) -> dict[tuple[str, str], Verdict]:
 
 
 def ledger_columns(found: Iterable[Verdict]) -> list[str]:
-    """Those that are zero everywhere are left out, but not the four that must be zero."""
+    """Those that are zero everywhere are left out, but not those that must be zero."""
     verdicts = list(found)
     used = (name for name in SOMETIMES if any(getattr(verdict, name) for verdict in verdicts))
     return [*ALWAYS, *used, *ZERO]
@@ -230,7 +233,7 @@ def ledger_columns(found: Iterable[Verdict]) -> list[str]:
 def ledger_table(run: Run) -> Table:
     found = ledgers(run)
     columns = ledger_columns(found.values())
-    made = table("ledger: the last four must be zero", "scenario", "layer", *columns)
+    made = table("ledger: the last five must be zero", "scenario", "layer", *columns)
     last = ""
     for (scenario, layer), verdict in found.items():
         if last and scenario != last:

@@ -18,7 +18,8 @@ from channels.layers import InMemoryChannelLayer
 from channels_redis.core import RedisChannelLayer
 
 from channels_sqlite.layers import SqliteChannelLayer
-from tests import databases, redis_server
+from stress import redis_server
+from tests import databases
 from tests.processes import Child
 
 WATCHERS = ("inotify", "watchfiles", "polling")
@@ -71,8 +72,8 @@ def alias(database: Path) -> Iterator[str]:
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if redis_server.EXECUTABLE is None:
         pytest.skip("no redis-server here")
-    with redis_server.redis_server(tmp_path_factory.mktemp("redis")) as url:
-        yield url
+    with redis_server.redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -7,14 +7,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from channels_sqlite.connection import Connection, ConnectionLost
+from tests.parts import locked
 from tests.waiting import PATIENCE, cancel, soon
 
 ARGUMENTS = {"timeout": 5, "isolation_level": None, "uri": True}
@@ -44,6 +46,8 @@ async def open_connection(
         except Exception as raised:
             error = raised
         opened.get_loop().call_soon_threadsafe(settle, result, error)
+        if result is not None:
+            result.outlive()
 
     threading.Thread(target=open_, daemon=True).start()
     return await soon(opened)
@@ -77,7 +81,7 @@ async def mortal(database: Path) -> AsyncIterator[Connection]:
     """A connection whose thread the test kills."""
     opened = await open_connection(database)
     yield opened
-    await asyncio.to_thread(opened.outlive)
+    await asyncio.to_thread(opened.ended.result, PATIENCE)
 
 
 @pytest.fixture
@@ -301,6 +305,46 @@ async def test_other_calls_go_on_after_a_cancelled_one(connection: Connection, g
     await cancel(task)
 
 
+# Locks
+
+
+@pytest.mark.parametrize("patience", [1, 200])
+async def test_calls_in_a_queue_wait_for_a_lock_together(
+    database: Path, connection: Connection, gate: Gate, patience: int
+) -> None:
+    """Were each of them to wait as long as the first, the last would wait a minute."""
+    await connection.run(lambda raw: raw.execute(f"pragma busy_timeout = {patience}").fetchall())
+    await connection.run(lambda raw: cast(Any, raw).learn_patience())
+
+    async def write() -> float:
+        begun = time.monotonic()
+        with pytest.raises(sqlite3.OperationalError):
+            await connection.run(lambda raw: raw.execute("begin immediate").fetchall())
+        return time.monotonic() - begun
+
+    with locked(database):
+        waits = await soon(asyncio.gather(*[write() for _ in range(300)]))
+    assert min(waits) > 0.8 * patience / 1000
+    assert max(waits) < 3
+
+
+async def test_who_came_too_late_is_tried_once_and_the_next_waits_again(
+    database: Path, connection: Connection
+) -> None:
+    def patience(raw: sqlite3.Connection) -> int:
+        ((found,),) = raw.execute("pragma busy_timeout").fetchall()
+        return int(found)
+
+    long_ago = time.monotonic() - 60
+    assert await connection.run(patience, since=long_ago) == 0
+    assert await connection.run(patience, since=time.monotonic() - 2) in range(2900, 3001)
+    assert await connection.run(patience) == 5000
+    write = partial(lambda raw: raw.execute("begin immediate").fetchall())
+    with locked(database), pytest.raises(sqlite3.OperationalError):
+        await connection.run(write, since=long_ago)
+    await connection.run(write, since=long_ago)
+
+
 # The thread's death
 
 dies_of_it = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -350,7 +394,7 @@ async def test_calls_behind_a_dead_thread_are_told_that_they_are_lost(
     await asyncio.sleep(0)
     gate.open.set()
     await asyncio.to_thread(thread.join, PATIENCE)
-    mortal.outlive()
+    mortal.ended.result(PATIENCE)
     results = await soon(asyncio.gather(*lost, return_exceptions=True))
     assert [type(each) for each in results[:2]] == [ConnectionLost, ConnectionLost]
     assert isinstance(results[2], (ConnectionLost, asyncio.CancelledError))
@@ -376,7 +420,7 @@ async def test_who_is_told_of_a_lost_call_is_not_cancelled(mortal: Connection, g
     await asyncio.sleep(0)
     gate.open.set()
     await asyncio.to_thread(thread.join, PATIENCE)
-    mortal.outlive()
+    mortal.ended.result(PATIENCE)
     assert await soon(task) == "goes on"
     assert not doomed.done()
 
@@ -408,15 +452,29 @@ async def test_a_call_after_closing_is_lost(connection: Connection) -> None:
 
 
 @dies_of_it
-async def test_closing_a_connection_whose_thread_is_dead_ends(
-    mortal: Connection, gate: Gate
+@pytest.mark.parametrize("at", ["in flight", "dead", "buried"])
+async def test_closing_a_connection_whose_thread_dies_leaves_nothing_open(
+    mortal: Connection, gate: Gate, at: str
 ) -> None:
+    """Whether it dies before it is closed, or meanwhile."""
+    raw = await soon(mortal.run(lambda connection: connection))
     thread = await running_thread(mortal)
     task = await doomed_call(mortal, gate)
-    gate.open.set()
-    await asyncio.to_thread(thread.join, PATIENCE)
-    mortal.outlive()
-    await soon(mortal.close())
+    if at == "in flight":
+        closing = asyncio.create_task(mortal.close())
+        await asyncio.sleep(0.01)
+        assert not closing.done()
+        gate.open.set()
+        await soon(closing)
+    else:
+        gate.open.set()
+        thread.join(PATIENCE)  # on the loop: what waits for its end may not have noticed
+        if at == "buried":
+            mortal.ended.result(PATIENCE)
+        await soon(mortal.close())
+    for each in (raw, mortal.reader):
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            each.execute("select 1")
     assert not task.done()
 
 
@@ -443,5 +501,5 @@ async def test_a_call_that_was_run_before_the_end_is_not_lost(
     connection.abandon()
     gate.open.set()
     thread.join(PATIENCE)  # on the loop, which hears of nothing meanwhile
-    connection.outlive()
+    connection.ended.result(PATIENCE)
     assert await soon(task) == "passed"

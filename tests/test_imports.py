@@ -21,7 +21,8 @@ PICTURE = """
     settings  claims  inboxes  trimmer  inspection
     consumers  tasks  store  database  codec
     buffers  waiters  connection  serializers  conf  wakes  models
-    counters  messages  exceptions  schema
+    counters  messages  complaints  in_place
+    exceptions  schema
 """
 ROWS = [line.split() for line in PICTURE.strip().splitlines()]
 HEIGHT = {unit: -row for row, units in enumerate(ROWS) for unit in units}

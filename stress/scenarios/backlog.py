@@ -19,7 +19,7 @@ FACTOR = 5  # so many times more is sent than can be handled
 def cases(plan: Plan) -> list[Case]:
     arguments = {
         "members": plan.members or 10,
-        "seconds": plan.seconds or plan.choose(quick=1.0, normal=2.0, full=4.0),
+        "seconds": plan.seconds or plan.choose(quick=1.0, normal=2.0, full=2.0),
         "size": plan.body,
     }
     return [
@@ -27,6 +27,7 @@ def cases(plan: Plan) -> list[Case]:
             f"slow consumers, {FACTOR} x too much, {how}",
             {**arguments, "group": group},
             2,
+            lasts=arguments["seconds"] + 3.5,  # until the last of a full buffer is handled
             may_drop=True,
         )
         for how, group in (("each sent to", False), ("as a group", True))
@@ -84,4 +85,5 @@ SCENARIO = Scenario(
     cases=cases,
     measure=run,
     rivals=False,
+    rounds=(1, 3, 1),
 )

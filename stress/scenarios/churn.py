@@ -18,10 +18,11 @@ STAYS = (0.05, 0.4)  # seconds a consumer is a member
 # that leaves at once is excused what came so shortly before.
 READS_ON = 1.5
 AT_ONCE = 20
+WARM_UP = 0.3  # seconds
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=1.5, normal=3.0, full=5.0)
+    seconds = plan.seconds or plan.choose(quick=1.5, normal=3.0, full=2.0)
     processes = plan.processes or 2
     coming = {
         "members": plan.members or 20,
@@ -35,10 +36,20 @@ def cases(plan: Plan) -> list[Case]:
             f"{coming['members']} come and go in each of {processes} processes",
             coming,
             processes=processes + 1,
+            lasts=seconds + READS_ON + 0.5,
+            rounds=2,
             theirs={"channels-lite": {"capacity": 100_000}},
         ),
-        Case(f"{pairs}, one after the other", {"tasks": 1, "seconds": seconds}),
-        Case(f"{pairs}, {AT_ONCE} at once", {"tasks": AT_ONCE, "seconds": seconds}),
+        *(
+            Case(
+                f"{pairs}, {how}",
+                {"tasks": tasks, "seconds": seconds},
+                lasts=WARM_UP + seconds,
+                rounds=None if tasks == 1 else 1,
+                watched=False,
+            )
+            for tasks, how in ((1, "one after the other"), (AT_ONCE, f"{AT_ONCE} at once"))
+        ),
     ]
     return found[:-1] if plan.profile == "quick" else found
 
@@ -91,7 +102,7 @@ async def run(lab: Lab, case: Case) -> Measured:
     if "tasks" in case.arguments:
         (process,) = await lab.start("process")
         tasks, seconds = case.arguments["tasks"], case.arguments["seconds"]
-        await process.call(add_and_discard, tasks=tasks, seconds=0.3)
+        await process.call(add_and_discard, tasks=tasks, seconds=WARM_UP)
         pairs = await process.call(add_and_discard, tasks=tasks, seconds=seconds)
         return Measured({"pairs": pairs})
 

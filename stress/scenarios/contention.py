@@ -10,10 +10,11 @@ from stress.plan import Case, Figure, Measured, Plan, Scenario
 
 # So that a reader that falls behind refuses nobody: what is measured is the writing.
 ROOM = {"capacity": 1_000_000}
+WARM_UP = 0.3  # seconds
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=1.0, normal=3.0, full=5.0)
+    seconds = plan.seconds or plan.choose(quick=1.0, normal=3.0, full=2.0)
     rate = plan.rate or 100.0
     common = {"seconds": seconds, "size": plan.body}
     paced = plan.processes or 4
@@ -23,11 +24,23 @@ def cases(plan: Plan) -> list[Case]:
             {**common, "rate": rate},
             processes=paced + 1,
             config=ROOM,
+            lasts=WARM_UP + seconds,
+            watched=False,
         )
     ]
     for writers in plan.many(plan.processes, quick=[8], full=[1, 2, 4, 8]):
         name = f"{writers} writer{'s' * (writers > 1)}, flat out"
-        found.append(Case(name, common, processes=writers + 1, config=ROOM))
+        found.append(
+            Case(
+                name,
+                common,
+                processes=writers + 1,
+                config=ROOM,
+                lasts=WARM_UP + seconds + 1.0,  # what was sent flat out must be drained
+                rounds=None if writers in (1, 8) else 1,
+                watched=False,
+            )
+        )
     return found
 
 
@@ -45,7 +58,7 @@ async def run(lab: Lab, case: Case) -> Measured:
                     sender=f"warm-up {writer.name}",
                     target=target,
                     rate=50.0,
-                    seconds=0.3,
+                    seconds=WARM_UP,
                     size=size,
                 )
                 for writer, target in pairs

@@ -11,23 +11,29 @@ from stress.plan import Case, Figure, Measured, Plan, Scenario
 from stress.roles import Worker
 
 SILENCE = 2.0  # seconds before a cold message
+WARM_UP = 0.4
 ECHOES = "echoes"
 
 
 def cases(plan: Plan) -> list[Case]:
     warm = {
         "rate": plan.rate or 100.0,
-        "seconds": plan.seconds or plan.choose(quick=1.0, normal=3.0, full=5.0),
+        "seconds": plan.seconds or plan.choose(quick=1.0, normal=3.0, full=3.0),
         "size": plan.body,
     }
-    shots = plan.choose(quick=1, normal=3, full=6)
+    shots = plan.choose(quick=1, normal=3, full=2)
     cold = {"rate": 1 / SILENCE, "seconds": shots * SILENCE, "size": plan.body}
+
+    def case(name: str, arguments: dict[str, Any], rounds: int | None = None) -> Case:
+        lasts = WARM_UP + arguments["seconds"]
+        return Case(name, arguments, processes=2, lasts=lasts, rounds=rounds)
+
     found = [
-        Case("one way, warm", warm, processes=2),
-        Case("one way, after 2 s of silence", cold, processes=2),
-        Case("round trip, warm", {**warm, "echo": True}, processes=2),
-        Case("one way, warm, normal channel", {**warm, "channel": "tasks"}, processes=2),
-        Case("round trip, after 2 s of silence", {**cold, "echo": True}, processes=2),
+        case("one way, warm", warm),
+        case("one way, after 2 s of silence", cold),
+        case("round trip, warm", {**warm, "echo": True}, 2),
+        case("one way, warm, normal channel", {**warm, "channel": "tasks"}, 1),
+        case("round trip, after 2 s of silence", {**cold, "echo": True}, 1),
     ]
     return found[:-2] if plan.profile == "quick" else found
 
@@ -68,7 +74,7 @@ async def run(lab: Lab, case: Case) -> Measured:
         (back,) = await sender.call(roles.open_channels, many=1)
         await receiver.call(reply_to, channel=back, size=arguments["size"])
 
-    warm_up = {**arguments, "rate": 50.0, "seconds": 0.4}
+    warm_up = {**arguments, "rate": 50.0, "seconds": WARM_UP}
     accepted = 0
     for name, how in (("warm-up", warm_up), ("measured", arguments)):
         if name == "measured" and how["rate"] < 1:

@@ -14,16 +14,21 @@ from stress.roles import Worker
 
 # Messages under way at most: within everybody's default capacity of 100, so that nobody refuses.
 WINDOW = 50
+WARM_UP = 0.3  # seconds
 STALLED = 5.0  # seconds without an arrival after which the window gives up
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=0.7, normal=2.0, full=5.0)
+    seconds = plan.seconds or plan.choose(quick=0.7, normal=2.0, full=2.0)
     common = {"seconds": seconds, "size": plan.body}
-    senders = 20
     return [
-        Case("1 sender, one process", {**common, "senders": 1}),
-        Case(f"{senders} senders, one process", {**common, "senders": senders}),
+        Case(
+            f"{senders} sender{'s' * (senders > 1)}, one process",
+            {**common, "senders": senders},
+            lasts=WARM_UP + seconds,
+            watched=False,
+        )
+        for senders in (1, 20)
     ]
 
 
@@ -54,7 +59,7 @@ async def exchange(worker: Worker, sender: str, senders: int, seconds: float, si
 async def run(lab: Lab, case: Case) -> Measured:
     (both,) = await lab.start("both")
     accepted = 0
-    for sender, seconds in (("warm-up", 0.3), ("measured", case.arguments["seconds"])):
+    for sender, seconds in (("warm-up", WARM_UP), ("measured", case.arguments["seconds"])):
         accepted += await both.call(
             exchange,
             sender=sender,

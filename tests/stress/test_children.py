@@ -14,8 +14,8 @@ from stress import ledger, roles
 from stress.children import ChildError, Children
 from stress.lab import Lab, lab
 from stress.layers import LAYERS
-from stress.ledger import check
 from stress.roles import Worker
+from stress.verdict import check
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

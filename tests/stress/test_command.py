@@ -20,8 +20,10 @@ from stress import results, screen
 from stress.__main__ import run_parser
 from stress.layers import LAYERS
 from stress.scenarios import SCENARIOS
+from stress.verdict import ZERO
 
 ROOT = Path(__file__).parents[2]
+ENDLESS = ("throughput", "--layer", "memory", "--seconds", "0.2", "--rounds", "1000")
 SMALL = ("--layer", "memory", "--seconds", "0.2", "--members", "5", "--rounds", "2")
 
 
@@ -96,9 +98,9 @@ def test_what_a_layer_cannot_do_is_named_and_skipped() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_ends_its_children_and_prints_what_it_has(
-    number: signal.Signals,
+    number: signal.Signals, tmp_path: Path
 ) -> None:
-    arguments = ("throughput", "--layer", "memory", "--seconds", "0.2", "--rounds", "1000")
+    arguments = [*ENDLESS, "--json", f"{tmp_path}/run.json", "--report", f"{tmp_path}/run.html"]
     process = subprocess.Popen(
         [sys.executable, "-m", "stress", *arguments],
         cwd=ROOT,
@@ -107,19 +109,42 @@ def test_an_interrupted_run_ends_its_children_and_prints_what_it_has(
         text=True,
     )
     assert process.stdout is not None
-    first = process.stdout.readline()
+    estimate, first = process.stdout.readline(), process.stdout.readline()
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(number)
     process.send_signal(number)
     said, complaints = process.communicate(timeout=60)
+    assert estimate.startswith("2000 measurements, about ")
     assert first.startswith("throughput | 1 sender, one process | memory | 1 | messages")
     assert process.returncode == 130
     assert complaints == ""
     assert "interrupted" in said
-    assert "ledger: the last four must be zero" in said
+    assert "ledger: the last five must be zero" in said
+    kept = results.load(tmp_path / "run.json")
+    assert kept.interrupted
+    assert kept.measurements
+    assert "interrupted" in (tmp_path / "run.html").read_text()
     assert family
     _, alive = psutil.wait_procs(family, timeout=10)
     assert not alive
+
+
+def test_a_killed_run_has_kept_what_it_had_measured(tmp_path: Path) -> None:
+    kept = tmp_path / "run.json"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stress", *ENDLESS, "--json", str(kept)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # it cannot clear up behind itself
+    )
+    assert process.stdout is not None
+    for _ in range(3):  # the estimate, and the first two measurements
+        process.stdout.readline()
+    process.kill()
+    process.communicate()
+    run = results.load(kept)
+    assert run.interrupted
+    assert run.measurements[0].ledger.sent > 0
 
 
 def test_children_do_not_outlive_a_killed_harness(tmp_path: Path) -> None:
@@ -165,5 +190,5 @@ def test_every_field_of_the_json_is_documented() -> None:
 
 def test_every_column_of_the_ledger_is_documented() -> None:
     text = (ROOT / "stress" / "README.md").read_text()
-    for name in (*screen.ALWAYS, *screen.SOMETIMES, *screen.ZERO):
+    for name in (*screen.ALWAYS, *screen.SOMETIMES, *ZERO):
         assert name in text

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from stress import compare, report, results
-from stress.ledger import Verdict
 from stress.measure import Ratio
 from stress.results import Measurement, Run
 from stress.runner import failed
+from stress.verdict import Verdict
 
 
 def measurement(layer: str, number: int, delay: float, **fields: object) -> Measurement:

@@ -1,4 +1,4 @@
-"""The ledger catches what it is for: forged histories, each with one thing wrong."""
+"""The verdict catches what it is for: forged histories, each with one thing wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import asdict
 import pytest
 
 from stress import ledger
-from stress.ledger import Entry, Verdict, check
+from stress.ledger import Entry
+from stress.verdict import ZERO, Verdict, check
 
 
 class Forger:
@@ -16,15 +17,24 @@ class Forger:
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.now = 0
 
     def __call__(self, kind: str, who: str = "p", **fields: object) -> Forger:
-        self.entries.append(Entry(kind, len(self.entries), who, **fields))  # type: ignore[arg-type]
+        self.entries.append(Entry(kind, self.now, who, **fields))  # type: ignore[arg-type]
+        self.now += 1
         return self
 
-    def sent(self, number: int, target: str = "c", outcome: str = ledger.ACCEPTED) -> Forger:
+    def sent(
+        self, number: int, target: str = "c", outcome: str = ledger.ACCEPTED, who: str = "p"
+    ) -> Forger:
         channel = "" if target.startswith("group") else target
         for kind in (ledger.SENT, outcome):
-            self(kind, sender="s", number=number, target=target, channel=channel)
+            self(kind, who, sender="s", number=number, target=target, channel=channel)
+        return self
+
+    def waits(self, seconds: float) -> Forger:
+        """Nothing happens for so long."""
+        self.now += int(seconds * 1e9)
         return self
 
     def received(
@@ -42,8 +52,8 @@ class Forger:
     def listens(self, channel: str = "c", who: str = "p") -> Forger:
         return self(ledger.LISTENING, who, channel=channel)
 
-    def joins(self, channel: str, group: str = "group") -> Forger:
-        self.listens(channel)
+    def joins(self, channel: str, group: str = "group", who: str = "p") -> Forger:
+        self.listens(channel, who)
         self(ledger.JOINING, target=group, channel=channel)
         return self(ledger.JOINED, target=group, channel=channel)
 
@@ -53,8 +63,7 @@ class Forger:
 
 
 def troubles(verdict: Verdict) -> dict[str, int]:
-    kinds = ("lost", "doubled", "misordered", "invented")
-    return {kind: getattr(verdict, kind) for kind in kinds if getattr(verdict, kind)}
+    return {kind: getattr(verdict, kind) for kind in ZERO if getattr(verdict, kind)}
 
 
 def test_a_clean_history_has_no_trouble() -> None:
@@ -200,6 +209,59 @@ def test_the_layers_own_count_of_drops_explains_as_many_and_no_more() -> None:
     assert troubles(check(history.entries)) == {"lost": 1}
 
 
+def members_of_one_process() -> Forger:
+    """One message to a group of three channels of process p, sent by process w."""
+    return Forger().joins("a").joins("b").joins("c").sent(0, "group", who="w")
+
+
+def test_a_full_inbox_is_one_drop_of_the_sender_for_all_its_members() -> None:
+    assert not check(members_of_one_process()(ledger.DROPPED, "w", number=1).entries).broken
+    assert troubles(check(members_of_one_process().entries)) == {"lost": 3}
+
+
+def test_a_full_inbox_does_not_explain_what_one_of_its_members_misses() -> None:
+    history = members_of_one_process()
+    history.received(0, "a", target="group").received(0, "b", target="group")
+    assert troubles(check(history(ledger.DROPPED, "w", number=1).entries)) == {"lost": 1}
+
+
+def test_a_full_buffer_is_a_drop_of_the_reader_for_each_channel() -> None:
+    for drops in range(5):
+        verdict = check(members_of_one_process()(ledger.DROPPED, "p", number=drops).entries)
+        assert (verdict.lost, verdict.overcounted) == (max(0, 3 - drops), max(0, drops - 3))
+
+
+def test_full_inboxes_and_full_buffers_add_up() -> None:
+    history = Forger().joins("a").joins("b").joins("c")
+    for number in range(3):
+        history.sent(number, "group", who="w")
+    history.received(1, "a", target="group")  # of 0 nothing arrived, of 2 nothing either
+    history(ledger.DROPPED, "w", number=1)(ledger.DROPPED, "p", number=5)
+    assert not check(history.entries).broken
+    history.entries[-1] = history.entries[-1]._replace(number=4)
+    assert troubles(check(history.entries)) == {"lost": 1}
+
+
+def test_what_expired_in_an_inbox_is_one_row_for_all_its_members() -> None:
+    assert not check(members_of_one_process()(ledger.EXPIRED, "p", number=1).entries).broken
+    assert not check(members_of_one_process()(ledger.EXPIRED, "p", number=3).entries).broken
+    verdict = check(members_of_one_process()(ledger.EXPIRED, "p", number=4).entries)
+    assert troubles(verdict) == {"overcounted": 1}
+
+
+def test_a_drop_of_what_arrived_after_all_is_overcounted() -> None:
+    history = Forger().listens().sent(0).received(0)(ledger.DROPPED, number=1)
+    verdict = check(history.entries)
+    assert troubles(verdict) == {"overcounted": 1}
+    assert verdict.examples == ["overcounted: 1 counted, 0 missing at most"]
+
+
+def test_a_drop_of_a_message_whose_outcome_is_unknown_is_not_overcounted() -> None:
+    history = Forger().listens().sent(0, outcome=ledger.FAILED)
+    history(ledger.SENT, sender="s", number=1, target="c", channel="c")(ledger.DROPPED, number=2)
+    assert not check(history.entries).broken
+
+
 def test_a_layer_that_does_not_count_its_drops_is_let_off_where_the_caller_says_so() -> None:
     history = Forger().listens().sent(0).sent(1).received(1)
     verdict = check(history.entries, counts_drops=False)
@@ -213,6 +275,33 @@ def test_what_a_killed_process_was_owed_is_excused_and_named() -> None:
     assert not verdict.broken
     assert verdict.excused == 1
     assert verdict.excuses == ["s#0 to c: victim was killed"]
+
+
+def test_what_had_long_been_due_is_not_excused_by_a_kill() -> None:
+    history = Forger().listens(who="victim").sent(0).waits(60).sent(1)(ledger.KILLED, "victim")
+    assert troubles(check(history.entries)) == {"lost": 1}
+
+
+def test_what_is_sent_to_the_dead_is_owed_to_nobody() -> None:
+    history = Forger().joins("a", who="victim").joins("b")(ledger.KILLED, "victim")
+    history.sent(0, "a").sent(1, "group").received(1, "b", target="group")
+    verdict = check(history.entries)
+    assert not verdict.broken
+    assert (verdict.owed, verdict.excused) == (1, 0)
+
+
+def test_what_was_under_way_when_the_clock_was_set_forward_has_expired_and_is_named() -> None:
+    history = Forger().listens().sent(0).waits(60).sent(1)(ledger.JUMPED, "lab").sent(2)
+    verdict = check(history.entries)
+    assert (verdict.expired, verdict.lost) == (1, 2)
+    assert verdict.excuses == ["s#1 to c: the clock was set forward"]
+    assert verdict.examples == ["lost: s#0 to c", "lost: s#2 to c"]
+
+
+def test_what_the_layer_has_counted_of_a_jump_is_not_counted_twice() -> None:
+    history = Forger().listens().sent(0).sent(1)(ledger.JUMPED, "lab")(ledger.EXPIRED, number=1)
+    verdict = check(history.entries)
+    assert (verdict.expired, verdict.broken) == (2, False)
 
 
 def test_of_a_shared_channel_a_killed_reader_excuses_only_what_it_held() -> None:

@@ -1,0 +1,90 @@
+"""What a run is going to measure, in which order, how often, and about how long that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from stress.layers import Layer
+from stress.plan import Case, Plan, Scenario
+from stress.results import Skipped
+
+# Seconds to start a measurement's processes, to end them, and to read their ledgers.
+START_UP = 0.6
+
+
+@dataclass(frozen=True)
+class Item:
+    """A case, the layers that are measured in it, and how many rounds each of them has."""
+
+    scenario: Scenario
+    case: Case
+    rounds: dict[str, int]
+
+    @property
+    def measurements(self) -> int:
+        return sum(self.rounds.values())
+
+    @property
+    def seconds(self) -> float:
+        return self.measurements * (START_UP + self.case.lasts)
+
+    def turns(self) -> Iterator[tuple[int, str]]:
+        """Round by round; another layer goes first in each, for what follows a rival's mess."""
+        for number in range(1, max(self.rounds.values(), default=0) + 1):
+            able = [layer for layer, rounds in self.rounds.items() if number <= rounds]
+            first = number % len(able)
+            for layer in able[first:] + able[:first]:
+                yield number, layer
+
+
+@dataclass(frozen=True)
+class Program:
+    items: list[Item]
+    skipped: list[Skipped]
+
+    @property
+    def measurements(self) -> int:
+        return sum(item.measurements for item in self.items)
+
+    @property
+    def seconds(self) -> float:
+        return sum(item.seconds for item in self.items)
+
+
+def program(plan: Plan, scenarios: Sequence[Scenario], layers: Sequence[Layer]) -> Program:
+    """The whole run; what is left out is named."""
+    items: list[Item] = []
+    skipped: list[Skipped] = []
+    for scenario in scenarios:
+        for case in scenario.cases(plan):
+            rounds = {}
+            for layer in layers:
+                if why := left_out(plan, scenario, case, layer, layers):
+                    skipped.append(Skipped(layer.name, scenario.name, case.name, why))
+                else:
+                    rounds[layer.name] = rounds_of(plan, scenario, case, layer)
+            items.append(Item(scenario, case, rounds))
+    return Program(items, skipped)
+
+
+def rounds_of(plan: Plan, scenario: Scenario, case: Case, layer: Layer) -> int:
+    """As many as asked for; but the full profile spends its time where the goals are."""
+    quick, normal, full = scenario.rounds
+    rounds = plan.rounds or plan.choose(quick=quick, normal=normal, full=full)
+    if plan.profile != "full":
+        return rounds
+    return min(rounds, *(n for n in (case.rounds, layer.rounds) if n is not None), rounds)
+
+
+def left_out(
+    plan: Plan, scenario: Scenario, case: Case, layer: Layer, layers: Sequence[Layer]
+) -> str:
+    """Why this layer is not measured in this case, or ""."""
+    if plan.profile == "quick" and not (layer.ours or scenario.rivals):
+        return "not in the quick profile"
+    if plan.profile != "normal" and layer.ours and not case.watched:
+        first = next(each for each in layers if each.ours)
+        if layer is not first:
+            return f"as {first.name}: no watcher has a part in it"
+    return case.excludes(layer)

@@ -1,0 +1,306 @@
+"""A reader's project: a directory, into which the blocks of a page are written, and where they run.
+
+There is one method for each kind of block. What has none fails the page's test, so that no block
+can be left out without a word.
+"""
+
+from __future__ import annotations
+
+import configparser
+import contextlib
+import doctest
+import json
+import os
+import re
+import shlex
+import signal
+import site
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from tests.docs.blocks import Block
+from tests.example.servers import free_port, heed_ctrl_c
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 60.0  # seconds; a guard against hanging, nothing is measured here
+
+# Blocks of the kind "elsewhere" need what a test must not touch: the machine's services, a registry
+# of images, somebody's cloud. They begin with one of these programs.
+ELSEWHERE = {"docker", "litestream", "sudo"}
+
+# `docs/tutorial.md` and the how-tos say 8000, 8001; here others may be using them.
+PORT = re.compile(r"\b80\d\d\b")
+
+CHECK = """\
+import django
+django.setup()
+from django.core.checks import run_checks
+from channels.layers import channel_layers
+assert run_checks() == [], run_checks()
+assert all(channel_layers[name] for name in channel_layers.configs)
+"""
+
+
+class BlockFailed(AssertionError):
+    """A block did not do what its page says."""
+
+
+class Project:
+    """A context manager: at its end everything that it has started is stopped."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.state = directory.parent / f"{directory.name}.state"
+        self.ports: dict[str, str] = {}
+        self.servers: list[subprocess.Popen[bytes]] = []
+        self.commands: list[str] = []
+        self.said = ""
+        self._interpreter: subprocess.Popen[str] | None = None
+        self._settings = 0
+        self._modules: list[str] = []
+
+    def run(self, block: Block) -> None:
+        method: Callable[[Block], None] | None = getattr(self, f"run_{block.kind}", None)
+        if method is None:
+            raise BlockFailed(f"nobody knows how to run\n{block}")
+        try:
+            method(block)
+        except Exception as error:
+            raise BlockFailed(f"{error}\nin {block}") from error
+
+    # Files
+
+    def run_file(self, block: Block) -> None:
+        assert block.file
+        path = self.root / block.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block.code, encoding="utf-8")
+        self._imported_later(block.file)
+
+    def run_append(self, block: Block) -> None:
+        assert block.file
+        with (self.root / block.file).open("a", encoding="utf-8") as file:
+            file.write("\n" + block.code)
+
+    def _imported_later(self, file: str) -> None:
+        if file.endswith(".py"):
+            self._modules.append(file.removesuffix(".py").replace("/", "."))
+
+    def import_files(self) -> None:
+        """Import each Python file of the page, once all of them are there."""
+        for module in self._modules:
+            self._ask(module=module)
+
+    # Python
+
+    def run_python(self, block: Block) -> None:
+        self._ask(name=f"docs/{block.page}:{block.line}", code=block.code)
+
+    def run_settings(self, block: Block) -> None:
+        """More lines for the settings: no check complains of them, and each layer can be made."""
+        self._settings += 1
+        module = f"settings_{self._settings}"
+        file = self.root / "config" / f"{module}.py"
+        file.write_text(f"from .settings import *\n\n{block.code}", encoding="utf-8")
+        self._execute(
+            [sys.executable, "-W", "error", "-c", CHECK], DJANGO_SETTINGS_MODULE=f"config.{module}"
+        )
+
+    def _ask(self, **question: str) -> None:
+        if self._interpreter is None:
+            self._interpreter = subprocess.Popen(
+                [sys.executable, "-W", "error", "-m", "tests.docs.interpreter"],
+                cwd=self.root,
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        assert self._interpreter.stdin
+        assert self._interpreter.stdout
+        self._interpreter.stdin.write(json.dumps(question) + "\n")
+        self._interpreter.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._interpreter.stdout.readline())
+        if answer["error"]:
+            raise BlockFailed(answer["error"])
+        self.said = answer["said"]
+
+    # Shell
+
+    def run_sh(self, block: Block) -> None:
+        """In one shell after another, each of which goes on with what the last one had set."""
+        self.commands += block.code.splitlines()
+        self.said = self._execute(["bash", "-ec", self._in_shell(block, keep=True)])
+
+    def run_server(self, block: Block) -> None:
+        """A command that does not end: it goes on in the background until the page ends."""
+        self.commands += block.code.splitlines()
+        log = self.directory.parent / f"server-{len(self.servers)}.log"
+        with log.open("wb") as output:
+            server = subprocess.Popen(
+                ["bash", "-ec", self._in_shell(block, keep=False)],
+                cwd=self.directory,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=heed_ctrl_c,
+            )
+        self.servers.append(server)
+        for port in PORT.findall(block.code):
+            wait_for(int(self.ports[port]), server, log)
+
+    def run_elsewhere(self, block: Block) -> None:
+        """What cannot be run in a test: its syntax is checked."""
+        subprocess.run(["bash", "-n"], input=block.code, text=True, check=True, timeout=PATIENCE)
+        words = [shlex.split(line, comments=True) for line in joined_lines(block.code)]
+        assert words
+        assert {line[0] for line in words if line} <= ELSEWHERE
+
+    def run_output(self, block: Block) -> None:
+        """What the block before it has printed; `...` stands for anything."""
+        options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        if not doctest.OutputChecker().check_output(block.code, self.said, options):
+            raise BlockFailed(f"it said:\n{self.said}")
+
+    def _in_shell(self, block: Block, *, keep: bool) -> str:
+        code = PORT.sub(lambda match: self.ports.setdefault(match[0], str(free_port())), block.code)
+        state = shlex.quote(str(self.state))
+        resume = f"if [ -e {state} ]; then . {state}; fi\n"
+        end = f'\n{{ export -p; echo "cd $(printf %q "$PWD")"; }} > {state}' if keep else ""
+        return resume + code + end
+
+    def _execute(self, command: list[str], **environment: str) -> str:
+        done = subprocess.run(
+            command,
+            cwd=self.root if environment else self.directory,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        if done.returncode:
+            raise BlockFailed(f"status {done.returncode}:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    # SQL
+
+    def run_sql(self, block: Block) -> None:
+        """As the sqlite3 shell has it: each row a line, its columns between bars."""
+        with contextlib.closing(sqlite3.connect(self.root / "channels.sqlite3")) as connection:
+            connection.isolation_level = None
+            rows = []
+            for statement in statements(block.code):
+                rows += connection.execute(statement).fetchall()
+        self.said = "".join("|".join(map(str, row)) + "\n" for row in rows)
+
+    # What configures other programs
+
+    def run_yaml(self, block: Block) -> None:
+        assert isinstance(yaml.safe_load(block.code), dict)
+        self._write_captioned(block)
+
+    def run_ini(self, block: Block) -> None:
+        """A systemd unit: it starts what the page has shown to start."""
+        unit = configparser.ConfigParser(strict=True, interpolation=None)
+        unit.read_string(block.code)
+        program, *arguments = shlex.split(unit["Service"]["ExecStart"])
+        shown = [shlex.split(command, comments=True) for command in self.commands]
+        assert [Path(program).name, *arguments] in shown
+        assert Path(unit["Service"]["WorkingDirectory"]).is_absolute()
+
+    def run_dockerfile(self, block: Block) -> None:
+        """Instructions that there are, files that there are, a command that the page has shown."""
+        instructions = [line.split(" ", 1) for line in joined_lines(block.code)]
+        known = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "VOLUME", "EXPOSE", "CMD"}
+        assert {name for name, _ in instructions} <= known
+        assert instructions[0][0] == "FROM"
+        for name, words in instructions:
+            if name == "COPY":
+                *sources, _destination = words.split()
+                assert all((self.root / source).exists() for source in sources)
+            elif name == "CMD":
+                assert json.loads(words) in [shlex.split(command) for command in self.commands]
+
+    def _write_captioned(self, block: Block) -> None:
+        if block.file:
+            self.run_file(block)
+
+    # Life
+
+    @property
+    def root(self) -> Path:
+        """Where manage.py is."""
+        return next(self.directory.glob("*/manage.py"), self.directory / "manage.py").parent
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The package of this checkout, and what is installed beside it; nothing is downloaded."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("DJANGO_")}
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
+        return kept | {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()]),
+            "PIP_NO_INDEX": "1",
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for server in self.servers:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
+            try:
+                server.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)
+                server.wait(10)
+        if self._interpreter is not None:
+            self._interpreter.communicate(timeout=PATIENCE)
+
+
+def wait_for(port: int, server: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until somebody listens on the port."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise BlockFailed(log.read_text())
+        time.sleep(0.05)
+
+
+def joined_lines(code: str) -> list[str]:
+    """The lines that are not empty, those that end in a backslash with their next one."""
+    lines = code.replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
+def statements(sql: str) -> Iterator[str]:
+    """The statements of a script, of which the last one ends in a semicolon too."""
+    statement = ""
+    for line in sql.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    assert not statement.strip(), statement

@@ -1,0 +1,108 @@
+"""Every code block of the documentation runs, and does what its page says."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import DOCS, TUTORIAL, Block, blocks, pages
+from tests.docs.project import BlockFailed, Project
+
+
+@pytest.fixture(scope="module")
+def tutorials_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project that the tutorial ends with, migrated; to copy."""
+    directory = tmp_path_factory.mktemp("tutorial")
+    with Project(directory) as project:
+        for block in blocks(TUTORIAL):
+            if block.kind in {"file", "append"}:
+                project.run(block)
+            elif "startproject" in block.code:
+                project.run(without_environment(block))
+        project.run(Block("", 0, "sh", {}, MIGRATE))
+    return project.root
+
+
+MIGRATE = "python manage.py migrate channels_sqlite --verbosity=0 --database=channels"
+
+
+def without_environment(block: Block) -> Block:
+    """To make one takes seconds; the tutorial's own test does."""
+    lines = [line for line in block.code.splitlines(keepends=True) if "env" not in line]
+    code = "".join(line for line in lines if "pip" not in line)
+    return Block(block.page, block.line, block.language, block.options, code)
+
+
+@pytest.fixture
+def project(tutorials_project: Path, tmp_path: Path) -> Iterator[Project]:
+    """A copy of the tutorial's project, for the blocks of another page."""
+    shutil.copytree(tutorials_project, tmp_path / "page" / tutorials_project.name)
+    with Project(tmp_path / "page") as project:
+        project.run(Block("", 0, "sh", {}, f"cd {tutorials_project.name}"))
+        yield project
+
+
+@pytest.mark.parametrize("page", [each for each in pages() if each != TUTORIAL])
+def test_the_blocks_of_a_page_run(page: str, request: pytest.FixtureRequest) -> None:
+    found = list(blocks(page))
+    if not found:
+        return  # prose
+    project: Project = request.getfixturevalue("project")
+    for block in found:
+        project.run(block)
+    project.import_files()
+
+
+# The runner itself
+
+
+def test_a_block_that_nobody_can_run_fails(tmp_path: Path) -> None:
+    with Project(tmp_path) as project, pytest.raises(BlockFailed, match="nobody knows how to run"):
+        project.run(Block("page.md", 1, "cobol", {}, "STOP RUN."))
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        ("sh", "false\ntrue\n"),
+        ("elsewhere", "python manage.py migrate\n"),
+        ("elsewhere", "docker 'run\n"),
+        ("output", "what was not said\n"),
+        ("yaml", "a: [1\n"),
+        ("ini", "[Service]\nExecStart=/bin/none\nWorkingDirectory=/\n"),
+        ("dockerfile", "FROM python\nCOPY nothing .\n"),
+    ],
+)
+def test_a_wrong_block_fails(tmp_path: Path, kind: str, code: str) -> None:
+    with Project(tmp_path) as project, pytest.raises(BlockFailed):
+        project.run(Block("page.md", 1, kind, {}, code))
+
+
+def test_wrong_python_fails(project: Project) -> None:
+    with pytest.raises(BlockFailed, match="ZeroDivisionError"):
+        project.run(Block("page.md", 1, "python", {}, "await __import__('asyncio').sleep(1 / 0)"))
+    code = 'CHANNEL_LAYERS["default"]["CONFIG"] = {"database": "missing"}'
+    with pytest.raises(BlockFailed, match="E001"):
+        project.run(Block("page.md", 1, "python", {"class": "settings"}, code))
+    with pytest.raises(BlockFailed, match="no such table"):
+        project.run(Block("page.md", 1, "sql", {}, "select * from missing;"))
+
+
+@pytest.mark.parametrize(
+    "text", ["    indented\n", "```\nno language\n```\n", "```{note}\n```sh\nhidden\n```\n```\n"]
+)
+def test_a_block_that_would_be_left_out_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr("tests.docs.blocks.DOCS", tmp_path)
+    (tmp_path / "page.md").write_text(text)
+    with pytest.raises(ValueError, match=r"docs/page\.md, line 1"):
+        list(blocks("page.md"))
+
+
+def test_there_are_pages() -> None:
+    assert {TUTORIAL, "index.md", "design.md"} <= set(pages())
+    assert DOCS.is_dir()

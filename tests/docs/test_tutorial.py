@@ -1,0 +1,49 @@
+"""The tutorial's blocks, run as they stand on the page, make a chat."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.request import urlopen
+
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
+
+from tests.docs.blocks import TUTORIAL, blocks
+from tests.docs.project import PATIENCE, Project
+
+
+def test_the_tutorial_ends_in_a_chat_between_two_servers(tmp_path: Path) -> None:
+    (tmp_path / "reader").mkdir()
+    with Project(tmp_path / "reader") as project, ExitStack() as tabs:
+        visitors: list[ClientConnection] = []
+        for block in blocks(TUTORIAL):
+            project.run(block)
+            if block.kind == "server":
+                port = list(project.ports.values())[-1]
+                with urlopen(f"http://127.0.0.1:{port}/lobby/", timeout=PATIENCE) as page:
+                    assert "Say something" in page.read().decode()
+                visitors.append(tabs.enter_context(visitor(port)))
+                for each in visitors:
+                    each.send('{"text": "hello"}')
+        project.import_files()
+        one, other = (heard(each) for each in visitors)
+        assert one == ["hello", "hello", "hello", "From a shell", "From SQL"]
+        assert other == ["hello", "hello", "From a shell", "From SQL"]
+
+
+def heard(visitor: ClientConnection) -> list[str]:
+    """All that the visitor was sent, up to what the page sends last."""
+    texts = []
+    while "From SQL" not in texts:
+        texts.append(json.loads(visitor.recv(PATIENCE))["text"])
+    return texts
+
+
+def visitor(port: str) -> ClientConnection:
+    return connect(
+        f"ws://127.0.0.1:{port}/ws/chat/lobby/",
+        origin=Origin(f"http://127.0.0.1:{port}"),
+        open_timeout=PATIENCE,
+    )

@@ -1,0 +1,93 @@
+"""Several members of a group in one process, and no room: layer and ledger count alike."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from stress import ledger, roles
+from stress.children import Children
+from stress.lab import Lab, lab
+from stress.layers import LAYERS
+from stress.roles import Worker
+from stress.verdict import check
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+MEMBERS = 3
+CAPACITY = 5
+GROUP = "everybody"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def children(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Children]:
+    async with Children(tmp_path_factory.mktemp("run")) as nursery:
+        yield nursery
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def here(tmp_path: Path, children: Children) -> AsyncIterator[Lab]:
+    config = {"capacity": CAPACITY}
+    async with lab(LAYERS["sqlite"], tmp_path / "lab", None, children, config) as place:
+        yield place
+
+
+async def send(worker: Worker, many: int) -> None:
+    for number in range(many):
+        await roles.send_one(worker, "s", number, GROUP, group=True, size=130)
+
+
+async def block(worker: Worker, channel: str, message: dict[str, Any]) -> None:
+    """A consumer that is busy with its first message until it is let go."""
+    del channel, message
+    await worker.kept.setdefault("go", asyncio.Event()).wait()
+
+
+async def let_go(worker: Worker) -> None:
+    worker.kept["go"].set()
+
+
+async def test_a_full_inbox(here: Lab) -> None:
+    """Its process does not read meanwhile: what has no room in the table is dropped there."""
+    sender, receiver = await here.start("sender", "receiver")
+    await receiver.call(roles.open_channels, many=MEMBERS, group=GROUP)
+    receiver.signal(signal.SIGSTOP)
+    await sender.call(send, many=4 * CAPACITY)
+    receiver.signal(signal.SIGCONT)
+    await here.settle(MEMBERS * CAPACITY)
+    verdict = check(await here.entries())
+    assert verdict.dropped > 0
+    assert (verdict.examples, verdict.broken) == ([], False)
+    assert verdict.owed - verdict.received == MEMBERS * verdict.dropped
+    # The count is what makes it balance.
+    entries = [entry for entry in await here.entries() if entry.kind != ledger.DROPPED]
+    assert check(entries).lost == MEMBERS * verdict.dropped
+
+
+async def test_full_buffers(here: Lab) -> None:
+    """Its process reads, and its consumers do not: each buffer drops its oldest."""
+    sender, receiver = await here.start("sender", "receiver")
+    await receiver.call(roles.open_channels, many=MEMBERS, group=GROUP, react=block)
+    for start in range(0, 4 * CAPACITY, 2):
+        await sender.call(send_two, start=start)
+        await asyncio.sleep(0.15)  # read and acknowledged: the table has room
+    await receiver.call(let_go)
+    await here.settle()
+    verdict = check(await here.entries())
+    assert verdict.dropped > 0
+    assert (verdict.examples, verdict.broken) == ([], False)
+    assert verdict.owed - verdict.received >= verdict.dropped
+    entries = await here.entries()
+    entries.remove(next(entry for entry in entries if entry.kind == ledger.RECEIVED))
+    assert check(entries).lost == 1
+
+
+async def send_two(worker: Worker, start: int) -> None:
+    for number in (start, start + 1):
+        await roles.send_one(worker, "s", number, GROUP, group=True, size=130)
