@@ -16,7 +16,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SLOW = 0.005  # seconds; an event loop has better things to do than to wait for a slow disk
+SLOW = 0.02  # seconds; an event loop has better things to do than to wait for a slow disk
 SLOW_FOR = 1.0  # seconds that nothing is tried here after that
 THREADS_TURN = 64  # of so many functions one is left to the thread, whose commits make checkpoints
 
