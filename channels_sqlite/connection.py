@@ -130,6 +130,7 @@ class Connection:
         self.ended: Future[None] = Future()
         """Done when the thread is gone, and those who waited for it have been told."""
         self._calls: set[Call] = set()
+        self._quick: set[Call] = set()  # those among them that quick ones must not overtake
         # In memory, connections share one cache, whose locks are for whole tables.
         self._in_place: InPlace | None = None
         self.reader = sqlite3.connect(name, check_same_thread=False, **arguments)
@@ -182,20 +183,22 @@ class Connection:
         *,
         quick: bool = False,
     ) -> T:
-        """The result of `function(connection)`, in the order of the calls.
+        """The result of `function(connection)`.
 
-        It runs on the writing connection's thread; a `quick` one in place, if nothing stands before
-        it. A lock of others is waited for as long as the connection's busy timeout says, counted
-        from `since` (of the monotonic clock; by default now). A cancelled await waits for the
-        function all the same, for it cannot be taken back. Raises ConnectionLost when it was not
-        run.
+        It runs on the writing connection's thread; a `quick` one in place, if no other quick one
+        waits for the thread. A lock of others is waited for as long as the connection's busy
+        timeout says, counted from `since` (of the monotonic clock; by default now). A cancelled
+        await waits for the function all the same, for it cannot be taken back. Raises
+        ConnectionLost when it was not run.
         """
         since = time.monotonic() if since is None else since
-        if quick and self._in_place is not None and not self._calls:
+        if quick and self._in_place is not None and not self._quick:
             with contextlib.suppress(NotNow):
                 return await self._in_place.run(function)
         call = Call(function, since)
         self._calls.add(call)
+        if quick:
+            self._quick.add(call)
         try:
             await self._writer.execute_fetchall(cast(str, call))
         except asyncio.CancelledError:
@@ -210,6 +213,7 @@ class Connection:
             raise
         finally:
             self._calls.discard(call)
+            self._quick.discard(call)
         return cast(T, call.result)
 
     async def _settle(self) -> None:

@@ -102,7 +102,7 @@ class Inboxes:
                 inbox.cursor = row.id
                 remaining = row.remaining(now)
                 if remaining <= 0:
-                    self._counters.expired += 1
+                    self._counters.expired += len(channels)
                     continue
                 inbox.taken_at = inbox.taken_at if inbox.unacknowledged else now
                 inbox.unacknowledged += 1

@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from channels_sqlite import in_place as module
-from channels_sqlite.in_place import THREADS_TURN, InPlace, NotNow
+from channels_sqlite.in_place import InPlace, NotNow
 from channels_sqlite.schema import SEQUENCE
 from tests.parts import locked, parts, sql
 from tests.rows import outgoing
@@ -100,16 +101,6 @@ async def test_an_error_of_the_function_is_its_own(in_place: InPlace, database: 
     assert rows(database) == 1
 
 
-async def test_one_of_many_is_left_to_the_thread(in_place: InPlace) -> None:
-    left = 0
-    for _ in range(3 * THREADS_TURN):
-        try:
-            await in_place.run(write)
-        except NotNow:
-            left += 1
-    assert left == 3
-
-
 async def test_nothing_is_tried_for_a_while_where_a_write_was_slow(
     in_place: InPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,26 +138,41 @@ async def test_closed_it_leaves_all_to_the_thread(in_place: InPlace) -> None:
 # In a database
 
 
-async def test_what_stands_in_the_queue_is_not_overtaken(database: Path) -> None:
-    """A message of the same sender may be in it."""
+async def test_quick_functions_do_not_overtake_each_other(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be messages of one sender."""
+    monkeypatch.setattr(module, "SLOW", -1)  # every write is a slow one
+    monkeypatch.setattr(module, "SLOW_FOR", 0.05)
     async with parts(database) as made:
         gate, order = threading.Event(), []
 
-        def first(connection: sqlite3.Connection) -> None:
-            gate.wait(PATIENCE)
-            order.append("first")
+        def begin(number: int) -> asyncio.Task[None]:
+            note = partial(order.append, number)
+            return asyncio.create_task(made.database.run(lambda _: note(), quick=True))
 
-        def second(connection: sqlite3.Connection) -> None:
-            order.append("second")
-
-        long = asyncio.create_task(made.database.run(first))
-        await asyncio.sleep(0.01)
-        quick = asyncio.create_task(made.database.run(second, quick=True))
-        await asyncio.sleep(0.01)
-        assert order == []
+        await begin(1)
+        long = asyncio.create_task(made.database.run(lambda _: gate.wait(PATIENCE)))
+        await asyncio.sleep(0)
+        second = begin(2)
+        await asyncio.sleep(0.1)
+        third = begin(3)
+        await asyncio.sleep(0.1)
+        assert order == [1]
         gate.set()
-        await soon(asyncio.gather(long, quick))
-        assert order == ["first", "second"]
+        await soon(asyncio.gather(long, second, third))
+        assert order == [1, 2, 3]
+
+
+async def test_what_is_quick_does_not_wait_for_what_is_not(database: Path) -> None:
+    async with parts(database) as made:
+        gate = threading.Event()
+        long = asyncio.create_task(made.database.run(lambda _: gate.wait(PATIENCE)))
+        await asyncio.sleep(0)
+        await soon(made.database.run(write, quick=True))
+        assert not long.done()
+        gate.set()
+        await soon(long)
 
 
 async def test_the_log_is_copied_into_the_file_by_those_who_write_in_place(database: Path) -> None:
@@ -177,6 +183,7 @@ async def test_the_log_is_copied_into_the_file_by_those_who_write_in_place(datab
         body = b"x" * 60_000
 
         async def send(count: int) -> int:
+            """How long the log is after that."""
             for number in range(count):
                 message = outgoing(number, capacity=10**6)._replace(body=body)
                 assert await sender.send(message)
