@@ -13,6 +13,7 @@ import logging
 import os
 import shlex
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -131,26 +132,37 @@ class Database:
             if not self._identities:
                 raise self._not_migrated("does not exist")
             self._refuse_hard_links()
+            self._refuse_read_only()
         arguments = {
             "timeout": self._timeout,
             "isolation_level": None,
             "uri": True,
             "cached_statements": 256,
         }
-        return Connection(
-            self.name, arguments, self._check, self._configure, in_memory=self.in_memory
-        )
+        # A relative name is that of the directory in which the layer was made.
+        name = self.name if self.name.startswith("file:") else self.path
+        return Connection(name, arguments, self._check, self._configure, in_memory=self.in_memory)
 
     def _refuse_hard_links(self) -> None:
         """SQLite names the log after the file: two names are two logs, which damages the file.
 
         https://www.sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file
         """
-        if (count := os.stat(self.path).st_nlink) > 1:
+        status = os.stat(self.path)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
             raise InvalidOption(
-                f"The database {self.path} has {count} names (hard links), under which processes "
-                "would not see each other's messages, and damage it. Find the others with "
-                f"find / -xdev -samefile {shlex.quote(self.path)}, and remove them."
+                f"The database {self.path} has {status.st_nlink} names (hard links), under which "
+                "processes would not see each other's messages, and damage it. Find the others "
+                f"with find / -xdev -samefile {shlex.quote(self.path)}, and remove them."
+            )
+
+    def _refuse_read_only(self) -> None:
+        """A reader of it would never be told: it can look, and never take anything."""
+        if not os.access(self.path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            user = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "user"
+            raise DatabaseUnavailable(
+                f"{self.path} is read-only for this process's {user}, which needs write access to "
+                "the file and to its directory."
             )
 
     def _check(self, connection: sqlite3.Connection) -> None:
@@ -315,8 +327,8 @@ class Database:
         )
         if "-wal" in replaced and "-shm" not in replaced:
             # The index tells of a log that is gone; who met it beside a new log would get I/O
-            # errors for ever. SQLite makes it anew. It is the one that we have open: whoever noticed
-            # before us has put another in its place.
+            # errors for ever. SQLite makes it anew. It is the one that we have open: whoever has
+            # noticed before us has put another in its place.
             with contextlib.suppress(OSError):
                 os.unlink(f"{self.path}-shm")
         if connection is not None:

@@ -1,10 +1,10 @@
 """The child process, spoken to in lines of JSON over a Unix socket.
 
 It connects to the harness and says {"ledger": its ledger's path, "pid": ...}. The first line it
-hears is {"settings": ..., "durable": bool}. Every other is a call, {"id": 1, "role":
-"module:function", "with": {...}}; calls run side by side, and each is answered by {"id": 1,
-"result": ...} or {"id": 1, "error": "traceback"}. It ends when the connection does, so that no
-child outlives the harness, whatever happened to that.
+hears is {"settings": ..., "durable": bool, "prepare": "module:function" or ""}. Every other is a
+call, {"id": 1, "role": "module:function", "with": {...}}; calls run side by side, and each is
+answered by {"id": 1, "result": ...} or {"id": 1, "error": "traceback"}. It ends when the connection
+does, so that no child outlives the harness, whatever happened to that.
 
     python -m stress.child SOCKET LEDGER ERRORS
 """
@@ -52,6 +52,8 @@ async def serve(socket: str, ledger: Path) -> None:
     reader, writer = await asyncio.open_unix_connection(socket, limit=LINE)
     writer.write(json.dumps({"ledger": str(ledger), "pid": os.getpid()}).encode() + b"\n")
     hello = json.loads(await reader.readline())
+    if hello["prepare"]:
+        find(hello["prepare"])(ledger.parent)
     layer = make_layer(hello["settings"])
     worker = Worker(ledger.stem, layer, Recorder(ledger, durable=hello["durable"]))
     calls: set[asyncio.Task[None]] = set()

@@ -73,6 +73,7 @@ class Children:
         settings: dict[str, Any],
         *,
         durable: bool,
+        prepare: Callable[[Path], None] | None = None,
         wrapper: tuple[str, ...] = (),
     ) -> Child:
         """A child named `name`. `wrapper` is a command that is to run it: `unshare ...`, say."""
@@ -87,7 +88,12 @@ class Children:
             assert self._nursery.stdin is not None
             self._nursery.stdin.write(json.dumps(paths).encode() + b"\n")
         reader, writer, pid = await asyncio.wait_for(met, BIRTH)
-        return Child(name, pid, reader, writer, errors, {"settings": settings, "durable": durable})
+        hello = {
+            "settings": settings,
+            "durable": durable,
+            "prepare": reference(prepare) if prepare else "",
+        }
+        return Child(name, pid, reader, writer, errors, hello)
 
 
 class Child:

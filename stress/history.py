@@ -29,9 +29,10 @@ from stress.ledger import (
     Entry,
 )
 
-# Nanoseconds that a message may have been under way when its reader was killed, or when the clock
-# was set forward: a reader is deaf for longer only while the harness makes it so.
+# Nanoseconds that a message may have been under way when its reader was killed: the harness may
+# have stopped it before, or made it deaf. And when the clock was set forward: a heartbeat or two.
 UNDER_WAY = 5 * 10**9
+OVERTAKEN = 2 * 10**9
 
 
 @dataclass
@@ -176,7 +177,7 @@ class History:
         """Whether the clock was set forward while the message was under way."""
         assert message.settled_at is not None
         settled = message.settled_at
-        return any(message.sent_at <= at and settled >= at - UNDER_WAY for at in self.jumps)
+        return any(message.sent_at <= at and settled >= at - OVERTAKEN for at in self.jumps)
 
     def stranger(self, key: Key, channel: str) -> str:
         """Why this receipt is an invention, or ""."""

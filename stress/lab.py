@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class Lab:
         config: Mapping[str, Any],
         *,
         durable: bool = False,
+        prepare: Callable[[Path], None] | None = None,
     ) -> None:
         self.layer = layer
         self.nursery = nursery
@@ -39,6 +40,7 @@ class Lab:
         self.server = server
         self.config = config
         self.durable = durable
+        self.prepare = prepare
         self.children: list[Child] = []
         self.parts: list[Lab] = []
         self.notes: list[Entry] = []  # the harness's own entries: kills and faults
@@ -64,6 +66,7 @@ class Lab:
             self.nursery,
             {**self.config, **config},
             durable=self.durable,
+            prepare=self.prepare,
         )
         await asyncio.to_thread(place.directory.mkdir)
         if self.layer.file:
@@ -85,6 +88,7 @@ class Lab:
                 self.directory,
                 self.settings(directory),
                 durable=self.durable,
+                prepare=self.prepare,
                 wrapper=wrapper,
             )
         )
@@ -152,13 +156,14 @@ async def lab(
     config: Mapping[str, Any],
     *,
     durable: bool = False,
+    prepare: Callable[[Path], None] | None = None,
 ) -> AsyncIterator[Lab]:
     """A lab in `directory`, which is made, and gone afterwards with all that was started in it."""
     await asyncio.to_thread(directory.mkdir)
     server = server if layer.redis else None
     if server is not None:
         await asyncio.to_thread(server.forget)
-    place = Lab(layer, directory, server, nursery, config, durable=durable)
+    place = Lab(layer, directory, server, nursery, config, durable=durable, prepare=prepare)
     try:
         if layer.file:
             await asyncio.to_thread(shutil.copy, await template(place), place.database)

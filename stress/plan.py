@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Case:
     why: str = ""  # why only those
     may_drop: bool = False  # dropping is the point: layers that do not count theirs are let off
     durable: bool = False  # the ledger must survive a kill -9
+    prepare: Callable[[Path], None] | None = None  # in each child, before it makes its layer
 
     def config_of(self, layer: Layer) -> dict[str, Any]:
         particular = self.ours if layer.ours else self.theirs.get(layer.name, {})

@@ -56,6 +56,7 @@ def page(run: Run) -> str:
             for (scenario, layer), verdict in ledgers.items()
         ],
         "troubles": screen.troubles(run),
+        "excused": list(screen.excused(run).items()),
         "skipped": screen.skipped_lines(run.skipped),
         "scenarios": [section(run, name, found) for name in run.figures],
         "settings": settings(run.measurements),

@@ -133,7 +133,13 @@ class Runner:
         try:
             directory = place.directory / f"lab{next(self._numbers)}"
             async with lab(
-                layer, directory, place.server, place.nursery, config, durable=case.durable
+                layer,
+                directory,
+                place.server,
+                place.nursery,
+                config,
+                durable=case.durable,
+                prepare=case.prepare,
             ) as here:
                 measured = await asyncio.wait_for(scenario.measure(here, case), patience)
                 ledgers = await here.ledgers()

@@ -19,6 +19,7 @@ from stress.results import Measurement, Row, Run, Skipped, Summary, is_ours, row
 from stress.verdict import ZERO, Verdict
 
 RECENT = 12  # lines of the live table
+NAMED = 3  # messages of each excuse
 
 
 def number(value: float, unit: str = "") -> str:
@@ -147,7 +148,7 @@ def report(console: Console, run: Run) -> None:
     if any(row.ratios for row in found):
         console.print(ratio_table(found))
     console.print(ledger_table(run))
-    for line in troubles(run):
+    for line in (*excuses(run), *troubles(run)):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -245,12 +246,44 @@ def ledger_table(run: Run) -> Table:
     return made
 
 
+def excuses(run: Run) -> list[str]:
+    """A line for each reason why something of ours was excused, or expired early, with a few names.
+
+    The JSON and the page have all of them.
+    """
+    lines = []
+    for where, names in excused(run).items():
+        reasons: dict[str, list[str]] = {}
+        for excuse in names:
+            name, _, reason = excuse.rpartition(": ")
+            reasons.setdefault(reason, []).append(name)
+        for reason, found in reasons.items():
+            few = ", ".join(found[:NAMED]) + (", ..." if len(found) > NAMED else "")
+            lines.append(f"{where}: {len(found)} not received, {reason}: {few}")
+    return lines
+
+
+def excused(run: Run) -> dict[str, list[str]]:
+    """Where -> every delivery of ours that is missing for a reason of the harness's own making."""
+    return {
+        place(measurement): measurement.ledger.excuses
+        for measurement in run.measurements
+        if is_ours(measurement.layer) and measurement.ledger.excuses
+    }
+
+
+def place(measurement: Measurement) -> str:
+    return (
+        f"{measurement.scenario}: {measurement.case}: {measurement.layer}, "
+        f"round {measurement.round}"
+    )
+
+
 def troubles(run: Run) -> list[str]:
     """A line for each thing that went wrong, ours first."""
     lines = []
     for measurement in sorted(run.measurements, key=lambda m: not is_ours(m.layer)):
-        where = f"{measurement.scenario}: {measurement.case}: {measurement.layer}"
-        where += f", round {measurement.round}"
+        where = place(measurement)
         if measurement.trouble:
             lines.append(f"{where}: {brief(measurement.trouble)}")
         if measurement.ledger.broken:

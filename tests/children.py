@@ -477,12 +477,12 @@ def lock_holder() -> None:
     say("free")
 
 
-def main(function: str, arguments: str) -> None:
-    work: Callable[..., Coroutine[Any, Any, None] | None] = globals()[function]
+def main(functions: dict[str, Any], function: str, arguments: str) -> None:
+    work: Callable[..., Coroutine[Any, Any, None] | None] = functions[function]
     result = work(**json.loads(arguments))
     if asyncio.iscoroutine(result):
         asyncio.run(result)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(globals(), *sys.argv[1:])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,14 +26,20 @@ class ChildEnded(Exception):
 class Child:
     """A Python interpreter that runs `function` of tests/children.py, with warnings as errors.
 
-    It is killed at the end of the `with`, if it has not ended before.
+    Or of another module, where `function` is its full name. `prefix` is a command that runs it,
+    such as `unshare` in another namespace. It is killed at the end of the `with`, if it has not
+    ended before.
     """
 
+    prefix: Sequence[str] = ()
+
     def __init__(self, function: str, database: Path, /, **arguments: Any) -> None:
+        module, _, name = function.rpartition(".")
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-W", "error", "-m", "tests.children", function),
+                *self.prefix,
+                *(sys.executable, "-W", "error", "-m", module or "tests.children", name),
                 json.dumps(arguments),
             ],
             stdin=subprocess.PIPE,

@@ -27,7 +27,8 @@ def cases(plan: Plan) -> list[Case]:
             f"slow consumers, {FACTOR} x too much, {how}",
             {**arguments, "group": group},
             2,
-            lasts=arguments["seconds"] + 3.5,  # until the last of a full buffer is handled
+            lasts=FACTOR
+            * arguments["seconds"],  # until the last is handled, of those that drop none
             may_drop=True,
         )
         for how, group in (("each sent to", False), ("as a group", True))

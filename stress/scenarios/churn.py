@@ -36,7 +36,7 @@ def cases(plan: Plan) -> list[Case]:
             f"{coming['members']} come and go in each of {processes} processes",
             coming,
             processes=processes + 1,
-            lasts=seconds + READS_ON + 0.5,
+            lasts=seconds + READS_ON + 1.5,
             rounds=2,
             theirs={"channels-lite": {"capacity": 100_000}},
         ),

@@ -36,7 +36,7 @@ def cases(plan: Plan) -> list[Case]:
                 common,
                 processes=writers + 1,
                 config=ROOM,
-                lasts=WARM_UP + seconds + 1.0,  # what was sent flat out must be drained
+                lasts=WARM_UP + seconds,
                 rounds=None if writers in (1, 8) else 1,
                 watched=False,
             )

@@ -26,7 +26,7 @@ STALLED = 10.0  # seconds without progress after which a sender gives up
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=0.7, normal=2.0, full=1.5)
+    seconds = plan.seconds or plan.choose(quick=0.7, normal=2.0, full=1.0)
     sizes: list[tuple[int, int]] = plan.choose(
         quick=[(1_000, 1), (1_000, 2)],
         normal=[(10, 1), (100, 1), (1_000, 1), (10_000, 1), (1_000, 4)],
@@ -46,7 +46,7 @@ def cases(plan: Plan) -> list[Case]:
                 processes=processes,
                 theirs={"channels-lite": room},
                 # To join and leave, to drain, and to read as many entries.
-                lasts=0.5 + 1.5 * seconds + members / 2_000,
+                lasts=1.5 + 1.5 * seconds + members / 2_500,
                 rounds=None if (members, processes) in GOALS else 1,
                 watched=processes > 1,
                 # Its receive() looks at every channel and member there is.

@@ -67,7 +67,7 @@ def cases(plan: Plan) -> list[Case]:
             case,
             name=f"{module.SCENARIO.name}: {case.name}",
             arguments={**case.arguments, "work": module.SCENARIO.name, "rows": rows},
-            lasts=2 * (case.lasts + START_UP + rows / 1_000_000),  # a large file is slow to copy
+            lasts=2 * (case.lasts + START_UP),
             rounds=None,
             watched=False,  # it has, but it does not see how much the file holds
             only=lambda layer: layer.ours,

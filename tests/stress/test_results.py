@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stress import compare, report, results
+from stress import compare, report, results, screen
 from stress.measure import Ratio
 from stress.results import Measurement, Run
 from stress.runner import failed
@@ -130,6 +130,18 @@ def test_a_change_is_one_only_where_no_round_reaches_the_other_runs() -> None:
 def test_only_what_both_runs_measured_is_compared() -> None:
     changes = compare.changes(run(*PAIR), run(*PAIR[3:]))
     assert {change.layer for change in changes} == {"sqlite"}
+
+
+def test_what_is_excused_is_named_on_the_page_and_in_short_on_the_screen() -> None:
+    excuses = [*(f"s#{number} to c: p was killed" for number in range(5)), "s#9 to d: a fault"]
+    found = run(measurement("sqlite", 1, 1.0, ledger=Verdict(excused=6, excuses=excuses)))
+    assert screen.excuses(found) == [
+        "latency: one way: sqlite, round 1: 5 not received, p was killed: "
+        "s#0 to c, s#1 to c, s#2 to c, ...",
+        "latency: one way: sqlite, round 1: 1 not received, a fault: s#9 to d",
+    ]
+    page = report.page(found)
+    assert all(excuse in page for excuse in excuses)
 
 
 def test_a_page_needs_nothing_from_anywhere() -> None:

@@ -1,0 +1,287 @@
+"""What the processes of the tests of faults do; see tests/processes.py."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+import sys
+import time
+from contextlib import closing
+from typing import Any
+
+import msgpack
+from django.db import connections
+
+from channels_sqlite import store
+from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.children import connect, hear, main, say
+
+INSERT = (
+    "insert into channels_sqlite_message (inbox, channel, body, created_at, expires_at)"
+    " values (?, ?, ?, ?, ?)"
+)
+
+
+def values(channel: str, number: int, size: int = 0) -> tuple[object, ...]:
+    """A message as SQL inserts it."""
+    now = time.time()
+    inbox, mark, _ = channel.partition("!")
+    body = msgpack.packb({"type": "test", "number": number, "text": "x" * size})
+    return inbox + mark, channel, body, now, now + 60
+
+
+# Writers that are killed and stopped
+
+
+def dies_in_a_transaction(channel: str) -> None:
+    """Insert without committing, and wait for death."""
+    with closing(connect()) as connection:
+        connection.execute("pragma cache_size = 1")  # what is written spills into the log
+        connection.execute("begin immediate")
+        for number in range(20):
+            connection.execute(INSERT, values(channel, number, 100_000))
+        say("in a transaction")
+        hear()
+
+
+def dies_before_the_ring(channel: str) -> None:
+    """For each number heard fork a writer that commits it, and is killed before anything else."""
+    while (number := hear()) >= 0:
+        pid = os.fork()
+        if pid == 0:
+            connect().execute(INSERT, values(channel, number))
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def stops_in_a_statement(channel: str) -> None:
+    """Stop in the middle of an INSERT, with the log written and the lock held."""
+    with closing(connect()) as connection:
+        connection.create_function("stop", 0, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+        connection.execute("pragma cache_size = 1")
+        connection.execute(
+            "create temp trigger stopping after insert on main.channels_sqlite_message"
+            " begin select stop(); end"
+        )
+        say("ready")
+        for _ in range(hear()):
+            connection.execute(INSERT, values(channel, 1, 3_000_000))
+            say("committed")
+
+
+async def stubborn_echo(**config: Any) -> None:
+    """Say the name of a channel, and send back what comes there, whatever happens to the file."""
+    layer = SqliteChannelLayer(**config)
+    channel = await layer.new_channel()
+    say(channel)
+    while True:
+        message = await layer.receive(channel)
+        with contextlib.suppress(ChannelsSqliteError):
+            await layer.send(message["reply_to"], message)
+
+
+# A locked database
+
+
+class Ticker:
+    """Notes how late the event loop was at most, in seconds, for a task that ticks each 10 ms."""
+
+    def __init__(self) -> None:
+        self.latest = 0.0
+        self._task = asyncio.create_task(self._tick())
+
+    async def _tick(self) -> None:
+        while True:
+            due = time.monotonic() + 0.01
+            await asyncio.sleep(0.01)
+            self.latest = max(self.latest, time.monotonic() - due)
+
+    def stop(self) -> float:
+        self._task.cancel()
+        return self.latest
+
+
+async def under_a_lock(timeout: float, **config: Any) -> None:
+    """Receive and send while another process holds the lock; say how the loop fared."""
+    logging.disable()
+    connections.settings["channels"]["OPTIONS"] = {"timeout": timeout}
+    layer = SqliteChannelLayer(**config)
+    channel = await layer.new_channel()
+    for number in range(20):
+        await layer.send(channel, {"type": "test", "number": number})
+    alone = Ticker()
+    await asyncio.sleep(1)
+    idle = alone.stop()
+    say("ready")
+    await asyncio.to_thread(hear)
+
+    waits: list[float] = []
+
+    async def fails(coroutine: Any) -> None:
+        begun = time.monotonic()
+        try:
+            await coroutine
+        except DatabaseUnavailable:
+            waits.append(time.monotonic() - begun)
+
+    ticker = Ticker()
+    message = {"type": "test", "number": -1}
+    writing = [
+        *(asyncio.create_task(fails(layer.send(channel, message))) for _ in range(100)),
+        *(asyncio.create_task(fails(layer.group_add("test-group", channel))) for _ in range(20)),
+        *(asyncio.create_task(fails(layer.group_send("test-group", message))) for _ in range(20)),
+    ]
+    receiving = asyncio.create_task(layer.receive("test-channel"))
+    got = []
+    for _ in range(20):
+        got.append((await layer.receive(channel))["number"])
+        await asyncio.sleep(timeout / 30)
+    say(got)
+    await asyncio.to_thread(hear)
+    busy = ticker.stop()
+    await asyncio.gather(*writing)
+    await layer.send("test-channel", {"type": "test", "number": 21})
+    last = (await receiving)["number"]
+    say({"idle": idle, "busy": busy, "waits": waits, "last": last})
+    await layer.close()
+
+
+# Disks
+
+
+async def fills_the_disk(directory: str, migrated: str) -> None:
+    """On a small disk: write until it is full, receive, make room, go on."""
+    path = shutil.copy(migrated, directory)
+    connections.settings["channels"]["NAME"] = path
+    layer = SqliteChannelLayer(capacity=100_000, auto_trim=False)
+    channel = await layer.new_channel()
+    accepted, refused = await write_until_refused(layer, channel)
+    ballast = f"{directory}/ballast"
+    fill(ballast)
+    got = [(await layer.receive(channel))["number"] for _ in range(len(accepted))]
+    waiting = asyncio.create_task(layer.receive("test-channel"))
+    await asyncio.sleep(2.5)  # heartbeats that cannot acknowledge
+    before = os.times()
+    await asyncio.sleep(1)
+    after = os.times()
+    os.unlink(ballast)
+    os.unlink(f"{directory}/room")
+    await layer.send("test-channel", {"type": "test", "number": -1})
+    again = (await waiting)["number"]
+    await asyncio.sleep(1.5)  # a heartbeat that can
+    await layer.close()
+    with closing(sqlite3.connect(path)) as connection:
+        ((unread,),) = connection.execute(
+            "select count(*) from channels_sqlite_message where delivered_at is null"
+        )
+        ((verdict,),) = connection.execute("pragma integrity_check")
+    say(
+        {
+            "accepted": accepted,
+            "refused": refused,
+            "received": got,
+            "again": again,
+            "processor": sum(after[:4]) - sum(before[:4]),
+            "unread": unread,
+            "integrity": verdict,
+        }
+    )
+
+
+async def write_until_refused(
+    layer: SqliteChannelLayer, channel: str
+) -> tuple[list[int], list[str]]:
+    """Send until ten in a row were refused; the numbers accepted, and the kinds of errors."""
+    accepted: list[int] = []
+    refused: list[str] = []
+    number = 0
+    while len(refused) < 10:
+        number += 1
+        try:
+            await layer.send(channel, {"type": "test", "number": number, "text": "x" * 20_000})
+        except ChannelsSqliteError as error:
+            refused.append(type(error).__name__)
+        else:
+            accepted.append(number)
+            refused.clear()
+    return accepted, refused
+
+
+def fill(path: str) -> None:
+    """Take what room is left on the disk, to the last byte."""
+    with open(path, "wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            while True:
+                try:
+                    file.write(b"x" * size)
+                except OSError:
+                    break
+
+
+async def meets_a_limit(size: int) -> None:
+    """Write under a limit of file sizes until SQLite cannot, lift the limit, go on."""
+    layer = SqliteChannelLayer(capacity=100_000, auto_trim=False)
+    channel = await layer.new_channel()
+    await layer.send(channel, {"type": "test", "number": 0})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    accepted, refused = await write_until_refused(layer, channel)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await layer.send(channel, {"type": "test", "number": -1})
+    got = [(await layer.receive(channel))["number"] for _ in range(len(accepted) + 2)]
+    await layer.close()
+    say({"accepted": accepted, "refused": refused, "received": got})
+
+
+async def may_not_write(count: int) -> None:
+    """Use a database that only others may write; say what came of it, each time."""
+    layer = SqliteChannelLayer()
+    for _ in range(count):
+        for verb in (layer.send("test-channel", {"type": "test"}), layer.receive("test-channel")):
+            try:
+                await asyncio.wait_for(verb, 3)
+            except ChannelsSqliteError as error:
+                say([type(error).__name__, str(error)])
+            except asyncio.TimeoutError:
+                say(["TimeoutError", ""])
+    await layer.close()
+
+
+# Races
+
+
+def racer(channel: str, capacity: int, **config: Any) -> None:
+    """Send to one channel, at the moment told, until it is full; say how many were accepted."""
+    layer = SqliteChannelLayer(capacity=capacity, **config)
+
+    async def race() -> int:
+        await layer.group_add("warm", "up")
+        say("ready")
+        moment = await asyncio.to_thread(hear)
+        await asyncio.sleep(max(0, moment - time.time()))
+        sends = [layer.send(channel, {"type": "test"}) for _ in range(capacity)]
+        results = await asyncio.gather(*sends, return_exceptions=True)
+        await layer.close()
+        return sum(result is None for result in results)
+
+    say(asyncio.run(race()))
+
+
+def flusher(count: int) -> None:
+    """Flush again and again."""
+    with closing(connect()) as connection:
+        connection.execute("pragma busy_timeout = 10000")
+        for _ in range(count):
+            store.flush(connection)
+            time.sleep(0.01)
+    say("flushed")
+
+
+if __name__ == "__main__":
+    main(globals(), *sys.argv[1:])

@@ -1,0 +1,168 @@
+"""Processes that die, or stop, in the middle of writing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from channels.exceptions import ChannelFull
+from django.db import connections
+
+from channels_sqlite.exceptions import DatabaseUnavailable
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.conftest import WATCHERS, OpenLayer, Start
+from tests.parts import sql
+from tests.rows import select
+from tests.waiting import cancel, soon, until, wait_until
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
+by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
+CHILDREN = "tests.faults.children"
+
+
+def message(number: int) -> dict[str, Any]:
+    return {"type": "test", "number": number}
+
+
+@by_default
+async def test_killed_in_a_transaction(open_layer: OpenLayer, start: Start, database: Path) -> None:
+    """Its lock is free at once, and nothing of it is delivered. Ten times."""
+    layer = open_layer()
+    waiting = asyncio.create_task(layer.receive("test-channel"))
+    for turn in range(10):
+        child = start(f"{CHILDREN}.dies_in_a_transaction", channel="test-channel")
+        assert await asyncio.to_thread(child.hear) == "in a transaction"
+        child.kill()
+        begun = time.monotonic()
+        await layer.send("test-channel", message(turn + 100))
+        assert time.monotonic() - begun < 1  # nothing like the timeout of 5 seconds
+        assert (await soon(waiting))["number"] == turn + 100
+        waiting = asyncio.create_task(layer.receive("test-channel"))
+    await cancel(waiting)
+    with sql(database) as connection:
+        assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
+
+
+@ours
+@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+async def test_killed_between_commit_and_ring(
+    open_layer: OpenLayer, start: Start, local: bool
+) -> None:
+    """Thirty rows whose writer did not live to say so; heartbeats alone would take 15 seconds."""
+    layer = open_layer()
+    channel = await layer.new_channel() if local else "test-channel"
+    waiting = asyncio.create_task(layer.receive(channel))
+    child = start(f"{CHILDREN}.dies_before_the_ring", channel=channel)
+    begun = time.monotonic()
+    for number in range(30):
+        child.tell(number)
+        assert (await soon(waiting))["number"] == number
+        waiting = asyncio.create_task(layer.receive(channel))
+    assert time.monotonic() - begun < 10
+    await cancel(waiting)
+    child.tell(-1)
+    child.finish()
+
+
+@by_default
+async def test_stopped_in_a_statement(
+    open_layer: OpenLayer, alias: str, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log was written and cannot be seen, and the lock is held: receivers go on, senders get
+    one clear error, and the row is delivered when the writer goes on. Five times.
+    """
+    connections.settings[alias]["OPTIONS"] = {"timeout": 0.3}
+    layer = open_layer()
+    channel = await layer.new_channel()
+    child = start(f"{CHILDREN}.stops_in_a_statement", channel="test-channel")
+    assert await asyncio.to_thread(child.hear) == "ready"
+    child.tell(5)
+    process = psutil.Process(child.pid)
+    for turn in range(5):
+        await asyncio.to_thread(wait_until, lambda: process.status() == psutil.STATUS_STOPPED)
+        waiting = asyncio.create_task(layer.receive("test-channel"))
+        sends = [layer.send(channel, message(turn)) for _ in range(10)]
+        results = await soon(asyncio.gather(*sends, return_exceptions=True))
+        assert {type(each) for each in results} == {DatabaseUnavailable}
+        assert not waiting.done()
+        child.signal(signal.SIGCONT)
+        assert (await soon(waiting))["number"] == 1
+        assert await asyncio.to_thread(child.hear) == "committed"
+    child.finish()
+    caplog.clear()  # that a claim had to wait
+
+
+@by_default
+async def test_killed_receivers_leave_their_groups(
+    open_layer: OpenLayer, start: Start, database: Path
+) -> None:
+    """What they were sent expires, and with it their membership, without harm to the others."""
+    layer = open_layer(expiry=0.5)
+    mine = await layer.new_channel()
+    await layer.group_add("test-group", mine)
+    for _ in range(3):
+        child = start("echo")
+        await layer.group_add("test-group", await asyncio.to_thread(child.hear))
+        child.kill()
+
+    async def send_until_they_are_gone() -> None:
+        number = 0
+        while await layer.group_count("test-group") > 1:
+            number += 1
+            await layer.group_send("test-group", message(number))
+            assert (await layer.receive(mine))["number"] == number
+            await asyncio.sleep(0.1)
+
+    await soon(send_until_they_are_gone())
+
+
+async def test_processes_race_for_the_last_room(start: Start, database: Path) -> None:
+    """Five times, three at once: what is accepted is the capacity, and not a message more."""
+    for turn in range(5):
+        channel = f"race-{turn}"
+        racers = [start(f"{CHILDREN}.racer", channel=channel, capacity=40) for _ in range(3)]
+        for each in racers:
+            assert await asyncio.to_thread(each.hear) == "ready"
+        moment = time.time() + 0.05
+        for each in racers:
+            each.tell(moment)
+        assert sum([await asyncio.to_thread(each.hear) for each in racers]) == 40
+        for each in racers:
+            await asyncio.to_thread(each.finish)
+
+
+@by_default
+async def test_flushed_by_others_under_traffic(
+    open_layer: OpenLayer, start: Start, alias: str
+) -> None:
+    """Receives neither hang nor get twice; what is sent afterwards arrives."""
+    layer, sender = open_layer(), SqliteChannelLayer(database=alias)
+    channel = await layer.new_channel()
+    got: list[int] = []
+
+    async def consume() -> None:
+        while True:
+            got.append((await layer.receive(channel))["number"])
+
+    consuming = asyncio.create_task(consume())
+    flusher = start(f"{CHILDREN}.flusher", count=50)
+    number = 0
+    while flusher._process.poll() is None:
+        number += 1
+        try:
+            await sender.send(channel, message(number))
+        except ChannelFull:
+            await asyncio.sleep(0.005)
+    flusher.finish()
+    await sender.send(channel, message(-1))
+    await until(lambda: got[-1:] == [-1])
+    assert got[:-1] == sorted(set(got[:-1]))
+    await cancel(consuming)
+    await sender.close()

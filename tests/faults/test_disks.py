@@ -1,0 +1,131 @@
+"""Disks that are full, files that may not grow, and those that only others may write."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.conftest import Start
+from tests.processes import Child
+from tests.waiting import soon
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such limits here")
+CHILDREN = "tests.faults.children"
+
+
+@cache
+def has_namespaces() -> bool:
+    """Whether a process may have a view of its own of the disks; on Linux, where it is allowed."""
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode == 0
+
+
+namespaces = pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
+
+
+def in_namespace(script: str) -> Sequence[str]:
+    """The command that runs another one after `script`, with mounts of its own."""
+    return ("unshare", "-Urm", "sh", "-ec", f'{script}; exec "$@"', "sh")
+
+
+@namespaces
+@pytest.mark.parametrize("size", ["4000k", "5000k"])
+def test_the_disk_is_full(migrated: Path, tmp_path: Path, size: str) -> None:
+    """Sends raise, what was committed is received once and in order, nothing spins, the log gets a
+    line or two; with room again it goes on, acknowledges included.
+    """
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    class OnSmallDisk(Child):
+        prefix = in_namespace(
+            f"mount -t tmpfs -o size={size} none {disk}; head -c 2000000 /dev/zero > {disk}/room"
+        )
+
+    with OnSmallDisk(
+        f"{CHILDREN}.fills_the_disk", disk, directory=str(disk), migrated=str(migrated)
+    ) as child:
+        said = child.hear(60)
+        assert child.wait() == 0
+        assert len(child.errors().splitlines()) <= 4
+    assert len(said["accepted"]) > 20
+    assert set(said["refused"]) == {"DatabaseUnavailable"}
+    assert said["received"] == said["accepted"]
+    assert said["again"] == -1
+    assert said["processor"] < 0.3  # of a second
+    assert said["unread"] == 0
+    assert said["integrity"] == "ok"
+
+
+@pytest.mark.parametrize("size", [300_000, 1_000_000])
+def test_the_file_may_not_grow(start: Start, size: int) -> None:
+    """SQLite's I/O errors: sends raise, the connection can be used, nothing is lost or doubled."""
+    child = start(f"{CHILDREN}.meets_a_limit", size=size)
+    said = child.hear(60)
+    assert child.wait() == 0
+    assert set(said["refused"]) == {"DatabaseUnavailable"}
+    assert said["received"] == [0, *said["accepted"], -1]
+
+
+def unprivileged(script: str) -> Sequence[str]:
+    """The command that runs another one as who has no rights but those of the file's mode."""
+    without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+    return ("sh", "-ec", f'{script}; exec "$@"', "sh", *without)
+
+
+@pytest.mark.skipif("os.getuid() == 0 and not shutil.which('setpriv')", reason="no setpriv here")
+@pytest.mark.parametrize("what", ["file", "directory", "both"])
+async def test_only_others_may_write(database: Path, alias: str, what: str) -> None:
+    """Each use says so, with the path and what to do; given the rights, it works."""
+    folder = database.parent / "folder"
+    os.mkdir(folder)
+    path = Path(shutil.move(database, folder))
+    modes = {"file": (0o755, 0o444), "directory": (0o555, 0o644), "both": (0o555, 0o444)}
+
+    class Unprivileged(Child):
+        prefix = unprivileged(f"chmod {modes[what][1]:o} {path}; chmod {modes[what][0]:o} {folder}")
+
+    try:
+        with Unprivileged(f"{CHILDREN}.may_not_write", path, count=3) as child:
+            for _ in range(6):
+                name, words = await asyncio.to_thread(child.hear)
+                assert name == "DatabaseUnavailable"
+                assert str(path) in words
+                assert "write access" in words or "cannot be opened" in words
+            await asyncio.to_thread(child.finish)
+    finally:
+        os.chmod(folder, 0o755)
+        os.chmod(path, 0o644)
+    from tests.databases import alias_for
+
+    with alias_for(path) as name:
+        layer = SqliteChannelLayer(database=name)
+        await layer.send("a", {"type": "test"})
+        assert await soon(layer.receive("a")) == {"type": "test"}
+        await layer.close()
+
+
+@namespaces
+def test_the_disk_is_read_only(database: Path) -> None:
+    class OnReadOnlyDisk(Child):
+        prefix = in_namespace(
+            f"mount --bind {database.parent} {database.parent};"
+            f" mount -o remount,ro,bind {database.parent}"
+        )
+
+    with OnReadOnlyDisk(f"{CHILDREN}.may_not_write", database, count=2) as child:
+        for _ in range(4):
+            name, words = child.hear()
+            assert name == "DatabaseUnavailable"
+            assert str(database) in words
+        child.finish()
