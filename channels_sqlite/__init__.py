@@ -10,7 +10,8 @@ The house, from the roof down; a row imports only rows beneath it:
     consumers  tasks                    who waits in this process; statements nobody waits for
     store  buffers  waiters  codec      SQL; memory; futures; bodies
     database  wakes/                    the process's way into one file, and when to look at it
-    connection  counters  serializers   a thread that writes, and a connection that looks
+    connection  counters  serializers   three connections: one waits on a thread, two never wait
+    in_place                            what is quick is written without the thread
     complaints                          what fails at every heartbeat, said once
     conf  settings  models  messages    names and shapes
     exceptions  schema
@@ -21,9 +22,11 @@ path and neither, `buffers` and `waiters` know nobody. Nothing below `layers` im
 The rules of the house:
 
 -   The row is the truth, the wake is a hint: subscribe, read, wait, read again.
--   One intent is one transaction and one hand-over to the writing thread, and where it can be, one
-    statement: a second statement needs the interpreter's lock again, which a busy event loop keeps
-    for milliseconds, while SQLite's write lock is held.
+-   One intent is one transaction, and where it can be, one statement: a second statement needs the
+    interpreter's lock again, which a busy event loop keeps for milliseconds, while SQLite's write
+    lock is held.
+-   What is quick is done in place, if nobody has to be waited for; what may wait, or is long, costs
+    one hand-over to the writing thread.
 -   State changes are synchronous, awaits stand around them.
 -   A cancelled receive loses nothing and doubles nothing.
 -   Nothing grows without a bound.

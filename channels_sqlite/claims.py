@@ -103,7 +103,8 @@ class Claims:
         while wanted := self._wanted(shared):
             rows: list[Row] = []
             try:
-                await self._database.run(partial(self._claim_into, rows, shared.name, wanted))
+                claim = partial(self._claim_into, rows, shared.name, wanted)
+                await self._database.run(claim, quick=True)
             except BaseException:
                 shared.due = True
                 raise
@@ -153,7 +154,7 @@ class Claims:
             given_back.append(True)
 
         try:
-            await self._database.run(give_back, ring=True)
+            await self._database.run(give_back, ring=True, quick=True)
         except ChannelsSqliteError as error:
             self._tasks.complaints.say("Giving back", error)
         else:

@@ -1,7 +1,8 @@
-"""Two SQLite connections to one file: one that writes, on a thread, and one that reads in place.
+"""Three SQLite connections to one file: one that writes, on a thread, where it may wait; one that
+writes in place, where nothing has to be waited for; and one that reads in place.
 
 A hand-over to the thread costs about 40 us, more than most statements: every write is one
-function, and one hand-over. What only looks costs 10 us in place.
+function, and one hand-over at most. What only looks costs 10 us in place.
 
 A connection outlives event loops. It does not outlive a fork, nor the file that it was opened on.
 """
@@ -21,6 +22,8 @@ from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
 import aiosqlite
+
+from .in_place import InPlace, NotNow
 
 T = TypeVar("T")
 
@@ -108,19 +111,28 @@ class Writer(sqlite3.Connection):
 
 
 class Connection:
-    """Both connections; made on a daemon thread, used from any.
+    """All three connections; made on a daemon thread, used from any.
 
     aiosqlite's thread is as daemonic as the thread that makes it. One that is not would keep the
     interpreter from exiting, because nobody closes a channel layer.
     """
 
     def __init__(
-        self, name: str, arguments: dict[str, Any], check: Setup, configure: Setup
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        check: Setup,
+        configure: Setup,
+        *,
+        in_memory: bool = False,
     ) -> None:
         self.closed = False
         self.ended: Future[None] = Future()
         """Done when the thread is gone, and those who waited for it have been told."""
         self._calls: set[Call] = set()
+        self._quick: set[Call] = set()  # those among them that quick ones must not overtake
+        # In memory, connections share one cache, whose locks are for whole tables.
+        self._in_place: InPlace | None = None
         self.reader = sqlite3.connect(name, check_same_thread=False, **arguments)
         try:
             check(self.reader)
@@ -130,6 +142,8 @@ class Connection:
             self.reader.execute("pragma read_uncommitted = on")
             self.reader.text_factory = _text
             asyncio.run(self._connect(name, arguments, configure))
+            if not in_memory:
+                self._in_place = self._connect_in_place(name, arguments, configure)
         except BaseException:
             self.reader.close()
             raise
@@ -148,6 +162,12 @@ class Connection:
             await self._writer.close()
             raise
 
+    def _connect_in_place(self, name: str, arguments: dict[str, Any], configure: Setup) -> InPlace:
+        raw = sqlite3.connect(name, factory=Writer, check_same_thread=False, **arguments)
+        raw.text_factory = _text
+        configure(raw)
+        return InPlace(raw, raw.working)
+
     @property
     def is_alive(self) -> bool:
         """Whether its thread still works calls off.
@@ -157,16 +177,28 @@ class Connection:
         return self._raw.thread.is_alive()
 
     async def run(
-        self, function: Callable[[sqlite3.Connection], T], since: float | None = None
+        self,
+        function: Callable[[sqlite3.Connection], T],
+        since: float | None = None,
+        *,
+        quick: bool = False,
     ) -> T:
-        """The result of `function(connection)`, run on the writing connection's thread.
+        """The result of `function(connection)`.
 
-        A lock of others is waited for as long as the connection's busy timeout says, counted from
-        `since` (of the monotonic clock; by default now). A cancelled await waits for the function
-        all the same, for it cannot be taken back. Raises ConnectionLost when it was not run.
+        It runs on the writing connection's thread; a `quick` one in place, if no other quick one
+        waits for the thread. A lock of others is waited for as long as the connection's busy
+        timeout says, counted from `since` (of the monotonic clock; by default now). A cancelled
+        await waits for the function all the same, for it cannot be taken back. Raises
+        ConnectionLost when it was not run.
         """
+        since = time.monotonic() if since is None else since
+        if quick and self._in_place is not None and not self._quick:
+            with contextlib.suppress(NotNow):
+                return await self._in_place.run(function)
         call = Call(function, since)
         self._calls.add(call)
+        if quick:
+            self._quick.add(call)
         try:
             await self._writer.execute_fetchall(cast(str, call))
         except asyncio.CancelledError:
@@ -181,6 +213,7 @@ class Connection:
             raise
         finally:
             self._calls.discard(call)
+            self._quick.discard(call)
         return cast(T, call.result)
 
     async def _settle(self) -> None:
@@ -210,25 +243,30 @@ class Connection:
         if not self._raw.closed:
             # It died. aiosqlite's half of it can no longer be closed, and would warn of that when
             # it is collected: it is kept instead.
-            self.reader.close()
+            self._close_in_place()
             self._raw.close()
             _dead.append(self)
         self.ended.set_result(None)
 
     def abandon(self) -> None:
         """Let the thread end what it was asked for, and then itself; the file is no longer ours."""
-        self.closed = True
-        self.reader.close()
+        self._close_in_place()
         self._writer.stop()
 
     async def close(self) -> None:
-        """Close both, after the calls in flight.
+        """Close all three, after the calls in flight.
 
         Not by aiosqlite's own `close`, which waits for ever for a thread that dies meanwhile.
         """
         self.abandon()
         # Shielded: others may wait for the same end.
         await asyncio.shield(asyncio.wrap_future(self.ended))
+
+    def _close_in_place(self) -> None:
+        self.closed = True
+        self.reader.close()
+        if self._in_place is not None:
+            self._in_place.close()
 
 
 _dead: list[Connection] = []

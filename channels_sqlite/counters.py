@@ -14,8 +14,10 @@ QUIET_FOR = 60.0  # seconds between two warnings about dropped messages
 
 @dataclass
 class Counters:
-    """Messages, since the layer was made; a group's message counts once for each channel that it
-    reaches.
+    """Messages, since the layer was made.
+
+    A group's message counts once for each channel that it reaches in this process, but once where
+    it is sent, and once for each process that had no room for it.
     """
 
     sent: int = 0

@@ -141,7 +141,7 @@ class Database:
         }
         # A relative name is that of the directory in which the layer was made.
         name = self.name if self.name.startswith("file:") else self.path
-        return Connection(name, arguments, self._check, self._configure)
+        return Connection(name, arguments, self._check, self._configure, in_memory=self.in_memory)
 
     def _refuse_hard_links(self) -> None:
         """SQLite names the log after the file: two names are two logs, which damages the file.
@@ -233,21 +233,23 @@ class Database:
         function: Callable[[sqlite3.Connection], T],
         *,
         ring: bool = False,
+        quick: bool = False,
         since: float | None = None,
     ) -> T:
-        """The result of `function(connection)`, run on the writing connection's thread.
+        """The result of `function(connection)`.
 
         A cancelled caller gets its CancelledError only when the function has ended. `ring` tells
-        other processes that something was committed. A lock of others is waited for until
-        OPTIONS["timeout"] seconds after `since`, of the monotonic clock; by default that is now.
-        sqlite3's errors come out translated.
+        other processes that something was committed. What is `quick` may run in place, on the
+        event loop; all else runs on the writing connection's thread. A lock of others is waited for
+        until OPTIONS["timeout"] seconds after `since`, of the monotonic clock; by default that is
+        now. sqlite3's errors come out translated.
         """
         since = time.monotonic() if since is None else since
         work = self._ringing(function) if ring and not self.in_memory else function
         while True:
             connection = await self.ready()
             try:
-                return await connection.run(work, since)
+                return await connection.run(work, since, quick=quick)
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
             except ConnectionLost:

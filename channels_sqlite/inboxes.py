@@ -102,7 +102,7 @@ class Inboxes:
                 inbox.cursor = row.id
                 remaining = row.remaining(now)
                 if remaining <= 0:
-                    self._counters.expired += 1
+                    self._counters.expired += len(channels)
                     continue
                 inbox.taken_at = inbox.taken_at if inbox.unacknowledged else now
                 inbox.unacknowledged += 1
@@ -150,7 +150,7 @@ class Inboxes:
             keep=self._keep,
         )
         try:
-            await self._database.run(acknowledge)
+            await self._database.run(acknowledge, quick=True)
         except BaseException:
             if generation == self._database.generation:
                 inbox.unacknowledged += count

@@ -160,7 +160,8 @@ class SqliteChannelLayer(BaseChannelLayer):
                 channel=channel,
                 now=now,
                 expires_at=now + self.group_expiry,
-            )
+            ),
+            quick=True,
         )
 
     async def group_discard(self, group: str, channel: str) -> None:
@@ -172,7 +173,7 @@ class SqliteChannelLayer(BaseChannelLayer):
             # Members are looked up when a group's message is read: read what was sent before this.
             await self._ends.receiver.catch_up(inbox)
         await self._ends.database.run(
-            partial(store.group_discard, group=group, inbox=inbox, channel=channel)
+            partial(store.group_discard, group=group, inbox=inbox, channel=channel), quick=True
         )
 
     async def group_send(self, group: str, message: Message) -> None:

@@ -116,7 +116,7 @@ class Sender:
             accepted.extend(store.send(connection, messages, time.time()))
 
         try:
-            await self._database.run(send, ring=True, since=since)
+            await self._database.run(send, ring=True, quick=True, since=since)
         finally:
             # Also when it was cancelled: it was done all the same.
             self._account(accepted)
@@ -138,7 +138,7 @@ class Sender:
             capacity=self._capacity,
             capacity_of=self._capacity_of,
         )
-        full = await self._database.run(statement, ring=True)
+        full = await self._database.run(statement, ring=True, quick=True)
         self._counters.sent += 1
         for inbox in full:
             self._drops.dropped(inbox, message.group, self._capacity_of(inbox))

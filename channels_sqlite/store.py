@@ -293,11 +293,13 @@ def trim_delivered(connection: sqlite3.Connection, limit: int, before: float) ->
     ).rowcount
 
 
-def trim_expired(connection: sqlite3.Connection, limit: int, now: float) -> int:
-    """Delete at most `limit` messages that expired unread; how many.
+def trim_expired(
+    connection: sqlite3.Connection, limit: int, now: float, *, unread: bool = True
+) -> int:
+    """Delete at most `limit` messages that have expired; how many.
 
-    Each takes its channel out of all groups, as the specification wants. If it was a group's, the
-    inbox's process never looked, and the whole inbox leaves that group.
+    Each one that did so `unread` takes its channel out of all groups, as the specification wants.
+    If it was a group's, the inbox's process never looked, and the whole inbox leaves that group.
     """
     with transaction(connection):
         expired = connection.execute(
@@ -306,6 +308,8 @@ def trim_expired(connection: sqlite3.Connection, limit: int, now: float) -> int:
             ') returning inbox, channel, "group"',
             (now - TRIM_GRACE, limit),
         ).fetchall()
+        if not unread:
+            return len(expired)
         leave_all_groups(connection, {channel for _, channel, _ in expired if channel is not None})
         connection.executemany(
             f'delete from {MEMBERSHIP} where "group" = ? and inbox = ?',
@@ -330,6 +334,17 @@ def trim_sequences(connection: sqlite3.Connection) -> None:
         delete from {SEQUENCE}
         where inbox <> ? and seq < coalesce((select min(id) from {MESSAGE}), 9223372036854775807)
         """,
+        (EPOCH,),
+    )
+
+
+def commit(connection: sqlite3.Connection) -> None:
+    """A commit and nothing more, in which SQLite makes a checkpoint if one is due: what is written
+    in place makes none.
+    """
+    connection.execute(
+        f"insert into {SEQUENCE} (inbox, seq) values (?, 0)"
+        " on conflict (inbox) do update set seq = seq",
         (EPOCH,),
     )
 

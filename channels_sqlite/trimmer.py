@@ -26,6 +26,7 @@ class Trimmer:
         self._database = database
         self._options = options
         self._written = 0
+        self._clocks_apart = _clocks_apart()
         self._expired_at = time.monotonic()
         self._sequences_at = time.monotonic()
         self._task: Task | None = None
@@ -58,13 +59,28 @@ class Trimmer:
         now = time.monotonic()
         if now - self._expired_at >= EXPIRED_EVERY:
             self._expired_at = now
-            await self._in_batches(partial(store.trim_expired, now=time.time()))
+            # A clock that was set makes messages expire that nobody has had the time to read.
+            unread = not self._clock_was_set()
+            await self._in_batches(partial(store.trim_expired, now=time.time(), unread=unread))
             await self._in_batches(partial(store.trim_memberships, now=time.time()))
         if now - self._sequences_at >= SEQUENCES_EVERY:
             self._sequences_at = now
             await self._database.run(store.trim_sequences)
+        await self._database.run(store.commit)
+
+    def _clock_was_set(self) -> bool:
+        """Whether the wall clock has jumped since it was asked for the last time, or the machine
+        has slept.
+        """
+        before, self._clocks_apart = self._clocks_apart, _clocks_apart()
+        return abs(self._clocks_apart - before) > store.TRIM_GRACE
 
     async def _in_batches(self, trim: Callable[..., int]) -> None:
         batch = self._options.trim_batch_size
         while await self._database.run(partial(trim, limit=batch)) >= batch:
             pass
+
+
+def _clocks_apart() -> float:
+    """Seconds; they change only when somebody sets the wall clock."""
+    return time.time() - time.monotonic()

@@ -21,7 +21,7 @@ PICTURE = """
     settings  claims  inboxes  trimmer  inspection
     consumers  tasks  store  database  codec
     buffers  waiters  connection  serializers  conf  wakes  models
-    counters  messages  complaints
+    counters  messages  complaints  in_place
     exceptions  schema
 """
 ROWS = [line.split() for line in PICTURE.strip().splitlines()]

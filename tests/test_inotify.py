@@ -6,13 +6,14 @@ import asyncio
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from channels_sqlite.exceptions import WatcherUnavailable
-from channels_sqlite.wakes.listener import CHANGE, WRITE
+from channels_sqlite.wakes.listener import CHANGE, LONGEST_PAUSE, WRITE
 from tests.ears import OVER, QUIET, listening, switches, touch, write
 from tests.waiting import until
 
@@ -146,3 +147,46 @@ async def test_a_directory_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(WatcherUnavailable, match="closed"):
         async with listening(closed / "channels.sqlite3-wal", "inotify"):
             pass
+
+
+async def test_the_talk_of_others_does_not_wake_a_bystander_each_time(wal: Path) -> None:
+    async with listening(wal, "inotify") as (ear, _):
+        before = switches(threading.main_thread())
+        touches = 0
+
+        def touch_often() -> None:
+            nonlocal touches
+            end = time.monotonic() + 0.5
+            while time.monotonic() < end:
+                touch(wal)
+                touches += 1
+                time.sleep(0.001)
+
+        await asyncio.to_thread(touch_often)
+        assert switches(threading.main_thread()) - before < touches / 2
+        heard = len(ear.looks)
+        await asyncio.sleep(2 * LONGEST_PAUSE)
+        touch(wal)
+        await until(lambda: len(ear.looks) > heard)
+
+
+async def test_a_bystander_that_rests_hears_what_came_meanwhile(wal: Path) -> None:
+    async with listening(wal, "inotify") as (ear, _):
+        while ear.quiet_until <= ear.loop.time():
+            touch(wal)
+            await asyncio.sleep(0)
+        heard = len(ear.looks)
+        touch(wal)
+        assert len(ear.looks) == heard
+        await until(lambda: len(ear.looks) > heard)
+
+
+async def test_who_leaves_while_it_rests_is_not_woken(wal: Path) -> None:
+    async with listening(wal, "inotify") as (ear, _):
+        while ear.quiet_until <= ear.loop.time():
+            touch(wal)
+            await asyncio.sleep(0)
+    heard = len(ear.looks)
+    touch(wal)
+    await asyncio.sleep(2 * LONGEST_PAUSE)
+    assert len(ear.looks) == heard

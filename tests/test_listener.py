@@ -14,6 +14,7 @@ from channels_sqlite.wakes.listener import (
     CHANGE,
     DEAF_AFTER,
     EMPTY_LOOKS,
+    LONGEST_PAUSE,
     PAUSE,
     RING,
     WRITE,
@@ -208,6 +209,38 @@ async def test_a_storm_of_rings_is_not_a_storm_of_looks(listener: Listener, look
         await asyncio.sleep(0)
     assert len(looks) <= EMPTY_LOOKS + 0.1 / PAUSE + 2
     assert all(wait >= PAUSE - 0.0005 for wait in looks.waits[EMPTY_LOOKS:])
+
+
+async def test_the_longer_nothing_is_found_the_longer_the_pause(
+    listener: Listener, looks: Looks
+) -> None:
+    async def wake_until(count: int) -> None:
+        while len(looks) < count:
+            listener.wake(RING)
+            await asyncio.sleep(0)
+
+    await soon(wake_until(EMPTY_LOOKS + 12))
+    pauses = [PAUSE * count for count in range(1, 11)]
+    assert_apart(looks.waits[EMPTY_LOOKS : EMPTY_LOOKS + 10], pauses)
+    listener.wake(RING)
+    assert listener.quiet_until <= asyncio.get_running_loop().time() + LONGEST_PAUSE
+    looks.finds = lambda thorough: True
+    await soon(wake_until(EMPTY_LOOKS + 13))
+    looks.forget()
+    for _ in range(10):
+        listener.wake(RING)
+    assert len(looks) == 10
+
+
+async def test_our_own_commits_do_not_make_a_bystander_of_us(
+    listener: Listener, looks: Looks
+) -> None:
+    """They are announced like those of others, and have been looked for by then."""
+    for _ in range(10):
+        listener.look()
+        listener.wake(RING)
+    assert len(looks) == 20
+    assert listener.quiet_until <= asyncio.get_running_loop().time()
 
 
 async def test_a_listener_that_finds_makes_no_pause(listener: Listener, looks: Looks) -> None:

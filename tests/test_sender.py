@@ -49,7 +49,8 @@ class Sending:
             if statement.lstrip().startswith("insert into channels_sqlite_message"):
                 ran.append(statement)
 
-        await self.parts.database.run(lambda raw: raw.set_trace_callback(note))
+        for quick in (True, False):  # the connection that writes in place, and the thread's
+            await self.parts.database.run(lambda raw: raw.set_trace_callback(note), quick=quick)
         return lambda: len(set(ran))  # a trigger traces its statement again
 
 

@@ -220,7 +220,9 @@ def test_subclasses_and_enums_arrive_as_the_plain_value(
     assert repr(arrived) == repr(plain)  # which tells a subclass, too
 
 
-@pytest.mark.parametrize("value", [bytearray(b"bytes"), memoryview(b"bytes")], ids=["bytearray", "memoryview"])
+@pytest.mark.parametrize(
+    "value", [bytearray(b"bytes"), memoryview(b"bytes")], ids=["bytearray", "memoryview"]
+)
 def test_msgpack_makes_bytes_of_what_is_like_them(value: object) -> None:
     assert round_trip(MSGPACK, value) == b"bytes"
 

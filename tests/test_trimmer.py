@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,10 @@ class Trimming:
         (found,) = select(self.reader, f"count(*) from {table}")
         assert isinstance(found, int)
         return found
+
+    def inboxes(self) -> list[object]:
+        """The inboxes that have a sequence, flushes apart."""
+        return select(self.reader, f"inbox from {SEQUENCE} where inbox <> '{store.EPOCH}'")
 
     async def deletes(self) -> Callable[[], int]:
         """Counts the DELETEs from now on."""
@@ -96,7 +101,33 @@ async def test_expired_messages_memberships_and_sequences_go(trimming: Trimming)
         lambda raw: store.group_add(raw, "test-group", "a", "a", now, now - 1)
     )
     await trimming.trimmer.trim()
-    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP, SEQUENCE)] == [0, 0, 0]
+    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 0]
+    assert trimming.inboxes() == []
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_clock_that_is_set_throws_nobody_out_of_a_group(
+    trimming: Trimming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it makes expire has not been let expire by anybody."""
+    now, real = time.time(), time.time
+    join = partial(
+        store.group_add,
+        group="test-group",
+        inbox="test-channel",
+        channel="test-channel",
+        now=now,
+        expires_at=now + 10**6,
+    )
+    await trimming.parts.database.run(join)
+    await trimming.write(3 * BATCH, expires_at=now + 60)
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    await trimming.trimmer.trim()
+    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
+
+    await trimming.write(1, expires_at=now + 60)  # and now one that was left unread
+    await trimming.trimmer.trim()
+    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 0]
 
 
 @pytest.mark.usefixtures("at_once")
@@ -104,7 +135,7 @@ async def test_what_waits_stays(trimming: Trimming) -> None:
     await trimming.write(25)
     await trimming.trimmer.trim()
     assert trimming.count() == 25
-    assert trimming.count(SEQUENCE) == 1
+    assert trimming.inboxes() == ["test-channel"]
 
 
 @pytest.mark.usefixtures("at_once")

@@ -68,6 +68,21 @@ class InotifyWatcher(Watcher):
             self.wake_all(CHANGE if mask & _WRITTEN else RING, loop)
         elif mask & _WRITTEN:
             self.wake_all(WRITE, loop)
+        self._rest(loop)
+
+    def _rest(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hear nothing while the listeners would not look: a wakeup costs more than a look."""
+        until = min(
+            (each.quiet_until for each in self._listeners if each.loop is loop), default=0.0
+        )
+        if until > loop.time():
+            loop.remove_reader(self._fd)
+            loop.call_at(until, self._go_on, loop)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        if any(each.loop is loop for each in self._listeners):
+            loop.add_reader(self._fd, self._drain, loop)
+            self._drain(loop)
 
     def _mask_of_ours(self, events: bytes) -> int:
         """What happened to the file, all events in one mask. By hand: asyncinotify makes objects of

@@ -12,7 +12,8 @@ HEARTBEAT = 1.0  # seconds from look to look when no wake comes
 EMPTY_LOOKS = (
     3  # looks that found nothing, one after the other; a conversation has one or two of them
 )
-PAUSE = 0.001  # seconds to the next look, after more of them
+PAUSE = 0.001  # seconds to the next look after more of them, and longer with each one
+LONGEST_PAUSE = 0.016  # seconds
 DEAF_AFTER = 3  # heartbeats in a row that found what no wake had announced
 
 # Seconds from a wake to the looks that it is good for.
@@ -48,7 +49,9 @@ class Listener:
         self._next: asyncio.TimerHandle | None = None
         self._beat: asyncio.TimerHandle | None = None
         self._empty = 0
-        self._quiet_until = 0.0
+        self.quiet_until = 0.0
+        """Until then it does not look, by its loop's clock: others are talking among themselves."""
+        self._own_at = 0.0
         self._suspect = False
         self._unannounced = 0
         self._failing = False
@@ -89,9 +92,8 @@ class Listener:
         now = self.loop.time()
         if looks is WRITE:
             self._look_at(now + first)
-        elif now < self._quiet_until:
-            # A bystander looks once a millisecond at most while others are busy.
-            self._look_at(self._quiet_until)
+        elif now < self.quiet_until:
+            self._look_at(self.quiet_until)
         else:
             self._climb()
 
@@ -110,6 +112,7 @@ class Listener:
 
     def look(self) -> None:
         """Look at once: this process itself has committed something."""
+        self._own_at = self.loop.time()
         self._safely_look(thorough=False)
 
     def _climb(self) -> None:
@@ -117,12 +120,17 @@ class Listener:
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        self._empty = 0 if self._safely_look(thorough=False) else self._empty + 1
+        found = self._safely_look(thorough=False)
+        now = self.loop.time()
+        if found:
+            self._empty = 0
+        elif now > self._own_at + PAUSE:  # else it may be our own commit that was announced
+            self._empty += 1
         if self._empty > EMPTY_LOOKS:
-            self._quiet_until = self.loop.time() + PAUSE
+            self.quiet_until = now + min(PAUSE * (self._empty - EMPTY_LOOKS), LONGEST_PAUSE)
         delay = next(self._ladder, None)
         if delay is not None:
-            self._look_at(self.loop.time() + delay)
+            self._look_at(max(now + delay, self.quiet_until))
 
     def _look_at(self, when: float) -> None:
         if self._next is None or self._next.when() > when:

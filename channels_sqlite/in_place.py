@@ -1,0 +1,78 @@
+"""Writing without a thread: what is quick, where nobody has to be waited for.
+
+A hand-over to the writing thread and back costs more than most statements. Measured in one run, one
+sender and one receiver in a process: 1,900 messages a second with a hand-over for each, 4,100
+without. A commit here costs 20 to 60 us and no fsync, as long as checkpoints are made on the
+thread: the trimmer sees to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+SLOW = 0.05  # seconds; an event loop has better things to do than to wait for a slow disk
+SLOW_FOR = 1.0  # seconds that nothing is tried here after that
+
+
+TRIES = 100
+TRY_AGAIN_AFTER = 0.001  # seconds; SQLite's own busy handler sleeps longer each time, up to 0.1 s
+BUSY = 5  # SQLite's result code for a lock that another connection holds
+
+
+class NotNow(Exception):
+    """The function would have had to wait, or failed; nothing was written, the thread may try."""
+
+
+class InPlace:
+    """A writing connection that never waits: for a lock, for another thread, or for a slow disk.
+
+    `working` is held while a function runs.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, working: threading.Lock) -> None:
+        connection.execute("pragma busy_timeout = 0")
+        # Checkpoints are left to the thread, as long as that gets to make them.
+        ((pages,),) = connection.execute("pragma wal_autocheckpoint").fetchall()
+        connection.execute(f"pragma wal_autocheckpoint = {2 * pages}")
+        self._connection = connection
+        self._working = working
+        self._slow_until = 0.0
+
+    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `function(connection)`, run on the event loop; else raises NotNow."""
+        for _ in range(TRIES):
+            try:
+                result = self._try(function)
+            except sqlite3.Error as error:
+                # Before Python 3.11 there are no codes: what fails for good fails a little later.
+                if getattr(error, "sqlite_errorcode", BUSY) & 0xFF != BUSY:
+                    break
+                await asyncio.sleep(TRY_AGAIN_AFTER)
+            else:
+                await asyncio.sleep(0)  # who does nothing but send must not starve the others
+                return result
+        raise NotNow
+
+    def _try(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        started = time.monotonic()
+        if started < self._slow_until or not self._working.acquire(blocking=False):
+            raise NotNow
+        try:
+            return function(self._connection)
+        finally:
+            self._working.release()
+            finished = time.monotonic()
+            if finished > started + SLOW:
+                self._slow_until = finished + SLOW_FOR
+
+    def close(self) -> None:
+        """Close it, when what runs on another thread has ended."""
+        with self._working:
+            self._connection.close()
