@@ -29,13 +29,7 @@ SENT_BY_FORK = 20  # to each of its targets
 FORKED = 20  # seconds a forked process may live; a deaf one must not hold up the run
 OFFSETS = (-3600.0, -300.0, 300.0, 3600.0)  # seconds that the clock is set forward or back
 FILLER = "filler"
-
-
-def note(troupe: Troupe, kind: str, who: str, since: int | None = None, text: str = "") -> None:
-    """From `since` until now; without it, now."""
-    now = time.monotonic_ns()
-    begin, number = (now, 0) if since is None else (since, now)
-    troupe.lab.notes.append(Entry(kind, begin, who, number=number, target=text))
+HARNESS = "harness"  # who does all this, in the ledger
 
 
 async def kill(troupe: Troupe) -> None:
@@ -43,8 +37,7 @@ async def kill(troupe: Troupe) -> None:
     victim = troupe.anybody()
     await victim.kill()
     # Of the shared channel it may have held the one message that it was being handed.
-    killed = Entry(ledger.KILLED, time.monotonic_ns(), victim.name, number=1)
-    troupe.lab.notes.append(killed)
+    troupe.lab.notes.append(Entry(ledger.KILLED, time.monotonic_ns(), victim.name, number=1))
     await troupe.replace(victim)
 
 
@@ -115,7 +108,7 @@ async def jump(troupe: Troupe) -> None:
         forward = offset > clock.offset
         clock.offset = offset
         if forward:
-            note(troupe, ledger.JUMPED, "harness")
+            troupe.lab.notes.append(Entry(ledger.JUMPED, time.monotonic_ns(), HARNESS))
         await asyncio.sleep(random.uniform(0.5, 2.5))
 
 
@@ -146,7 +139,7 @@ async def replace(troupe: Troupe) -> None:
     await troupe.keeper.call(remove, database=str(troupe.database), source=str(source))
     await asyncio.sleep(RECOVERY)
     await troupe.rejoin()
-    note(troupe, ledger.FAULT, "harness", begin, "the file had been replaced")
+    over(troupe, begin, "the file had been replaced")
 
 
 async def delete(troupe: Troupe) -> None:
@@ -158,7 +151,12 @@ async def delete(troupe: Troupe) -> None:
     await troupe.keeper.call(roles.migrate)
     await asyncio.sleep(RECOVERY)
     await troupe.rejoin()
-    note(troupe, ledger.FAULT, "harness", begin, "the file had been deleted")
+    over(troupe, begin, "the file had been deleted")
+
+
+def over(troupe: Troupe, begin: int, what: str) -> None:
+    now = time.monotonic_ns()
+    troupe.lab.notes.append(Entry(ledger.FAULT, begin, HARNESS, number=now, target=what))
 
 
 async def remove(worker: Worker, database: str, source: str) -> None:
