@@ -17,6 +17,7 @@ logger = logging.getLogger("channels_sqlite")
 
 
 _watchers: dict[tuple[str, str], Watcher] = {}
+_unwatchable: set[str] = set()  # the paths of which that was said; every event loop asks anew
 _registry_lock = threading.Lock()
 
 
@@ -35,8 +36,11 @@ def subscribe(path: str, kind: str, polling_interval: float, listener: Listener)
         except WatcherUnavailable as error:
             if kind != "auto":
                 raise
-            logger.warning("%s Polling every %s s instead.", error, polling_interval)
+            if path not in _unwatchable:
+                logger.warning("%s Polling every %s s instead.", error, polling_interval)
+            _unwatchable.add(path)
             return None
+        _unwatchable.discard(path)
         _watchers[path, chosen] = watcher
         watcher.add(listener)
         return watcher
