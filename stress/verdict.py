@@ -44,16 +44,8 @@ class Verdict:
         return Verdict(**{name: mine[name] + theirs[name] for name in mine})
 
 
-@dataclass
-class Parcel:
-    """What one reading process misses of one message: a group's is one row for all its members."""
-
-    group: bool
-    whole: bool  # none of the process's channels received it
-    channels: list[str]
-
-
-Delivered = set[tuple[Key, str]]
+Delivery = tuple[Key, str]  # of a message, to a channel
+Delivered = set[Delivery]
 
 
 def check(entries: Iterable[Entry], *, counts_drops: bool = True) -> Verdict:
@@ -113,7 +105,7 @@ def _judge_receipts(history: History, verdict: Verdict) -> Delivered:
     return delivered
 
 
-def _missing(history: History, delivered: Delivered, verdict: Verdict) -> list[tuple[Key, str]]:
+def _missing(history: History, delivered: Delivered, verdict: Verdict) -> list[Delivery]:
     """What was owed and did not come, and the harness cannot be blamed for."""
     missing = []
     hands = dict(history.killed)
@@ -133,7 +125,7 @@ def _missing(history: History, delivered: Delivered, verdict: Verdict) -> list[t
 
 
 def _judge_missing(
-    history: History, delivered: Delivered, missing: list[tuple[Key, str]], verdict: Verdict
+    history: History, delivered: Delivered, missing: list[Delivery], verdict: Verdict
 ) -> None:
     """Hold what is missing against what the layer counted."""
     early: list[str] = []
@@ -142,7 +134,7 @@ def _judge_missing(
         overtaken = history.overtaken(history.messages[key])
         (early if overtaken else others).append(history.name(key, channel))
     verdict.excuses += [f"{name}: the clock was set forward" for name in early]
-    unexplained = _unexplained(history, _parcels(history, delivered, missing))
+    unexplained = _unexplained(history, delivered, missing)
     expired = min(unexplained, len(early))
     verdict.expired += expired
     verdict.lost = unexplained - expired
@@ -158,39 +150,27 @@ def _judge_missing(
             _example(verdict, "overcounted", 1, text)
 
 
-def _parcels(
-    history: History, delivered: Delivered, missing: Iterable[tuple[Key, str]]
-) -> list[Parcel]:
-    opened = {(key, history.reader(channel)) for key, channel in delivered}
-    parcels: dict[tuple[Key, str], Parcel] = {}
-    for key, channel in missing:
-        address = (key, history.reader(channel))
-        if address not in parcels:
-            group = history.messages[key].group
-            parcels[address] = Parcel(group, address not in opened, [])
-        parcels[address].channels.append(channel)
-    return list(parcels.values())
-
-
-def _unexplained(history: History, parcels: Iterable[Parcel]) -> int:
+def _unexplained(history: History, delivered: Delivered, missing: list[Delivery]) -> int:
     """Deliveries that the layer's counts leave unexplained, at the best reading of them.
 
-    The layer counts a group's message that finds no room in an inbox once, in the sending process,
-    and one that has expired in the inbox once, in the reading process, whatever the number of
-    members there; but one that leaves or expires in a consumer's buffer once for each channel. What
-    a process that reads has counted as expired may be either, and what one that also sends to
-    groups has counted as dropped.
+    It counts deliveries, but a group's message that finds no room in an inbox once, in the sending
+    process, whatever the number of members there. What a process has dropped that reads, and also
+    sends to groups, may be either.
     """
-    dropped, expired = history.counted[DROPPED], history.counted[EXPIRED]
+    dropped = history.counted[DROPPED]
     readers = set().union(*history.readers.values())
-    reads = {who: n for who, n in dropped.items() if who in readers}
-    inboxes = dropped.total() - sum(reads.values())
-    either = sum(n for who, n in reads.items() if who in history.group_senders) + expired.total()
-    single = sum(n for who, n in reads.items() if who not in history.group_senders)
+    inboxes = sum(n for who, n in dropped.items() if who not in readers)
+    either = sum(n for who, n in dropped.items() if who in readers & history.group_senders)
+    single = dropped.total() - inboxes - either + history.counted[EXPIRED].total()
 
-    whole = sorted((len(p.channels) for p in parcels if p.group and p.whole), reverse=True)
-    rest = sum(len(p.channels) for p in parcels) - sum(whole)
-    rest += sum(whole[inboxes:][either:])
+    # What each reading process misses of a message; none of its channels has it, or some have.
+    misses = Counter((key, history.reader(channel)) for key, channel in missing)
+    some = {(key, history.reader(channel)) for key, channel in delivered}
+    whole = sorted(
+        (n for miss, n in misses.items() if history.messages[miss[0]].group and miss not in some),
+        reverse=True,
+    )
+    rest = misses.total() - sum(whole) + sum(whole[inboxes:][either:])
     either = max(0, either - len(whole[inboxes:]))
     return max(0, rest - either - single)
 

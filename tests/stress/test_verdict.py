@@ -242,11 +242,16 @@ def test_full_inboxes_and_full_buffers_add_up() -> None:
     assert troubles(check(history.entries)) == {"lost": 1}
 
 
-def test_what_expired_in_an_inbox_is_one_row_for_all_its_members() -> None:
-    assert not check(members_of_one_process()(ledger.EXPIRED, "p", number=1).entries).broken
-    assert not check(members_of_one_process()(ledger.EXPIRED, "p", number=3).entries).broken
-    verdict = check(members_of_one_process()(ledger.EXPIRED, "p", number=4).entries)
-    assert troubles(verdict) == {"overcounted": 1}
+def test_what_expired_is_counted_for_each_channel() -> None:
+    for expired in range(5):
+        verdict = check(members_of_one_process()(ledger.EXPIRED, "p", number=expired).entries)
+        assert (verdict.lost, verdict.overcounted) == (max(0, 3 - expired), max(0, expired - 3))
+
+
+def test_what_a_process_dropped_that_sends_and_reads_may_be_inboxes_or_buffers() -> None:
+    for drops in (1, 2, 3):
+        history = Forger().joins("a").joins("b").joins("c").sent(0, "group")
+        assert not check(history(ledger.DROPPED, "p", number=drops).entries).broken
 
 
 def test_a_drop_of_what_arrived_after_all_is_overcounted() -> None:
