@@ -31,7 +31,7 @@ from tests.docs.blocks import Block
 from tests.example.servers import free_port, heed_ctrl_c
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60.0  # seconds; a guard against hanging, nothing is measured here
+PATIENCE = 120.0  # seconds; a guard against hanging, nothing is measured here
 
 # Blocks of the kind "elsewhere" need what a test must not touch: the machine's services, a registry
 # of images, somebody's cloud. They begin with one of these programs.

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
 
+import pytest
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
@@ -14,6 +15,7 @@ from tests.docs.blocks import TUTORIAL, blocks
 from tests.docs.project import PATIENCE, Project
 
 
+@pytest.mark.timeout(300)  # a dozen commands and two servers, on a machine that may be busy
 def test_the_tutorial_ends_in_a_chat_between_two_servers(tmp_path: Path) -> None:
     (tmp_path / "reader").mkdir()
     with Project(tmp_path / "reader") as project, ExitStack() as tabs:
