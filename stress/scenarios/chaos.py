@@ -29,7 +29,6 @@ ROOM = {"capacity": 1_000_000}
 RETENTION = 5  # seconds: trimming is a part of what can go wrong
 EVERY = 0.5  # seconds between two faults
 WRITERS = 2
-QUICK = ("kill", "stop", "fork", "crash", "fill")  # one at a time, in the quick profile
 HISTORY = "a long history: all of them at random"
 
 # The faults that any layer can meet, and those that take a file, or a layer of ours, to meet.
@@ -38,47 +37,47 @@ ANYBODYS = {
     "SIGSTOP of random processes": ("stop",),
     "fork of processes that use the layer": ("fork",),
 }
+CRASHES, FULL = "crashes in readers and trimmers", "the disk is full"
 OURS = {
-    "crashes in readers and trimmers": ("crash",),
+    CRASHES: ("crash",),
     "the clock jumps": ("jump",),
-    "the disk is full": ("fill",),
+    FULL: ("fill",),
     "the file is replaced by a new one": ("replace",),
     "the file is deleted, and migrated anew": ("delete",),
     HISTORY: tuple(FAULTS),
 }
+QUICK = (*ANYBODYS, CRASHES, FULL)
 
 
 def cases(plan: Plan) -> list[Case]:
     """`--seconds` is the length of the history, and of each other case if that is less."""
     long = plan.seconds or plan.choose(quick=6.0, normal=60.0, full=60.0)
     short = min(long, plan.choose(quick=1.5, normal=6.0, full=3.0))
-    common = {"size": plan.body, "processes": plan.processes or 3}
-    found = []
-    for name, faults in {**ANYBODYS, **OURS}.items():
-        ours = name in OURS
-        seconds = long if name == HISTORY else short
-        if "fill" in faults and not small_disks():
+    processes = plan.processes or 3
+
+    def case(name: str, faults: tuple[str, ...]) -> Case:
+        history, anybodys = name == HISTORY, name in ANYBODYS
+        if history and not small_disks():
             faults = tuple(fault for fault in faults if fault != "fill")
-        found.append(
-            Case(
-                name,
-                {**common, "seconds": seconds, "faults": list(faults)},
-                processes=common["processes"] + WRITERS,
-                lasts=seconds + 3.0,
-                rounds=1,
-                config=ROOM,
-                ours={"message_retention": RETENTION},
-                only=(lambda layer: layer.ours) if ours else None,
-                why="has no file of ours",
-                watched=name in ANYBODYS,
-                durable=True,
-                prepare=prepare,
-            )
+        seconds = long if history else short
+        able = "fill" not in faults or small_disks()
+        return Case(
+            name,
+            {"size": plan.body, "processes": processes, "seconds": seconds, "faults": [*faults]},
+            processes=processes + WRITERS,
+            lasts=seconds + 3.0,
+            rounds=1,
+            config=ROOM,
+            ours={"message_retention": RETENTION},
+            only=None if anybodys else lambda layer: layer.ours and able,
+            why="has no file of ours" if able else "needs ours and a small tmpfs",
+            watched=anybodys,
+            durable=True,
+            prepare=prepare,
         )
-    found = [case for case in found if case.arguments["faults"]]
-    if plan.profile == "quick":
-        return [case for case in found if case.arguments["faults"] in [[name] for name in QUICK]]
-    return found
+
+    found = {name: case(name, faults) for name, faults in {**ANYBODYS, **OURS}.items()}
+    return [found[name] for name in (QUICK if plan.profile == "quick" else found)]
 
 
 @cache
