@@ -14,8 +14,9 @@ import pytest
 
 from channels_sqlite.exceptions import WatcherUnavailable
 from channels_sqlite.wakes.listener import CHANGE, LONGEST_PAUSE, WRITE
-from tests.ears import OVER, QUIET, listening, switches, touch, write
-from tests.waiting import until
+from channels_sqlite.wakes.watcher import Watcher
+from tests.ears import OVER, QUIET, Ear, listening, switches, touch, write
+from tests.waiting import PATIENCE, until
 
 if sys.platform != "linux":
     pytest.skip("no inotify here", allow_module_level=True)
@@ -43,19 +44,69 @@ async def test_a_write_is_no_ring(wal: Path) -> None:
     async with listening(wal, "inotify") as (ear, _):
         begin = ear.loop.time()
         write(wal)
-        await until(lambda: len(ear.looks) == len(WRITE))
+        await until(lambda: ear.looks and ear.looks[-1] >= begin + sum(WRITE))
         assert ear.looks[0] - begin >= WRITE[0] - 0.0005
         await asyncio.sleep(OVER)
-        assert len(ear.looks) == len(WRITE)
+        assert len(ear.looks) <= 2 * len(WRITE)
+
+
+async def test_one_commits_writes_wake_it_once(wal: Path) -> None:
+    """The other wakeups would cost the writer more than a look costs."""
+    async with listening(wal, "inotify"):
+        await asyncio.sleep(0.01)
+        before = switches(threading.main_thread())
+
+        def write_often() -> None:
+            for _ in range(50):
+                write(wal)
+                time.sleep(0.0002)
+
+        await asyncio.to_thread(write_often)
+        assert switches(threading.main_thread()) - before < 25
+
+
+async def test_what_is_written_unheard_is_looked_for(wal: Path) -> None:
+    """As long as after a write that was heard."""
+    async with listening(wal, "inotify") as (ear, _):
+        write(wal)
+        await until(lambda: len(ear.looks) == 2)
+        last = ear.loop.time()
+        write(wal)
+        await until(lambda: ear.looks[-1] >= last + sum(WRITE))
+        await asyncio.sleep(OVER)
+        ear.looks.clear()
+        write(wal)
+        await until(lambda: ear.looks)
+
+
+async def test_writes_are_heard_again_when_the_loop_that_was_to_see_to_it_is_closed(
+    wal: Path,
+) -> None:
+    async def hear(watcher: Watcher) -> None:
+        there = Ear()
+        watcher.add(there)
+        write(wal)
+        await until(lambda: there.looks)
+
+    async with listening(wal, "inotify") as (ear, watcher):
+        thread = threading.Thread(target=lambda: asyncio.run(hear(watcher)))
+        thread.start()
+        thread.join(PATIENCE)  # on the loop, which hears nothing meanwhile
+        await asyncio.sleep(2 * WRITE[-1])
+        watcher.hurry()  # a heartbeat has found something
+        await asyncio.sleep(OVER)
+        ear.looks.clear()
+        write(wal)
+        await until(lambda: ear.looks)
 
 
 async def test_a_write_and_a_touch_at_once_are_both(wal: Path) -> None:
     async with listening(wal, "inotify") as (ear, _):
         write(wal)
         touch(wal)
-        await until(lambda: len(ear.looks) == len(CHANGE))
+        await until(lambda: len(ear.looks) >= len(CHANGE))
         await asyncio.sleep(OVER)
-        assert len(ear.looks) == len(CHANGE)
+        assert len(ear.looks) <= 2 * len(CHANGE)
 
 
 async def test_a_new_file_is_a_ring(wal: Path) -> None:

@@ -5,8 +5,10 @@ happens.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import struct
+import time
 
 from asyncinotify import Inotify, Mask
 
@@ -18,7 +20,9 @@ _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that f
 _BUFFER = 64 * 1024
 _WRITTEN = int(Mask.MODIFY)
 _OVERFLOW = int(Mask.Q_OVERFLOW)
-_LOOK_NOW = int(Mask.ATTRIB | Mask.CREATE | Mask.MOVED_TO | Mask.Q_OVERFLOW)
+_RINGS = Mask.ATTRIB | Mask.CREATE | Mask.MOVED_TO
+_LOOK_NOW = int(_RINGS | Mask.Q_OVERFLOW)
+WRITES_ANEW = WRITE[-1]  # seconds
 
 
 class InotifyWatcher(Watcher):
@@ -28,9 +32,7 @@ class InotifyWatcher(Watcher):
         super().__init__(path)
         try:
             self._inotify = Inotify()
-            self._inotify.add_watch(
-                self.directory, Mask.MODIFY | Mask.ATTRIB | Mask.CREATE | Mask.MOVED_TO
-            )
+            self._watch(_RINGS | Mask.MODIFY)
         except OSError as error:
             raise WatcherUnavailable(
                 f"inotify cannot watch {self.directory}: {error}. "
@@ -42,9 +44,15 @@ class InotifyWatcher(Watcher):
         # read().
         os.set_blocking(self._fd, False)
         self._file_name = os.fsencode(self.name)
+        self._writes_anew_at: float | None = None
+
+    def _watch(self, mask: Mask) -> None:
+        """Watch, or watch for other things from now on."""
+        self._inotify.add_watch(self.directory, mask)
 
     def add(self, listener: Listener) -> None:
         super().add(listener)
+        self.hurry()
         listener.loop.add_reader(self._fd, self._drain, listener.loop)
 
     def remove(self, listener: Listener) -> None:
@@ -64,6 +72,8 @@ class InotifyWatcher(Watcher):
         except BlockingIOError:  # another loop was quicker
             return
         mask = self._mask_of_ours(events)
+        if mask & _WRITTEN:
+            self._leave_writes_unheard(loop)
         if mask & _LOOK_NOW:
             self.wake_all(CHANGE if mask & _WRITTEN else RING, loop)
         elif mask & _WRITTEN:
@@ -83,6 +93,30 @@ class InotifyWatcher(Watcher):
         if any(each.loop is loop for each in self._listeners):
             loop.add_reader(self._fd, self._drain, loop)
             self._drain(loop)
+
+    def _leave_writes_unheard(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A commit is ten writes, and the looks that the first one is good for find them all.
+
+        Each would wake the process, at the moment at which the one that writes needs the machine.
+        """
+        with contextlib.suppress(OSError):  # the directory is gone: nothing to hear
+            self._watch(_RINGS)
+        self._writes_anew_at = time.monotonic() + WRITES_ANEW
+        loop.call_later(WRITES_ANEW, self._hear_writes, loop)
+
+    def _hear_writes(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Again; and look for what was written meanwhile."""
+        if self._writes_anew_at is None or self.is_idle:
+            return
+        self._writes_anew_at = None
+        with contextlib.suppress(OSError):
+            self._watch(_RINGS | Mask.MODIFY)
+        self.wake_all(WRITE, loop)
+
+    def hurry(self) -> None:
+        # Else the timer does it; but its loop may have been closed.
+        if self._writes_anew_at is not None and time.monotonic() > self._writes_anew_at:
+            self._hear_writes(None)
 
     def _mask_of_ours(self, events: bytes) -> int:
         """What happened to the file, all events in one mask. By hand: asyncinotify makes objects of

@@ -91,7 +91,7 @@ class Listener:
         first = next(self._ladder, 0)
         now = self.loop.time()
         if looks is WRITE:
-            self._look_at(now + first)
+            self._look_at(max(now + first, self.quiet_until))
         elif now < self.quiet_until:
             self._look_at(self.quiet_until)
         else:
