@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from tests.docs.blocks import DOCS, TUTORIAL, Block, blocks, pages
 from tests.docs.project import BlockFailed, Project
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
@@ -13,6 +14,8 @@ from websockets.typing import Origin
 
 from tests.docs.blocks import TUTORIAL, blocks
 from tests.docs.project import PATIENCE, Project
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
 
 
 @pytest.mark.timeout(300)  # a dozen commands and two servers, on a machine that may be busy
