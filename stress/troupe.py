@@ -76,7 +76,9 @@ class Troupe:
     async def writer(self) -> None:
         child = await self._start(f"writer{next(self._numbers)}")
         await child.call(address, targets=self.targets)
-        self.writers[child] = asyncio.create_task(child.call(talk, rate=RATE, size=self.size))
+        talking = asyncio.create_task(child.call(talk, rate=RATE, size=self.size))
+        talking.add_done_callback(heard)
+        self.writers[child] = talking
 
     @property
     def targets(self) -> Targets:
@@ -118,6 +120,12 @@ class Troupe:
         for writer in self.writers:
             await writer.call(address, targets=[])
         await asyncio.gather(*self.writers.values())
+
+
+def heard(talking: asyncio.Task[None]) -> None:
+    """Take note of how it ended: nobody else does when the measurement is cut short."""
+    if not talking.cancelled():
+        talking.exception()
 
 
 async def address(worker: Worker, targets: Targets) -> None:

@@ -129,6 +129,28 @@ def test_an_interrupted_run_ends_its_children_and_prints_what_it_has(
     assert not alive
 
 
+def test_an_interrupted_troupe_goes_without_a_word(tmp_path: Path) -> None:
+    """Its children end in the middle of what they say."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stress", "chaos", "--layer", "sqlite", "--seconds", "60"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    for _ in range(300):
+        if list(tmp_path.glob("stress-*/lab*/writer*.ledger")):
+            break
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    said, complaints = process.communicate(timeout=60)
+    assert (process.returncode, complaints) == (130, "")
+    assert "interrupted" in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_run_has_kept_what_it_had_measured(tmp_path: Path) -> None:
     kept = tmp_path / "run.json"
     process = subprocess.Popen(
