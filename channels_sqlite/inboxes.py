@@ -101,11 +101,14 @@ class Inboxes:
             for row, channels in rows:
                 inbox.cursor = row.id
                 remaining = row.remaining(now)
+                if row.expires_at > now:
+                    # To the table it waits. One of others, that expired before it was created,
+                    # would take up room for ever.
+                    inbox.taken_at = inbox.taken_at if inbox.unacknowledged else now
+                    inbox.unacknowledged += 1
                 if remaining <= 0:
                     self._counters.expired += len(channels)
                     continue
-                inbox.taken_at = inbox.taken_at if inbox.unacknowledged else now
-                inbox.unacknowledged += 1
                 item = Item(row, started + remaining)
                 for channel in channels:
                     self._consumers.deliver(channel, item, loop)

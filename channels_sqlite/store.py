@@ -98,6 +98,7 @@ _RECIPIENTS = f"""
             select 1 from {MEMBERSHIP}
             where "group" = :group and inbox = candidate.inbox and expires_at > :created_at
         )
+        and typeof(candidate.inbox) = 'text'
     )
 """
 
@@ -155,6 +156,7 @@ _ARRIVALS = f"""
             and membership.inbox = message.inbox
             and membership.joined_after < message.id
             and membership.expires_at > message.created_at
+            and typeof(membership.channel) = 'text'
         ) end
     from {MESSAGE} as message
     where inbox = ? and delivered_at is null and id > ?
@@ -169,15 +171,25 @@ def arrivals(
 
     Oldest first. Rows are read as they are asked for, so that a reader can stop when it has worked
     long enough. It must exhaust or close the iterator before it awaits: an open cursor keeps SQLite
-    from resetting the WAL.
+    from resetting the WAL. A row of others that has no channel's name for a channel has none.
     """
     rows = reader.execute(_ARRIVALS, (inbox, cursor))
     try:
         for id_, channel, group, body, created_at, expires_at, members in rows:
-            row = Row(id_, inbox, channel, group, body, created_at, expires_at)
-            yield row, [channel] if members is None else json.loads(members)
+            row = Row(id_, inbox, channel, group, body, _time(created_at), _time(expires_at))
+            if members is not None:
+                yield row, json.loads(members)
+            else:
+                yield row, [channel] if isinstance(channel, str) else []
     finally:
         rows.close()
+
+
+def _time(value: object) -> float:
+    """Anybody may write anything into any column; SQLite has what is no number after all
+    numbers.
+    """
+    return value if isinstance(value, (float, int)) else float("inf")
 
 
 def has_waiting(reader: sqlite3.Connection, inbox: str, now: float) -> bool:
@@ -226,7 +238,10 @@ def claim(
         f"{change} where id in ({oldest}) returning {_COLUMNS}",
         {"inbox": inbox, "now": now, "limit": limit},
     ).fetchall()
-    return sorted(Row(*row) for row in rows)  # RETURNING promises no order
+    return sorted(  # RETURNING promises no order
+        Row(id_, inbox, channel, group, body, _time(created_at), _time(expires_at))
+        for id_, inbox, channel, group, body, created_at, expires_at in rows
+    )
 
 
 def give_back(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:

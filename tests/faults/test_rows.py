@@ -1,0 +1,203 @@
+"""Rows by others: whatever SQLite lets anybody write into our tables, readers go on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from channels_sqlite import serializers
+from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
+from tests.parts import sql
+from tests.waiting import cancel, soon
+
+ROWS = 100  # of each table in one example
+EXAMPLES = 40  # and so 12,000 rows
+
+numbers = st.one_of(
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False),
+    st.sampled_from([0, -1, 2**63 - 1, -(2**63), 1e308, float("inf"), float("-inf"), 1e-320]),
+)
+values = st.one_of(
+    numbers,
+    st.text(max_size=120),
+    st.binary(max_size=120),
+    st.sampled_from(["", "\0", "a\0b", "a!b!c", "!", "'; drop table x; --", "%", "9e999", "nan"]),
+    st.binary(max_size=9).map(lambda tail: b"\xc3\x28" + tail),  # no UTF-8
+)
+pools = st.lists(values, min_size=30, max_size=30)
+
+
+class Text(bytes):
+    """Bytes to be stored as text, valid or not."""
+
+
+class Hostile:
+    """Writes rows whose columns hold what the pool has, and now and then what is right."""
+
+    def __init__(self, connection: sqlite3.Connection, pool: list[Any], seed: int) -> None:
+        self.connection = connection
+        self.random = random.Random(seed)
+        self.pool = [*pool, None]
+        self.pool += [Text(value) for value in pool if isinstance(value, bytes)]
+
+    def any(self, *right: Any) -> Any:
+        return self.random.choice(right if right and self.random.random() < 0.5 else self.pool)
+
+    def insert(self, table: str, **columns: Any) -> None:
+        """A row, where the table's constraints allow it."""
+        holes = ["cast(? as text)" if isinstance(each, Text) else "?" for each in columns.values()]
+        names = ", ".join(f'"{name}"' for name in columns)
+        with suppress(sqlite3.IntegrityError):
+            self.connection.execute(
+                f"insert or replace into {table} ({names}) values ({', '.join(holes)})",
+                [bytes(each) if isinstance(each, Text) else each for each in columns.values()],
+            )
+
+    def fill(self, channels: list[str], group: str) -> None:
+        """As many rows of each table, for readers of these channels and members of the group."""
+        now = time.time()
+        inboxes = [name.partition("!")[0] + ("!" if "!" in name else "") for name in channels]
+        for _ in range(ROWS):
+            self.insert(
+                MEMBERSHIP,
+                group=self.any(group),
+                inbox=self.any(*inboxes),
+                channel=self.any(*channels),
+                expires_at=self.any(now + 60),
+                joined_after=self.any(0),
+            )
+            self.insert(
+                MESSAGE,
+                inbox=self.random.choice(inboxes),
+                channel=self.any(*channels, None),
+                group=self.any(group, None),
+                body=self.any(msgpack.packb({"type": "hostile"})),
+                created_at=self.any(now),
+                expires_at=self.any(now + 60),
+                delivered_at=self.any(None, None, None),
+            )
+            self.insert(SEQUENCE, inbox=self.any(*inboxes), seq=self.any(0))
+
+
+@contextmanager
+def errors() -> Iterator[list[logging.LogRecord]]:
+    """What the layer logs as errors: a row that cannot be read is a warning."""
+    found: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = found.append  # type: ignore[method-assign]
+    logger = logging.getLogger("channels_sqlite")
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield found
+    finally:
+        logger.propagate = True
+        logger.removeHandler(handler)
+
+
+@pytest.mark.parametrize("keys", [[], ["a secret"]], ids=["plain", "encrypted"])
+def test_whatever_others_write_readers_go_on(alias: str, database: Path, keys: list[str]) -> None:
+    """After each hundred hostile rows of every table, what is sent arrives, and no look fails."""
+    loop = asyncio.new_event_loop()
+    layer = SqliteChannelLayer(
+        database=alias,
+        watcher="polling",
+        polling_interval=0.005,
+        capacity=10_000,
+        channel_capacity={"specific.*": 20},
+        symmetric_encryption_keys=keys,
+    )
+    channels = [loop.run_until_complete(layer.new_channel()) for _ in range(2)] + ["test-channel"]
+    got: dict[str, int] = {}
+
+    async def consume(channel: str) -> None:
+        while True:
+            message = await layer.receive(channel)
+            if message["type"] == "ours":
+                got[channel] = message["number"]
+
+    async def arrives(number: int) -> None:
+        message = {"type": "ours", "number": number}
+        # A membership of the same name may say that it begins in a thousand years: leave that one.
+        await layer.group_discard("test-group", channels[0])
+        await layer.group_add("test-group", channels[0])
+        while got.get(channels[0]) != number:  # a hostile inbox may be full for a moment
+            await layer.group_send("test-group", message)
+            await asyncio.sleep(0.02)
+        while got.get(channels[2]) != number:
+            await layer.send(channels[2], message)
+            await asyncio.sleep(0.02)
+
+    # Nobody reads the second channel: its buffer overflows.
+    consuming = [loop.create_task(consume(channels[index])) for index in (0, 2)]
+    with sql(database) as connection, errors() as logged:
+        examples = 0
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],  # a hang would be tried again and again, to find a smaller one
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example],
+        )
+        @given(pools, st.integers(0, 2**32))
+        def example(pool: list[Any], seed: int) -> None:
+            nonlocal examples
+            examples += 1
+            connection.execute("begin immediate")
+            for table in (MESSAGE, MEMBERSHIP, SEQUENCE):
+                connection.execute(f"delete from {table}")
+            Hostile(connection, pool, seed).fill(channels, "test-group")
+            connection.execute("commit")
+            loop.run_until_complete(soon(arrives(examples)))
+            assert [each.getMessage() for each in logged] == []
+
+        example()
+    loop.run_until_complete(cancel(*consuming))
+    loop.run_until_complete(layer.close())
+    loop.close()
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=2000, deadline=None)
+def test_no_body_is_executed(body: bytes) -> None:
+    """Neither format can name a thing to import or to call: what is read is plain data."""
+    for name in ("msgpack", "json"):
+        try:
+            message = serializers.decode(serializers.create(name), body)
+        except serializers.UndecodableMessage:
+            continue
+        assert plain(message)
+
+
+def plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(plain(key) and plain(each) for key, each in value.items())
+    if isinstance(value, list):
+        return all(map(plain, value))
+    # msgpack's own extension types carry bytes and numbers, and do nothing
+    kinds = (str, bytes, int, float, type(None), msgpack.ExtType, msgpack.Timestamp)
+    return isinstance(value, kinds)
+
+
+def test_nothing_here_can_unpickle() -> None:
+    """No module of ours imports what runs code on reading."""
+    package = Path(serializers.__file__).parent
+    for path in package.rglob("*.py"):
+        words = path.read_text()
+        assert not any(f"import {name}" in words for name in ("pickle", "marshal", "shelve"))
+        assert "eval(" not in words
