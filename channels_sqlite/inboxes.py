@@ -104,7 +104,8 @@ class Inboxes:
                 if row.expires_at > now:
                     # To the table it waits. One of others, that expired before it was created,
                     # would take up room for ever.
-                    inbox.taken_at = inbox.taken_at if inbox.unacknowledged else now
+                    # The earliest time, for the clock may have been set back.
+                    inbox.taken_at = min(inbox.taken_at, now) if inbox.unacknowledged else now
                     inbox.unacknowledged += 1
                 if remaining <= 0:
                     self._counters.expired += len(channels)

@@ -61,7 +61,9 @@ class Reading:
 
 
 @pytest.fixture
-async def reading(database: Path) -> AsyncIterator[Reading]:
+async def reading(database: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reading]:
+    """On a machine on which a look takes no longer than it may, however busy it is."""
+    monkeypatch.setattr(module, "READ_FOR", 3600)
     async with parts(database) as made:
         yield Reading(made)
 
@@ -233,6 +235,22 @@ async def test_all_that_was_taken_is_acknowledged_when_asked(
     reading.parts.inboxes.acknowledge_all()
     await soon(reading.parts.tasks.finish())
     assert reading.delivered() == [1, 2, 3]
+
+
+async def test_what_came_after_the_clock_was_set_back_is_acknowledged(
+    reading: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would expire unread, and its channel leave all groups."""
+    real = time.time
+    monkeypatch.setattr(module, "ACKNOWLEDGE_AFTER", 3600)
+    await reading.send(1)
+    reading.look()
+    monkeypatch.setattr(time, "time", lambda: real() - 300)
+    await reading.send(2, expires_at=time.time() + 60)
+    reading.look()
+    reading.parts.inboxes.acknowledge_all()
+    await soon(reading.parts.tasks.finish())
+    assert reading.delivered() == [1, 2]
 
 
 async def test_what_could_not_be_acknowledged_is_acknowledged_later(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from channels_sqlite import in_place, store
 from channels_sqlite import sender as module
-from channels_sqlite import store
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.schema import MESSAGE
 from channels_sqlite.sender import Sender
@@ -125,6 +125,14 @@ async def test_a_full_channel_is_full_for_its_own_senders_only(sending: Sending)
 # Cancelling
 
 
+@pytest.fixture
+async def slow_disk(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One so slow that everything goes to the connection's thread."""
+    monkeypatch.setattr(in_place, "SLOW", -1)
+    monkeypatch.setattr(in_place, "SLOW_FOR", 3600)
+    await sending.parts.database.run(lambda _: None, quick=True)
+
+
 async def hold(sending: Sending) -> Callable[[], None]:
     """Keep the connection's thread busy, until what is returned is called."""
     entered, go = threading.Event(), threading.Event()
@@ -143,6 +151,7 @@ async def hold(sending: Sending) -> Callable[[], None]:
     return release
 
 
+@pytest.mark.usefixtures("slow_disk")
 async def test_who_is_cancelled_while_waiting_is_not_sent(sending: Sending) -> None:
     release = await hold(sending)
     tasks = sending.begin(*range(5))
@@ -156,6 +165,7 @@ async def test_who_is_cancelled_while_waiting_is_not_sent(sending: Sending) -> N
     assert sending.sent() == [0, 1, 3, 4]
 
 
+@pytest.mark.usefixtures("slow_disk")
 async def test_who_is_cancelled_first_does_not_take_the_others_along(sending: Sending) -> None:
     """Its own statement is run, and it is told when that has ended."""
     release = await hold(sending)
