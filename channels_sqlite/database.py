@@ -315,7 +315,7 @@ class Database:
         """
         self._checked_at = time.monotonic()
         replaced = None if self._connection is None else self._replaced()
-        if not replaced:
+        if not replaced or self.reader is None:  # SQLite deletes them when a dead one is closed
             return False
         with self._lock:
             connection, self._connection, self._opening = self._connection, None, None

@@ -1,0 +1,314 @@
+"""Errors inside: each part fails, says so once, and goes on when the cause is gone.
+
+SQLite raises them, by triggers, by tables that are gone and by its authorizer, and so they come
+from where real ones come from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sqlite3
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from watchfiles._rust_notify import RustNotify
+
+from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
+from channels_sqlite.wakes import watchfiles
+from tests.conftest import WATCHERS, OpenLayer
+from tests.parts import sql
+from tests.waiting import PATIENCE, cancel, soon, until
+
+ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
+by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
+DEAF = 1.5  # seconds: a heartbeat, and a busy machine
+
+
+def message(number: int) -> dict[str, Any]:
+    return {"type": "test", "number": number}
+
+
+def records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [each for each in caplog.records if each.name == "channels_sqlite"]
+
+
+def failing(table: str, event: str, when: str = "1") -> str:
+    """A trigger by which every such change of a table fails."""
+    return (
+        f"create trigger failing before {event} on {table} when {when}"
+        " begin select raise(abort, 'injected'); end"
+    )
+
+
+async def restored(layer: Any, channels: list[str], receiving: list[asyncio.Task[Any]]) -> float:
+    """Send to consumers that wait; how many seconds they were deaf for."""
+    mended = time.monotonic()
+    for channel in channels:
+        await layer.send(channel, message(7))
+    await soon(asyncio.gather(*receiving))
+    return time.monotonic() - mended
+
+
+@ours
+async def test_the_reader(
+    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each look fails, for the table of sequences has gone: one traceback, twice over."""
+    layer = open_layer()
+    local = await layer.new_channel()
+    with sql(database) as connection:
+        for turn in range(2):
+            receiving = [asyncio.create_task(layer.receive(each)) for each in (local, "shared")]
+            await asyncio.sleep(0.1)
+            connection.execute(f"alter table {SEQUENCE} rename to elsewhere")
+            await asyncio.sleep(2.2)
+            assert not any(each.done() for each in receiving)
+            (record,) = records(caplog)
+            assert record.exc_info is not None
+            caplog.clear()
+            connection.execute(f"alter table elsewhere rename to {SEQUENCE}")
+            assert await restored(layer, [local, "shared"], receiving) < DEAF, turn
+    assert records(caplog) == []
+
+
+@by_default
+async def test_a_bug_of_ours_in_a_look(
+    open_layer: OpenLayer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The receiver's own code raises, for two heartbeats."""
+    layer = open_layer()
+    local = await layer.new_channel()
+    receiving = [asyncio.create_task(layer.receive(each)) for each in (local, "shared")]
+    await asyncio.sleep(0.1)
+
+    with monkeypatch.context() as bug:
+        bug.setattr("channels_sqlite.receiver.Receiver._heed_epoch", lambda self, epoch: 1 / 0)
+        await layer.send(local, message(1))
+        await asyncio.sleep(2.2)
+        assert not receiving[0].done()
+    (record,) = records(caplog)
+    assert record.exc_info is not None
+    caplog.clear()
+    assert await restored(layer, [local, "shared"], receiving) < DEAF
+
+
+@by_default
+async def test_the_claims(
+    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are delivered when they can be claimed; until then one warning, and no busy loop."""
+    layer = open_layer()
+    with sql(database) as connection:
+        for turn in range(3):
+            receiving = asyncio.create_task(layer.receive("shared"))
+            await asyncio.sleep(0.1)
+            connection.execute(failing(MESSAGE, "update"))
+            await layer.send("shared", message(turn))
+            await asyncio.sleep(2.2)
+            assert not receiving.done()
+            (record,) = records(caplog)
+            assert record.levelno == logging.WARNING
+            caplog.clear()
+            connection.execute("drop trigger failing")
+            mended = time.monotonic()
+            assert (await soon(receiving))["number"] == turn
+            assert time.monotonic() - mended < DEAF
+
+
+@by_default
+async def test_the_acknowledger(
+    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Messages are delivered, once, though the table cannot be told; later it is told."""
+    layer = open_layer(capacity=1000)
+    local = await layer.new_channel()
+    with sql(database) as connection:
+        connection.execute(failing(MESSAGE, "update"))
+        for number in range(100):
+            await layer.send(local, message(number))
+            assert (await soon(layer.receive(local)))["number"] == number
+        await asyncio.sleep(2.2)
+        assert len(records(caplog)) == 1
+        caplog.clear()
+        connection.execute("drop trigger failing")
+
+        def told() -> bool:
+            query = f"select count(*) from {MESSAGE} where delivered_at is null"
+            return bool(connection.execute(query).fetchone() == (0,))
+
+        await until(told)
+        await layer.send(local, message(100))
+        assert (await soon(layer.receive(local)))["number"] == 100
+    assert records(caplog) == []
+
+
+@by_default
+async def test_the_trimmer(
+    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody's send fails with it; it says so once, and trims when it can."""
+    layer = open_layer(message_retention=0.1, trim_batch_size=1)
+    with sql(database) as connection:
+        connection.execute(failing(MESSAGE, "delete"))
+        for number in range(50):
+            await layer.send("shared", message(number))
+            assert (await soon(layer.receive("shared")))["number"] == number
+            await asyncio.sleep(0.01)
+        assert len(records(caplog)) == 1
+        caplog.clear()
+        connection.execute("drop trigger failing")
+
+        async def send_until_it_is_trimmed() -> None:
+            count = f"select count(*) from {MESSAGE}"
+            while connection.execute(count).fetchone() > (5,):
+                await layer.send("shared", message(1))
+                await layer.receive("shared")
+                await asyncio.sleep(0.12)
+
+        await soon(send_until_it_is_trimmed())
+    assert records(caplog) == []
+
+
+@by_default
+async def test_the_sweeper(
+    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What lets a message expire leaves its groups, a heartbeat after that can be written."""
+    layer = open_layer()
+    local, other = await layer.new_channel(), await layer.new_channel()
+    await layer.group_add("test-group", local)
+    with sql(database) as connection:
+        connection.execute(failing(MEMBERSHIP, "delete"))
+        await layer.send(local, message(1), expiry=0.1)
+        waiting = asyncio.create_task(layer.receive(other))
+        await asyncio.sleep(2.2)
+        assert len(records(caplog)) == 1
+        caplog.clear()
+        connection.execute("drop trigger failing")
+        await layer.send(other, message(2))
+        assert (await soon(waiting))["number"] == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@ours
+async def test_the_writing_thread_dies(open_layer: OpenLayer, database: Path) -> None:
+    """Its loop was closed with a call in flight; consumers who only wait are served all the same,
+    without a send of this process. Five times.
+    """
+    layer = open_layer()
+    local = await layer.new_channel()
+    deafest = 0.0
+    for turn in range(5):
+        waiting = asyncio.create_task(layer.receive(local))
+        await asyncio.sleep(0.1)
+        doomed = await asyncio.to_thread(kill_thread, layer)
+        died = time.monotonic()
+        with sql(database) as connection:
+            now = time.time()
+            connection.execute(
+                f"insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)"
+                " values (?, ?, ?, ?, ?)",
+                (layer.non_local_name(local), local, msgpack.packb(message(turn)), now, now + 60),
+            )
+        assert (await soon(waiting))["number"] == turn
+        deafest = max(deafest, time.monotonic() - died)
+        del doomed
+    gc.collect()
+    assert deafest < DEAF
+
+
+def kill_thread(layer: Any) -> asyncio.Task[Any]:
+    entered, go = threading.Event(), threading.Event()
+
+    def hold(connection: sqlite3.Connection) -> None:
+        entered.set()
+        go.wait(PATIENCE)
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(layer._ends.database.run(hold))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert entered.wait(PATIENCE)
+    loop.close()
+    task._log_destroy_pending = False  # type: ignore[attr-defined] # that is what is tested
+    connection = layer._ends.database._connection
+    go.set()
+    connection.ended.result(PATIENCE)
+    return task
+
+
+async def test_the_watching_thread(
+    alias: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What watches fails, again and again: heartbeats go on meanwhile, then it watches anew."""
+    broken = threading.Event()
+
+    class Broken:  # RustNotify cannot be inherited from
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.notify = RustNotify(*arguments, **options)
+
+        def __enter__(self) -> Broken:
+            self.notify.__enter__()
+            return self
+
+        def __exit__(self, *arguments: Any) -> None:
+            self.notify.__exit__(*arguments)
+
+        def watch(self, *arguments: Any) -> Any:
+            if broken.is_set():
+                raise OSError("injected")
+            return self.notify.watch(*arguments)
+
+    monkeypatch.setattr(watchfiles, "RustNotify", Broken)
+    monkeypatch.setattr(watchfiles, "RETRY_AFTER", 0.5)
+    sender = SqliteChannelLayer(database=alias, watcher="polling")
+    layer = SqliteChannelLayer(database=alias, watcher="watchfiles", polling_interval=0.01)
+    local = await layer.new_channel()
+    deafest = 0.0
+    for turn in range(2):
+        broken.set()
+        for number in range(3):
+            waiting = asyncio.create_task(layer.receive(local))
+            await asyncio.sleep(0.1)
+            begun = time.monotonic()
+            await sender.send(local, message(number))
+            assert (await soon(waiting))["number"] == number
+            deafest = max(deafest, time.monotonic() - begun)
+        broken.clear()
+        await asyncio.sleep(0.6)
+        assert any(each.exc_info for each in records(caplog)) or turn
+        caplog.clear()
+    assert deafest < DEAF
+    await layer.close()
+    await sender.close()
+
+
+@ours
+async def test_consumers_crash_at_random(open_layer: OpenLayer) -> None:
+    """Consumers whose code raises on a message take that message with them, and no other."""
+    layer = open_layer(capacity=1000)
+    local = await layer.new_channel()
+    got: list[int] = []
+
+    async def consume(channel: str) -> None:
+        while True:
+            number = (await layer.receive(channel))["number"]
+            got.append(number)
+            if number % 7 == 3:
+                raise RuntimeError("a consumer's bug")
+
+    for channel in (local, "shared"):
+        got.clear()
+        for number in range(100):
+            await layer.send(channel, message(number))
+        while len(got) < 100:
+            consumer = asyncio.create_task(consume(channel))
+            await until(lambda consumer=consumer: consumer.done() or len(got) == 100)
+            await cancel(consumer)
+        assert got == [*range(100)]
