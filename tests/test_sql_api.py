@@ -74,7 +74,7 @@ PYTHON = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.ar
 NODE = """\
 const { DatabaseSync } = require('node:sqlite');
 const [path, sql] = process.argv.slice(1);
-new DatabaseSync(path).exec(sql);
+new DatabaseSync(path, { timeout: 5000 }).exec(sql);
 """
 
 Program = Callable[[str], None]
@@ -84,7 +84,7 @@ Program = Callable[[str], None]
 def program(request: pytest.FixtureRequest, database: Path) -> Program:
     """A program that runs SQL on the test's database."""
     command = {
-        "sqlite3": ["sqlite3", "-bail"],
+        "sqlite3": ["sqlite3", "-bail", "-cmd", ".timeout 5000"],
         "python": [sys.executable, "-c", PYTHON],
         "node": ["node", "-e", NODE],
     }[request.param]
