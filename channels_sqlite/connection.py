@@ -1,7 +1,7 @@
 """Three SQLite connections to one file: one that writes, on a thread, where it may wait; one that
 writes in place, where nothing has to be waited for; and one that reads in place.
 
-A hand-over to the thread costs about 40 us, more than most statements: every write is one
+A hand-over to the thread costs about 75 us, more than most statements: every write is one
 function, and one hand-over at most. What only looks costs 10 us in place.
 
 A connection outlives event loops. It does not outlive a fork, nor the file that it was opened on.
