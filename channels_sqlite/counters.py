@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 logger = logging.getLogger("channels_sqlite")
 
 QUIET_FOR = 60.0  # seconds between two warnings about dropped messages
+MOST = 3  # channels that a warning names, those that missed most
 
 
 @dataclass
@@ -55,11 +56,14 @@ class DropLog:
             return
         self._quiet_until = now + QUIET_FOR
         total = sum(self._recent.values())
+        worst = self._recent.most_common(MOST)
+        most = ", ".join(f"{count} to {name} of group {of}" for (name, of), count in worst)
         self._recent.clear()
         logger.warning(
-            "%d message(s) dropped for want of room, the last one to %s of group %s:"
+            "%d message(s) dropped for want of room, %s. The last one to %s of group %s:"
             " capacity %d, oldest %s.",
             total,
+            most,
             channel,
             group,
             capacity,

@@ -1,0 +1,85 @@
+"""The wall clock jumps: nothing comes twice, nobody stalls, nothing lives for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from tests.conftest import WATCHERS, OpenLayer
+from tests.waiting import soon
+
+ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
+HOUR = 3600.0
+
+
+class Clock:
+    """The time of day, as somebody has set it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        self._time = time.time
+        monkeypatch.setattr(time, "time", lambda: self._time() + self.ahead)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def message(number: int) -> dict[str, Any]:
+    return {"type": "test", "number": number}
+
+
+@ours
+@pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
+async def test_the_clock_jumps_under_traffic(
+    open_layer: OpenLayer, clock: Clock, jump: float
+) -> None:
+    """Ten jumps; who waits gets what is sent afterwards, in its order and once."""
+    layer = open_layer()
+    local = await layer.new_channel()
+    await layer.group_add("test-group", local)
+    for channel in (local, "shared"):
+        got = []
+        for number in range(50):
+            receiving = asyncio.create_task(layer.receive(channel))
+            await asyncio.sleep(0)
+            if number % 10 == 5:
+                clock.ahead += jump / 100  # within the life of a message
+            await layer.send(channel, message(number), expiry=600)
+            got.append((await soon(receiving))["number"])
+        assert got == [*range(50)]
+
+
+@ours
+async def test_the_clock_is_set_forward(open_layer: OpenLayer, clock: Clock) -> None:
+    """What waited in the table has expired; what this process had in its hands has not."""
+    layer = open_layer()
+    local, other = await layer.new_channel(), await layer.new_channel()
+    await layer.send(local, message(1))
+    await layer.send(other, message(2))
+    assert await soon(layer.receive(other)) == message(2)  # and takes message 1
+    await layer.send("shared", message(3))
+    clock.ahead = HOUR
+    assert await soon(layer.receive(local)) == message(1)
+    await layer.send("shared", message(4))
+    assert await soon(layer.receive("shared")) == message(4)
+
+
+@ours
+async def test_the_clock_is_set_back(open_layer: OpenLayer, clock: Clock) -> None:
+    """What was sent before is delivered; in a buffer it lives no longer than it would have."""
+    layer = open_layer(expiry=0.5)
+    local, other = await layer.new_channel(), await layer.new_channel()
+    await layer.send("shared", message(1))
+    await layer.send(local, message(2))
+    clock.ahead = -HOUR
+    assert await soon(layer.receive("shared")) == message(1)
+    await layer.send(other, message(3))
+    assert await soon(layer.receive(other)) == message(3)  # and takes message 2
+    await asyncio.sleep(0.7)
+    await layer.send(local, message(4))
+    assert await soon(layer.receive(local)) == message(4)

@@ -1,0 +1,115 @@
+"""Consumers that never read, under load: memory, rows and file stay bounded, and drops are told.
+
+An hour of messages that live for a minute is sixty lives of a message. They are lived here in a
+fifth of a second each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from channels.exceptions import ChannelFull
+
+from channels_sqlite import counters
+from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
+from tests.conftest import OpenLayer
+from tests.parts import sql
+
+LIFE = 0.2  # seconds
+LIVES = 60
+by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
+
+
+@by_default
+async def test_an_hour_of_consumers_that_never_read(
+    open_layer: OpenLayer,
+    database: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A member whose process reads for others, one whose process is gone, a channel of nobody."""
+    monkeypatch.setattr(counters, "QUIET_FOR", LIFE)  # a minute of sixty
+    layer = open_layer(
+        expiry=LIFE, message_retention=LIFE, capacity=50, trim_batch_size=50, group_expiry=3600
+    )
+    gone = open_layer()
+    busy, slow = [await layer.new_channel() for _ in range(2)]
+    absent = await gone.new_channel()
+    consuming = asyncio.create_task(layer.receive(busy))
+    process = psutil.Process()
+    samples: list[tuple[int, int, int]] = []
+    refused = sent = 0
+    begun = time.monotonic()
+    with sql(database) as connection:
+        while time.monotonic() < begun + LIVES * LIFE:
+            # Whoever lets a message expire leaves the group; here they join again, and again.
+            for channel in (slow, absent):
+                await layer.group_add("test-group", channel)
+            for number in range(100):
+                message = {"type": "test", "number": number, "text": "x" * 1000}
+                await layer.group_send("test-group", message)
+                sent += 1
+                try:
+                    await layer.send("nobody", message)
+                except ChannelFull:
+                    refused += 1
+            gc.collect()
+            ((rows,),) = connection.execute(
+                f"select (select count(*) from {MESSAGE}) + (select count(*) from {MEMBERSHIP})"
+                f" + (select count(*) from {SEQUENCE})"
+            )
+            size = os.stat(database).st_size + os.stat(f"{database}-wal").st_size
+            samples.append((rows, size, process.memory_info().rss))
+    consuming.cancel()
+    await asyncio.gather(consuming, return_exceptions=True)
+    third = len(samples) // 3
+    assert third >= 3
+    check_bounded([rows for rows, _, _ in samples], third, 2000)
+    check_bounded([size for _, size, _ in samples], third, 4_000_000)
+    check_bounded([memory for _, _, memory in samples], third, 8_000_000)
+    counted = layer.counters
+    assert refused > 100
+    assert counted.refused == refused
+    assert counted.dropped > sent / 10
+    said = [each.getMessage() for each in caplog.records if each.name == "channels_sqlite"]
+    assert 1 <= len(said) <= LIVES + 1
+    for word in ("of group test-group", "capacity 50", "oldest"):
+        assert word in said[-1]
+    told = sum(int(line.split()[0]) for line in said)
+    assert told <= counted.dropped
+    caplog.clear()
+
+
+def check_bounded(values: list[int], third: int, slack: int) -> None:
+    """The last third of a series holds no more than the first."""
+    assert max(values[-third:]) <= max(values[:third]) + slack, values
+
+
+@by_default
+async def test_a_channel_for_each_message(open_layer: OpenLayer, database: Path) -> None:
+    """Names that are used once, as those of connections: nothing of them is kept."""
+    layer = open_layer(expiry=LIFE, message_retention=0, trim_batch_size=50)
+    memory = []
+    message: dict[str, Any] = {"type": "test"}
+    for _ in range(6):
+        for _ in range(200):
+            channel = await layer.new_channel()
+            await layer.group_add("test-group", channel)
+            await layer.send(channel, message)
+            assert await layer.receive(channel) == message
+            await layer.group_discard("test-group", channel)
+        gc.collect()
+        memory.append(psutil.Process().memory_info().rss)
+    assert memory[-1] - memory[1] < 3_000_000, memory
+    consumers = layer._ends.receiver._consumers
+    assert consumers._buffers.channels() == []
+    assert len(consumers._waiters._waiting) == 0
+    with sql(database) as connection:
+        assert connection.execute(f"select count(*) from {MEMBERSHIP}").fetchone() == (0,)

@@ -1,0 +1,114 @@
+"""Who may read the file, and what they find in it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.schema import MESSAGE
+from tests import databases
+from tests.conftest import OpenLayer
+from tests.parts import sql
+from tests.waiting import cancel, soon
+
+by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
+SECRET = "the treasure is under the old oak"
+
+
+def message(number: int) -> dict[str, Any]:
+    return {"type": "test", "number": number, "text": SECRET}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no umask here")
+@pytest.mark.parametrize("mask", [0o077, 0o027, 0o022])
+async def test_the_files_have_the_rights_of_the_umask(tmp_path: Path, mask: int) -> None:
+    """Those that `migrate` makes, and those that SQLite makes beside them, with any umask."""
+    before = os.umask(mask)
+    try:
+        path = tmp_path / "private.sqlite3"
+        databases.migrate(path)
+        os.umask(0)
+        with databases.alias_for(path) as alias:
+            layer = SqliteChannelLayer(database=alias)
+            await layer.send("shared", message(1))
+            names = [path, Path(f"{path}-wal"), Path(f"{path}-shm")]
+            rights = [os.stat(name).st_mode & 0o777 for name in names]
+            await layer.close()
+    finally:
+        os.umask(before)
+    assert rights == [0o666 & ~mask] * 3
+
+
+@by_default
+async def test_nobody_reads_a_body_in_the_files(open_layer: OpenLayer, database: Path) -> None:
+    """Neither in the table nor in the log, nor what a group was sent."""
+    layer = open_layer(symmetric_encryption_keys=["new", "old"])
+    local = await layer.new_channel()
+    await layer.group_add("test-group", local)
+    await layer.send("shared", message(1))
+    await layer.send(local, message(2))
+    await layer.group_send("test-group", message(3))
+    found = b"".join(content(Path(f"{database}{end}")) for end in ("", "-wal"))
+    assert len(found) > 4096
+    assert SECRET.encode() not in found
+    assert b"treasure" not in found
+    assert await soon(layer.receive("shared")) == message(1)
+    assert [await soon(layer.receive(local)) for _ in range(2)] == [message(2), message(3)]
+
+
+def content(path: Path) -> bytes:
+    """Of a copy made by another process: to open and close it here would drop SQLite's locks."""
+    import subprocess
+
+    return subprocess.run(["cat", path], capture_output=True, check=True).stdout
+
+
+@by_default
+@pytest.mark.parametrize("how", ["moved", "copied", "changed", "another key", "plain"])
+async def test_what_was_tampered_with_is_refused(
+    open_layer: OpenLayer, database: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Logged and skipped, never taken for plain text; the next one arrives."""
+    layer = open_layer(symmetric_encryption_keys=["a key"])
+    writer = open_layer(
+        symmetric_encryption_keys={"another key": ["theirs"], "plain": []}.get(how, ["a key"])
+    )
+    local = await layer.new_channel()
+    for channel in (local, "shared"):
+        inbox = layer.non_local_name(channel)
+        # The one it was sent to is full of what nobody asked for: only rows are at stake here.
+        address = "elsewhere" if how in {"moved", "copied"} else channel
+        await writer.send(address, message(1))
+        with sql(database) as connection:
+            if how == "moved":
+                change = f"update {MESSAGE} set inbox = ?, channel = ? where delivered_at is null"
+                connection.execute(change, (inbox, channel))
+            elif how == "copied":
+                connection.execute(
+                    f"insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)"
+                    f" select ?, ?, body, created_at, expires_at from {MESSAGE}"
+                    " where channel = 'elsewhere'",
+                    (inbox, channel),
+                )
+            elif how == "changed":
+                connection.execute(
+                    f"update {MESSAGE} set body = cast(substr(body, 1, 40) || 'x'"
+                    " || substr(body, 42) as blob) where delivered_at is null"
+                )
+        await layer.send(channel, message(2))
+        receiving = asyncio.create_task(layer.receive(channel))
+        assert await soon(receiving) == message(2)
+        nothing = asyncio.create_task(layer.receive(channel))
+        await asyncio.sleep(0.2)
+        assert not nothing.done()
+        await cancel(nothing)
+    said = [each.getMessage() for each in caplog.records if each.name == "channels_sqlite"]
+    assert len(said) >= 2
+    assert all("is skipped" in line and SECRET not in line for line in said)
+    caplog.clear()

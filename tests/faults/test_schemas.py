@@ -1,0 +1,98 @@
+"""Tables of another version, and `migrate` under way: told, with the remedy, and then mended."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
+from channels_sqlite.layers import SqliteChannelLayer
+from tests import databases
+from tests.parts import sql
+from tests.processes import ROOT, environment
+from tests.rows import select
+from tests.waiting import soon
+
+MIGRATE = [sys.executable, "-m", "django", "migrate", "--database=channels", "--verbosity=0"]
+
+
+def message(number: int) -> dict[str, Any]:
+    return {"type": "test", "number": number}
+
+
+@pytest.mark.parametrize(
+    ("change", "works"),
+    [
+        ("alter table channels_sqlite_message add column later text", True),
+        ("alter table channels_sqlite_membership add column later text", True),
+        (
+            "create trigger a after insert on channels_sqlite_message begin select 1; end",
+            True,
+        ),
+        ("drop view channels_sqlite_send", True),
+        ("drop index channels_sqlite_waiting", True),
+        ("alter table channels_sqlite_message rename column body to content", False),
+        ("alter table channels_sqlite_message rename column inbox to place", False),
+        ("drop trigger channels_sqlite_message_bump", False),
+        ("drop table channels_sqlite_sequence", False),
+        ("drop table channels_sqlite_membership", False),
+    ],
+)
+async def test_a_schema_of_another_version(
+    database: Path, alias: str, change: str, works: bool
+) -> None:
+    """What a newer version adds does no harm; what is missing is named."""
+    with sql(database) as connection:
+        connection.execute("pragma legacy_alter_table = on")
+        connection.execute(change)
+    layer = SqliteChannelLayer(database=alias)
+    if works:
+        await layer.send("shared", message(1))
+        assert await soon(layer.receive("shared")) == message(1)
+    else:
+        for _ in range(2):
+            with pytest.raises((NotMigrated, DatabaseUnavailable)) as raised:
+                await soon(layer.send("shared", message(1)))
+            assert str(database) in str(raised.value)
+            assert any(
+                word in str(raised.value) for word in ("migrate", "no column", "such column")
+            )
+    await layer.close()
+
+
+def test_processes_migrate_at_once(tmp_path: Path) -> None:
+    """Three of them, three times: SQLite serialises them; whoever is late finds it done, or says
+    so and succeeds when told again.
+    """
+    for turn in range(3):
+        path = tmp_path / f"{turn}.sqlite3"
+        running = [
+            subprocess.Popen(
+                MIGRATE,
+                cwd=ROOT,
+                env=environment(path),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(3)
+        ]
+        assert 0 in [each.wait(60) for each in running]
+        databases.migrate(path)
+        with sql(path) as connection:
+            assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
+            ours = "name from django_migrations where app = 'channels_sqlite'"
+            assert len(set(select(connection, ours))) == len(select(connection, ours))
+        with databases.alias_for(path) as alias:
+            asyncio.run(use(alias))
+
+
+async def use(alias: str) -> None:
+    layer = SqliteChannelLayer(database=alias)
+    await layer.send("shared", message(1))
+    assert await soon(layer.receive("shared")) == message(1)
+    await layer.close()
