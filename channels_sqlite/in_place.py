@@ -19,8 +19,6 @@ T = TypeVar("T")
 
 SLOW = 0.05  # seconds; an event loop has better things to do than to wait for a slow disk
 SLOW_FOR = 1.0  # seconds that nothing is tried here after that
-
-
 TRIES = 100
 TRY_AGAIN_AFTER = 0.001  # seconds; SQLite's own busy handler sleeps longer each time, up to 0.1 s
 BUSY = 5  # SQLite's result code for a lock that another connection holds

@@ -17,7 +17,8 @@ from . import inspection, serializers, store
 from .codec import Codec
 from .conf import Options, database_settings
 from .counters import Counters, DropLog
-from .database import Database, database_for
+from .database import Database
+from .databases import database_for
 from .exceptions import ForeignChannel, MessageTooLarge
 from .messages import GroupMessage, Outgoing
 from .receiver import Receiver

@@ -18,7 +18,8 @@ from uuid import uuid4
 import pytest
 
 from channels_sqlite import database as module
-from channels_sqlite.database import Database, database_for
+from channels_sqlite.database import Database
+from channels_sqlite.databases import database_for
 from channels_sqlite.exceptions import (
     DatabaseUnavailable,
     InvalidOption,

@@ -14,7 +14,8 @@ import pytest
 
 from channels_sqlite import inspection, schema
 from channels_sqlite.conf import database_settings
-from channels_sqlite.database import Database, database_for
+from channels_sqlite.database import Database
+from channels_sqlite.databases import database_for
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from channels_sqlite.inspection import Group, Tally
 from channels_sqlite.layers import SqliteChannelLayer

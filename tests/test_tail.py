@@ -16,7 +16,8 @@ import pytest
 
 from channels_sqlite import schema, tail
 from channels_sqlite.conf import Options, database_settings
-from channels_sqlite.database import Database, database_for
+from channels_sqlite.database import Database
+from channels_sqlite.databases import database_for
 from channels_sqlite.exceptions import NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.messages import Row

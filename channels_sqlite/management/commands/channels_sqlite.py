@@ -25,7 +25,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ... import doctor, inspection, store
 from ...conf import database_settings
-from ...database import Database, database_for
+from ...database import Database
+from ...databases import database_for
 from ...db_routers import APP_LABEL
 from ...doctor import Finding
 from ...exceptions import ChannelsSqliteError, UndecodableMessage
