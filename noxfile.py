@@ -69,6 +69,30 @@ def matrix(session: nox.Session, django: str, channels: str) -> None:
     run_tests(session, *pins)
 
 
+SQLITES = {FLOORS: "pysqlite3-binary==0.4.6", NEWEST: "pysqlite3-binary"}  # 3.36.0, and 3.51.1
+CORE = ["connection", "database", "exceptions", "migrations", "processes", "sql_api", "store"]
+
+
+@nox.session(python="3.10")  # Django 6 asks sqlite3 for more than pysqlite3 has
+@nox.parametrize("sqlite", [nox.param(each, id=name) for name, each in SQLITES.items()])
+def sqlite(session: nox.Session, sqlite: str) -> None:
+    """Run the tests of what meets SQLite with the oldest and the newest that PyPI has."""
+    session.install("-e", ".[inotify,cryptography]", *group("test"), sqlite)
+    # For every process of this environment, those that tests start included.
+    put_in_its_place = (
+        "import sys, pysqlite3.dbapi2;"
+        ' sys.modules.update({"sqlite3": pysqlite3, "sqlite3.dbapi2": pysqlite3.dbapi2})\n'
+    )
+    where = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    purelib = str(session.run("python", "-c", where, silent=True)).strip()
+    Path(purelib, "another_sqlite.pth").write_text(put_in_its_place)
+    session.run("python", "-c", "import sqlite3; print('SQLite', sqlite3.sqlite_version)")
+    tests = [f"tests/test_{each}.py" for each in CORE]
+    # The wheel of the oldest cannot sleep for less than a second, and gives up at once.
+    patient = ["-k", "not wait_for_a_lock_together"]
+    session.run("python", "-m", "pytest", *(session.posargs or [*PARALLEL, *patient, *tests]))
+
+
 def floors() -> list[str]:
     requirements: list[str] = PYPROJECT["project"]["dependencies"]
     return [each.replace(">=", "==") for each in requirements if not each.startswith("django>")]

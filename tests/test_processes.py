@@ -67,7 +67,7 @@ def test_a_new_file_is_opened_by_many_at_once(start: Start, migrated: Path, tmp_
     openers = [start("opener") for _ in range(3)]
     for number in range(10):
         path = shutil.copy(migrated, tmp_path / f"{number}.sqlite3")
-        with closing(sqlite3.connect(path)) as connection:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("pragma journal_mode = delete")
         for opener in openers:
             opener.tell(str(path))
