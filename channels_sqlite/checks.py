@@ -24,7 +24,7 @@ from django.db.backends.utils import CursorWrapper
 
 from . import schema, serializers
 from .conf import Options
-from .database import OLDEST_SQLITE, Database
+from .database import OLDEST_SQLITE, WAL_LIMIT, Database
 from .db_routers import APP_LABEL, ChannelsRouter
 from .exceptions import InvalidOption
 from .models import Message
@@ -33,6 +33,9 @@ from .wakes.watchers import is_installed
 
 ENGINE = "django.db.backends.sqlite3"
 ROUTER = "channels_sqlite.db_routers.ChannelsRouter"
+
+LONG_LOG = 8 * WAL_LIMIT
+"""Bytes of a write-ahead log that a long read keeps from being reset."""
 
 MOUNTS = Path("/proc/mounts")  # Linux only; elsewhere nothing is said about file systems
 
@@ -75,6 +78,7 @@ def check_deployment(**_kwargs: Any) -> list[checks.CheckMessage]:
     return [
         *_wal_reset_bug(),
         *(each for alias in _sqlite_databases() for each in _readable_by_others(alias)),
+        *(each for alias in _sqlite_databases() for each in _long_log(alias)),
     ]
 
 
@@ -320,7 +324,8 @@ def _wal_reset_bug() -> Iterator[checks.CheckMessage]:
     if (3, 7) <= version < (3, 51, 3) and not fixed:
         yield checks.Info(
             f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug, which, very rarely, damages "
-            "a database that several connections write.",
+            "a database that several connections write. The layer makes that rarer: it has one "
+            "writing connection for each process, and has the log copied back seldom.",
             hint="Use a Python with SQLite 3.51.3 or newer, unless your distribution has patched "
             "this one. See https://www.sqlite.org/wal.html#walresetbug",
             id="channels_sqlite.I001",
@@ -339,4 +344,18 @@ def _readable_by_others(alias: str) -> Iterator[checks.CheckMessage]:
             f"Every user of this machine may read {path}, and so the messages.",
             hint=f"Run: chmod o-rwx {shlex.quote(str(path))}*",
             id="channels_sqlite.W007",
+        )
+
+
+def _long_log(alias: str) -> Iterator[checks.CheckMessage]:
+    database = Database(connections[alias].settings_dict, alias)
+    wal = Path(database.wal)
+    size = wal.stat().st_size if wal.exists() else 0
+    if size > LONG_LOG:
+        yield checks.Warning(
+            f"{wal} has grown to {size // 10**6} MB: somebody has been reading the database for "
+            "long, which keeps SQLite from writing its log from the beginning.",
+            hint="Find who holds a transaction open, an idle shell or a backup perhaps:\n"
+            f"lsof {shlex.quote(database.path)}",
+            id="channels_sqlite.W008",
         )

@@ -54,7 +54,8 @@ class DatabaseUnavailable(ChannelsSqliteError, OperationalError):
 
     An `OperationalError` rather than a `ChannelFull`: code that drops a message on a full channel
     is right to go on, and would be wrong to go on silently when nothing can be written at all.
-    Nothing of the statement was written.
+    Nothing of the statement was written. A lock is waited for until OPTIONS["timeout"] seconds
+    after the call, however many calls stand before it in the queue.
     """
 
 

@@ -422,6 +422,18 @@ def test_a_file_in_a_closed_directory_is_not_readable_by_others(migrated: str) -
     assert "channels_sqlite.W007" not in {each.id for each in messages()}
 
 
+def test_a_log_that_a_long_read_has_let_grow(migrated: str) -> None:
+    wal = Path(f"{connections[migrated].settings_dict['NAME']}-wal")
+    wal.touch()
+    os.truncate(wal, checks.LONG_LOG)
+    assert "channels_sqlite.W008" not in {each.id for each in messages()}
+    wal.touch()  # who looked was the last to close the database, and removed it
+    os.truncate(wal, checks.LONG_LOG + 1)
+    found = message("W008")
+    assert str(wal) in found.msg
+    assert "lsof" in str(found.hint)
+
+
 def test_what_matters_in_production_only_is_said_with_deploy_only(migrated: str) -> None:
     found = {each.id for each in run_checks(tags=["channels_sqlite"], databases=[migrated])}
     assert not found & {"channels_sqlite.I001", "channels_sqlite.W007"}
