@@ -12,7 +12,7 @@ The house, from the roof down; a row imports only rows beneath it:
     store  buffers  waiters  codec      SQL; memory; futures; bodies
     database  wakes/                    the process's way into one file, and when to look at it
     connection  counters  serializers   three connections: one waits on a thread, two never wait
-    in_place                            what is quick is written without the thread
+    in_place  files                     what is quick is written without the thread; what is on disk
     complaints                          what fails at every heartbeat, said once
     conf  settings  models  messages    names and shapes
     exceptions  schema

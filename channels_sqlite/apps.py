@@ -12,7 +12,7 @@ from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate, pre_migrate
 
 from . import schema
-from .database import is_in_memory
+from .files import is_in_memory
 from .settings import configured_databases
 
 if TYPE_CHECKING:

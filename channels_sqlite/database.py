@@ -10,20 +10,18 @@ import asyncio
 import contextlib
 import logging
 import os
-import shlex
 import sqlite3
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
 from weakref import WeakSet
 
 from .complaints import Complaints
 from .connection import Connection, ConnectionLost
 from .exceptions import DatabaseUnavailable, InvalidOption, NotMigrated, translate
+from .files import Files, file_path, is_in_memory
 from .schema import MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
 
 logger = logging.getLogger("channels_sqlite")
@@ -38,9 +36,6 @@ WAL-reset bug of SQLite 3.7.0 to 3.51.2."""
 WAL_LIMIT = WAL_PAGES * 4096
 """Bytes that the WAL is cut back to when a long read has let it grow."""
 CHECK_FILE_EVERY = 1.0  # seconds; three calls of stat, while anything is written
-
-Identity = tuple[int, int]
-"""What tells a file from another of its name: device and inode."""
 
 
 class Nudged(Protocol):
@@ -68,14 +63,14 @@ class Database:
         self._lock = threading.Lock()
         self._opening: Future[Connection] | None = None
         self._connection: Connection | None = None
-        self._identities: dict[str, Identity] = {}
+        self._files = Files(self.path)
         self._complaints = Complaints()
         self._checked_at = 0.0
 
     @property
     def wal(self) -> str:
         """The path of the write-ahead log."""
-        return f"{self.path}-wal"
+        return self._files.wal
 
     # Opening
 
@@ -124,13 +119,8 @@ class Database:
         self.open().add_done_callback(opened)
 
     def _connect(self) -> Connection:
-        if not self.in_memory:
-            # Before it is opened: if it is replaced meanwhile, that is noticed later.
-            self._identities = self._identities_on_disk("")
-            if not self._identities:
-                raise self._not_migrated("does not exist")
-            self._refuse_hard_links()
-            self._refuse_read_only()
+        if not (self.in_memory or self._files.note_database()):
+            raise self._not_migrated("does not exist")
         arguments = {
             "timeout": self._timeout,
             "isolation_level": None,
@@ -140,28 +130,6 @@ class Database:
         # A relative name is that of the directory in which the layer was made.
         name = self.name if self.name.startswith("file:") else self.path
         return Connection(name, arguments, self._check, self._configure, in_memory=self.in_memory)
-
-    def _refuse_hard_links(self) -> None:
-        """SQLite names the log after the file: two names are two logs, which damages the file.
-
-        https://www.sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file
-        """
-        status = os.stat(self.path)
-        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
-            raise InvalidOption(
-                f"The database {self.path} has {status.st_nlink} names (hard links), under which "
-                "processes would not see each other's messages, and damage it. Find the others "
-                f"with find / -xdev -samefile {shlex.quote(self.path)}, and remove them."
-            )
-
-    def _refuse_read_only(self) -> None:
-        """A reader of it would never be told: it can look, and never take anything."""
-        if not os.access(self.path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-            user = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "user"
-            raise DatabaseUnavailable(
-                f"{self.path} is read-only for this process's {user}, which needs write access to "
-                "the file and to its directory."
-            )
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Refuse what cannot work: an old SQLite, a file without our tables."""
@@ -198,7 +166,7 @@ class Database:
             connection.executescript(init_command)
         if not self.in_memory:
             connection.execute("pragma user_version").fetchall()  # makes the log and its index
-            self._identities |= self._identities_on_disk("-wal", "-shm")
+            self._files.note_log()
 
     def _set_wal(self, connection: sqlite3.Connection) -> None:
         """WAL is a property of the file: it is set only where it is not set, for that takes a lock.
@@ -307,48 +275,23 @@ class Database:
     def forget_replaced(self) -> bool:
         """Whether the file, its log, or the log's index was deleted or replaced; if so, the next
         use opens it anew.
-
-        SQLite, which deletes log and index only with the last connection, does not notice: what is
-        committed to a deleted file is seen by nobody.
         """
         self._checked_at = time.monotonic()
-        replaced = None if self._connection is None else self._replaced()
+        replaced = [] if self._connection is None else self._files.replaced()
         if not replaced or self.reader is None:  # SQLite deletes them when a dead one is closed
             return False
         with self._lock:
             connection, self._connection, self._opening = self._connection, None, None
-            self.generation += replaced != ["-shm"]  # which holds no data
+            self.generation += any(map(self._files.holds_data, replaced))
         logger.warning(
             "%s was deleted or replaced; opening the database anew. What it held of messages and"
             " of memberships of groups is gone.",
-            ", ".join(f"{self.path}{end}" for end in replaced),
+            ", ".join(replaced),
         )
-        if "-wal" in replaced and "-shm" not in replaced:
-            # The index tells of a log that is gone; who met it beside a new log would get I/O
-            # errors for ever. SQLite makes it anew. It is the one that we have open: whoever has
-            # noticed before us has put another in its place.
-            with contextlib.suppress(OSError):
-                os.unlink(f"{self.path}-shm")
+        self._files.forget_index(replaced)
         if connection is not None:
             connection.abandon()
         return True
-
-    def _replaced(self) -> list[str]:
-        """The ends of the names of those files that are not the ones that were opened."""
-        try:
-            found = self._identities_on_disk(*self._identities)
-        except OSError:  # the directory cannot be searched at present; the open files still serve
-            return []
-        return [end for end, identity in self._identities.items() if found.get(end) != identity]
-
-    def _identities_on_disk(self, *ends: str) -> dict[str, Identity]:
-        """Of the files that have the database's name with these ends now."""
-        found = {}
-        for end in ends:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                status = os.stat(f"{self.path}{end}")
-                found[end] = (status.st_dev, status.st_ino)
-        return found
 
     async def close(self) -> None:
         """Close both connections; the next use opens them again."""
@@ -356,17 +299,3 @@ class Database:
             connection, self._connection, self._opening = self._connection, None, None
         if connection is not None:
             await connection.close()
-
-
-def is_in_memory(name: str) -> bool:
-    """Whether NAME is a database without a file; Django's test runner makes such ones."""
-    if name.startswith("file:"):
-        return "mode=memory" in name or ":memory:" in name
-    return name == ":memory:"
-
-
-def file_path(name: str) -> str:
-    """The file that NAME means, without symbolic links: the WAL stands beside it."""
-    if name.startswith("file:"):
-        name = unquote(urlsplit(name).path)
-    return os.path.realpath(name)

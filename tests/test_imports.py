@@ -21,7 +21,7 @@ PICTURE = """
     settings  claims  inboxes  trimmer  inspection  databases
     consumers  tasks  store  database  codec
     buffers  waiters  connection  serializers  conf  wakes  models
-    counters  messages  complaints  in_place
+    counters  messages  complaints  in_place  files
     exceptions  schema
 """
 ROWS = [line.split() for line in PICTURE.strip().splitlines()]
