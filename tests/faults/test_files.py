@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import sqlite3
@@ -35,9 +36,13 @@ def message(number: int) -> dict[str, Any]:
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the layer has logged, each line once it was seen."""
-    words = [each.getMessage() for each in caplog.records if each.name == "channels_sqlite"]
+    words = [each.getMessage() for each in records(caplog)]
     caplog.clear()
     return words
+
+
+def records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
+    return [each for each in caplog.records if each.name == "channels_sqlite"]
 
 
 def remove(database: Path, *ends: str) -> None:
@@ -65,7 +70,8 @@ async def test_the_file_is_deleted_and_comes_back_later(
         waiting = [asyncio.create_task(layer.receive(each)) for each in channels]
         await asyncio.sleep(0.1)
         remove(database, "", "-wal", "-shm")
-        await asyncio.sleep(2.2)
+        await until(lambda: len(records(caplog)) == 2)
+        await asyncio.sleep(1.2)  # a heartbeat more
         for _ in range(3):
             with pytest.raises(NotMigrated, match="migrate --database"):
                 await layer.send(local, message(-1))
