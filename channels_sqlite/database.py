@@ -273,16 +273,23 @@ class Database:
     # Losing and closing
 
     def forget_replaced(self) -> bool:
-        """Whether the file, its log, or the log's index was deleted or replaced; if so, the next
-        use opens it anew.
+        """Whether the file, or its log, was deleted or replaced; if so, the next use opens it
+        anew.
         """
         self._checked_at = time.monotonic()
         replaced = [] if self._connection is None else self._files.replaced()
         if not replaced or self.reader is None:  # SQLite deletes them when a dead one is closed
             return False
+        if self._files.only_index(replaced):
+            logger.warning(
+                "%s was deleted or replaced: processes that open the database from now on will"
+                " damage it. Stop all that use it, and start them again.",
+                replaced[0],
+            )
+            return False
         with self._lock:
             connection, self._connection, self._opening = self._connection, None, None
-            self.generation += any(map(self._files.holds_data, replaced))
+            self.generation += 1
         logger.warning(
             "%s was deleted or replaced; opening the database anew. What it held of messages and"
             " of memberships of groups is gone.",

@@ -55,9 +55,16 @@ class Files:
             self.path + end for end, identity in self._opened.items() if found.get(end) != identity
         ]
 
-    def holds_data(self, path: str) -> bool:
-        """Whether messages are lost with the file at `path`, which is one of them."""
-        return path != self.path + INDEX
+    def only_index(self, replaced: list[str]) -> bool:
+        """Whether only the log's index was, which then is not noticed again.
+
+        Those who have it open understand each other. If one of them turned to a new one, before the
+        others did, they would overwrite each other's part of the log: seen in a test of two.
+        """
+        if replaced != [self.path + INDEX]:
+            return False
+        del self._opened[INDEX]
+        return True
 
     def forget_index(self, replaced: list[str]) -> None:
         """Delete the index of a log that is gone, so that SQLite makes it anew: who met it beside

@@ -101,7 +101,8 @@ async def test_only_others_may_write(database: Path, alias: str, what: str) -> N
                 name, words = await asyncio.to_thread(child.hear)
                 assert name == "DatabaseUnavailable"
                 assert str(path) in words
-                assert "write access" in words or "cannot be opened" in words
+                if sys.version_info >= (3, 11):  # before, SQLite's result codes do not reach Python
+                    assert "write access" in words or "cannot be opened" in words
             await asyncio.to_thread(child.finish)
     finally:
         os.chmod(folder, 0o755)

@@ -103,7 +103,7 @@ async def test_the_log_is_deleted(
     every process had ended.
 
     With the log goes what was written since it was last copied into the file, that a message was
-    delivered included: it may come again. The index holds no data.
+    delivered included: it may come again. Who has the log's index open goes on with it.
     """
     layer = open_layer(capacity=1000)
     mine = await layer.new_channel()
@@ -116,7 +116,7 @@ async def test_the_log_is_deleted(
             got.append((await layer.receive(mine))["number"])
 
     consuming = asyncio.create_task(consume())
-    number = 1
+    number, spoken = 1, 0
     await layer.send(yours, {**message(number), "reply_to": mine})
     for _ in range(3):
         await until(lambda last=number: got[-1:] == [last])
@@ -132,8 +132,9 @@ async def test_the_log_is_deleted(
             assert time.monotonic() < deleted + 10
         number += 1
         await layer.send(yours, {**message(number), "reply_to": mine})
-        assert len(said(caplog)) >= 1
+        spoken += len(said(caplog))
     await cancel(consuming)
+    assert spoken == (1 if ends == ["-shm"] else 3)
     if ends == ["-shm"]:
         assert got == sorted(set(got))
     peer.kill()  # it has said on stderr what we have in our log
@@ -248,7 +249,8 @@ async def test_a_file_of_another_program(tmp_path: Path, kind: str) -> None:
             with pytest.raises((NotMigrated, DatabaseUnavailable)) as raised:
                 await soon(layer.send("a", message(1)))
             assert str(path) in str(raised.value)
-            assert "migrate" in str(raised.value) or kind == "a folder"
+            if sys.version_info >= (3, 11) or kind != "text":  # SQLite's result codes
+                assert "migrate" in str(raised.value) or kind == "a folder"
         await layer.close()
     assert before is None or path.read_bytes() == before
 
