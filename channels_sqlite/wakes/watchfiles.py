@@ -27,6 +27,7 @@ QUICK_FOR = 1.0  # seconds
 QUICK_TIMEOUT = 250  # ms
 IDLE_TIMEOUT = 60_000  # ms
 RETRY_AFTER = 5.0  # seconds
+JOIN_FOR = 2.0  # seconds; it takes a step, but a busy machine may take longer for that
 
 
 class WatchfilesWatcher(Watcher):
@@ -56,7 +57,7 @@ class WatchfilesWatcher(Watcher):
         self._stopped.set()
 
     def join(self) -> None:
-        self._thread.join(timeout=2 * self._idle_step / 1000)
+        self._thread.join(JOIN_FOR)
 
     def _watch(self) -> RustNotify:
         return RustNotify(
