@@ -104,7 +104,7 @@ class Claims:
             rows: list[Row] = []
             try:
                 claim = partial(self._claim_into, rows, shared.name, wanted)
-                await self._database.run(claim, quick=True)
+                await self._database.run(claim, quick=True, aside=True)
             except BaseException:
                 shared.due = True
                 raise
@@ -154,7 +154,7 @@ class Claims:
             given_back.append(True)
 
         try:
-            await self._database.run(give_back, ring=True, quick=True)
+            await self._database.run(give_back, ring=True, quick=True, aside=True)
         except ChannelsSqliteError as error:
             self._tasks.complaints.say("Giving back", error)
         else:

@@ -129,6 +129,7 @@ class Connection:
         self.closed = False
         self.ended: Future[None] = Future()
         """Done when the thread is gone, and those who waited for it have been told."""
+        self._timeout: float = arguments["timeout"]
         self._calls: set[Call] = set()
         self._quick: set[Call] = set()  # those among them that quick ones must not overtake
         # In memory, connections share one cache, whose locks are for whole tables.
@@ -182,19 +183,22 @@ class Connection:
         since: float | None = None,
         *,
         quick: bool = False,
+        aside: bool = False,
     ) -> T:
         """The result of `function(connection)`.
 
         It runs on the writing connection's thread; a `quick` one in place, if no other quick one
-        waits for the thread. A lock of others is waited for as long as the connection's busy
-        timeout says, counted from `since` (of the monotonic clock; by default now). A cancelled
-        await waits for the function all the same, for it cannot be taken back. Raises
-        ConnectionLost when it was not run.
+        waits for the thread. One whose order does not matter waits for a lock `aside`, so that
+        nobody waits behind it.
+
+        A lock of others is waited for as long as the connection's busy timeout says, counted from
+        `since` (of the monotonic clock; by default now). A cancelled await waits for the function
+        all the same, for it cannot be taken back. Raises ConnectionLost when it was not run.
         """
         since = time.monotonic() if since is None else since
-        if quick and self._in_place is not None and not self._quick:
+        if quick and self._in_place is not None and (aside or not self._quick):
             with contextlib.suppress(NotNow):
-                return await self._in_place.run(function)
+                return await self._in_place.run(function, since + self._timeout, aside=aside)
         call = Call(function, since)
         self._calls.add(call)
         if quick:

@@ -200,13 +200,15 @@ class Database:
         *,
         ring: bool = False,
         quick: bool = False,
+        aside: bool = False,
         since: float | None = None,
     ) -> T:
         """The result of `function(connection)`.
 
         A cancelled caller gets its CancelledError only when the function has ended. `ring` tells
         other processes that something was committed. What is `quick` may run in place, on the
-        event loop; all else runs on the writing connection's thread. A lock of others is waited for
+        event loop; all else runs on the writing connection's thread. What waits `aside` does not
+        keep others waiting behind it. A lock of others is waited for
         until OPTIONS["timeout"] seconds after `since`, of the monotonic clock; by default that is
         now. sqlite3's errors come out translated.
         """
@@ -215,7 +217,7 @@ class Database:
         while True:
             connection = await self.ready()
             try:
-                return await connection.run(work, since, quick=quick)
+                return await connection.run(work, since, quick=quick, aside=aside)
             except sqlite3.Error as error:
                 raise translate(error, self.path) from error
             except ConnectionLost:

@@ -19,8 +19,9 @@ T = TypeVar("T")
 
 SLOW = 0.05  # seconds; an event loop has better things to do than to wait for a slow disk
 SLOW_FOR = 1.0  # seconds that nothing is tried here after that
-TRIES = 100
+TRY_FOR = 0.1  # seconds
 TRY_AGAIN_AFTER = 0.001  # seconds; SQLite's own busy handler sleeps longer each time, up to 0.1 s
+TRY_LATER_AFTER = 0.02  # seconds, when it has been tried for so long
 BUSY = 5  # SQLite's result code for a lock that another connection holds
 
 
@@ -43,20 +44,29 @@ class InPlace:
         self._working = working
         self._slow_until = 0.0
 
-    async def run(self, function: Callable[[sqlite3.Connection], T]) -> T:
-        """The result of `function(connection)`, run on the event loop; else raises NotNow."""
-        for _ in range(TRIES):
+    async def run(
+        self, function: Callable[[sqlite3.Connection], T], until: float, *, aside: bool = False
+    ) -> T:
+        """The result of `function(connection)`, run on the event loop; else raises NotNow.
+
+        It is tried at least once, for TRY_FOR seconds, and not after `until`, of the monotonic
+        clock. One that waits `aside` does not go to the thread, where others wait, before that.
+        """
+        soon = time.monotonic() + TRY_FOR
+        until = until if aside else min(until, soon)
+        while True:
             try:
                 result = self._try(function)
             except sqlite3.Error as error:
                 # Before Python 3.11 there are no codes: what fails for good fails a little later.
-                if getattr(error, "sqlite_errorcode", BUSY) & 0xFF != BUSY:
-                    break
-                await asyncio.sleep(TRY_AGAIN_AFTER)
+                busy = getattr(error, "sqlite_errorcode", BUSY) & 0xFF == BUSY
+                now = time.monotonic()
+                if not busy or now >= until:
+                    raise NotNow from error
+                await asyncio.sleep(TRY_AGAIN_AFTER if now < soon else TRY_LATER_AFTER)
             else:
                 await asyncio.sleep(0)  # who does nothing but send must not starve the others
                 return result
-        raise NotNow
 
     def _try(self, function: Callable[[sqlite3.Connection], T]) -> T:
         started = time.monotonic()

@@ -154,7 +154,7 @@ class Inboxes:
             keep=self._keep,
         )
         try:
-            await self._database.run(acknowledge, quick=True)
+            await self._database.run(acknowledge, quick=True, aside=True)
         except BaseException:
             if generation == self._database.generation:
                 inbox.unacknowledged += count

@@ -20,6 +20,8 @@ from tests.parts import locked, parts, sql
 from tests.rows import outgoing
 from tests.waiting import PATIENCE, cancel, soon, until
 
+NEVER = float("inf")
+
 
 @pytest.fixture
 def in_place(database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InPlace]:
@@ -43,7 +45,7 @@ def rows(path: Path) -> int:
 
 
 async def test_runs_on_the_event_loop(in_place: InPlace, database: Path) -> None:
-    assert await in_place.run(write) == threading.get_ident()
+    assert await in_place.run(write, NEVER) == threading.get_ident()
     assert rows(database) == 1
 
 
@@ -52,7 +54,7 @@ async def test_who_does_nothing_but_write_leaves_others_their_turn(in_place: InP
 
     async def work(name: str) -> None:
         for _ in range(5):
-            await in_place.run(write)
+            await in_place.run(write, NEVER)
             turns.append(name)
 
     await soon(asyncio.gather(work("a"), work("b")))
@@ -61,7 +63,7 @@ async def test_who_does_nothing_but_write_leaves_others_their_turn(in_place: InP
 
 async def test_tries_again_while_another_process_writes(in_place: InPlace, database: Path) -> None:
     with locked(database):
-        waiting = asyncio.create_task(in_place.run(write))
+        waiting = asyncio.create_task(in_place.run(write, NEVER))
         await asyncio.sleep(5 * module.TRY_AGAIN_AFTER)
         assert not waiting.done()
     await soon(waiting)
@@ -70,25 +72,50 @@ async def test_tries_again_while_another_process_writes(in_place: InPlace, datab
 
 async def test_gives_up_on_a_lock_that_is_held(in_place: InPlace, database: Path) -> None:
     with locked(database), pytest.raises(NotNow):
-        await soon(in_place.run(write))
+        await soon(in_place.run(write, NEVER))
     assert rows(database) == 0
+
+
+async def test_who_waits_aside_tries_as_long_as_it_may(
+    in_place: InPlace, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TRY_FOR", 0)
+    with locked(database):
+        waiting = asyncio.create_task(in_place.run(write, NEVER, aside=True))
+        await asyncio.sleep(3 * module.TRY_LATER_AFTER)
+        assert not waiting.done()
+    await soon(waiting)
+    assert rows(database) == 1
+
+
+async def test_tries_no_longer_than_it_may(in_place: InPlace, database: Path) -> None:
+    tries = 0
+
+    def count(connection: sqlite3.Connection) -> None:
+        nonlocal tries
+        tries += 1
+        write(connection)
+
+    with locked(database), pytest.raises(NotNow):
+        await in_place.run(count, time.monotonic() - 1)
+    assert tries == 1
 
 
 async def test_who_is_cancelled_while_the_database_is_locked_writes_nothing(
     in_place: InPlace, database: Path
 ) -> None:
     with locked(database):
-        waiting = asyncio.create_task(in_place.run(write))
+        waiting = asyncio.create_task(in_place.run(write, NEVER))
         await asyncio.sleep(5 * module.TRY_AGAIN_AFTER)
         await cancel(waiting)
-    assert await in_place.run(write) == threading.get_ident()
+    assert await in_place.run(write, NEVER) == threading.get_ident()
     assert rows(database) == 1
 
 
 @pytest.mark.parametrize("statement", ["insert into nowhere values (1)", "no SQL"])
 async def test_what_fails_is_for_the_thread_to_try(in_place: InPlace, statement: str) -> None:
     with pytest.raises(NotNow):
-        await in_place.run(lambda connection: connection.execute(statement))
+        await in_place.run(lambda connection: connection.execute(statement), NEVER)
 
 
 async def test_an_error_of_the_function_is_its_own(in_place: InPlace, database: Path) -> None:
@@ -96,8 +123,8 @@ async def test_an_error_of_the_function_is_its_own(in_place: InPlace, database: 
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await in_place.run(fail)
-    await in_place.run(write)
+        await in_place.run(fail, NEVER)
+    await in_place.run(write, NEVER)
     assert rows(database) == 1
 
 
@@ -105,12 +132,12 @@ async def test_nothing_is_tried_for_a_while_where_a_write_was_slow(
     in_place: InPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SLOW", 0.01)
-    await in_place.run(lambda _: time.sleep(0.02))
+    await in_place.run(lambda _: time.sleep(0.02), NEVER)
     monkeypatch.setattr(module, "SLOW", PATIENCE)
     with pytest.raises(NotNow):
-        await in_place.run(write)
+        await in_place.run(write, NEVER)
     await asyncio.sleep(module.SLOW_FOR)
-    await in_place.run(write)
+    await in_place.run(write, NEVER)
 
 
 async def test_does_not_wait_for_another_thread(in_place: InPlace) -> None:
@@ -120,11 +147,11 @@ async def test_does_not_wait_for_another_thread(in_place: InPlace) -> None:
         entered.set()
         leave.wait(PATIENCE)
 
-    thread = threading.Thread(target=lambda: asyncio.run(in_place.run(linger)))
+    thread = threading.Thread(target=lambda: asyncio.run(in_place.run(linger, NEVER)))
     thread.start()
     assert await asyncio.to_thread(entered.wait, PATIENCE)
     with pytest.raises(NotNow):
-        await in_place.run(write)
+        await in_place.run(write, NEVER)
     leave.set()
     await asyncio.to_thread(thread.join, PATIENCE)
 
@@ -132,7 +159,7 @@ async def test_does_not_wait_for_another_thread(in_place: InPlace) -> None:
 async def test_closed_it_leaves_all_to_the_thread(in_place: InPlace) -> None:
     in_place.close()
     with pytest.raises(NotNow):
-        await in_place.run(write)
+        await in_place.run(write, NEVER)
 
 
 # In a database
