@@ -43,12 +43,8 @@ class DropLog:
     _recent: Counter[tuple[str, str | None]] = field(default_factory=Counter)
     _quiet_until: float = 0.0
 
-    def dropped(
-        self, channel: str, group: str | None, capacity: int, age: float | None = None
-    ) -> None:
-        """One message less: `age` is that of the oldest one waiting, in seconds, where it is
-        known.
-        """
+    def dropped(self, channel: str, group: str | None, capacity: int, age: float) -> None:
+        """One message less; `age` is that of the oldest one waiting, in seconds."""
         self.counters.dropped += 1
         self._recent[channel, group] += 1
         now = time.monotonic()
@@ -61,11 +57,11 @@ class DropLog:
         self._recent.clear()
         logger.warning(
             "%d message(s) dropped for want of room, %s. The last one to %s of group %s:"
-            " capacity %d, oldest %s.",
+            " capacity %d, the oldest that waits is %.1f s old.",
             total,
             most,
             channel,
             group,
             capacity,
-            "unknown" if age is None else f"{age:.1f} s old",
+            age,
         )

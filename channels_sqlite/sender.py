@@ -140,7 +140,8 @@ class Sender:
         )
         full = await self._database.run(statement, ring=True, quick=True)
         self._counters.sent += 1
-        for inbox in full:
-            self._drops.dropped(inbox, message.group, self._capacity_of(inbox))
+        now = time.time()
+        for inbox, oldest in full.items():
+            self._drops.dropped(inbox, message.group, self._capacity_of(inbox), now - oldest)
         self._database.nudge()
         await self._trimmer.wrote(1)

@@ -115,15 +115,16 @@ def group_send(
     message: GroupMessage,
     capacity: int | None,
     capacity_of: Callable[[str], int],
-) -> list[str]:
+) -> dict[str, float]:
     """Insert one row for each inbox in the group, whatever the number of its members.
 
     `capacity` is that of every inbox where they are all alike, which allows for one statement.
-    Returns the inboxes that had no room, and miss the message.
+    Returns the inboxes that had no room, and miss the message, each with the time at which the
+    oldest message that waits in it was created.
     """
     values = {**message._asdict(), "capacity": capacity}
     if capacity is not None and connection.execute(_GROUP_SEND, values).rowcount:
-        return []
+        return {}
     with transaction(connection):
         recipients = connection.execute(f"{_RECIPIENTS} select * from recipient", values).fetchall()
         full = [inbox for inbox, waiting in recipients if waiting >= capacity_of(inbox)]
@@ -132,7 +133,16 @@ def group_send(
             " values (?, ?, ?, ?, ?)",
             [(inbox, *message) for inbox, _ in recipients if inbox not in full],
         )
-    return full
+        return {inbox: _oldest(connection, inbox) for inbox in full}
+
+
+def _oldest(connection: sqlite3.Connection, inbox: str) -> float:
+    ((created_at,),) = connection.execute(
+        f"select cast(min(created_at) as real) from {MESSAGE}"
+        " where inbox = ? and delivered_at is null",
+        (inbox,),
+    ).fetchall()
+    return float(created_at or 0)
 
 
 # Looking

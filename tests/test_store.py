@@ -74,9 +74,11 @@ def join(
 def group_send(
     connection: sqlite3.Connection, number: int, capacity: int | None = 100, **fields: Any
 ) -> list[str]:
-    return store.group_send(
+    """Returns the inboxes that missed it."""
+    full = store.group_send(
         connection, to_group(number, **fields), capacity, lambda inbox: capacity or 100
     )
+    return sorted(full)
 
 
 def claimed(connection: sqlite3.Connection, limit: int, *, keep: bool = True) -> list[int]:
@@ -264,6 +266,17 @@ def test_each_inbox_of_a_group_is_measured_by_its_own_capacity(
     assert [sorted(each) for each in full] == [[], ["small"], ["large", "small"]]
     assert bodies(connection, "small") == [0]
     assert bodies(connection, "large") == [0, 1]
+
+
+def test_an_inbox_without_room_is_told_with_its_oldest_message(
+    connection: sqlite3.Connection,
+) -> None:
+    now = time.time()
+    join(connection, "small")
+    for age in (7, 3):
+        store.group_send(connection, to_group(1, created_at=now - age), None, lambda _: 2)
+    full = store.group_send(connection, to_group(2, created_at=now), None, lambda _: 2)
+    assert full == {"small": now - 7}
 
 
 @pytest.mark.parametrize("capacity", [None, 100], ids=["capacities-differ", "all-alike"])
