@@ -57,13 +57,15 @@ class InPlace:
         while True:
             try:
                 result = self._try(function)
-            except sqlite3.Error as error:
-                # Before Python 3.11 there are no codes: what fails for good fails a little later.
+            except sqlite3.OperationalError as error:
+                # Before Python 3.11 there are no codes: what fails for good may fail later.
                 busy = getattr(error, "sqlite_errorcode", BUSY) & 0xFF == BUSY
                 now = time.monotonic()
                 if not busy or now >= until:
                     raise NotNow from error
                 await asyncio.sleep(TRY_AGAIN_AFTER if now < soon else TRY_LATER_AFTER)
+            except sqlite3.Error as error:
+                raise NotNow from error
             else:
                 await asyncio.sleep(0)  # who does nothing but send must not starve the others
                 return result
