@@ -324,8 +324,8 @@ def _wal_reset_bug() -> Iterator[checks.CheckMessage]:
     if (3, 7) <= version < (3, 51, 3) and not fixed:
         yield checks.Info(
             f"SQLite {sqlite3.sqlite_version} has the WAL-reset bug, which, very rarely, damages "
-            "a database that several connections write. The layer makes that rarer: it has one "
-            "writing connection for each process, and has the log copied back seldom.",
+            "a database that several connections write. The layer makes that rarer: it has the "
+            "log copied back seldom, and by one connection of each process.",
             hint="Use a Python with SQLite 3.51.3 or newer, unless your distribution has patched "
             "this one. See https://www.sqlite.org/wal.html#walresetbug",
             id="channels_sqlite.I001",

@@ -132,7 +132,6 @@ class Connection:
         self._timeout: float = arguments["timeout"]
         self._calls: set[Call] = set()
         self._quick: set[Call] = set()  # those among them that quick ones must not overtake
-        # In memory, connections share one cache, whose locks are for whole tables.
         self._in_place: InPlace | None = None
         self.reader = sqlite3.connect(name, check_same_thread=False, **arguments)
         try:
@@ -142,14 +141,14 @@ class Connection:
             # Only databases in memory have table locks; there a look must not meet them.
             self.reader.execute("pragma read_uncommitted = on")
             self.reader.text_factory = _text
-            asyncio.run(self._connect(name, arguments, configure))
-            if not in_memory:
-                self._in_place = self._connect_in_place(name, arguments, configure)
+            asyncio.run(self._connect(name, arguments, configure, in_memory=in_memory))
         except BaseException:
             self.reader.close()
             raise
 
-    async def _connect(self, name: str, arguments: dict[str, Any], configure: Setup) -> None:
+    async def _connect(
+        self, name: str, arguments: dict[str, Any], configure: Setup, *, in_memory: bool
+    ) -> None:
         # Any thread: its own may die, and then it is for another to close it.
         self._writer = await aiosqlite.connect(
             name, factory=Writer, check_same_thread=False, **arguments
@@ -159,15 +158,22 @@ class Connection:
             self._raw.text_factory = _text
             await self.run(configure)
             await self.run(lambda _: self._raw.learn_patience())
+            # In memory, connections share one cache, whose locks are for whole tables.
+            if not in_memory:
+                self._in_place = self._connect_in_place(name, arguments, configure)
         except BaseException:
             await self._writer.close()
             raise
 
     def _connect_in_place(self, name: str, arguments: dict[str, Any], configure: Setup) -> InPlace:
         raw = sqlite3.connect(name, factory=Writer, check_same_thread=False, **arguments)
-        raw.text_factory = _text
-        configure(raw)
-        return InPlace(raw, raw.working)
+        try:
+            raw.text_factory = _text
+            configure(raw)
+            return InPlace(raw, raw.working)
+        except BaseException:
+            raw.close()
+            raise
 
     @property
     def is_alive(self) -> bool:
@@ -267,6 +273,7 @@ class Connection:
         await asyncio.shield(asyncio.wrap_future(self.ended))
 
     def _close_in_place(self) -> None:
+        """Both that are used in place; what is asked of the thread from now on is lost."""
         self.closed = True
         self.reader.close()
         if self._in_place is not None:

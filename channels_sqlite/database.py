@@ -1,7 +1,7 @@
 """This process's way into one database file, whatever number of layers and event loops it has.
 
-One writing connection for all of them: a second writer in one process would only fight the first
-for SQLite's lock.
+All of them share its connections: more writers in one process would only fight each other for
+SQLite's lock.
 """
 
 from __future__ import annotations
@@ -208,9 +208,9 @@ class Database:
         A cancelled caller gets its CancelledError only when the function has ended. `ring` tells
         other processes that something was committed. What is `quick` may run in place, on the
         event loop; all else runs on the writing connection's thread. What waits `aside` does not
-        keep others waiting behind it. A lock of others is waited for
-        until OPTIONS["timeout"] seconds after `since`, of the monotonic clock; by default that is
-        now. sqlite3's errors come out translated.
+        keep others waiting behind it. A lock of others is waited for until OPTIONS["timeout"]
+        seconds after `since`, of the monotonic clock; by default that is now. sqlite3's errors come
+        out translated.
         """
         since = time.monotonic() if since is None else since
         work = self._ringing(function) if ring and not self.in_memory else function

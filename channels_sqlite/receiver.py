@@ -223,4 +223,5 @@ class Receiver:
 
     async def _leave_groups(self, channels: Iterable[str]) -> None:
         """Their consumers let a message expire: the specification takes them for gone."""
-        await self._database.run(partial(store.leave_all_groups, channels=channels))
+        # Quick, for who joins again must not be overtaken by it.
+        await self._database.run(partial(store.leave_all_groups, channels=channels), quick=True)

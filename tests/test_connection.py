@@ -196,6 +196,26 @@ async def test_a_configuration_that_fails_leaves_nothing_open(database: Path) ->
     assert_closed(*opened)
 
 
+async def test_a_configuration_that_fails_in_place_leaves_nothing_open(database: Path) -> None:
+    """The thread's connection is configured first, and open by then."""
+    opened: list[sqlite3.Connection] = []
+    threads: list[threading.Thread] = []
+
+    def stumble_later(connection: sqlite3.Connection) -> None:
+        opened.append(connection)
+        threads.append(threading.current_thread())
+        if len(threads) == 2:
+            connection.execute("nonsense")
+
+    with pytest.raises(sqlite3.OperationalError):
+        await open_connection(database, check=opened.append, configure=stumble_later)
+    assert len({*threads}) == 2
+    for thread in threads:
+        await asyncio.to_thread(thread.join, PATIENCE)
+        assert not thread.is_alive()
+    assert_closed(*opened)
+
+
 def assert_closed(*connections: sqlite3.Connection) -> None:
     assert connections
     for connection in connections:

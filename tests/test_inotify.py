@@ -221,11 +221,16 @@ async def test_the_talk_of_others_does_not_wake_a_bystander_each_time(wal: Path)
         await until(lambda: len(ear.looks) > heard)
 
 
+async def let_rest(ear: Ear, wal: Path) -> None:
+    """Ring for nothing until it does not listen for a while."""
+    while ear.quiet_until <= ear.loop.time():
+        touch(wal)
+        await asyncio.sleep(0)
+
+
 async def test_a_bystander_that_rests_hears_what_came_meanwhile(wal: Path) -> None:
     async with listening(wal, "inotify") as (ear, _):
-        while ear.quiet_until <= ear.loop.time():
-            touch(wal)
-            await asyncio.sleep(0)
+        await let_rest(ear, wal)
         heard = len(ear.looks)
         touch(wal)
         assert len(ear.looks) == heard
@@ -234,9 +239,7 @@ async def test_a_bystander_that_rests_hears_what_came_meanwhile(wal: Path) -> No
 
 async def test_who_leaves_while_it_rests_is_not_woken(wal: Path) -> None:
     async with listening(wal, "inotify") as (ear, _):
-        while ear.quiet_until <= ear.loop.time():
-            touch(wal)
-            await asyncio.sleep(0)
+        await let_rest(ear, wal)
     heard = len(ear.looks)
     touch(wal)
     await asyncio.sleep(2 * LONGEST_PAUSE)

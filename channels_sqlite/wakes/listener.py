@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 logger = logging.getLogger("channels_sqlite")
 
 HEARTBEAT = 1.0  # seconds from look to look when no wake comes
-EMPTY_LOOKS = (
-    3  # looks that found nothing, one after the other; a conversation has one or two of them
-)
+EMPTY_LOOKS = 3  # looks in a row that found nothing; a conversation has one or two of them
 PAUSE = 0.001  # seconds to the next look after more of them, and longer with each one
 LONGEST_PAUSE = 0.016  # seconds
 DEAF_AFTER = 3  # heartbeats in a row that found what no wake had announced
