@@ -8,6 +8,7 @@ clock.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from .counters import Counters
 from .messages import Item
@@ -22,6 +23,9 @@ class Buffers:
 
     def __contains__(self, channel: str) -> bool:
         return channel in self._queues
+
+    def __bool__(self) -> bool:
+        return bool(self._queues)
 
     def channels(self) -> list[str]:
         """The channels that have something waiting."""
@@ -74,19 +78,22 @@ class Buffers:
 
     def expire(self, now: float) -> list[str]:
         """Forget what has expired; the channels whose consumers let that happen."""
-        channels = []
-        for channel, queue in list(self._queues.items()):
-            kept = deque(item for item in queue if item.deadline > now)
-            if len(kept) == len(queue):
-                continue
-            channels.append(channel)
-            self._counters.expired += len(queue) - len(kept)
-            if kept:
-                self._queues[channel] = kept
-            else:
-                del self._queues[channel]
-        return channels
+        gone = self._keep(lambda item: item.deadline > now)
+        self._counters.expired += sum(gone.values())
+        return list(gone)
 
-    def clear(self) -> None:
-        """Forget everything: the layer was flushed."""
-        self._queues.clear()
+    def forget(self, upto: int) -> None:
+        """Forget the messages up to this id: the layer was flushed."""
+        self._keep(lambda item: item.row.id > upto)
+
+    def _keep(self, wanted: Callable[[Item], bool]) -> dict[str, int]:
+        """Forget all others; how many, by channel."""
+        gone = {}
+        for channel, queue in list(self._queues.items()):
+            kept = deque(filter(wanted, queue))
+            if len(kept) < len(queue):
+                gone[channel] = len(queue) - len(kept)
+                self._queues[channel] = kept
+            if not kept:
+                del self._queues[channel]
+        return gone

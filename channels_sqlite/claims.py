@@ -11,7 +11,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -53,8 +53,11 @@ class Claims:
         self._keep = keep_delivered
         self._channels: dict[str, Shared] = {}
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._channels
+
     @property
-    def names(self) -> Iterable[str]:
+    def names(self) -> Collection[str]:
         """The channels that consumers have waited for."""
         return self._channels
 

@@ -99,6 +99,11 @@ class Consumers:
                 self._buffers.put(channel, item)
             self._tell_next(channel, here)
 
+    @property
+    def have_messages(self) -> bool:
+        """Whether anything waits in a buffer."""
+        return bool(self._buffers)
+
     def is_waited_for(self, channel: str) -> bool:
         """Whether any consumer waits."""
         return channel in self._waiters
@@ -108,7 +113,7 @@ class Consumers:
         with self._lock:
             return self._buffers.expire(time.monotonic())
 
-    def forget_all(self) -> None:
-        """Forget what waits: the layer was flushed."""
+    def forget(self, upto: int) -> None:
+        """Forget the messages up to this id: the layer was flushed."""
         with self._lock:
-            self._buffers.clear()
+            self._buffers.forget(upto)

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
@@ -41,7 +41,9 @@ CHECK_FILE_EVERY = 1.0  # seconds; three calls of stat, while anything is writte
 class Nudged(Protocol):
     """Who wants to know when this process has committed a message."""
 
-    def nudge(self, here: asyncio.AbstractEventLoop) -> None:
+    def nudge(
+        self, here: asyncio.AbstractEventLoop, inboxes: Collection[str] | None = None
+    ) -> None:
         """Called on the running loop `here`."""
 
 
@@ -266,11 +268,13 @@ class Database:
             return DatabaseUnavailable(f"{self.path}: {error}.")
         return error
 
-    def nudge(self) -> None:
-        """Have this process's own receivers look; they need no file event."""
+    def nudge(self, inboxes: Collection[str] | None = None) -> None:
+        """Have this process's own receivers look, at `inboxes` or at all that is theirs; they need
+        no file event.
+        """
         here = asyncio.get_running_loop()
         for receiver in list(self.receivers):
-            receiver.nudge(here)
+            receiver.nudge(here, inboxes)
 
     # Losing and closing
 

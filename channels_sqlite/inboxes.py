@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from functools import partial
 
@@ -34,7 +34,6 @@ class Inbox:
     def begin_anew(self) -> None:
         """The file was replaced, ids restart."""
         self.cursor = 0
-        self.seen: int | None = None
         self.unacknowledged = 0
         self.taken_at = 0.0
         self.timer: asyncio.TimerHandle | None = None
@@ -66,7 +65,7 @@ class Inboxes:
         return name in self._inboxes
 
     @property
-    def names(self) -> Iterable[str]:
+    def names(self) -> Collection[str]:
         """The inboxes that are read."""
         return self._inboxes
 
@@ -81,15 +80,21 @@ class Inboxes:
 
     # Reading
 
-    def read(
-        self, reader: sqlite3.Connection, sequences: Mapping[str, int], *, thorough: bool
-    ) -> bool:
-        """Deliver what has come to inboxes whose sequence has moved, or to all; whether any has."""
+    def moved(self, sequences: Mapping[str, int]) -> list[str]:
+        """Those in which something may be new."""
+        return [
+            inbox.name
+            for inbox in self._inboxes.values()
+            if sequences.get(inbox.name, 0) > inbox.cursor
+        ]
+
+    def read(self, reader: sqlite3.Connection, names: Iterable[str]) -> bool:
+        """Deliver what has come to these inboxes, those among them that are read here; whether
+        anything has.
+        """
         found = False
-        for inbox in self._inboxes.values():
-            sequence = sequences.get(inbox.name)
-            if thorough or sequence != inbox.seen:
-                inbox.seen = sequence
+        for name in names:
+            if inbox := self._inboxes.get(name):
                 found |= self._read(reader, inbox)
         return found
 
@@ -115,7 +120,6 @@ class Inboxes:
                     self._consumers.deliver(channel, item, loop)
                 if time.monotonic() - started > READ_FOR:
                     # There may be more: others on the loop have their turn first.
-                    inbox.seen = None
                     loop.call_soon(self._database.nudge)
                     break
         if inbox.unacknowledged:

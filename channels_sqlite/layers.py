@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 import time
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 from weakref import WeakSet
 
@@ -24,6 +24,8 @@ from .messages import GroupMessage, Outgoing
 from .receiver import Receiver
 from .sender import Sender
 from .serializers import Message
+
+NAMES = 16_384  # of channels that were received on of late, and need not be checked again
 
 
 class _Ends:
@@ -78,6 +80,8 @@ class SqliteChannelLayer(BaseChannelLayer):
         self.client_prefix = secrets.token_urlsafe(9)
         self._lock = threading.Lock()
         self._made: _Ends | None = None
+        # A name is as good as it was the last time; to look at it costs as much as to decode.
+        self._own_inbox = lru_cache(NAMES)(self._checked_inbox)
 
     @property
     def _ends(self) -> _Ends:
@@ -129,16 +133,20 @@ class SqliteChannelLayer(BaseChannelLayer):
         Raises ForeignChannel for the process-local name of another process or layer: two readers of
         one inbox would both get everything.
         """
+        return await self._ends.receiver.receive(channel, self._own_inbox(channel))
+
+    def _checked_inbox(self, channel: str) -> str | None:
+        """The inbox of a process-local channel of ours, None for a normal one."""
         self.require_valid_channel_name(channel)
-        inbox = None
-        if "!" in channel:
-            inbox = self.non_local_name(channel)
-            if not inbox.endswith(f".{self.client_prefix}!"):
-                raise ForeignChannel(
-                    f"{channel} was not made by new_channel() of this layer in this process, "
-                    "so that only the process that made it can receive on it."
-                )
-        return await self._ends.receiver.receive(channel, inbox)
+        if "!" not in channel:
+            return None
+        inbox: str = self.non_local_name(channel)
+        if not inbox.endswith(f".{self.client_prefix}!"):
+            raise ForeignChannel(
+                f"{channel} was not made by new_channel() of this layer in this process, "
+                "so that only the process that made it can receive on it."
+            )
+        return inbox
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name that only this process can receive on, and that nobody else has."""

@@ -9,10 +9,9 @@ listeners are bound to a loop.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 
@@ -28,11 +27,15 @@ from .inboxes import Inboxes
 from .messages import Item
 from .serializers import Message
 from .tasks import Tasks
+from .waiters import Waiter
 from .wakes.listener import HEARTBEAT, RING, Listener
 from .wakes.watcher import Watcher
 from .wakes.watchers import subscribe, unsubscribe
 
 logger = logging.getLogger("channels_sqlite")
+
+
+FEW = 2  # inboxes; to read one in which nothing is new is a seek, as is to ask for its sequence
 
 
 class Receiver:
@@ -81,7 +84,11 @@ class Receiver:
         if inbox is not None and inbox not in self._inboxes:
             self._attend(inbox)
         while True:
-            item = await self._next(channel, loop, shared=inbox is None)
+            found = self._consumers.take_or_join(channel, loop)
+            if isinstance(found, Item):
+                item = found
+            else:
+                item = await self._wait(channel, found, loop, shared=inbox is None)
             try:
                 message = self._codec.decode(item.row.body, item.row.group or channel)
             except UndecodableMessage as error:
@@ -90,23 +97,24 @@ class Receiver:
             self._counters.received += 1
             return message
 
-    async def _next(self, channel: str, loop: Loop, *, shared: bool) -> Item:
+    async def _wait(self, channel: str, waiter: Waiter, loop: Loop, *, shared: bool) -> Item:
         while True:
-            found = self._consumers.take_or_join(channel, loop)
-            if isinstance(found, Item):
-                return found
             if shared:
                 self._claims.want(channel)
             try:
-                item = await found
+                item = await waiter
             except asyncio.CancelledError:
-                self._consumers.leave(channel, found, loop)
+                self._consumers.leave(channel, waiter, loop)
                 if shared:
                     await self._claims.give_back_surplus(channel)
                 raise
             if item is not None:
                 return item
-            self._consumers.leave(channel, found, loop)
+            self._consumers.leave(channel, waiter, loop)  # it was told to come and take
+            found = self._consumers.take_or_join(channel, loop)
+            if isinstance(found, Item):
+                return found
+            waiter = found
 
     async def catch_up(self, inbox: str) -> None:
         """Read what has been sent to a process-local inbox so far."""
@@ -158,10 +166,14 @@ class Receiver:
         if self._watcher is not None:
             unsubscribe(self._watcher, listener)
 
-    def nudge(self, here: Loop) -> None:
-        """This process has committed something: look, without waiting for the file's word."""
+    def nudge(self, here: Loop, inboxes: Collection[str] | None = None) -> None:
+        """This process has committed something, to `inboxes` if it knows: look, without waiting
+        for the file's word.
+        """
+        if inboxes is not None and not any(map(self._reads, inboxes)):
+            return
         if here in self._listeners:
-            self._listeners[here].look()
+            self._listeners[here].look(partial(self._look, False, inboxes))
             return
         for loop, listener in list(self._listeners.items()):
             if not loop.is_closed():
@@ -176,10 +188,15 @@ class Receiver:
         self._inboxes.acknowledge_all()
         await self._tasks.finish()
 
+    def _reads(self, inbox: str) -> bool:
+        return inbox in self._inboxes or inbox in self._claims
+
     # Looking
 
-    def _look(self, thorough: bool) -> bool:
-        """Deliver what is new; whether there was any. A thorough look trusts no sequence."""
+    def _look(self, thorough: bool, inboxes: Collection[str] | None = None) -> bool:
+        """Deliver what is new, in `inboxes` or in all that are read here; whether there was any. A
+        thorough look trusts no sequence.
+        """
         if self._database.ended or (thorough and self._database.forget_replaced()):
             return False
         reader = self._database.reader
@@ -189,16 +206,29 @@ class Receiver:
         with self._lock:
             if self._generation != self._database.generation:
                 self._begin_anew()
-            names = [store.EPOCH, *self._inboxes.names, *self._claims.names]
-            sequences = store.sequences(reader, json.dumps(names))
-            self._heed_epoch(sequences.get(store.EPOCH, 0))
-            found = self._inboxes.read(reader, sequences, thorough=thorough)
-            found |= self._claims.heed(reader, sequences, thorough=thorough)
+            if not thorough and self._has_no_need_to_ask(inboxes):
+                found = self._inboxes.read(reader, inboxes or self._inboxes.names)
+            else:
+                names = [store.EPOCH, *self._inboxes.names, *self._claims.names]
+                sequences = store.sequences(reader, names)
+                self._heed_epoch(sequences.get(store.EPOCH, 0))
+                moved = self._inboxes.names if thorough else self._inboxes.moved(sequences)
+                found = self._inboxes.read(reader, moved)
+                found |= self._claims.heed(reader, sequences, thorough=thorough)
         if found and self._watcher is not None:
             self._watcher.hurry()
         if thorough:
             self._sweep()
         return found
+
+    def _has_no_need_to_ask(self, inboxes: Collection[str] | None) -> bool:
+        """Whether to read is no more work than to ask for sequences first, and no flush can be
+        missed.
+        """
+        if inboxes is not None:
+            return not any(inbox in self._claims for inbox in inboxes)
+        few = len(self._inboxes.names) <= FEW and not self._claims.names
+        return few and not self._consumers.have_messages
 
     def _sweep(self) -> None:
         self._consumers.tell_again(asyncio.get_running_loop())
@@ -217,8 +247,8 @@ class Receiver:
         self._claims.begin_anew()
 
     def _heed_epoch(self, epoch: int) -> None:
-        if self._epoch is not None and epoch != self._epoch:
-            self._consumers.forget_all()
+        if epoch != self._epoch:
+            self._consumers.forget(upto=epoch)
         self._epoch = epoch
 
     async def _leave_groups(self, channels: Iterable[str]) -> None:

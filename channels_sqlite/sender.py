@@ -119,16 +119,16 @@ class Sender:
             await self._database.run(send, ring=True, quick=True, since=since)
         finally:
             # Also when it was cancelled: it was done all the same.
-            self._account(accepted)
+            self._account(messages, accepted)
         await self._trimmer.wrote(sum(accepted))
         return accepted
 
-    def _account(self, accepted: list[bool]) -> None:
+    def _account(self, messages: list[Outgoing], accepted: list[bool]) -> None:
         count = sum(accepted)
         self._counters.sent += count
         self._counters.refused += len(accepted) - count
         if count:
-            self._database.nudge()
+            self._database.nudge({message.inbox for message in messages})
 
     async def group_send(self, message: GroupMessage) -> None:
         """One row for each inbox that has members; one without room misses it, which is counted."""

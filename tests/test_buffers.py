@@ -113,12 +113,13 @@ def test_what_is_put_back_into_an_empty_buffer_is_there_again() -> None:
     assert numbers(buffers, "test-channel") == [1]
 
 
-def test_clear_forgets_everything() -> None:
-    buffers = filled(item(1))
+def test_what_was_sent_before_a_flush_is_forgotten() -> None:
+    buffers = filled(item(1), item(3))
     buffers.put("another-channel", item(2))
-    buffers.clear()
-    assert "test-channel" not in buffers
+    buffers.forget(upto=2)
+    assert numbers(buffers, "test-channel") == [3]
     assert "another-channel" not in buffers
+    assert not buffers
 
 
 def numbers(buffers: Buffers, channel: str, now: float = 0) -> list[int]:
@@ -194,10 +195,12 @@ class AgainstAModel(RuleBasedStateMachine):
             self.model[channel] = alive
         assert set(self.buffers.expire(self.now)) == late
 
-    @rule()
-    def clear(self) -> None:
-        self.model.clear()
-        self.buffers.clear()
+    @rule(data=st.data())
+    def flush(self, data: st.DataObject) -> None:
+        upto = data.draw(st.integers(0, self.sent))
+        for channel, waiting in self.model.items():
+            self.model[channel] = [each for each in waiting if each.row.id > upto]
+        self.buffers.forget(upto)
 
     @rule(seconds=st.integers(1, 3))
     def time_passes(self, seconds: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sqlite3
 import threading
@@ -50,7 +49,7 @@ class Claiming:
         await self.parts.claims.give_back_surplus(CHANNEL)
 
     def look(self, *, thorough: bool = False) -> bool:
-        sequences = store.sequences(self.reader, json.dumps([*self.parts.claims.names]))
+        sequences = store.sequences(self.reader, [*self.parts.claims.names])
         return self.parts.claims.heed(self.reader, sequences, thorough=thorough)
 
     def waiting(self) -> list[int]:
@@ -183,7 +182,7 @@ async def test_what_was_claimed_for_one_who_is_gone_goes_back(claiming: Claiming
 
 
 def sequence(claiming: Claiming) -> int:
-    return store.sequences(claiming.reader, json.dumps([CHANNEL]))[CHANNEL]
+    return store.sequences(claiming.reader, [CHANNEL])[CHANNEL]
 
 
 async def test_what_is_given_back_rings(claiming: Claiming) -> None:

@@ -246,7 +246,7 @@ async def test_what_expires_in_a_buffer_names_its_channel(consuming: Consuming) 
 async def test_what_was_flushed_is_forgotten(consuming: Consuming) -> None:
     waiter = consuming.all.take_or_join("waited-for", consuming.here)
     consuming.deliver(1)
-    consuming.all.forget_all()
+    consuming.all.forget(upto=1)
     assert consuming.take() is None
     consuming.all.deliver("waited-for", item(2), consuming.here)
     assert isinstance(waiter, asyncio.Future)

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -404,7 +404,9 @@ class Ear:
     def __init__(self) -> None:
         self.heard: list[asyncio.AbstractEventLoop] = []
 
-    def nudge(self, here: asyncio.AbstractEventLoop) -> None:
+    def nudge(
+        self, here: asyncio.AbstractEventLoop, inboxes: Collection[str] | None = None
+    ) -> None:
         self.heard.append(here)
 
 

@@ -19,7 +19,7 @@ import pytest
 from channels_sqlite import store
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.receiver import Receiver
-from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
+from channels_sqlite.schema import MEMBERSHIP, MESSAGE
 from tests.parts import Parts, locked, parts, sql
 from tests.rows import inbox_of, outgoing, select
 from tests.waiting import cancel, soon, until
@@ -147,8 +147,8 @@ async def test_an_error_while_it_reads_is_one_of_ours(
     receiving: Receiving, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Who uses the layer need not know sqlite3's."""
-    await receiving.parts.database.run(lambda raw: raw.execute(f"drop table {SEQUENCE}").fetchall())
-    with pytest.raises(DatabaseUnavailable, match=SEQUENCE):
+    await receiving.parts.database.run(lambda raw: raw.execute(f"drop table {MESSAGE}").fetchall())
+    with pytest.raises(DatabaseUnavailable, match=MESSAGE):
         await soon(receiving.receive())
     caplog.clear()
 
@@ -208,6 +208,21 @@ async def test_what_another_process_has_flushed_is_not_delivered_from_a_buffer(
         store.flush(connection)
     await asyncio.sleep(20 * POLLING)
     await receiving.send(3)
+    assert await soon(receiving.receive()) == 3
+
+
+async def test_what_is_sent_after_a_flush_is_not_taken_for_flushed(
+    receiving: Receiving, database: Path
+) -> None:
+    """Though it is in a buffer before the flush is noticed."""
+    other = f"{INBOX}other"
+    await receiving.send(1)
+    await receiving.send(2, channel=other)
+    assert await soon(receiving.receive(other)) == 2  # and message 1 is in a buffer now
+    with sql(database) as connection:
+        store.flush(connection)
+    await receiving.send(3)  # a look at this inbox alone, which does not ask for the epoch
+    await asyncio.sleep(20 * POLLING)
     assert await soon(receiving.receive()) == 3
 
 

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -288,10 +288,12 @@ class Ear:
     """A receiver that only listens."""
 
     def __init__(self) -> None:
-        self.heard = 0
+        self.heard: list[Collection[str] | None] = []
 
-    def nudge(self, here: asyncio.AbstractEventLoop) -> None:
-        self.heard += 1
+    def nudge(
+        self, here: asyncio.AbstractEventLoop, inboxes: Collection[str] | None = None
+    ) -> None:
+        self.heard.append(inboxes)
 
 
 async def test_what_was_accepted_nudges_this_process_and_what_was_refused_does_not(
@@ -300,8 +302,8 @@ async def test_what_was_accepted_nudges_this_process_and_what_was_refused_does_n
     ear = Ear()
     sending.parts.database.receivers.add(ear)
     await sending.send(1, room=1)
-    assert ear.heard == 1
+    assert ear.heard == [{"test-channel"}]
     await sending.send(2, room=1)
-    assert ear.heard == 1
+    assert ear.heard == [{"test-channel"}]
     await sending.sender.group_send(to_group(1))
-    assert ear.heard == 2
+    assert ear.heard == [{"test-channel"}, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -108,17 +109,17 @@ class Listener:
         if self._beat is not None:  # not stopped meanwhile
             self.wake(looks)
 
-    def look(self) -> None:
-        """Look at once: this process itself has committed something."""
+    def look(self, at: Callable[[], bool] | None = None) -> None:
+        """Look at once: this process itself has committed something; `at` looks where that is."""
         self._own_at = self.loop.time()
-        self._safely_look(thorough=False)
+        self._safely(at or partial(self._look, False))
 
     def _climb(self) -> None:
         """Look, and set the time for the next rung of the ladder."""
         if self._next is not None:
             self._next.cancel()
             self._next = None
-        found = self._safely_look(thorough=False)
+        found = self._safely(partial(self._look, False))
         now = self.loop.time()
         if found:
             self._empty = 0
@@ -144,14 +145,14 @@ class Listener:
             self._unannounced += 1
             if self._unannounced == DEAF_AFTER:
                 self._on_deaf(self)
-        self._suspect = self._safely_look(thorough=True) and not self.polls
+        self._suspect = self._safely(partial(self._look, True)) and not self.polls
 
-    def _safely_look(self, *, thorough: bool) -> bool:
+    def _safely(self, look: Callable[[], bool]) -> bool:
         """An error in a look, be it a bug of ours, is logged once, and the next heartbeat looks
         again.
         """
         try:
-            found = self._look(thorough)
+            found = look()
         except Exception:
             if not self._failing:
                 logger.exception("Looking at the database fails; trying again at every heartbeat.")

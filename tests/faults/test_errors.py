@@ -89,7 +89,7 @@ async def test_a_bug_of_ours_in_a_look(
     await asyncio.sleep(0.1)
 
     with monkeypatch.context() as bug:
-        bug.setattr("channels_sqlite.receiver.Receiver._heed_epoch", lambda self, epoch: 1 / 0)
+        bug.setattr("channels_sqlite.inboxes.Inboxes._read", lambda *_: 1 / 0)
         await layer.send(local, message(1))
         await asyncio.sleep(2.2)
         assert not receiving[0].done()
