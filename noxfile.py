@@ -5,6 +5,7 @@
     nox -s test -- tests/test_layers.py -k flush
     nox -s stress -- latency --layer sqlite
     nox -s example -- 127.0.0.1:9000
+    nox -s faults            the tests of faults at length: 10,000 hostile files, locks of 30 s
     nox -s matrix            every supported combination
     nox -t oldest newest     its two corners
 """
@@ -35,6 +36,18 @@ ADDRESS = "127.0.0.1:8000"
 def test(session: nox.Session) -> None:
     """Run the tests on this Python, with the newest Django and Channels it takes."""
     run_tests(session)
+
+
+AT_LENGTH = {"FAULTS_EXAMPLES": "10000", "FAULTS_LOCK_SECONDS": "30"}
+FAULTS = ["tests/faults", "tests/test_life.py", "tests/test_processes.py"]
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Run the tests of faults at length, which `test` runs in brief: about half an hour."""
+    session.install("-e", ".[inotify,cryptography]", *group("test"))
+    arguments = session.posargs or ["--durations=10", *FAULTS]
+    session.run("python", "-m", "pytest", *arguments, env=AT_LENGTH)
 
 
 def combinations() -> list[nox.param]:

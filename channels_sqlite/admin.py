@@ -265,7 +265,7 @@ def decoded(row: Any, body: object) -> str:
         if not isinstance(layer, SqliteChannelLayer):
             return "(no layer of channels_sqlite is there to read it)"
         return pformat(
-            layer.codec.decode(body, row.group or row.channel), width=100, sort_dicts=False
+            layer.codec.decode(body, row.channel or "", row.group), width=100, sort_dicts=False
         )
     except ChannelsSqliteError as error:
         return f"({error})"

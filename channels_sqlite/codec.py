@@ -16,26 +16,26 @@ _LENGTH = struct.Struct(">H")
 
 
 class Codec:
-    """Bodies for one layer. `address` is the channel, or the group, that the message is sent to."""
+    """Bodies for one layer, of messages to a channel, or to a group: a name may be both."""
 
     def __init__(self, serializer: Serializer, keys: Sequence[str | bytes]) -> None:
         self._serializer = serializer
         self._cipher = _cipher(keys) if keys else None
 
-    def encode(self, message: object, address: str) -> bytes:
+    def encode(self, message: object, channel: str, group: str | None = None) -> bytes:
         """The body of a row; TypeError names the path of what cannot be serialised."""
         body = serializers.encode(self._serializer, message)
         if self._cipher is None:
             return body
-        name = address.encode()
+        name = _address(channel, group).encode()
         return self._cipher.encrypt(_LENGTH.pack(len(name)) + name + body)
 
-    def decode(self, body: object, address: str) -> Message:
+    def decode(self, body: object, channel: str, group: str | None = None) -> Message:
         """The message; UndecodableMessage for what `encode` did not write, and did not write for
-        `address`.
+        this channel or group.
 
         With keys set nothing is taken in plain text, and a body that was moved or copied into a row
-        for another channel is refused.
+        for another one is refused.
         """
         if self._cipher is None:
             return serializers.decode(self._serializer, body)
@@ -47,10 +47,15 @@ class Codec:
             name = opened[_LENGTH.size : _LENGTH.size + length].decode()
         except Exception as error:
             raise UndecodableMessage("no key of symmetric_encryption_keys decrypts it") from error
-        if name != address:
+        if name != (address := _address(channel, group)):
             raise UndecodableMessage(f"it was encrypted for {name}, not for {address}")
         body = opened[_LENGTH.size + length :]
         return serializers.decode(self._serializer, body)
+
+
+def _address(channel: str, group: str | None) -> str:
+    """What a body is bound to; no channel's name has a space in it."""
+    return channel if group is None else f"group {group}"
 
 
 class _Cipher(Protocol):

@@ -7,6 +7,7 @@ already catch: a wrong setting is an `ImproperlyConfigured`, a database that doe
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 from channels.exceptions import ChannelFull
@@ -79,17 +80,22 @@ def translate(error: sqlite3.Error, path: str) -> Exception:
     primary = None if code is None else code & 0xFF
     if isinstance(error, sqlite3.DataError) or primary == 18:  # SQLITE_TOOBIG
         return MessageTooLarge(f"A message is too large for one row of {path}: {error}.")
-    remedy = _REMEDIES.get(primary, "")
+    remedy = _REMEDIES.get(primary, "").format(user=this_user())
     return DatabaseUnavailable(f"{path}: {error}.{remedy}")
+
+
+def this_user() -> str:
+    """Who needs the rights: the process's user, as `id` and `chown` know it."""
+    return f"user {os.geteuid()}" if hasattr(os, "geteuid") else "user"
 
 
 _REMEDIES: dict[int | None, str] = {
     5: " Another connection held the write lock for longer than OPTIONS['timeout'].",
     6: " Another connection in this process holds a lock on the layer's tables.",
-    8: " The process needs write access to the file and to its directory.",
+    8: " This process's {user} needs write access to the file and to its directory.",
     10: " The disk reported an error; see the system's log.",
     11: " The file is damaged: stop the processes, move it away and migrate again.",
-    13: " The disk is full.",
-    14: " The file or its directory cannot be opened by this user.",
+    13: " The disk is full; if it is not, ids are used up: move the file away and migrate again.",
+    14: " The file or its directory cannot be opened, or written, by this process's {user}.",
     26: " The file is not an SQLite database: move it away and migrate again.",
 }

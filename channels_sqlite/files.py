@@ -11,7 +11,7 @@ import shlex
 import stat
 from urllib.parse import unquote, urlsplit
 
-from .exceptions import DatabaseUnavailable, InvalidOption
+from .exceptions import DatabaseUnavailable, InvalidOption, this_user
 
 Identity = tuple[int, int]
 """What tells a file from another of its name: device and inode."""
@@ -101,10 +101,9 @@ class Files:
     def _refuse_read_only(self) -> None:
         """A reader of it would never be told: it can look, and never take anything."""
         if not os.access(self.path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-            user = f"user {os.geteuid()}" if hasattr(os, "geteuid") else "user"
             raise DatabaseUnavailable(
-                f"{self.path} is read-only for this process's {user}, which needs write access to "
-                "the file and to its directory."
+                f"{self.path} is read-only for this process's {this_user()}, which needs write "
+                "access to the file and to its directory."
             )
 
 

@@ -118,8 +118,8 @@ class SqliteChannelLayer(BaseChannelLayer):
         if not accepted:
             raise ChannelFull(f"{channel} has {self.get_capacity(channel)} messages waiting.")
 
-    def _encode(self, message: Message, address: str) -> bytes:
-        body = self.codec.encode(message, address)
+    def _encode(self, message: Message, channel: str, group: str | None = None) -> bytes:
+        body = self.codec.encode(message, channel, group)
         if len(body) > store.LARGEST_BODY:
             raise MessageTooLarge(
                 f"A message of {len(body)} bytes is too large: SQLite keeps {store.LARGEST_BODY} "
@@ -192,7 +192,7 @@ class SqliteChannelLayer(BaseChannelLayer):
         message, which is counted and logged.
         """
         self.require_valid_group_name(group)
-        body = self._encode(message, group)
+        body = self._encode(message, "", group)
         now = time.time()
         await self._ends.sender.group_send(GroupMessage(group, body, now, now + self.expiry))
 

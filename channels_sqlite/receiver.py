@@ -28,13 +28,13 @@ from .messages import Item
 from .serializers import Message
 from .tasks import Tasks
 from .waiters import Waiter
-from .wakes.listener import HEARTBEAT, RING, Listener
+from .wakes.listener import HEARTBEAT, RING, WRITE, Listener
 from .wakes.watcher import Watcher
 from .wakes.watchers import subscribe, unsubscribe
 
 logger = logging.getLogger("channels_sqlite")
 
-
+WATCH_AGAIN_AFTER = 60.0  # seconds, where nothing could be watched: a limit of the kernel, perhaps
 FEW = 2  # inboxes; to read one in which nothing is new is a seek, as is to ask for its sequence
 
 
@@ -90,7 +90,7 @@ class Receiver:
             else:
                 item = await self._wait(channel, found, loop, shared=inbox is None)
             try:
-                message = self._codec.decode(item.row.body, item.row.group or channel)
+                message = self._codec.decode(item.row.body, channel, item.row.group)
             except UndecodableMessage as error:
                 logger.warning("Row %d, to %s, is skipped: %s", item.row.id, channel, error)
                 continue
@@ -148,6 +148,23 @@ class Receiver:
         # In memory there are no other processes, whose messages a poll could find.
         polls = self._watcher is None and not self._database.in_memory
         listener.start(self._options.polling_interval if polls else HEARTBEAT)
+        # Somebody may have written before we watched, and be about to commit.
+        listener.wake(WRITE)
+        if polls and self._options.watcher == "auto":
+            loop.call_later(WATCH_AGAIN_AFTER, self._watch_again, listener)
+
+    def _watch_again(self, listener: Listener) -> None:
+        """Where it polls because nothing could be watched: by now that may be possible."""
+        if self._listeners.get(listener.loop) is not listener:  # it has stopped
+            return
+        self._watcher = subscribe(
+            self._database.wal, "auto", self._options.polling_interval, listener
+        )
+        if self._watcher is None:
+            listener.loop.call_later(WATCH_AGAIN_AFTER, self._watch_again, listener)
+        else:
+            listener.start(HEARTBEAT)
+            listener.wake(WRITE)
 
     def _on_deaf(self, listener: Listener) -> None:
         logger.warning(

@@ -19,7 +19,7 @@ from .database import Database
 from .exceptions import translate
 from .messages import Row
 from .serializers import Message
-from .wakes.listener import HEARTBEAT, Listener
+from .wakes.listener import HEARTBEAT, WRITE, Listener
 from .wakes.watcher import Watcher
 from .wakes.watchers import subscribe, unsubscribe
 
@@ -75,6 +75,7 @@ class Tail:
             self._generation = database.generation
             self._cursor = self._seen = inspection.newest(reader)
         self._listener.start(HEARTBEAT if self._watcher is not None else options.polling_interval)
+        self._listener.wake(WRITE)  # somebody may have written just before, and be about to commit
         return self
 
     async def __aexit__(self, *error: object) -> None:

@@ -71,6 +71,25 @@ async def test_200_receives_are_cancelled(open_layer: OpenLayer, local: bool) ->
     assert len(got) - len(sent) in (0, 1)  # of a cancelled send nobody knows
 
 
+@ours
+@local_or_normal
+async def test_a_receive_is_cancelled_at_every_turn(open_layer: OpenLayer, local: bool) -> None:
+    """Of the event loop, from its first one on until it has long ended; a message is on its way."""
+    layer = open_layer()
+    channel = await layer.new_channel() if local else "test-channel"
+    got: list[int] = []
+    for turns in range(60):
+        receiving = asyncio.create_task(layer.receive(channel))
+        sending = asyncio.create_task(layer.send(channel, message(turns)))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await cancel(receiving)
+        await soon(sending)
+        if not receiving.cancelled():
+            got.append(receiving.result()["number"])
+    assert got + await rest(layer, channel) == [*range(60)]
+
+
 @on_files
 @local_or_normal
 async def test_receives_are_cancelled_while_another_process_sends(

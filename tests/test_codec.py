@@ -87,6 +87,16 @@ def test_a_body_is_for_one_channel_only(another: str) -> None:
         codec("key").decode(body, another)
 
 
+def test_a_body_for_a_channel_is_not_for_the_group_of_its_name() -> None:
+    for_channel = codec("key").encode(MESSAGE, "chat")
+    for_group = codec("key").encode(MESSAGE, "", "chat")
+    assert codec("key").decode(for_group, "whoever-is-in-it", "chat") == MESSAGE
+    with pytest.raises(UndecodableMessage, match="group chat"):
+        codec("key").decode(for_channel, "chat", "chat")
+    with pytest.raises(UndecodableMessage, match="group chat"):
+        codec("key").decode(for_group, "chat")
+
+
 def test_what_was_changed_is_refused() -> None:
     body = codec("key").encode(MESSAGE, "test-channel")
     for place in range(0, len(body), 7):

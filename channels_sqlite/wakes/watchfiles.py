@@ -7,18 +7,16 @@ while nothing happens, and every millisecond for a second after a listener has f
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 
 from watchfiles._rust_notify import RustNotify
 
+from ..complaints import Complaints
 from ..exceptions import WatcherUnavailable
 from .listener import CHANGE
 from .watcher import Watcher
-
-logger = logging.getLogger("channels_sqlite")
 
 QUICK_STEP = 1  # ms; a change is seen after one to two steps, 1.5 on average
 IDLE_STEP = 100  # ms at most, for the thread can only be stopped between two steps
@@ -26,12 +24,12 @@ IDLE_PACE = 0.9  # of polling_interval, so that the median delay is 1.35 of it
 QUICK_FOR = 1.0  # seconds
 QUICK_TIMEOUT = 250  # ms
 IDLE_TIMEOUT = 60_000  # ms
-RETRY_AFTER = 5.0  # seconds
+RETRY_AFTER = 1.0  # seconds; meanwhile there are the heartbeats
 JOIN_FOR = 2.0  # seconds; it takes a step, but a busy machine may take longer for that
 
 
 class WatchfilesWatcher(Watcher):
-    """Watches until `stop`; what goes wrong on its thread is logged, and tried again."""
+    """Watches until `stop`; what goes wrong on its thread is logged once, and tried again."""
 
     def __init__(self, path: str, polling_interval: float) -> None:
         super().__init__(path)
@@ -39,6 +37,7 @@ class WatchfilesWatcher(Watcher):
         self._idle_step = max(QUICK_STEP, min(IDLE_STEP, step))
         self._quick_until = 0.0
         self._stopped = threading.Event()
+        self._complaints = Complaints()
         try:
             notify = self._watch()
         except (OSError, RuntimeError) as error:
@@ -74,10 +73,8 @@ class WatchfilesWatcher(Watcher):
             try:
                 with notify or self._watch() as active:
                     self._listen(active)
-            except Exception:
-                logger.exception(
-                    "watchfiles failed; watching %s anew in %s s.", self.directory, RETRY_AFTER
-                )
+            except Exception as error:
+                self._complaints.say(f"Watching {self.directory}", error)
                 self._stopped.wait(RETRY_AFTER)
             notify = None
 
@@ -89,6 +86,7 @@ class WatchfilesWatcher(Watcher):
             changes = notify.watch(
                 step, step, QUICK_TIMEOUT if quick else IDLE_TIMEOUT, self._stopped
             )
+            self._complaints.withdraw(f"Watching {self.directory}")
             if isinstance(changes, set) and any(
                 os.path.basename(path) == self.name for _, path in changes
             ):

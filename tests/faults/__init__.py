@@ -1,0 +1,17 @@
+"""What can go wrong, with real processes and real files: it goes on, loses nothing in silence, and
+says what is wrong.
+
+    deaths    processes that are killed, stopped, or told to end
+    disks     full, failing, read-only
+    files     deleted, replaced, damaged, of others; names and links
+    locks     held by others; readers that stay
+    wakes     events that are lost, late, too many, or not to be had
+    clocks    set forward and back
+    errors    exceptions in each part of ours
+    rows      whatever others write, and whatever names are asked for
+    schemas   of other versions, and migrations at once
+    privacy   who may read, and what they find
+    load      consumers that never read
+
+`nox -s faults` runs them at length.
+"""

@@ -18,7 +18,8 @@ from typing import Any
 import msgpack
 from django.db import connections
 
-from channels_sqlite import store
+from channels_sqlite import receiver, store
+from channels_sqlite.claims import Claims
 from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import connect, hear, main, say
@@ -59,6 +60,91 @@ def dies_before_the_ring(channel: str) -> None:
             connect().execute(INSERT, values(channel, number))
             os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def dies_with_a_claim(channel: str) -> None:
+    """For each line heard fork a reader that claims a message, and is killed before anybody has it.
+
+    Between the commit of a claim and its arrival there is nothing of SQLite's to die in.
+    """
+    while hear():
+        pid = os.fork()
+        if pid == 0:
+            Claims._arrive = die  # type: ignore[assignment, method-assign]
+            asyncio.run(SqliteChannelLayer().receive(channel))
+        say(os.waitpid(pid, 0)[1])
+
+
+def die(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def writes_when_told(channel: str) -> None:
+    """Insert a message for each moment heard, at that moment, and tell nobody."""
+    with closing(connect()) as connection:
+        connection.execute("pragma busy_timeout = 10000")
+        say("ready")
+        while (order := hear()) is not None:
+            while time.time() < order["at"]:
+                pass
+            connection.execute(INSERT, values(order["channel"], order["number"]))
+
+
+async def bursts(channel: str, count: int, large: int) -> None:
+    """Send as fast as it can: small messages, and then some of a megabyte."""
+    layer = SqliteChannelLayer(capacity=count + large)
+    for first in range(0, count, 100):
+        numbers = range(first, min(first + 100, count))
+        await asyncio.gather(*[layer.send(channel, {"type": "test", "number": n}) for n in numbers])
+    for number in range(count, count + large):
+        text = "x" * 1_000_000
+        await layer.send(channel, {"type": "test", "number": number, "text": text})
+    say("sent")
+    await layer.close()
+
+
+async def reads_between_stops(**config: Any) -> None:
+    """Say the name of a channel, and what number comes there, until it is negative."""
+    layer = SqliteChannelLayer(**config)
+    channel = await layer.new_channel()
+    receiving = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0.2)
+    say(channel)
+    while (number := (await receiving)["number"]) >= 0:
+        receiving = asyncio.create_task(layer.receive(channel))
+        say(number)
+    await layer.close()
+
+
+async def watches_again(limit: str, again_after: float) -> None:
+    """Receive while the kernel allows for no watch, and then while it does; say what held."""
+    receiver.WATCH_AGAIN_AFTER = again_after
+    file = f"/proc/sys/user/{limit}"
+    with open(file, "w") as limits:  # noqa: ASYNC230
+        limits.write("0")
+    layer = SqliteChannelLayer()
+    channel = await layer.new_channel()
+    with closing(connect()) as connection:
+        for number in range(3):
+            waiting = asyncio.create_task(layer.receive(channel))
+            await asyncio.sleep(again_after)
+            connection.execute(INSERT, values(channel, number))
+            await waiting
+        polled = layer._ends.receiver._watcher is None
+        descriptors = len(os.listdir("/proc/self/fd"))
+        with open(file, "w") as limits:  # noqa: ASYNC230
+            limits.write("1000")
+        while layer._ends.receiver._watcher is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        begun = time.monotonic()
+        for number in range(30):
+            waiting = asyncio.create_task(layer.receive(channel))
+            await asyncio.sleep(0.01)
+            connection.execute(INSERT, values(channel, number))
+            await waiting
+        took = time.monotonic() - begun
+    await layer.close()
+    say({"polled": polled, "descriptors": descriptors, "took": took})
 
 
 def stops_in_a_statement(channel: str) -> None:
@@ -106,6 +192,15 @@ class Ticker:
     def stop(self) -> float:
         self._task.cancel()
         return self.latest
+
+
+def reads_for_long() -> None:
+    """A transaction that reads, from "reading" until something is heard; an idle shell, say."""
+    with closing(connect()) as connection:
+        connection.execute("begin")
+        connection.execute("select count(*) from channels_sqlite_message").fetchall()
+        say("reading")
+        hear()
 
 
 async def ticks() -> None:
@@ -242,6 +337,22 @@ async def meets_a_limit(size: int) -> None:
     got = [(await layer.receive(channel))["number"] for _ in range(len(accepted) + 2)]
     await layer.close()
     say({"accepted": accepted, "refused": refused, "received": got})
+
+
+async def writes_whatever_happens(channel: str) -> None:
+    """Send three hundred messages, whatever becomes of each; say what became of them."""
+    layer = SqliteChannelLayer(capacity=100_000)
+    accepted: list[int] = []
+    refused: list[str] = []
+    for number in range(300):
+        try:
+            await layer.send(channel, {"type": "test", "number": number, "text": "x" * 5000})
+        except ChannelsSqliteError as error:
+            refused.append(type(error).__name__)
+        else:
+            accepted.append(number)
+    say({"accepted": accepted, "refused": refused})
+    await layer.close()
 
 
 async def may_not_write(count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from django.db import connections
 
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.schema import MESSAGE
 from tests.conftest import WATCHERS, OpenLayer, Start
 from tests.parts import sql
 from tests.rows import select
@@ -72,6 +74,32 @@ async def test_killed_between_commit_and_ring(
 
 
 @by_default
+async def test_killed_with_a_claim_in_its_hands(
+    open_layer: OpenLayer, start: Start, database: Path
+) -> None:
+    """The claim is committed, and nobody has the message: it is lost, and nobody gets it twice. Ten
+    times.
+    """
+    layer = open_layer()
+    readers = start(f"{CHILDREN}.dies_with_a_claim", channel="test-channel")
+    for turn in range(10):
+        await layer.send("test-channel", message(turn))
+        readers.tell("die")
+        assert await asyncio.to_thread(readers.hear) == signal.SIGKILL
+        await layer.send("test-channel", message(turn + 100))
+        assert (await soon(layer.receive("test-channel")))["number"] == turn + 100
+        nothing = asyncio.create_task(layer.receive("test-channel"))
+        await asyncio.sleep(0.05)
+        assert not nothing.done()
+        await cancel(nothing)
+    readers.tell("")
+    await asyncio.to_thread(readers.finish)
+    with sql(database) as connection:
+        assert select(connection, f"count(*) from {MESSAGE} where delivered_at is null") == [0]
+        assert select(connection, f"count(*) from {MESSAGE}") == [20]
+
+
+@by_default
 async def test_stopped_in_a_statement(
     open_layer: OpenLayer, alias: str, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +109,10 @@ async def test_stopped_in_a_statement(
     connections.settings[alias]["OPTIONS"] = {"timeout": 0.3}
     layer = open_layer()
     channel = await layer.new_channel()
+    readers = [open_layer() for _ in range(5)]
+    inboxes = [await reader.new_channel() for reader in readers]
+    for inbox in inboxes:
+        await layer.send(inbox, message(7))
     child = start(f"{CHILDREN}.stops_in_a_statement", channel="test-channel")
     assert await asyncio.to_thread(child.hear) == "ready"
     child.tell(5)
@@ -91,12 +123,26 @@ async def test_stopped_in_a_statement(
         sends = [layer.send(channel, message(turn)) for _ in range(10)]
         results = await soon(asyncio.gather(*sends, return_exceptions=True))
         assert {type(each) for each in results} == {DatabaseUnavailable}
+        assert (await soon(readers[turn].receive(inboxes[turn])))["number"] == 7
         assert not waiting.done()
         child.signal(signal.SIGCONT)
         assert (await soon(waiting))["number"] == 1
         assert await asyncio.to_thread(child.hear) == "committed"
     child.finish()
     caplog.clear()  # that a claim had to wait
+
+
+def test_terminated_while_consumers_wait(start: Start, watcher: str) -> None:
+    """By SIGTERM, as servers are, five times: they go without a word, and within a second."""
+    took = []
+    for _ in range(5):
+        child = start("serves", watcher=watcher)
+        assert child.hear() == "waiting"
+        child.signal(signal.SIGTERM)
+        begun = time.monotonic()
+        child.finish()
+        took.append(time.monotonic() - begun)
+    assert statistics.median(took) < 1
 
 
 @by_default

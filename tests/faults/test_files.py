@@ -116,7 +116,7 @@ async def test_the_log_is_deleted(
             got.append((await layer.receive(mine))["number"])
 
     consuming = asyncio.create_task(consume())
-    number, spoken = 1, 0
+    number, noticed, spoken = 1, 0, 0
     await layer.send(yours, {**message(number), "reply_to": mine})
     for _ in range(3):
         await until(lambda last=number: got[-1:] == [last])
@@ -132,9 +132,13 @@ async def test_the_log_is_deleted(
             assert time.monotonic() < deleted + 10
         number += 1
         await layer.send(yours, {**message(number), "reply_to": mine})
+        noticed += sum(each.funcName == "forget_replaced" for each in records(caplog))
         spoken += len(said(caplog))
     await cancel(consuming)
-    assert spoken == (1 if ends == ["-shm"] else 3)
+    assert noticed == (1 if ends == ["-shm"] else 3)
+    # Between the deletion and the notice SQLite itself fails: what reads and what acknowledges may
+    # say so, once each.
+    assert spoken <= 3 * noticed
     if ends == ["-shm"]:
         assert got == sorted(set(got))
     peer.kill()  # it has said on stderr what we have in our log

@@ -1,13 +1,20 @@
-"""A foreign process holds the write lock: the loop goes on, receivers go on, senders are told."""
+"""A foreign process holds the write lock, or reads for long: the loop goes on, receivers go on,
+senders are told.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.conftest import Start
+from channels_sqlite import checks
+from channels_sqlite.database import WAL_LIMIT
+from tests.conftest import OpenLayer, Start
+from tests.waiting import soon
 
 CHILDREN = "tests.faults.children"
 SECONDS = [1.0, 5.0, *map(float, os.environ.get("FAULTS_LOCK_SECONDS", "").split())]
@@ -42,3 +49,38 @@ def test_the_lock_is_held(start: Start, watcher: str, seconds: float) -> None:
     assert min(said["waits"]) > 0.8 * timeout
     assert max(said["waits"]) < 1.1 * timeout + 0.5
     assert said["last"] == 21
+
+
+@pytest.mark.parametrize("kind", ["auto"], indirect=True)
+async def test_somebody_reads_for_a_day(
+    open_layer: OpenLayer, start: Start, alias: str, database: Path
+) -> None:
+    """Messages flow all the same; the log grows, which the system check says; when the reader has
+    ended it is cut back, and the check says nothing. Twice.
+    """
+    layer = open_layer(message_retention=0, capacity=1000)
+    channel = await layer.new_channel()
+    log = f"{database}-wal"
+    number = 0
+
+    async def exchange(size: int) -> None:
+        nonlocal number
+        number += 1
+        await layer.send(channel, {"type": "test", "number": number, "text": "x" * size})
+        assert (await soon(layer.receive(channel)))["number"] == number
+
+    for _ in range(2):
+        reader = start(f"{CHILDREN}.reads_for_long")
+        assert await asyncio.to_thread(reader.hear) == "reading"
+        while os.stat(log).st_size <= checks.LONG_LOG:  # each goes into the log more than once
+            await exchange(2_000_000)
+        (said,) = checks._long_log(alias)
+        assert log in said.msg
+        reader.tell("enough")
+        await asyncio.to_thread(reader.finish)
+        for _ in range(200):
+            await exchange(1000)
+            if os.stat(log).st_size <= WAL_LIMIT:
+                break
+        assert os.stat(log).st_size <= WAL_LIMIT
+        assert [*checks._long_log(alias)] == []

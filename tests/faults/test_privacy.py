@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +114,62 @@ async def test_what_was_tampered_with_is_refused(
     assert len(said) >= 2
     assert all("is skipped" in line and SECRET not in line for line in said)
     caplog.clear()
+
+
+@by_default
+async def test_a_body_is_for_one_address_only(
+    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who can write the file moves each row to each other address: of the same process, of another,
+    to a normal channel, to a group, to a group of a channel's name. None is taken.
+    """
+    config = {"symmetric_encryption_keys": ["a key"], "capacity": 1000}
+    layer, other = open_layer(**config), open_layer(**config)
+    mine, second = [await layer.new_channel() for _ in range(2)]
+    theirs = await other.new_channel()
+    for group in ("chat", "shared"):
+        await layer.group_add(group, mine)
+    direct = [(None, name) for name in (mine, second, theirs, "shared")]
+    addresses = [*direct, ("chat", None), ("shared", None)]
+    refused = 0
+    for origin in addresses:
+        for target in addresses:
+            if target == origin or target[1] == theirs:
+                continue
+            forged = sent_to(origin, layer)
+            group, channel = target
+            inbox = layer.non_local_name(channel or mine)
+            now = time.time()
+            with sql(database) as connection:
+                connection.execute(
+                    f'insert into {MESSAGE} (inbox, channel, "group", body, created_at, expires_at)'
+                    " values (?, ?, ?, ?, ?, ?)",
+                    (inbox, channel, group, forged, now, now + 60),
+                )
+            refused += 1
+            await layer.send(channel or mine, message(refused))
+            assert await soon(layer.receive(channel or mine)) == message(refused)
+    said = [each for each in caplog.records if each.name == "channels_sqlite"]
+    assert len(said) == refused == 25
+    caplog.clear()
+
+
+def sent_to(address: tuple[str | None, str | None], layer: Any) -> bytes:
+    """What stands in a row that was sent to a group, or to a channel."""
+    group, channel = address
+    body: bytes = layer.codec.encode(message(0), channel or "", group)
+    return body
+
+
+@by_default
+async def test_keys_are_changed_under_traffic(open_layer: OpenLayer) -> None:
+    """One process after the other, as the documentation has it; nobody misses anything."""
+    steps = [["old"], ["old", "new"], ["new", "old"], ["new"]]
+    for before, after in pairwise(steps):
+        processes = [open_layer(symmetric_encryption_keys=keys) for keys in (before, after)]
+        for reader in processes:
+            for writer in processes:
+                channel = await reader.new_channel()
+                for address in (channel, "shared"):
+                    await writer.send(address, message(1))
+                    assert await soon(reader.receive(address)) == message(1)

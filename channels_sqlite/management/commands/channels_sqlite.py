@@ -340,7 +340,7 @@ def tallies(title: str, all_: Mapping[str, Tally]) -> list[str]:
 def decoded(layer: SqliteChannelLayer, row: Row) -> tuple[Message | None, str | None]:
     """The message in a row, or why it cannot be read."""
     try:
-        return layer.codec.decode(row.body, row.group or row.channel or ""), None
+        return layer.codec.decode(row.body, row.channel or "", row.group), None
     except UndecodableMessage as error:
         return None, str(error)
 

@@ -1,0 +1,132 @@
+"""Events that the kernel throws away, that come at the wrong time, in masses, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.conftest import WATCHERS, OpenLayer, Start
+from tests.processes import Child
+from tests.waiting import cancel, soon
+
+ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
+CHILDREN = "tests.faults.children"
+
+
+@ours
+async def test_a_commit_in_the_midst_of_subscribing(alias: str, start: Start, kind: str) -> None:
+    """A hundred times: who looked before it watched would hear of it from a heartbeat only."""
+    writer = start(f"{CHILDREN}.writes_when_told", channel="")
+    assert await asyncio.to_thread(writer.hear) == "ready"
+    delays = []
+    for number in range(100):
+        layer = SqliteChannelLayer(database=alias, watcher=kind)
+        channel = await layer.new_channel()
+        at = time.time() + 0.005
+        writer.tell({"at": at, "channel": channel, "number": number})
+        await asyncio.sleep(max(0, at - time.time() - random.uniform(0, 0.01)))
+        assert (await soon(layer.receive(channel)))["number"] == number
+        delays.append(time.time() - at)
+        await layer.close()
+    writer.tell(None)
+    await asyncio.to_thread(writer.finish)
+    assert statistics.quantiles(delays, n=20)[-1] < 0.5  # a heartbeat's mean delay
+    assert statistics.median(delays) < 0.2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")
+@pytest.mark.parametrize("watcher", ["inotify", "watchfiles"], indirect=True)
+async def test_the_queue_of_events_overflows(
+    start: Start, alias: str, database: Path, watcher: str
+) -> None:
+    """A process is stopped while a directory is busy: what is announced last is not. Three times.
+
+    watchfiles says nothing of an overflow, and heartbeats find what was thrown away.
+    """
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())  # noqa: ASYNC240
+    if limit > 50_000:
+        pytest.skip("the queue of events is too long here")
+    layer = SqliteChannelLayer(database=alias)
+    reader = start(f"{CHILDREN}.reads_between_stops", watcher=watcher)
+    channel = await asyncio.to_thread(reader.hear)
+    others = [database.with_name("a"), database.with_name("b")]
+    for other in others:
+        other.touch()
+    deafest = 0.0
+    for number in range(3):
+        reader.signal(signal.SIGSTOP)
+        for touch in range(limit + 100):  # in turn, for equal events are merged
+            os.utime(others[touch % 2])
+        await layer.send(channel, {"type": "test", "number": number})
+        reader.signal(signal.SIGCONT)
+        begun = time.monotonic()
+        assert await asyncio.to_thread(reader.hear) == number
+        deafest = max(deafest, time.monotonic() - begun)
+    await layer.send(channel, {"type": "test", "number": -1})
+    await asyncio.to_thread(reader.finish)
+    await layer.close()
+    assert deafest < 2  # seconds: a heartbeat, and a busy machine
+
+
+@ours
+async def test_a_burst(open_layer: OpenLayer, start: Start) -> None:
+    """10,000 messages, and 30 of a megabyte: all of them, once, in order, with fewer looks."""
+    count, large = 10_000, 30
+    layer = open_layer(capacity=count + large)
+    channel = await layer.new_channel()
+    waiting = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0.1)
+    looks = 0
+
+    def note(statement: str) -> None:
+        nonlocal looks
+        looks += "json_each" in statement  # sequences, which every look begins with
+
+    layer._ends.database.reader.set_trace_callback(note)
+    child = start(f"{CHILDREN}.bursts", channel=channel, count=count, large=large)
+    for number in range(count + large):
+        assert (await soon(waiting))["number"] == number
+        waiting = asyncio.create_task(layer.receive(channel))
+    assert await asyncio.to_thread(child.hear) == "sent"
+    await asyncio.to_thread(child.finish)
+    await cancel(waiting)
+    assert looks < count / 2
+
+
+@cache
+def may_set_limits() -> bool:
+    """Whether a process may have limits of its own; on Linux, where user namespaces are allowed."""
+    if shutil.which("unshare") is None:
+        return False
+    script = "echo 0 > /proc/sys/user/max_inotify_watches"
+    command = ["unshare", "-Ur", "sh", "-c", script]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif("not may_set_limits()", reason="no user namespaces here")
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_watches_are_used_up_for_a_while(database: Path, limit: str) -> None:
+    """One warning, and polling; with a watch to be had again it watches, without a restart."""
+
+    class WithLimits(Child):
+        prefix = ("unshare", "-Ur")
+
+    with WithLimits(f"{CHILDREN}.watches_again", database, limit=limit, again_after=0.3) as child:
+        said = child.hear()
+        assert child.wait() == 0
+        assert len(child.errors().splitlines()) == 1
+    assert said["polled"]
+    assert said["descriptors"] < 40  # those that failed are given back
+    assert said["took"] < 10  # 30 messages; heartbeats alone would take 15 seconds
