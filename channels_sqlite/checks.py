@@ -23,6 +23,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from . import schema, serializers
+from .codec import Codec
 from .conf import Options
 from .database import OLDEST_SQLITE, WAL_LIMIT, Database
 from .db_routers import APP_LABEL, ChannelsRouter
@@ -85,14 +86,14 @@ def check_deployment(**_kwargs: Any) -> list[checks.CheckMessage]:
 # The layers
 
 
-def _layer(name: str, config: dict[str, Any]) -> Iterator[checks.CheckMessage]:
+def _layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:
     try:
         options = Options.from_config(config)
-        serializers.create(options.serializer_format)
+        Codec(serializers.create(options.serializer_format), options.symmetric_encryption_keys)
     except InvalidOption as error:
         yield checks.Error(
             str(error),
-            hint=f'Change or remove the key in CHANNEL_LAYERS["{name}"]["CONFIG"].',
+            hint=f'Change or remove it in CHANNEL_LAYERS["{name}"]["CONFIG"].',
             id="channels_sqlite.E005",
         )
         return
@@ -168,7 +169,7 @@ def _beside_options(alias: str) -> Iterator[checks.CheckMessage]:
     if beside:
         yield checks.Warning(
             f'DATABASES["{alias}"] has {" and ".join(beside)} beside "OPTIONS", '
-            "where Django ignores it.",
+            f"where Django ignores {'it' if len(beside) == 1 else 'them'}.",
             hint=f'Move it inside:\n"OPTIONS": {database["OPTIONS"] | beside!r}',
             id="channels_sqlite.W002",
         )

@@ -42,6 +42,8 @@ class Options:
         wrong.
         """
         known = [each.name for each in fields(cls)]
+        if not isinstance(config, Mapping):
+            raise InvalidOption(f"CHANNEL_LAYERS CONFIG is {config!r}; allowed is a dict.")
         for name, value in config.items():
             if name not in known:
                 raise InvalidOption(

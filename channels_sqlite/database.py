@@ -18,6 +18,8 @@ from concurrent.futures import Future
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
+from django.apps import apps
+
 from .complaints import Complaints
 from .connection import Connection, ConnectionLost
 from .exceptions import DatabaseUnavailable, InvalidOption, NotMigrated, translate
@@ -150,9 +152,10 @@ class Database:
         was deleted under us: Django keeps account of its migrations in the same file, and without
         that account `migrate` would fail on tables that are there already.
         """
-        return NotMigrated(
-            f"The database {self.path} {why}. Run: python manage.py migrate --database={self.alias}"
-        )
+        remedy = f"Run: python manage.py migrate --database={self.alias}"
+        if apps.ready and not apps.is_installed("channels_sqlite"):  # migrate would make nothing
+            remedy = f'Add "channels_sqlite" to INSTALLED_APPS. {remedy}'
+        return NotMigrated(f"The database {self.path} {why}. {remedy}")
 
     def _configure(self, connection: sqlite3.Connection) -> None:
         """Set up the writing connection.

@@ -3,6 +3,7 @@ override them, and without loading the layer or the app registry."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.conf import settings
@@ -11,7 +12,7 @@ BACKEND = "channels_sqlite.layers.SqliteChannelLayer"
 DEFAULT_DATABASE = "channels"
 
 
-def configured_layers() -> dict[str, dict[str, Any]]:
+def configured_layers() -> dict[str, Any]:
     """The CONFIG of every entry of CHANNEL_LAYERS that is ours, by the entry's name."""
     layers = getattr(settings, "CHANNEL_LAYERS", {})
     return {
@@ -21,13 +22,19 @@ def configured_layers() -> dict[str, dict[str, Any]]:
     }
 
 
+def alias_of(config: Any) -> Any:
+    """The alias that a CONFIG names, as it stands there; the default of one that is no dict."""
+    named = config if isinstance(config, Mapping) else {}
+    return named.get("database", DEFAULT_DATABASE)
+
+
 def configured_databases() -> list[str]:
     """The database aliases our layers use, each once, in the order of CHANNEL_LAYERS.
 
     Where no layer is ours (a test that puts the in-memory layer in its place, say), the default
     alias: the tables must not wander off to another database meanwhile.
     """
-    aliases = [config.get("database", DEFAULT_DATABASE) for config in configured_layers().values()]
+    aliases = [alias_of(config) for config in configured_layers().values()]
     # What is no alias at all is for the system checks to report, not for a router to fail on.
     named = [alias for alias in aliases if isinstance(alias, str)]
     return list(dict.fromkeys(named)) or [DEFAULT_DATABASE]

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -144,3 +145,12 @@ def environment(database: Path) -> dict[str, str]:
     # Where it is set, each process would compile all of Django anew: seconds instead of tenths.
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return environment
+
+
+def has_node_sqlite() -> bool:
+    """Whether there is a Node that has SQLite built in."""
+    command = ["node", "-e", "require('node:sqlite')"]
+    return (
+        shutil.which("node") is not None
+        and not subprocess.run(command, capture_output=True).returncode
+    )

@@ -139,6 +139,21 @@ def test_each_rule_of_the_config_is_checked(settings: Settings, config: dict[str
     assert "E005" in ids()
 
 
+def test_encryption_without_its_package(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
+    settings.CHANNEL_LAYERS = layers(symmetric_encryption_keys=["secret"])
+    assert "pip install channels-sqlite[cryptography]" in message("E005").msg
+
+
+@pytest.mark.parametrize("config", [None, [("capacity", 5)], "capacity"], ids=repr)
+def test_a_config_that_is_no_dict(settings: Settings, config: object) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND, "CONFIG": config}}
+    assert message("E005").msg == f"CHANNEL_LAYERS CONFIG is {config!r}; allowed is a dict."
+    assert ids() == {"E005"}
+
+
 def test_every_layer_is_checked(settings: Settings) -> None:
     settings.CHANNEL_LAYERS = {
         **layers(),

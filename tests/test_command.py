@@ -20,13 +20,21 @@ from typing import Any
 import msgpack
 import pytest
 from channels.layers import channel_layers
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, load_command_class
 from pytest_django import DjangoDbBlocker, Settings
 
 from channels_sqlite import doctor, schema
 from channels_sqlite.doctor import Finding
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.management.formats import as_json, clock, duration, one_line, size, table
+from channels_sqlite.management.formats import (
+    as_json,
+    clock,
+    counted,
+    duration,
+    one_line,
+    size,
+    table,
+)
 from channels_sqlite.settings import BACKEND
 from channels_sqlite.wakes import watchers
 from tests.processes import PATIENCE, ROOT, environment
@@ -139,7 +147,7 @@ def test_stats_are_tables_by_inbox_and_group(run: Run, sql: sqlite3.Connection) 
     put(sql, expires_at=now - 1)
     put(sql, inbox=ann.partition("!")[0] + "!", group="chat")
     lines = [re.split(r"  +", line) for line in run("stats").splitlines()]
-    assert ["Groups", "1, with 1 members"] in lines
+    assert ["Groups", "1, with 1 member"] in lines
     [mail] = [line for line in lines if line[0] == "mail"]
     assert mail[1:2] + mail[3:4] + mail[5:] == ["1", "1", "1", "0"]
     assert 7 <= float(mail[2].removesuffix(" s")) < 30
@@ -172,7 +180,17 @@ def test_stats_are_drawn_again(
     monkeypatch.setattr(time, "sleep", nap)
     printed = run("stats", "--watch", "3")
     assert re.findall(r"(\d) waiting", printed) == ["0", "1"]
+    assert "members\n\nFile" in printed
     assert min(naps) >= 3
+    naps.clear()
+    lines = run("stats", "--watch", "3", "--json").splitlines()
+    assert [json.loads(line)["total"]["waiting"] for line in lines] == [1, 2]
+
+
+@pytest.mark.parametrize("arguments", ["stats --watch -1", "stats --watch nan", "tail --last -1"])
+def test_a_number_that_means_nothing(arguments: str) -> None:
+    with pytest.raises(CommandError, match=r"is (not a number of seconds above|less than) 0"):
+        command(*arguments.split())
 
 
 # tail
@@ -219,7 +237,7 @@ def test_tail_says_what_it_missed(database: Path, sql: sqlite3.Connection) -> No
     put(sql, msgpack.packb({"type": "test"}))
     assert tailing.process.stdout is not None
     tailing.process.stdout.readline()
-    assert tailing.end() == ([], "1 messages were deleted before they could be shown.\n")
+    assert tailing.end() == ([], "Not shown: 1 message, deleted before that.\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no pipes that break here")
@@ -279,7 +297,9 @@ def test_send_to_a_full_channel(run: Run, sql: sqlite3.Connection) -> None:
 # groups
 
 
-def test_groups(run: Run) -> None:
+def test_groups(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("groups").split() == ["GROUP", "members", "inboxes", "first", "lapses", "in"]
+    assert capsys.readouterr().err == "No group has members.\n"
     channels = members("chat", 2)
     lines = [re.split(r"  +", line) for line in run("groups").splitlines()]
     assert lines == [
@@ -289,7 +309,8 @@ def test_groups(run: Run) -> None:
     assert json.loads(run("groups", "--json"))[0]["members"] == 2
     assert run("groups", "chat").splitlines() == channels
     assert json.loads(run("groups", "chat", "--json")) == channels
-    assert run("groups", "nobody").strip() == ""
+    assert run("groups", "nobody") == ""
+    assert capsys.readouterr().err == "nobody has no members.\n"
 
 
 # trim and flush
@@ -306,9 +327,9 @@ def test_trim_deletes_what_nobody_needs(run: Run, sql: sqlite3.Connection) -> No
         f'insert into {schema.MEMBERSHIP} ("group", inbox, channel, expires_at, joined_after)'
         " values ('chat', 'in!', 'in!a', 1, 0)"
     )
-    assert re.match("Deleted 250 delivered messages, 1 expired ones and 1 memberships", run("trim"))
+    assert run("trim").startswith("Deleted 250 delivered messages, 1 expired one and 1 membership.")
     assert sql.execute(f"select id from {schema.MESSAGE}").fetchall() == [(252,), (253,)]
-    assert run("trim").startswith("Deleted 0 delivered")
+    assert run("trim").startswith("Deleted no delivered messages")
 
 
 @pytest.mark.parametrize(("answer", "left"), [("yes", 0), ("no", 1), ("", 1)])
@@ -328,15 +349,25 @@ def test_flush_asks_first(
         with pytest.raises(CommandError, match="Nothing was deleted"):
             run("flush")
     else:
-        assert run("flush") == "Deleted 1 messages and 2 memberships.\n"
-    assert "all 1 messages, 1 of them waiting, and all 2 memberships" in asked[0]
+        assert run("flush") == "Deleted 1 message and 2 memberships.\n"
+    assert "deletes 1 message, 1 of them waiting, and 2 memberships" in asked[0]
     assert sql.execute(f"select count(*) from {schema.MESSAGE}").fetchone() == (left,)
 
 
 def test_flush_need_not_ask(run: Run, sql: sqlite3.Connection) -> None:
     put(sql)
-    assert run("flush", "--no-input") == "Deleted 1 messages and 0 memberships.\n"
+    assert run("flush", "--no-input") == "Deleted 1 message and no memberships.\n"
     assert sql.execute(f"select count(*) from {schema.MESSAGE}").fetchone() == (0,)
+
+
+def test_flush_where_nobody_can_answer(
+    run: Run, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(sql)
+    monkeypatch.setattr(sys, "stdin", StringIO())
+    with pytest.raises(CommandError, match="--no-input"):
+        run("flush")
+    assert sql.execute(f"select count(*) from {schema.MESSAGE}").fetchone() == (1,)
 
 
 # doctor
@@ -369,6 +400,13 @@ def test_doctor_says_what_the_checks_say(run: Run, settings: Settings) -> None:
         call_command("channels_sqlite", "doctor", stdout=printed)
     assert "channels_sqlite.E003" in printed.getvalue()
     assert "HINT" in printed.getvalue()
+
+
+@pytest.mark.usefixtures("hasty")
+def test_doctor_says_once_that_there_are_no_tables(run: Run, database: Path) -> None:
+    database.unlink()
+    with pytest.raises(CommandError, match=r"lacks .+\. Run: python manage\.py migrate"):
+        run("doctor")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no shell scripts here")
@@ -410,6 +448,23 @@ def test_the_verdict(findings: list[Finding], watcher: str, well: bool, words: s
     assert re.search(words, doctor.verdict(findings, watcher))
 
 
+# Django's own options
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["stats", "--settings=tests.settings", "--traceback"],
+        ["--settings=tests.settings", "--traceback", "stats"],
+    ],
+    ids=" ".join,
+)
+def test_djangos_options_stand_on_either_side_of_the_sub_command(arguments: list[str]) -> None:
+    parser = load_command_class("channels_sqlite", "channels_sqlite").create_parser("", "")
+    options = parser.parse_args(arguments)
+    assert (options.settings, options.traceback) == ("tests.settings", True)
+
+
 # Which layer
 
 
@@ -449,6 +504,11 @@ def test_a_table_has_columns() -> None:
 )
 def test_durations(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "no members"), (1, "1 member"), (2, "2 members")])
+def test_counts(count: int, text: str) -> None:
+    assert counted(count, "member") == text
 
 
 @pytest.mark.parametrize(

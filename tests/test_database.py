@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pytest_django import Settings
 
 from channels_sqlite import database as module
 from channels_sqlite.database import Database
@@ -259,6 +260,16 @@ async def test_a_missing_file_says_which_command_makes_it(one: Database, databas
     assert str(database) in str(raised.value)
     assert "python manage.py migrate --database=channels" in str(raised.value)
     assert not exists(database)
+
+
+async def test_without_the_app_it_says_that_it_has_to_be_installed(
+    one: Database, database: Path, settings: Settings
+) -> None:
+    """For `migrate` would find nothing to make."""
+    remove(database)
+    settings.INSTALLED_APPS = ["channels"]
+    with pytest.raises(NotMigrated, match=r"Add .channels_sqlite. to INSTALLED_APPS\. Run:"):
+        await one.ready()
 
 
 async def test_an_empty_file_says_which_command_fills_it(one: Database, database: Path) -> None:

@@ -27,6 +27,7 @@ from pytest_django import DjangoDbBlocker
 from channels_sqlite import schema
 from channels_sqlite.models import GroupSend, Send
 from tests.conftest import WATCHERS, OpenLayer
+from tests.processes import has_node_sqlite
 from tests.waiting import cancel, soon
 
 HELLO = {"type": "test.hello", "text": "Grüß “Gott”", "numbers": [1, 2.5, None, True]}
@@ -90,10 +91,7 @@ def program(request: pytest.FixtureRequest, database: Path) -> Program:
     }[request.param]
     if shutil.which(command[0]) is None:
         pytest.skip(f"no {request.param} here")
-    if (
-        request.param == "node"
-        and subprocess.run(["node", "-e", "require('node:sqlite')"], capture_output=True).returncode
-    ):
+    if request.param == "node" and not has_node_sqlite():
         pytest.skip("no node:sqlite here")
 
     def run(sql: str) -> None:

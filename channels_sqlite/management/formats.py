@@ -46,6 +46,11 @@ def one_line(text: str) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """Such as "1 member" or "2 members"."""
+    return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"
+
+
 def duration(seconds: float | None) -> str:
     """Such as "4.2 s" or "3 h"; "-" for None."""
     if seconds is None:

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import site
 import socket
@@ -25,10 +26,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.docs.blocks import Block
 from tests.example.servers import free_port, heed_ctrl_c
+from tests.processes import has_node_sqlite
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds; a guard against hanging, nothing is measured here
@@ -163,6 +166,18 @@ class Project:
         wait_until(
             lambda: all(map(answers, ports)) if ports else log.stat().st_size > 0, server, log
         )
+
+    def run_sqlite3(self, block: Block) -> None:
+        """As `sh`, at the end of its page: where there is no such program, the rest is skipped."""
+        if shutil.which("sqlite3") is None:
+            pytest.skip("no sqlite3 shell here")
+        self.run_sh(block)
+
+    def run_node(self, block: Block) -> None:
+        """As `sqlite3`."""
+        if not has_node_sqlite():
+            pytest.skip("no node:sqlite here")
+        self._execute(["node", "-e", block.code], NODE_NO_WARNINGS="1")
 
     def run_elsewhere(self, block: Block) -> None:
         """What cannot be run in a test: its syntax is checked."""

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import sys
 import time
-from argparse import Namespace
+from argparse import SUPPRESS, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -34,14 +34,26 @@ from ...inspection import Stats, Tally
 from ...layers import SqliteChannelLayer
 from ...messages import Row
 from ...serializers import Message
-from ...settings import BACKEND, DEFAULT_DATABASE, configured_layers
+from ...settings import BACKEND, alias_of, configured_layers
 from ...tail import Filter, Tail
 from ...wakes.watchers import best_kind
-from ..formats import as_json, clock, duration, one_line, size, table
+from ..formats import as_json, clock, counted, duration, one_line, size, table
 
 T = TypeVar("T")
 
 MOST = 20  # inboxes, and groups, that are shown one by one
+
+
+class DjangosOptions(BaseCommand):
+    """What every command takes. People write it behind a sub-command, too, as in `stats
+    --settings=config.production`; there, the help leaves it out.
+    """
+
+    requires_system_checks = ()
+
+    def add_base_argument(self, parser: CommandParser, *args: Any, **kwargs: Any) -> None:
+        # Without a default, for that would go over what stands before the sub-command.
+        parser.add_argument(*args, **kwargs | {"default": SUPPRESS, "help": SUPPRESS})
 
 
 class Command(BaseCommand):
@@ -50,10 +62,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+        djangos = DjangosOptions().create_parser("", "", add_help=False)
 
         def add(run: Callable[[Namespace], None], words: str) -> CommandParser:
             command: CommandParser = commands.add_parser(
-                run.__name__, help=words, description=words
+                run.__name__, help=words, description=words, parents=[djangos]
             )
             command.set_defaults(run=run)
             command.add_argument("--layer", help="Its name in CHANNEL_LAYERS; else the first.")
@@ -64,7 +77,7 @@ class Command(BaseCommand):
         stats.add_argument(
             "--watch",
             nargs="?",
-            type=float,
+            type=pause,
             const=2.0,
             metavar="SECONDS",
             help="Count again every SECONDS (2), until Ctrl-C.",
@@ -75,7 +88,9 @@ class Command(BaseCommand):
         tail.add_argument("--channel", metavar="GLOB", help="Messages to these channels.")
         tail.add_argument("--group", metavar="GLOB", help="Messages to these groups.")
         tail.add_argument("--type", metavar="GLOB", help="Messages of these types.")
-        tail.add_argument("--last", type=int, default=0, metavar="N", help="Begin with the last N.")
+        tail.add_argument(
+            "--last", type=row_count, default=0, metavar="N", help="Begin with the last N."
+        )
 
         send = add(self.send, "Send a message to a channel, or to a group.")
         send.add_argument("channel", nargs="?", metavar="CHANNEL")
@@ -106,21 +121,32 @@ class Command(BaseCommand):
 
     def say(self, *lines: str) -> None:
         """Now, and not when a buffer is full: somebody is looking."""
-        self.stdout.write("\n".join(lines))
-        self.stdout.flush()
+        if lines:
+            self.stdout.write("\n".join(lines))
+            self.stdout.flush()
+
+    def note(self, line: str) -> None:
+        """For a person: a program that reads what is printed does not get it."""
+        self.stderr.write(line, str)
 
     # To look
 
     def stats(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
+        watched, drawn = options.watch is not None, self.stdout.isatty()
         while True:
             started = time.monotonic()
             stats = asyncio.run(inspection.stats(database_of(layer)))
-            if options.watch is not None and self.stdout.isatty():
+            if watched and drawn:
                 self.stdout.write("\033[H\033[2J", ending="")
-            self.say(*([as_json(asdict(stats))] if options.json else described(stats, layer)))
-            if options.watch is None:
+            if options.json:
+                self.say(as_json(asdict(stats), indent=None if watched else 2))
+            else:
+                self.say(*described(stats, layer))
+            if not watched:
                 return
+            if not (options.json or drawn):
+                self.say("")
             # A fifth of the time at most: to count a million messages takes seconds.
             time.sleep(max(options.watch, 4 * (time.monotonic() - started)))
 
@@ -129,6 +155,8 @@ class Command(BaseCommand):
         if options.group is not None:
             channels = ask(layer, partial(inspection.group_channels, group=options.group, now=now))
             self.say(*([as_json(channels)] if options.json else channels))
+            if not channels:
+                self.note(f"{options.group} has no members.")
             return
         groups = ask(layer, partial(inspection.groups, now=now))
         if options.json:
@@ -138,6 +166,8 @@ class Command(BaseCommand):
             (each.name, each.members, each.inboxes, duration(each.lapses_in)) for each in groups
         ]
         self.say(*table(("GROUP", "members", "inboxes", "first lapses in"), rows))
+        if not rows:
+            self.note("No group has members.")
 
     def tail(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
@@ -152,7 +182,7 @@ class Command(BaseCommand):
 
         async def follow() -> None:
             async with tail:
-                self.stderr.write(f"Watching {database_of(layer).path} until Ctrl-C.", str)
+                self.note(f"Watching {database_of(layer).path} until Ctrl-C.")
                 for row in await tail.last(options.last):
                     show(row)
                 async for row in tail:
@@ -162,7 +192,7 @@ class Command(BaseCommand):
             asyncio.run(follow())
         finally:
             if tail.gone:
-                words = f"{tail.gone} messages were deleted before they could be shown."
+                words = f"Not shown: {counted(tail.gone, 'message')}, deleted before that."
                 self.stderr.write(words, self.style.WARNING)
 
     # To act
@@ -190,40 +220,38 @@ class Command(BaseCommand):
             self.say(f"Sent to {options.channel}.")
             return
         members = ask(layer, partial(inspection.group_count, group=options.group, now=time.time()))
-        self.say(f"Sent to {options.group}: {members or 'no'} members.")
+        self.say(f"Sent to {options.group}: {counted(members, 'member')}.")
 
     def trim(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
         delivered, expired, members = asyncio.run(trimmed(layer))
         self.say(
-            f"Deleted {delivered} delivered messages, {expired} expired ones and {members} "
-            "memberships. SQLite will use their room again."
+            f"Deleted {counted(delivered, 'delivered message')}, {counted(expired, 'expired one')} "
+            f"and {counted(members, 'membership')}. SQLite will use their room again."
         )
 
     def flush(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
         stats = asyncio.run(inspection.stats(database_of(layer)))
         total = stats.total
-        messages = total.waiting + total.delivered + total.expired
-        if not options.no_input and (
-            input(
-                f"This deletes all {messages} messages, {total.waiting} of them waiting, and all "
-                f"{total.members} memberships in {stats.path}. Connected consumers stay connected, "
-                "but are in no group any more.\nType 'yes' to do it: "
-            )
-            != "yes"
+        messages = counted(total.waiting + total.delivered + total.expired, "message")
+        members = counted(total.members, "membership")
+        if not options.no_input and not agreed(
+            f"This deletes {messages}, {total.waiting} of them waiting, and {members} in "
+            f"{stats.path}. Connected consumers stay connected, but are in no group any more.\n"
+            "Type 'yes' to do it: "
         ):
             raise CommandError("Nothing was deleted.")
         asyncio.run(layer.flush())
-        self.say(f"Deleted {messages} messages and {total.members} memberships.")
+        self.say(f"Deleted {messages} and {members}.")
 
     # To find out what is wrong
 
     def doctor(self, options: Namespace) -> None:
         name = layer_name(options.layer)
-        alias = configured_layers()[name].get("database", DEFAULT_DATABASE)
+        alias = alias_of(configured_layers()[name])
         found = run_checks(tags=[APP_LABEL], include_deployment_checks=True, databases=[alias])
-        for each in found:
+        for each in sorted(found, key=lambda each: each.level, reverse=True):
             self.say(self.styled(each))
         if any(each.is_serious() for each in found):
             raise CommandError("Mend the errors first.")
@@ -232,6 +260,7 @@ class Command(BaseCommand):
         layer = layer_called(name)
         if database_of(layer).in_memory:
             raise CommandError("The database is in memory, where no other process can see it.")
+        asyncio.run(database_of(layer).ready())  # what keeps it from being opened is said once
         findings = []
         for watcher in doctor.available():
             self.say(f"Trying {watcher} with a second process ...")
@@ -245,6 +274,32 @@ class Command(BaseCommand):
     def styled(self, message: CheckMessage) -> str:
         style = self.style.ERROR if message.level >= ERROR else self.style.WARNING
         return style(str(message)) if message.level >= WARNING else str(message)
+
+
+# What people write
+
+
+def pause(text: str) -> float:
+    """Seconds between two counts."""
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return seconds
+
+
+def row_count(text: str) -> int:
+    count = int(text)
+    if count < 0:  # which SQLite takes for all of them
+        raise ArgumentTypeError(f"{text} is less than 0")
+    return count
+
+
+def agreed(question: str) -> bool:
+    """Whether a person has typed 'yes'."""
+    try:
+        return input(question) == "yes"
+    except EOFError:
+        raise CommandError("Nobody is here to answer; --no-input does it without asking.") from None
 
 
 # The layer that is meant
@@ -314,7 +369,7 @@ def described(stats: Stats, layer: SqliteChannelLayer) -> list[str]:
         f"Watcher   {watcher}{here}",
         f"Messages  {total.waiting} waiting{waiting}, {total.delivered} delivered, "
         f"{total.expired} expired",
-        f"Groups    {len(stats.groups)}, with {total.members} members",
+        f"Groups    {len(stats.groups)}, with {counted(total.members, 'member')}",
         *tallies("INBOX", stats.inboxes),
         *tallies("GROUP", stats.groups),
     ]
