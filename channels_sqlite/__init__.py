@@ -7,6 +7,7 @@ The house, from the roof down; a row imports only rows beneath it:
     layers                              Channels' rules, names and errors
     sender  receiver                    one for each layer and process
     trimmer  inboxes  claims            rows away, rows in by cursor, rows in by claim
+    roll_call                           who reads, and how it is
     databases                           one database for each file and process
     consumers  tasks                    who waits in this process; statements nobody waits for
     store  buffers  waiters  codec      SQL; memory; futures; bodies

@@ -104,6 +104,10 @@ class Consumers:
         """Whether anything waits in a buffer."""
         return bool(self._buffers)
 
+    def count_waited_for(self) -> int:
+        """On how many channels consumers wait."""
+        return len(self._waiters)
+
     def is_waited_for(self, channel: str) -> bool:
         """Whether any consumer waits."""
         return channel in self._waiters

@@ -1,8 +1,7 @@
 """What the file shows of a layer. Nothing here writes, and nobody's message is taken.
 
 What only a process knows is not in the file: whether a reader is alive, when it last woke and what
-wakes it, which wakes it missed, what it dropped. `layer.counters` has the counts of its own
-process. A reader that wrote such things down would wake everybody else, while nothing happens.
+wakes it, which wakes it missed, what it dropped. roll_call.py asks for that.
 What the file does show of a reader: how long messages wait in its inbox, when it last took one, and
 how many of its channels are in groups.
 

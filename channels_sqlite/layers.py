@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import threading
 import time
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, ClassVar
 from weakref import WeakSet
@@ -13,7 +15,7 @@ from weakref import WeakSet
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from . import inspection, serializers, store
+from . import inspection, roll_call, serializers, store
 from .codec import Codec
 from .conf import Options, database_settings
 from .counters import Counters, DropLog
@@ -22,9 +24,12 @@ from .databases import database_for
 from .exceptions import ForeignChannel, MessageTooLarge
 from .messages import GroupMessage, Outgoing
 from .receiver import Receiver
+from .roll_call import Reader
 from .sender import Sender
 from .serializers import Message
+from .wakes.listener import HEARTBEAT
 
+ANSWERS_TAKE = HEARTBEAT + 0.5  # seconds
 NAMES = 16_384  # of channels that were received on of late, and need not be checked again
 
 
@@ -201,6 +206,25 @@ class SqliteChannelLayer(BaseChannelLayer):
     async def stats(self) -> inspection.Stats:
         """Counts by inbox and group, ages and sizes. It reads all that is kept; nobody waits."""
         return await inspection.stats(self._ends.database)
+
+    async def readers(self) -> list[Reader]:
+        """The processes that receive from the file, by their process id, each with what wakes it
+        and what it has counted.
+
+        They are asked, and answer with their next heartbeat: this takes a second and a half. Who
+        has not answered by then is gone, or its event loop stands still.
+        """
+        channel, found = await self.new_channel(), []
+        await roll_call.ask(self._ends.database, self.codec, channel)
+        end = time.monotonic() + ANSWERS_TAKE
+        try:
+            while (left := end - time.monotonic()) > 0:
+                with suppress(asyncio.TimeoutError):
+                    answer = await asyncio.wait_for(self.receive(channel), left)
+                    found.append(roll_call.reader_in(answer))
+        finally:
+            await roll_call.forget(self._ends.database, channel)
+        return sorted(found, key=lambda each: each.pid)
 
     async def group_channels(self, group: str) -> list[str]:
         """The channels in a group, by name."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from . import store
@@ -25,6 +28,7 @@ from .database import Database
 from .exceptions import UndecodableMessage
 from .inboxes import Inboxes
 from .messages import Item
+from .roll_call import QUESTIONS, Reader, RollCall
 from .serializers import Message
 from .tasks import Tasks
 from .waiters import Waiter
@@ -64,6 +68,7 @@ class Receiver:
         self._claims = Claims(
             database, self._consumers, self._tasks, self._lock, keep_delivered=keep
         )
+        self._roll_call = RollCall(database, codec, self._tasks, self.describe)
         self._listeners: dict[Loop, Listener] = {}
         self._watcher: Watcher | None = None
         self._generation = database.generation
@@ -208,6 +213,26 @@ class Receiver:
     def _reads(self, inbox: str) -> bool:
         return inbox in self._inboxes or inbox in self._claims
 
+    def describe(self) -> Reader:
+        """How it is, for who asks."""
+        listeners = list(self._listeners.values())
+        woken_at = max((each.woken_at for each in listeners if each.woken_at), default=None)
+        missed = self._counters.missed_wakes + sum(each.missed_wakes for each in listeners)
+        return Reader(
+            pid=os.getpid(),
+            channels=self._consumers.count_waited_for(),
+            watcher=self._watcher_in_use(listeners),
+            last_wake=None if woken_at is None else time.monotonic() - woken_at,
+            counters=replace(self._counters, missed_wakes=missed),
+        )
+
+    def _watcher_in_use(self, listeners: list[Listener]) -> str:
+        if self._database.in_memory:
+            return "none"
+        if self._watcher is None or all(each.polls for each in listeners):
+            return "polling"
+        return self._watcher.kind
+
     # Looking
 
     def _look(self, thorough: bool, inboxes: Collection[str] | None = None) -> bool:
@@ -226,12 +251,13 @@ class Receiver:
             if not thorough and self._has_no_need_to_ask(inboxes):
                 found = self._inboxes.read(reader, inboxes or self._inboxes.names)
             else:
-                names = [store.EPOCH, *self._inboxes.names, *self._claims.names]
+                names = [store.EPOCH, QUESTIONS, *self._inboxes.names, *self._claims.names]
                 sequences = store.sequences(reader, names)
                 self._heed_epoch(sequences.get(store.EPOCH, 0))
                 moved = self._inboxes.names if thorough else self._inboxes.moved(sequences)
                 found = self._inboxes.read(reader, moved)
                 found |= self._claims.heed(reader, sequences, thorough=thorough)
+                self._roll_call.heed(reader, sequences)
         if found and self._watcher is not None:
             self._watcher.hurry()
         if thorough:
@@ -262,6 +288,7 @@ class Receiver:
         self._epoch = None
         self._inboxes.begin_anew()
         self._claims.begin_anew()
+        self._roll_call.begin_anew()
 
     def _heed_epoch(self, epoch: int) -> None:
         if epoch != self._epoch:

@@ -318,6 +318,19 @@ def leave_all_groups(connection: sqlite3.Connection, channels: Iterable[str]) ->
 # Keeping small
 
 
+def forget(
+    connection: sqlite3.Connection, inboxes: Sequence[str], channel: str, since: float
+) -> None:
+    """Delete what was sent to `channel` in these inboxes since then, delivered or not."""
+    found = [(inbox, channel) for inbox in inboxes]
+    # Each by the index there is for it, whatever is kept.
+    waiting = f"delete from {MESSAGE} where delivered_at is null and inbox = ? and channel = ?"
+    delivered = f"delete from {MESSAGE} where delivered_at >= ? and inbox = ? and channel = ?"
+    with transaction(connection):
+        connection.executemany(waiting, found)
+        connection.executemany(delivered, [(since, *each) for each in found])
+
+
 def trim_delivered(connection: sqlite3.Connection, limit: int, before: float) -> int:
     """Delete at most `limit` messages that were delivered until `before`; how many."""
     return connection.execute(

@@ -21,6 +21,9 @@ class Waiters:
     def __contains__(self, channel: str) -> bool:
         return channel in self._waiting
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def join(self, channel: str, loop: asyncio.AbstractEventLoop) -> Waiter:
         """A future of `loop`: done with a message, or with None when there may be one to take.
 

@@ -18,7 +18,7 @@ PICTURE = """
     apps  admin  doctor
     checks  layers
     db_routers  receiver  sender  tail
-    settings  claims  inboxes  trimmer  inspection  databases
+    settings  claims  inboxes  roll_call  trimmer  inspection  databases
     consumers  tasks  store  database  codec
     buffers  waiters  connection  serializers  conf  wakes  models
     counters  messages  complaints  in_place  files

@@ -745,6 +745,27 @@ def test_ids_are_never_used_twice(connection: sqlite3.Connection) -> None:
     assert sequence(connection) == 2
 
 
+# Forgetting
+
+
+def test_what_others_have_sent_is_not_forgotten(connection: sqlite3.Connection) -> None:
+    now = time.time()
+    connection.executemany(
+        f"insert into {MESSAGE} (inbox, channel, body, created_at, expires_at, delivered_at)"
+        " values (?, ?, x'80', ?, ?, ?)",
+        [
+            ("?", "a!b", now, now + 5, None),
+            ("?", "a!c", now, now + 5, None),
+            ("a!", "a!b", now, now + 5, now),
+            ("a!", "a!c", now, now + 5, now),
+            ("a!", "a!c", now, now + 5, None),
+        ],
+    )
+    store.forget(connection, ["?", "a!"], "a!b", now - 1)
+    assert select(connection, f"count(*) from {MESSAGE} where channel = 'a!c'") == [3]
+    assert select(connection, f"count(*) from {MESSAGE}") == [3]
+
+
 # Flushing
 
 

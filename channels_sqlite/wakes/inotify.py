@@ -28,6 +28,8 @@ WRITES_ANEW = WRITE[-1]  # seconds
 class InotifyWatcher(Watcher):
     """The descriptor is a reader of every loop that listens; whichever drains it wakes them all."""
 
+    kind = "inotify"
+
     def __init__(self, path: str) -> None:
         super().__init__(path)
         try:

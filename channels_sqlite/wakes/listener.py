@@ -51,6 +51,8 @@ class Listener:
         self.quiet_until = 0.0
         """Until then it does not look, by its loop's clock: others are talking among themselves."""
         self._own_at = 0.0
+        self.woken_at: float | None = None
+        """When something was announced, by its loop's clock, which is the monotonic one."""
         self._suspect = False
         self._unannounced = 0
         self._failing = False
@@ -88,7 +90,7 @@ class Listener:
         if looks is not RING:
             self._ladder = iter(looks)
         first = next(self._ladder, 0)
-        now = self.loop.time()
+        now = self.woken_at = self.loop.time()
         if looks is WRITE:
             self._look_at(max(now + first, self.quiet_until))
         elif now < self.quiet_until:

@@ -7,6 +7,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from .listener import Listener
 
@@ -17,6 +18,9 @@ class Watcher(ABC):
     It watches the directory, for a watch on the file itself dies when the file is deleted and made
     anew.
     """
+
+    kind: ClassVar[str]
+    """What CONFIG calls it."""
 
     def __init__(self, path: str) -> None:
         self.path = path

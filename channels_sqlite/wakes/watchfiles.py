@@ -31,6 +31,8 @@ JOIN_FOR = 2.0  # seconds; it takes a step, but a busy machine may take longer f
 class WatchfilesWatcher(Watcher):
     """Watches until `stop`; what goes wrong on its thread is logged once, and tried again."""
 
+    kind = "watchfiles"
+
     def __init__(self, path: str, polling_interval: float) -> None:
         super().__init__(path)
         step = round(polling_interval * 1000 * IDLE_PACE)

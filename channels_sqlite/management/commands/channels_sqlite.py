@@ -29,10 +29,11 @@ from ...database import Database
 from ...databases import database_for
 from ...db_routers import APP_LABEL
 from ...doctor import Finding
-from ...exceptions import ChannelsSqliteError, UndecodableMessage
+from ...exceptions import ChannelsSqliteError, DatabaseUnavailable, UndecodableMessage
 from ...inspection import Stats, Tally
 from ...layers import SqliteChannelLayer
 from ...messages import Row
+from ...roll_call import Reader
 from ...serializers import Message
 from ...settings import BACKEND, alias_of, configured_layers
 from ...tail import Filter, Tail
@@ -72,7 +73,9 @@ class Command(BaseCommand):
             command.add_argument("--layer", help="Its name in CHANNEL_LAYERS; else the first.")
             return command
 
-        stats = add(self.stats, "Count messages, inboxes, groups and bytes.")
+        stats = add(
+            self.stats, "Count messages, inboxes, groups and bytes; ask readers how they are."
+        )
         stats.add_argument("--json", action="store_true", help="All of it, for programs.")
         stats.add_argument(
             "--watch",
@@ -137,18 +140,37 @@ class Command(BaseCommand):
         while True:
             started = time.monotonic()
             stats = asyncio.run(inspection.stats(database_of(layer)))
+            took = time.monotonic() - started
+            readers = self.readers(layer)
             if watched and drawn:
                 self.stdout.write("\033[H\033[2J", ending="")
             if options.json:
-                self.say(as_json(asdict(stats), indent=None if watched else 2))
+                found = asdict(stats) | {"readers": [asdict(each) for each in readers]}
+                self.say(as_json(found, indent=None if watched else 2))
             else:
-                self.say(*described(stats, layer))
+                self.say(*described(stats, readers, layer))
             if not watched:
                 return
             if not (options.json or drawn):
                 self.say("")
             # A fifth of the time at most: to count a million messages takes seconds.
-            time.sleep(max(options.watch, 4 * (time.monotonic() - started)))
+            time.sleep(max(options.watch, 4 * took))
+
+    def readers(self, layer: SqliteChannelLayer) -> list[Reader]:
+        """The others: this process reads the answers, and nothing else."""
+
+        async def ask() -> list[Reader]:
+            try:
+                return await layer.readers()
+            finally:
+                await layer.close()
+
+        try:
+            found = asyncio.run(ask())
+        except DatabaseUnavailable as error:  # to ask is to write
+            self.note(f"The readers cannot be asked: {error}")
+            return []
+        return [each for each in found if each.pid != os.getpid()]
 
     def groups(self, options: Namespace) -> None:
         layer, now = layer_called(options.layer), time.time()
@@ -357,7 +379,7 @@ async def trimmed(layer: SqliteChannelLayer) -> list[int]:
 # What is shown
 
 
-def described(stats: Stats, layer: SqliteChannelLayer) -> list[str]:
+def described(stats: Stats, readers: Sequence[Reader], layer: SqliteChannelLayer) -> list[str]:
     """The counts as a page."""
     total, watcher = stats.total, layer.options.watcher
     here = f", which is {best_kind()} here" if watcher == "auto" else ""
@@ -370,9 +392,33 @@ def described(stats: Stats, layer: SqliteChannelLayer) -> list[str]:
         f"Messages  {total.waiting} waiting{waiting}, {total.delivered} delivered, "
         f"{total.expired} expired",
         f"Groups    {len(stats.groups)}, with {counted(total.members, 'member')}",
+        f"Readers   {len(readers) or 'none'} alive",
+        *roll(readers),
         *tallies("INBOX", stats.inboxes),
         *tallies("GROUP", stats.groups),
     ]
+
+
+def roll(readers: Sequence[Reader]) -> list[str]:
+    """Who has answered."""
+    if not readers:
+        return []
+    counts = ("sent", "received", "expired", "dropped", "missed_wakes")
+    header = (
+        "READER",
+        "watcher",
+        "last wake",
+        "channels",
+        *(each.replace("_", " ") for each in counts),
+    )
+    rows = [
+        (
+            *(f"process {each.pid}", each.watcher, duration(each.last_wake), each.channels),
+            *(getattr(each.counters, name) for name in counts),
+        )
+        for each in readers
+    ]
+    return ["", *table(header, rows)]
 
 
 def tallies(title: str, all_: Mapping[str, Tally]) -> list[str]:
