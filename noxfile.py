@@ -84,6 +84,8 @@ def matrix(session: nox.Session, django: str, channels: str) -> None:
 
 SQLITES = {FLOORS: "pysqlite3-binary==0.4.6", NEWEST: "pysqlite3-binary"}  # 3.36.0, and 3.51.1
 CORE = ["connection", "database", "exceptions", "migrations", "processes", "sql_api", "store"]
+# Those of faults that do not wait for locks: the wheel of the oldest sleeps for whole seconds.
+CORE_FAULTS = ["clocks", "errors", "files", "privacy", "rows", "schemas", "wakes"]
 
 
 @nox.session(python="3.10")  # Django 6 asks sqlite3 for more than pysqlite3 has
@@ -101,6 +103,7 @@ def sqlite(session: nox.Session, sqlite: str) -> None:
     Path(purelib, "another_sqlite.pth").write_text(put_in_its_place)
     session.run("python", "-c", "import sqlite3; print('SQLite', sqlite3.sqlite_version)")
     tests = [f"tests/test_{each}.py" for each in CORE]
+    tests += [f"tests/faults/test_{each}.py" for each in CORE_FAULTS]
     # The wheel of the oldest cannot sleep for less than a second, and gives up at once.
     patient = ["-k", "not wait_for_a_lock_together"]
     session.run("python", "-m", "pytest", *(session.posargs or [*PARALLEL, *patient, *tests]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -32,6 +33,10 @@ OpenLayer = Callable[..., Any]
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell has it for what it runs in the background; processes that tests start, and
+        # interrupt, would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "fails(*kinds, because, strict=True): the layers that fail this case"
     )
