@@ -122,9 +122,11 @@ class Inboxes:
                     # There may be more: others on the loop have their turn first.
                     loop.call_soon(self._database.nudge)
                     break
+        if inbox.cursor == before:
+            return False
         if inbox.unacknowledged:
             self._acknowledge_soon(inbox, loop)
-        return inbox.cursor != before
+        return True
 
     # Acknowledging
 
@@ -132,6 +134,13 @@ class Inboxes:
         """Tell the table all that was taken."""
         for inbox in self._inboxes.values():
             self._acknowledge(inbox)
+
+    def acknowledge_overdue(self) -> None:
+        """Tell it what an event loop that has ended has left."""
+        loop = asyncio.get_running_loop()
+        for inbox in self._inboxes.values():
+            if inbox.unacknowledged:
+                self._acknowledge_soon(inbox, loop)
 
     def _acknowledge_soon(self, inbox: Inbox, loop: Loop) -> None:
         """In a batch, but before so many are outstanding that a sender would see a full inbox."""

@@ -274,6 +274,7 @@ class Receiver:
         return few and not self._consumers.have_messages
 
     def _sweep(self) -> None:
+        self._inboxes.acknowledge_overdue()
         self._consumers.tell_again(asyncio.get_running_loop())
         if channels := self._consumers.expire():
             self._tasks.spawn(partial(self._leave_groups, channels))

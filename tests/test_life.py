@@ -74,6 +74,22 @@ def test_a_new_loop_keeps_what_the_last_one_buffered(open_layer: OpenLayer) -> N
     assert async_to_sync(receive)(layer, buffered) == 1
 
 
+@ours
+def test_the_next_loop_acknowledges_what_the_last_one_read(open_layer: OpenLayer) -> None:
+    layer = open_layer()
+    channel = async_to_sync(layer.new_channel)()
+    async_to_sync(layer.send)(channel, message(1))
+    assert async_to_sync(receive)(layer, channel) == 1  # its loop ends before it acknowledges
+
+    async def wait() -> None:
+        waiting = asyncio.create_task(layer.receive(channel))
+        while (await layer.stats()).total.waiting:  # noqa: ASYNC110 - it asks a file
+            await asyncio.sleep(0.01)
+        await cancel(waiting)
+
+    async_to_sync(soon)(wait())
+
+
 def check_holdings(child: Child) -> None:
     before, after = child.hear(), child.hear(60)
     child.finish()
