@@ -222,6 +222,12 @@ async def use_and_wait(layer: SqliteChannelLayer) -> None:
     await waiting
 
 
+async def use_and_close(layer: SqliteChannelLayer) -> None:
+    """Use it, and close it as the last thing that the interpreter does."""
+    await use(layer)
+    await layer.close()
+
+
 async def use_with_a_consumer(layer: SqliteChannelLayer) -> None:
     """Use it, and leave a task that waits to asyncio.run."""
     await use(layer)
@@ -231,7 +237,7 @@ async def use_with_a_consumer(layer: SqliteChannelLayer) -> None:
 
 
 def exits(how: str, **config: Any) -> None:
-    """Use a layer, and end the interpreter without closing it."""
+    """Use a layer, and end the interpreter without closing it, or right after that."""
     layer = SqliteChannelLayer(**config)
     if how == "in a thread":
         threading.Thread(target=asyncio.run, args=[use_and_wait(layer)], daemon=True).start()
@@ -240,6 +246,8 @@ def exits(how: str, **config: Any) -> None:
         async_to_sync(use)(layer)
     elif how == "with a consumer":
         asyncio.run(use_with_a_consumer(layer))
+    elif how == "closed":
+        asyncio.run(use_and_close(layer))
     else:
         asyncio.run(use(layer))
     say("ending")

@@ -250,11 +250,11 @@ async def test_closing_one_layer_leaves_another_alone(open_layer: OpenLayer) -> 
 # The end of the interpreter
 
 
-HOWS = ["asyncio.run", "with a consumer", "synchronous", "in a thread", "by an exception"]
+HOWS = ["asyncio.run", "with a consumer", "synchronous", "in a thread", "by an exception", "closed"]
 
 
 @pytest.mark.parametrize("how", HOWS)
-def test_exit_without_close(start: Start, watcher: str, how: str) -> None:
+def test_exit(start: Start, watcher: str, how: str) -> None:
     child = start("exits", how=how, watcher=watcher)
     while child.hear() != "ending":
         pass

@@ -201,6 +201,19 @@ async def test_who_listens_no_more_is_not_woken(kind: str, wal: Path) -> None:
         await until(lambda: len(stays.looks) > 1)
 
 
+async def test_the_end_of_the_interpreter_waits_for_one_that_was_left(kind: str, wal: Path) -> None:
+    """Until its thread is gone: Rust code that outlives the interpreter crashes the process."""
+    before = {*threading.enumerate()}
+    for _ in range(5):
+        ear = Ear()
+        watcher = subscribe(str(wal), kind, POLLING, ear)
+        assert watcher is not None
+        ear.stop()
+        unsubscribe(watcher, ear)
+        watchers.stop_all()
+        assert {*threading.enumerate()} <= before
+
+
 async def test_it_ends_with_the_last_who_listens(kind: str, wal: Path) -> None:
     """And a new one begins with the next."""
     process = psutil.Process()

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from importlib.util import find_spec
+from weakref import WeakSet
 
 from ..exceptions import WatcherUnavailable
 from .listener import Listener
@@ -17,6 +18,7 @@ logger = logging.getLogger("channels_sqlite")
 
 
 _watchers: dict[tuple[str, str], Watcher] = {}
+_started: WeakSet[Watcher] = WeakSet()  # also those that have been told to stop, and are about to
 _unwatchable: set[str] = set()  # the paths of which that was said; every event loop asks anew
 _registry_lock = threading.Lock()
 
@@ -42,6 +44,7 @@ def subscribe(path: str, kind: str, polling_interval: float, listener: Listener)
             return None
         _unwatchable.discard(path)
         _watchers[path, chosen] = watcher
+        _started.add(watcher)
         watcher.add(listener)
         return watcher
 
@@ -91,18 +94,19 @@ def _forget_inherited() -> None:
     _registry_lock = threading.Lock()
     _inherited.extend(_watchers.values())
     _watchers.clear()
+    _started.clear()
 
 
-def _stop_at_exit() -> None:
+def stop_all() -> None:
     """A thread in Rust code must not be met by the end of the interpreter."""
-    while _watchers:
-        watcher = _watchers.popitem()[1]
+    _watchers.clear()
+    for watcher in list(_started):
         watcher.stop()
         watcher.join()
 
 
 _inherited: list[Watcher] = []
 
-atexit.register(_stop_at_exit)
+atexit.register(stop_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_inherited)
