@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import time
 from collections import Counter
@@ -71,7 +72,7 @@ class Lab:
         await asyncio.to_thread(place.directory.mkdir)
         if self.layer.file:
             source = database or await template(self)
-            await asyncio.to_thread(shutil.copy, source, place.database)
+            await asyncio.to_thread(_copy, source, place.database)
         self.parts.append(place)
         return place
 
@@ -147,6 +148,13 @@ class Lab:
         await asyncio.gather(*(child.end() for child in born if isinstance(child, Child)))
 
 
+def _copy(source: Path, target: Path) -> None:
+    """To the disk: else the first checkpoint would be the one to write all of it, and measured."""
+    shutil.copy(source, target)
+    with target.open("rb") as copy:
+        os.fsync(copy.fileno())
+
+
 @asynccontextmanager
 async def lab(
     layer: Layer,
@@ -166,7 +174,7 @@ async def lab(
     place = Lab(layer, directory, server, nursery, config, durable=durable, prepare=prepare)
     try:
         if layer.file:
-            await asyncio.to_thread(shutil.copy, await template(place), place.database)
+            await asyncio.to_thread(_copy, await template(place), place.database)
         yield place
     finally:
         await asyncio.shield(place.end())
