@@ -14,47 +14,37 @@ from .counters import Counters
 from .messages import Item
 
 
-class Buffers:
+class Buffers(dict[str, "deque[Item]"]):
     """A queue for each channel that has something waiting, and none for the others."""
 
     def __init__(self, counters: Counters) -> None:
+        super().__init__()
         self._counters = counters
-        self._queues: dict[str, deque[Item]] = {}
-
-    def __contains__(self, channel: str) -> bool:
-        return channel in self._queues
-
-    def __bool__(self) -> bool:
-        return bool(self._queues)
-
-    def channels(self) -> list[str]:
-        """The channels that have something waiting."""
-        return list(self._queues)
 
     def count(self, channel: str) -> int:
         """How many messages wait for a channel."""
-        return len(self._queues.get(channel, ()))
+        return len(self.get(channel, ()))
 
     def put(self, channel: str, item: Item) -> int:
         """Add the newest message; how many wait now."""
-        queue = self._queues.get(channel)
+        queue = self.get(channel)
         if queue is None:
-            self._queues[channel] = deque((item,))
+            self[channel] = deque((item,))
             return 1
         queue.append(item)
         return len(queue)
 
     def put_back(self, channel: str, item: Item) -> None:
         """Return a message that was taken, and not used, to its place before all others."""
-        self._queues.setdefault(channel, deque()).appendleft(item)
+        self.setdefault(channel, deque()).appendleft(item)
 
     def drop_oldest(self, channel: str) -> Item:
         """Take away the message that has waited longest, to make room."""
-        return self._queues[channel].popleft()
+        return self[channel].popleft()
 
     def take(self, channel: str, now: float) -> Item | None:
         """The oldest message that has not expired, or None."""
-        queue = self._queues.get(channel)
+        queue = self.get(channel)
         if queue is None:
             return None
         item = queue.popleft()
@@ -62,7 +52,7 @@ class Buffers:
             self._counters.expired += 1
             item = queue.popleft()
         if not queue:
-            del self._queues[channel]
+            del self[channel]
         if item.deadline > now:
             return item
         self._counters.expired += 1
@@ -70,10 +60,10 @@ class Buffers:
 
     def take_newest(self, channel: str, count: int) -> list[Item]:
         """Take the `count` newest messages back, in their order."""
-        queue = self._queues.get(channel, deque())
+        queue = self.get(channel, deque())
         newest = [queue.pop() for _ in range(min(count, len(queue)))]
         if not queue:
-            self._queues.pop(channel, None)
+            self.pop(channel, None)
         return newest[::-1]
 
     def expire(self, now: float) -> list[str]:
@@ -89,11 +79,11 @@ class Buffers:
     def _keep(self, wanted: Callable[[Item], bool]) -> dict[str, int]:
         """Forget all others; how many, by channel."""
         gone = {}
-        for channel, queue in list(self._queues.items()):
+        for channel, queue in list(self.items()):
             kept = deque(filter(wanted, queue))
             if len(kept) < len(queue):
                 gone[channel] = len(queue) - len(kept)
-                self._queues[channel] = kept
+                self[channel] = kept
             if not kept:
-                del self._queues[channel]
+                del self[channel]
         return gone

@@ -139,7 +139,7 @@ class Claims:
             shared.due |= len(rows) == wanted
             for row in rows:
                 item = Item(row, monotonic + row.remaining(now))
-                self._consumers.deliver(shared.name, item, loop)
+                self._consumers.deliver([shared.name], item, loop)
 
     async def give_back_surplus(self, channel: str) -> None:
         """Put back what was claimed for consumers that are gone.

@@ -203,8 +203,10 @@ class Connection:
         """
         since = time.monotonic() if since is None else since
         if quick and self._in_place is not None and (aside or not self._quick):
-            with contextlib.suppress(NotNow):
+            try:
                 return await self._in_place.run(function, since + self._timeout, aside=aside)
+            except NotNow:
+                pass
         call = Call(function, since)
         self._calls.add(call)
         if quick:

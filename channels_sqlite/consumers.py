@@ -39,11 +39,10 @@ class Consumers:
     def take_or_join(self, channel: str, here: Loop) -> Item | Waiter:
         """A message that is there, or else a future to wait for; end that with `leave`."""
         with self._lock:
-            item = self._buffers.take(channel, time.monotonic())
-            if item is None:
-                return self._waiters.join(channel, here)
-            self._tell_next(channel, here)
-            return item
+            if channel in self._buffers and (item := self._buffers.take(channel, time.monotonic())):
+                self._tell_next(channel, here)
+                return item
+            return self._waiters.join(channel, here)
 
     def leave(self, channel: str, waiter: Waiter, here: Loop) -> None:
         """A consumer waits no longer: it was told to come and take, or it was cancelled.
@@ -64,22 +63,27 @@ class Consumers:
     def tell_again(self, here: Loop) -> None:
         """Tell those who wait beside a message: one on a loop that was closed had been told."""
         with self._lock:
-            for channel in self._buffers.channels():
+            for channel in list(self._buffers):
                 self._tell_next(channel, here)
 
     # For those who bring messages
 
-    def deliver(self, channel: str, item: Item, here: Loop) -> None:
-        """To a consumer that waits, or else into its buffer, whose oldest message may give way."""
+    def deliver(self, channels: Iterable[str], item: Item, here: Loop) -> None:
+        """To a consumer of each that waits, or else into its buffer."""
+        buffers, hand_over = self._buffers, self._waiters.hand_over
         with self._lock:
-            if channel not in self._buffers and self._waiters.hand_over(channel, item, here):
-                return
-            capacity = self._capacity_of(channel)
-            if self._buffers.put(channel, item) > capacity:
-                oldest = self._buffers.drop_oldest(channel).row
-                age = time.time() - oldest.created_at
-                self._drops.dropped(channel, oldest.group, capacity, age)
-            self._waiters.tell(channel, here)
+            for channel in channels:
+                if channel in buffers or not hand_over(channel, item, here):
+                    self._keep(channel, item, here)
+
+    def _keep(self, channel: str, item: Item, here: Loop) -> None:
+        """In its buffer, whose oldest message may give way."""
+        capacity = self._capacity_of(channel)
+        if self._buffers.put(channel, item) > capacity:
+            oldest = self._buffers.drop_oldest(channel).row
+            age = time.time() - oldest.created_at
+            self._drops.dropped(channel, oldest.group, capacity, age)
+        self._waiters.tell(channel, here)
 
     def wanting(self, channel: str) -> int:
         """How many consumers wait for a message that is not there yet."""

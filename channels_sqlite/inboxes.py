@@ -116,8 +116,7 @@ class Inboxes:
                     self._counters.expired += len(channels)
                     continue
                 item = Item(row, started + remaining)
-                for channel in channels:
-                    self._consumers.deliver(channel, item, loop)
+                self._consumers.deliver(channels, item, loop)
                 if time.monotonic() - started > READ_FOR:
                     # There may be more: others on the loop have their turn first.
                     loop.call_soon(self._database.nudge)

@@ -30,7 +30,7 @@ from .serializers import Message
 from .wakes.listener import HEARTBEAT
 
 ANSWERS_TAKE = HEARTBEAT + 0.5  # seconds
-NAMES = 16_384  # of channels that were received on of late, and need not be checked again
+NAMES = 16_384  # of channels that were used of late, and need not be checked again
 
 
 class _Ends:
@@ -86,7 +86,8 @@ class SqliteChannelLayer(BaseChannelLayer):
         self._lock = threading.Lock()
         self._made: _Ends | None = None
         # A name is as good as it was the last time; to look at it costs as much as to decode.
-        self._own_inbox = lru_cache(NAMES)(self._checked_inbox)
+        self._inbox_of = lru_cache(NAMES)(self._check)
+        self._own_inbox = lru_cache(NAMES)(self._check_own)
 
     @property
     def _ends(self) -> _Ends:
@@ -106,14 +107,16 @@ class SqliteChannelLayer(BaseChannelLayer):
         offending key; DatabaseUnavailable when SQLite cannot write it. In all these cases nothing
         was written.
         """
-        self.require_valid_channel_name(channel)
+        if not isinstance(channel, str):  # it may have no hash
+            self.require_valid_channel_name(channel)
+        inbox = self._inbox_of(channel)
         if expiry is None:
             expiry = self.expiry
         elif not 0 < expiry < float("inf"):
             raise ValueError(f"expiry is {expiry!r}; allowed is a number of seconds above 0.")
         accepted = await self._ends.sender.send(
             Outgoing(
-                inbox=self.non_local_name(channel),
+                inbox=inbox,
                 channel=channel,
                 body=self._encode(message, channel),
                 expires_at=time.time() + expiry,
@@ -138,14 +141,21 @@ class SqliteChannelLayer(BaseChannelLayer):
         Raises ForeignChannel for the process-local name of another process or layer: two readers of
         one inbox would both get everything.
         """
+        if not isinstance(channel, str):  # it may have no hash
+            self.require_valid_channel_name(channel)
         return await self._ends.receiver.receive(channel, self._own_inbox(channel))
 
-    def _checked_inbox(self, channel: str) -> str | None:
-        """The inbox of a process-local channel of ours, None for a normal one."""
+    def _check(self, channel: str) -> str:
+        """The inbox of a channel."""
         self.require_valid_channel_name(channel)
+        inbox: str = self.non_local_name(channel)
+        return inbox
+
+    def _check_own(self, channel: str) -> str | None:
+        """The inbox of a process-local channel of ours, None for a normal one."""
+        inbox = self._check(channel)
         if "!" not in channel:
             return None
-        inbox: str = self.non_local_name(channel)
         if not inbox.endswith(f".{self.client_prefix}!"):
             raise ForeignChannel(
                 f"{channel} was not made by new_channel() of this layer in this process, "

@@ -4,7 +4,9 @@ unix seconds.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 
 class Outgoing(NamedTuple):
@@ -46,9 +48,12 @@ class Row(NamedTuple):
         return min(self.expires_at - now, self.expires_at - self.created_at)
 
 
-class Item(NamedTuple):
-    """A message for one consumer; the members of a group share the row."""
+@dataclass(eq=False)
+class Item:
+    """A message for a consumer; the members of a group share it."""
 
     row: Row
     deadline: float
     """When it expires, in seconds of the monotonic clock, which nobody sets."""
+    copy: Callable[[], dict[str, Any]] | None = None
+    """The message for one more member, once one of them has read it."""

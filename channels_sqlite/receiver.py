@@ -40,6 +40,7 @@ logger = logging.getLogger("channels_sqlite")
 
 WATCH_AGAIN_AFTER = 60.0  # seconds, where nothing could be watched: a limit of the kernel, perhaps
 FEW = 2  # inboxes; to read one in which nothing is new is a seek, as is to ask for its sequence
+UNCHANGING = frozenset([str, bytes, int, float, bool, type(None)])
 
 
 class Receiver:
@@ -80,8 +81,7 @@ class Receiver:
     async def receive(self, channel: str, inbox: str | None) -> Message:
         """The next message of a channel; `inbox` is that of a process-local one.
 
-        Cancelling it loses nothing. Each consumer of a group's message gets a copy of its own,
-        decoded here.
+        Cancelling it loses nothing. Each consumer of a group's message gets a copy of its own.
         """
         loop = asyncio.get_running_loop()
         if loop not in self._listeners:
@@ -95,12 +95,23 @@ class Receiver:
             else:
                 item = await self._wait(channel, found, loop, shared=inbox is None)
             try:
-                message = self._codec.decode(item.row.body, channel, item.row.group)
+                message = self._message_in(item, channel)
             except UndecodableMessage as error:
                 logger.warning("Row %d, to %s, is skipped: %s", item.row.id, channel, error)
                 continue
             self._counters.received += 1
             return message
+
+    def _message_in(self, item: Item, channel: str) -> Message:
+        """To copy what is flat takes a tenth of the time that it takes to decode it."""
+        if item.copy is not None:
+            return item.copy()
+        decode = partial(self._codec.decode, item.row.body, channel, item.row.group)
+        message = decode()
+        if item.row.group is not None:
+            is_flat = all(type(value) in UNCHANGING for value in message.values())
+            item.copy = message.copy().copy if is_flat else decode
+        return message
 
     async def _wait(self, channel: str, waiter: Waiter, loop: Loop, *, shared: bool) -> Item:
         while True:

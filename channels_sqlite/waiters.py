@@ -12,17 +12,8 @@ from .messages import Item
 Waiter = asyncio.Future["Item | None"]
 
 
-class Waiters:
-    """Who waits on a channel, in the order in which they came."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, list[Waiter]] = {}
-
-    def __contains__(self, channel: str) -> bool:
-        return channel in self._waiting
-
-    def __len__(self) -> int:
-        return len(self._waiting)
+class Waiters(dict[str, list[Waiter]]):
+    """Who waits, by channel, in the order in which they came."""
 
     def join(self, channel: str, loop: asyncio.AbstractEventLoop) -> Waiter:
         """A future of `loop`: done with a message, or with None when there may be one to take.
@@ -30,37 +21,37 @@ class Waiters:
         End it with `leave`, unless it brought a message.
         """
         waiter: Waiter = loop.create_future()
-        waiting = self._waiting.get(channel)
+        waiting = self.get(channel)
         if waiting is None:
-            self._waiting[channel] = [waiter]
+            self[channel] = [waiter]
         else:
             waiting.append(waiter)
         return waiter
 
     def leave(self, channel: str, waiter: Waiter) -> None:
         """It waits no longer."""
-        waiting = self._waiting.get(channel, [])
+        waiting = self.get(channel, [])
         if waiter in waiting:
             waiting.remove(waiter)
         if not waiting:
-            self._waiting.pop(channel, None)
+            self.pop(channel, None)
 
     def hand_over(self, channel: str, item: Item, here: asyncio.AbstractEventLoop) -> bool:
         """Give a message to the first waiter, if that is one of the running loop `here`.
 
         Not to one of another loop: nobody could take it back if that loop is closed meanwhile.
         """
-        waiting = self._waiting.get(channel)
+        waiting = self.get(channel)
         if not waiting or waiting[0].done() or waiting[0].get_loop() is not here:
             return False
         waiting.pop(0).set_result(item)
         if not waiting:
-            del self._waiting[channel]
+            del self[channel]
         return True
 
     def tell(self, channel: str, here: asyncio.AbstractEventLoop) -> None:
         """Tell the first waiter that was not told, from the running loop, to come and take."""
-        for waiter in list(self._waiting.get(channel, ())):
+        for waiter in list(self.get(channel, ())):
             if waiter.done():
                 continue
             loop = waiter.get_loop()
@@ -76,10 +67,10 @@ class Waiters:
 
     def count(self, channel: str) -> int:
         """How many are going to take a message, told or not."""
-        for waiter in list(self._waiting.get(channel, ())):
+        for waiter in list(self.get(channel, ())):
             if waiter.get_loop().is_closed():
                 self.leave(channel, waiter)
-        return len(self._waiting.get(channel, ()))
+        return len(self.get(channel, ()))
 
 
 def _tell(waiter: Waiter) -> None:

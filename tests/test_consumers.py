@@ -32,7 +32,7 @@ class Consuming:
 
     def deliver(self, *numbers: int, deadline: float = float("inf")) -> None:
         for number in numbers:
-            self.all.deliver(CHANNEL, item(number, deadline), self.here)
+            self.all.deliver([CHANNEL], item(number, deadline), self.here)
 
     def begin(self, here: asyncio.AbstractEventLoop | None = None) -> Any:
         """What a consumer gets at once, or the future that it has to wait for."""
@@ -248,7 +248,7 @@ async def test_what_was_flushed_is_forgotten(consuming: Consuming) -> None:
     consuming.deliver(1)
     consuming.all.forget(upto=1)
     assert consuming.take() is None
-    consuming.all.deliver("waited-for", item(2), consuming.here)
+    consuming.all.deliver(["waited-for"], item(2), consuming.here)
     assert isinstance(waiter, asyncio.Future)
     received = await soon(waiter)
     assert received is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import re
 import sqlite3
@@ -224,6 +225,56 @@ async def test_a_message_is_refused_before_its_group_is_looked_up(
     """Also where nobody is in it, who would have got it."""
     with pytest.raises(TypeError, match=r"message\['deep'\]\[0\]"):
         await layer.group_send("nobody", {"deep": [object()]})
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {
+            "type": "test",
+            "text": "Hi",
+            "number": 1,
+            "half": 0.5,
+            "blob": b"x",
+            "is": True,
+            "no": None,
+        },
+        {"type": "test", "list": [1, 2]},
+        {"type": "test", "dict": {"list": [1]}},
+    ],
+    ids=["flat", "a list", "a dict"],
+)
+@pytest.mark.parametrize(
+    "config", [{}, {"symmetric_encryption_keys": ["key"]}], ids=["plain", "encrypted"]
+)
+async def test_a_member_may_change_its_message(
+    open_: Open, message: dict[str, Any], config: dict[str, Any]
+) -> None:
+    """Each has one of its own, down to what is in it."""
+    if config:
+        pytest.importorskip("cryptography", reason="no cryptography here")
+    layer = open_(**config)
+    channels = [await layer.new_channel() for _ in range(4)]
+    for channel in channels:
+        await layer.group_add("test-group", channel)
+    await layer.group_send("test-group", message)
+    expected = copy.deepcopy(message)
+    for channel in channels:
+        got = await soon(layer.receive(channel))
+        assert got == expected
+        for value in got.values():
+            if isinstance(value, (dict, list)):
+                value.clear()
+        got["added"] = "by a member"
+
+
+@pytest.mark.parametrize("name", [["test-channel"], {}, b"test-channel", 1, None])
+async def test_a_name_that_is_no_string(open_: Open, name: Any) -> None:
+    """Also where it has no hash, by which names are remembered."""
+    layer = open_()
+    for use in (layer.send(name, MESSAGE_1), layer.receive(name), layer.group_add("group", name)):
+        with pytest.raises(TypeError, match="Channel name must be a valid unicode string"):
+            await soon(use)
 
 
 async def test_the_serializer_is_that_of_config(open_: Open, database: Path) -> None:

@@ -14,6 +14,7 @@ from channels_sqlite.wakes.listener import (
     CHANGE,
     DEAF_AFTER,
     EMPTY_LOOKS,
+    HEARTBEAT,
     LONGEST_PAUSE,
     PAUSE,
     RING,
@@ -230,6 +231,17 @@ async def test_the_longer_nothing_is_found_the_longer_the_pause(
     for _ in range(10):
         listener.wake(RING)
     assert len(looks) == 10
+
+
+async def test_a_silence_ends_the_pauses(listener: Listener, looks: Looks) -> None:
+    """What comes after it may be the beginning of a conversation with us."""
+    for _ in range(100):
+        listener.wake(RING)
+    await asyncio.sleep(HEARTBEAT + 0.1)
+    looks.forget()
+    for _ in range(EMPTY_LOOKS + 1):
+        listener.wake(RING)
+    assert len(looks) == EMPTY_LOOKS + 1
 
 
 async def test_our_own_commits_do_not_make_a_bystander_of_us(

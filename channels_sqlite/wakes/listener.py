@@ -90,7 +90,10 @@ class Listener:
         if looks is not RING:
             self._ladder = iter(looks)
         first = next(self._ladder, 0)
-        now = self.woken_at = self.loop.time()
+        now = self.loop.time()
+        if self.woken_at is not None and now > self.woken_at + HEARTBEAT:
+            self._empty = 0  # whoever was talking has ended
+        self.woken_at = now
         if looks is WRITE:
             self._look_at(max(now + first, self.quiet_until))
         elif now < self.quiet_until:
