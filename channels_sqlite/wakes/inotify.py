@@ -17,7 +17,7 @@ from .listener import CHANGE, RING, WRITE, Listener
 from .watcher import Watcher
 
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows; inotify(7)
-_BUFFER = 4096
+_BUFFER = 64 * 1024
 _WRITTEN = int(Mask.MODIFY)
 _OVERFLOW = int(Mask.Q_OVERFLOW)
 _RINGS = Mask.ATTRIB | Mask.CREATE | Mask.MOVED_TO
