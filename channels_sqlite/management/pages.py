@@ -1,0 +1,112 @@
+"""What `manage.py channels_sqlite` prints of what it has found: a page, a table, a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from ..doctor import Finding
+from ..exceptions import UndecodableMessage
+from ..inspection import Stats, Tally
+from ..layers import SqliteChannelLayer
+from ..messages import Row
+from ..roll_call import Reader
+from ..serializers import Message
+from ..wakes.watchers import best_kind
+from .formats import as_json, clock, counted, duration, one_line, size, table
+
+MOST = 20  # inboxes, and groups, that are shown one by one
+
+
+def described(stats: Stats, readers: Sequence[Reader], layer: SqliteChannelLayer) -> list[str]:
+    """The counts as a page."""
+    total, watcher = stats.total, layer.options.watcher
+    here = f", which is {best_kind()} here" if watcher == "auto" else ""
+    waiting = "" if total.oldest is None else f" for up to {duration(total.oldest)}"
+    return [
+        f"File      {stats.path}",
+        f"          {size(stats.size)}, of which {size(stats.free)} are free; "
+        f"log {size(stats.wal_size)}; journal mode {stats.journal_mode}",
+        f"Watcher   {watcher}{here}",
+        f"Messages  {total.waiting} waiting{waiting}, {total.delivered} delivered, "
+        f"{total.expired} expired",
+        f"Groups    {len(stats.groups)}, with {counted(total.members, 'member')}",
+        f"Readers   {len(readers) or 'none'} alive",
+        *roll(readers),
+        *tallies("INBOX", stats.inboxes),
+        *tallies("GROUP", stats.groups),
+    ]
+
+
+def roll(readers: Sequence[Reader]) -> list[str]:
+    """Who has answered."""
+    if not readers:
+        return []
+    counts = ("sent", "received", "expired", "dropped", "missed_wakes")
+    header = (
+        "READER",
+        "watcher",
+        "last wake",
+        "channels",
+        *(each.replace("_", " ") for each in counts),
+    )
+    rows = [
+        (
+            *(f"process {each.pid}", each.watcher, duration(each.last_wake), each.channels),
+            *(getattr(each.counters, name) for name in counts),
+        )
+        for each in readers
+    ]
+    return ["", *table(header, rows)]
+
+
+def tallies(title: str, all_: Mapping[str, Tally]) -> list[str]:
+    """The busiest ones, one by one."""
+    if not all_:
+        return []
+    header = (title, "waiting", "oldest", "delivered", "last taken", "expired", "members")
+    busiest = sorted(all_.items(), key=lambda item: (-item[1].waiting, -item[1].delivered))
+    rows = [
+        (
+            *(name, each.waiting, duration(each.oldest)),
+            *(each.delivered, duration(each.last_taken), each.expired, each.members),
+        )
+        for name, each in busiest[:MOST]
+    ]
+    more = [f"and {len(all_) - MOST} more (--json shows all)"] if len(all_) > MOST else []
+    return ["", *table(header, rows), *more]
+
+
+def decoded(layer: SqliteChannelLayer, row: Row) -> tuple[Message | None, str | None]:
+    """The message in a row, or why it cannot be read."""
+    try:
+        return layer.codec.decode(row.body, row.channel or "", row.group), None
+    except UndecodableMessage as error:
+        return None, str(error)
+
+
+def object_of(row: Row, message: Message | None, problem: str | None) -> str:
+    shown = row._asdict()
+    del shown["body"]
+    return as_json({**shown, "message": message, "problem": problem}, indent=None)
+
+
+def line_of(row: Row, message: Message | None, problem: str | None) -> str:
+    address = row.channel or f"{row.group} ({row.inbox})"
+    content = f"(cannot be read: {problem})" if problem else as_json(message, indent=None)
+    return f"{clock(row.created_at)}  {one_line(address)}  {one_line(content)}"
+
+
+def delays(findings: Sequence[Finding]) -> list[str]:
+    """How long messages took with each watcher, and what went wrong."""
+    rows = []
+    for each in findings:
+        columns = ((median, each.first), (median, each.following), (max, each.all))
+        rows.append(
+            (
+                each.watcher,
+                *(f"{of(took) * 1000:.1f} ms" if took else "-" for of, took in columns),
+            )
+        )
+    problems = [f"{each.watcher}: {each.problem}" for each in findings if each.problem]
+    return [*table(("WATCHER", "after a pause", "in conversation", "at most"), rows), *problems]
