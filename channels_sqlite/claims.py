@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from . import store
@@ -32,6 +32,8 @@ class Shared:
     due: bool = True
     """Whether something may wait to be claimed."""
     claim: Task | None = None
+    claimed: list[Row] = field(default_factory=list)
+    """What the table has given us, and no consumer has yet: it outlives a task whose loop ends."""
 
 
 class Claims:
@@ -78,6 +80,9 @@ class Claims:
         """
         found = False
         for shared in self._channels.values():
+            if shared.claimed and not is_running(shared.claim):
+                self._arrive(shared)
+                shared.due = found = True
             sequence = sequences.get(shared.name)
             moved = sequence is not None and sequence != shared.seen
             shared.seen = sequence
@@ -104,17 +109,20 @@ class Claims:
     async def _claim(self, shared: Shared) -> None:
         """Claim until there is nothing more, or nobody who waits."""
         while wanted := self._wanted(shared):
-            rows: list[Row] = []
+            claim = partial(self._claim_into, shared, wanted)
             try:
-                claim = partial(self._claim_into, rows, shared.name, wanted)
-                await self._database.run(claim, quick=True, aside=True)
-            except BaseException:
+                shared.due |= await self._database.run(claim, quick=True, aside=True)
+            except (Exception, asyncio.CancelledError):
                 shared.due = True
-                raise
-            finally:
                 # Also when this task is cancelled with its loop: the rows are ours by now.
-                self._arrive(shared, rows, wanted)
-                await self.give_back_surplus(shared.name)
+                await self._hand_out(shared)
+                raise
+            await self._hand_out(shared)
+
+    async def _hand_out(self, shared: Shared) -> None:
+        with self._lock:
+            self._arrive(shared)
+        await self.give_back_surplus(shared.name)
 
     def _wanted(self, shared: Shared) -> int:
         with self._lock:
@@ -126,20 +134,19 @@ class Claims:
             shared.due = False
             return wanted
 
-    def _claim_into(
-        self, rows: list[Row], channel: str, wanted: int, connection: sqlite3.Connection
-    ) -> None:
-        rows.extend(store.claim(connection, channel, wanted, time.time(), keep=self._keep))
+    def _claim_into(self, shared: Shared, wanted: int, connection: sqlite3.Connection) -> bool:
+        """Whether there were as many as were asked for: there may be more."""
+        rows = store.claim(connection, shared.name, wanted, time.time(), keep=self._keep)
+        shared.claimed.extend(rows)
+        return len(rows) == wanted
 
-    def _arrive(self, shared: Shared, rows: list[Row], wanted: int) -> None:
+    def _arrive(self, shared: Shared) -> None:
         now, monotonic = time.time(), time.monotonic()
         loop = asyncio.get_running_loop()
-        with self._lock:
-            # As many as were asked for: there may be more.
-            shared.due |= len(rows) == wanted
-            for row in rows:
-                item = Item(row, monotonic + row.remaining(now))
-                self._consumers.deliver([shared.name], item, loop)
+        while shared.claimed:
+            row = shared.claimed.pop(0)  # another thread may be adding to them
+            item = Item(row, monotonic + row.remaining(now))
+            self._consumers.deliver([shared.name], item, loop)
 
     async def give_back_surplus(self, channel: str) -> None:
         """Put back what was claimed for consumers that are gone.

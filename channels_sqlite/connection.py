@@ -110,6 +110,22 @@ class Writer(sqlite3.Connection):
         self.closed = True
 
 
+class Reader(sqlite3.Connection):
+    """For short reads in place, of any thread: who reads holds `in_use`. To close it under a
+    statement crashes the interpreter.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.in_use = threading.RLock()
+        self.is_closed = False
+
+    def close(self) -> None:
+        with self.in_use:
+            super().close()
+            self.is_closed = True
+
+
 class Connection:
     """All three connections; made on a daemon thread, used from any.
 
@@ -133,7 +149,7 @@ class Connection:
         self._calls: set[Call] = set()
         self._quick: set[Call] = set()  # those among them that quick ones must not overtake
         self._in_place: InPlace | None = None
-        self.reader = sqlite3.connect(name, check_same_thread=False, **arguments)
+        self.reader = sqlite3.connect(name, factory=Reader, check_same_thread=False, **arguments)
         try:
             check(self.reader)
             self.reader.execute("pragma busy_timeout = 0")

@@ -61,10 +61,12 @@ class Consumers:
             self._waiters.tell(channel, here)
 
     def tell_again(self, here: Loop) -> None:
-        """Tell those who wait beside a message: one on a loop that was closed had been told."""
+        """Tell all who wait beside a message: who had been told may be on a loop that was closed,
+        or that stands still.
+        """
         with self._lock:
             for channel in list(self._buffers):
-                self._tell_next(channel, here)
+                self._waiters.tell(channel, here, everybody=True)
 
     # For those who bring messages
 

@@ -21,7 +21,7 @@ from weakref import WeakSet
 from django.apps import apps
 
 from .complaints import Complaints
-from .connection import Connection, ConnectionLost
+from .connection import Connection, ConnectionLost, Reader
 from .exceptions import DatabaseUnavailable, InvalidOption, NotMigrated, translate
 from .files import Files, file_path, is_in_memory
 from .schema import MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
@@ -58,7 +58,9 @@ class Database:
         self.in_memory = is_in_memory(self.name)
         self.path = self.name if self.in_memory else file_path(self.name)
         self.generation = 0
-        """Rises with each file that is found in the place of another: ids have begun anew."""
+        """Rises when ids have begun anew: with each file that is found in the place of another, or
+        when somebody has reset the count of a table.
+        """
         self.ended = False
         """The interpreter ends: a loop that still runs on a daemon thread opens nothing."""
         self.receivers: WeakSet[Nudged] = WeakSet()
@@ -123,8 +125,12 @@ class Database:
         self.open().add_done_callback(opened)
 
     def _connect(self) -> Connection:
-        if not (self.in_memory or self._files.note_database()):
-            raise self._not_migrated("does not exist")
+        if not self.in_memory:
+            before = self._files.identity
+            if not self._files.note_database():
+                raise self._not_migrated("does not exist")
+            if before is not None and self._files.identity != before:
+                self.begin_anew()
         arguments = {
             "timeout": self._timeout,
             "isolation_level": None,
@@ -248,10 +254,11 @@ class Database:
         return ringing
 
     @property
-    def reader(self) -> sqlite3.Connection | None:
+    def reader(self) -> Reader | None:
         """The connection for short reads in place; None while the database is not open.
 
-        Its busy timeout is 0 and it is shared by threads: hold no cursor.
+        Its busy timeout is 0 and it is shared by threads: read while it is `in_use`, and hold no
+        cursor.
         """
         connection = self._connection
         return connection.reader if connection is not None and connection.is_alive else None
@@ -298,7 +305,7 @@ class Database:
             return False
         with self._lock:
             connection, self._connection, self._opening = self._connection, None, None
-            self.generation += 1
+        self.begin_anew()
         logger.warning(
             "%s was deleted or replaced; opening the database anew. What it held of messages and"
             " of memberships of groups is gone.",
@@ -308,6 +315,11 @@ class Database:
         if connection is not None:
             connection.abandon()
         return True
+
+    def begin_anew(self) -> None:
+        """Ids have begun anew."""
+        with self._lock:
+            self.generation += 1
 
     async def close(self) -> None:
         """Close both connections; the next use opens them again."""

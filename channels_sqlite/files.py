@@ -25,6 +25,8 @@ class Files:
     def __init__(self, path: str) -> None:
         self.path = path
         self._opened: dict[str, Identity] = {}
+        self.identity: Identity | None = None
+        """The database's, when it was noted the last time that there was one."""
 
     @property
     def wal(self) -> str:
@@ -37,6 +39,7 @@ class Files:
         """
         self._opened = self._on_disk("")
         if self._opened:
+            self.identity = self._opened[""]
             self._refuse_hard_links()
             self._refuse_read_only()
         return bool(self._opened)

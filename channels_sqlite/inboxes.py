@@ -34,6 +34,7 @@ class Inbox:
     def begin_anew(self) -> None:
         """The file was replaced, ids restart."""
         self.cursor = 0
+        self.acknowledged = 0
         self.unacknowledged = 0
         self.taken_at = 0.0
         self.timer: asyncio.TimerHandle | None = None
@@ -60,6 +61,7 @@ class Inboxes:
         self._capacity_of = capacity_of
         self._keep = keep_delivered
         self._inboxes: dict[str, Inbox] = {}
+        self._generation = database.generation
 
     def __contains__(self, name: str) -> bool:
         return name in self._inboxes
@@ -75,10 +77,16 @@ class Inboxes:
 
     def begin_anew(self) -> None:
         """The file was replaced."""
+        self._generation = self._database.generation
         for inbox in self._inboxes.values():
             inbox.begin_anew()
 
     # Reading
+
+    def were_reset(self, reader: sqlite3.Connection) -> bool:
+        """Whether ids have begun anew in the same file: there is none as high as one was read."""
+        newest = store.newest(reader)
+        return newest is not None and any(inbox.cursor > newest for inbox in self._inboxes.values())
 
     def moved(self, sequences: Mapping[str, int]) -> list[str]:
         """Those in which something may be new."""
@@ -156,21 +164,29 @@ class Inboxes:
 
     async def _write(self, inbox: Inbox) -> None:
         count, inbox.unacknowledged = inbox.unacknowledged, 0
-        generation = self._database.generation
-        acknowledge = partial(
-            store.acknowledge,
-            inbox=inbox.name,
-            upto=inbox.cursor,
-            taken_at=inbox.taken_at,
-            now=time.time(),
-            keep=self._keep,
-        )
+        generation, taken_at, upto = self._generation, inbox.taken_at, inbox.cursor
+
+        def acknowledge(connection: sqlite3.Connection) -> None:
+            if generation == self._database.generation:  # else these ids are those of others by now
+                store.acknowledge(
+                    connection,
+                    inbox.name,
+                    after=inbox.acknowledged,
+                    upto=upto,
+                    taken_at=taken_at,
+                    now=time.time(),
+                    keep=self._keep,
+                )
+
         try:
             await self._database.run(acknowledge, quick=True, aside=True)
         except BaseException:
-            if generation == self._database.generation:
+            if generation == self._generation:
                 inbox.unacknowledged += count
+                inbox.taken_at = min(inbox.taken_at, taken_at)
             raise
+        if generation == self._generation:
+            inbox.acknowledged = upto
         inbox.acknowledgement = None
         if inbox.unacknowledged:
             self._acknowledge_soon(inbox, asyncio.get_running_loop())

@@ -224,15 +224,6 @@ def group_count(connection: sqlite3.Connection, group: str, now: float) -> int:
 # Messages, as they come
 
 
-def newest(connection: sqlite3.Connection) -> int:
-    """The id of the newest message, whether it is still there or not."""
-    rows = connection.execute(
-        "select coalesce(max(seq), 0) from sqlite_sequence where name = ?", (MESSAGE,)
-    )
-    id_: int = rows.fetchall()[0][0]
-    return id_
-
-
 _COLUMNS = 'id, inbox, channel, "group", body, created_at, expires_at'
 
 

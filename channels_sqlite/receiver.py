@@ -135,13 +135,21 @@ class Receiver:
     async def catch_up(self, inbox: str) -> None:
         """Read what has been sent to a process-local inbox so far."""
         await self._database.ready()
-        self._attend(inbox)
+        found, reader = self._attend(inbox), self._database.reader
+        if not found or reader is None:
+            return
+        with self._database.translated():
+            with reader.in_use:
+                sent = store.sequences(reader, [inbox])
+            while found and self._inboxes.moved(sent):
+                await asyncio.sleep(0)  # a look ends when it has taken long enough
+                found = self._look(False, {inbox})
 
-    def _attend(self, inbox: str) -> None:
+    def _attend(self, inbox: str) -> bool:
         with self._lock:
             self._inboxes.add(inbox)
         with self._database.translated():
-            self._look(thorough=False)
+            return self._look(thorough=False)
 
     # Listening
 
@@ -158,9 +166,10 @@ class Receiver:
                 self._options.polling_interval,
                 listener,
             )
-        for closed in [each for each in self._listeners if each.is_closed()]:
-            self._stop(self._listeners.pop(closed))
-        self._listeners[loop] = listener
+        with self._lock:
+            for closed in [each for each in self._listeners if each.is_closed()]:
+                self._stop(self._listeners.pop(closed))
+            self._listeners[loop] = listener
         # In memory there are no other processes, whose messages a poll could find.
         polls = self._watcher is None and not self._database.in_memory
         listener.start(self._options.polling_interval if polls else HEARTBEAT)
@@ -208,18 +217,21 @@ class Receiver:
         if here in self._listeners:
             self._listeners[here].look(partial(self._look, False, inboxes))
             return
-        for loop, listener in list(self._listeners.items()):
-            if not loop.is_closed():
+        for listener in list(self._listeners.values()):
+            with suppress(RuntimeError):  # its loop is closed
                 listener.wake_from_elsewhere(RING)
                 return
 
     async def close(self) -> None:
         """Stop listening on the running loop; acknowledge what was taken, end what is in flight."""
-        listener = self._listeners.pop(asyncio.get_running_loop(), None)
+        with self._lock:
+            listener = self._listeners.pop(asyncio.get_running_loop(), None)
         if listener is not None:
             self._stop(listener)
-        self._inboxes.acknowledge_all()
-        await self._tasks.finish()
+        for _ in range(2):  # what came while one acknowledgement was in flight, by the next
+            with self._lock:
+                self._inboxes.acknowledge_all()
+            await self._tasks.finish()
 
     def _reads(self, inbox: str) -> bool:
         return inbox in self._inboxes or inbox in self._claims
@@ -254,9 +266,12 @@ class Receiver:
             return False
         reader = self._database.reader
         if reader is None:
-            self._database.open_unasked(partial(self._opened, asyncio.get_running_loop()))
-            return False
-        with self._lock:
+            return self._open_again()
+        with self._lock, reader.in_use:
+            if reader.is_closed:  # by another thread, just now
+                return self._open_again()
+            if thorough and self._inboxes.were_reset(reader):
+                self._database.begin_anew()
             if self._generation != self._database.generation:
                 self._begin_anew()
             if not thorough and self._has_no_need_to_ask(inboxes):
@@ -285,10 +300,15 @@ class Receiver:
         return few and not self._consumers.have_messages
 
     def _sweep(self) -> None:
-        self._inboxes.acknowledge_overdue()
+        with self._lock:
+            self._inboxes.acknowledge_overdue()
         self._consumers.tell_again(asyncio.get_running_loop())
         if channels := self._consumers.expire():
             self._tasks.spawn(partial(self._leave_groups, channels))
+
+    def _open_again(self) -> bool:
+        self._database.open_unasked(partial(self._opened, asyncio.get_running_loop()))
+        return False
 
     def _opened(self, loop: Loop) -> None:
         """On the thread that has opened the file anew: look, on the loop that asked."""

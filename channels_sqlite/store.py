@@ -167,6 +167,14 @@ def sequences(reader: sqlite3.Connection, inboxes: Sequence[str]) -> dict[str, i
     return found
 
 
+def newest(reader: sqlite3.Connection) -> int | None:
+    """The highest id that a message has had; lower than before when somebody has reset the count,
+    as Django's `flush` does. None where that cannot be told.
+    """
+    query = "select seq from sqlite_sequence where name = ? and typeof(seq) = 'integer'"
+    return max((seq for (seq,) in reader.execute(query, (MESSAGE,)).fetchall()), default=None)
+
+
 _ARRIVALS = f"""
     select id, channel, "group", body, created_at, expires_at,
         case when channel is null then (
@@ -224,6 +232,7 @@ def has_waiting(reader: sqlite3.Connection, inbox: str, now: float) -> bool:
 def acknowledge(
     connection: sqlite3.Connection,
     inbox: str,
+    after: int,
     upto: int,
     taken_at: float,
     now: float,
@@ -234,13 +243,12 @@ def acknowledge(
 
     Messages that had expired by `taken_at`, when it looked, were not taken.
     """
-    where = "inbox = ? and delivered_at is null and id <= ? and expires_at > ?"
+    where = "inbox = ? and delivered_at is null and id > ? and id <= ? and expires_at > ?"
+    taken = (inbox, after, upto, taken_at)
     if keep:
-        connection.execute(
-            f"update {MESSAGE} set delivered_at = ? where {where}", (now, inbox, upto, taken_at)
-        )
+        connection.execute(f"update {MESSAGE} set delivered_at = ? where {where}", (now, *taken))
     else:
-        connection.execute(f"delete from {MESSAGE} where {where}", (inbox, upto, taken_at))
+        connection.execute(f"delete from {MESSAGE} where {where}", taken)
 
 
 def claim(

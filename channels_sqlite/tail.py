@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from . import inspection
+from . import inspection, store
 from .conf import Options
 from .database import Database
 from .exceptions import translate
@@ -71,9 +71,9 @@ class Tail:
             self._watcher = subscribe(
                 database.wal, options.watcher, options.polling_interval, self._listener
             )
-        with self._translated():
+        with self._translated(), reader.in_use:
             self._generation = database.generation
-            self._cursor = self._seen = inspection.newest(reader)
+            self._cursor = self._seen = store.newest(reader) or 0
         self._listener.start(HEARTBEAT if self._watcher is not None else options.polling_interval)
         self._listener.wake(WRITE)  # somebody may have written just before, and be about to commit
         return self
@@ -86,7 +86,7 @@ class Tail:
     async def last(self, count: int) -> list[Row]:
         """The newest `count` rows that were already there, and still are."""
         reader = (await self._database.ready()).reader
-        with self._translated():
+        with self._translated(), reader.in_use:
             return inspection.last_messages(reader, self._cursor, count)
 
     async def __aiter__(self) -> AsyncIterator[Row]:
@@ -102,8 +102,8 @@ class Tail:
         if self._generation != self._database.generation:
             # Another file is in the place of the one that was read; its ids have begun anew.
             self._generation, self._cursor, self._seen = self._database.generation, 0, 0
-        with self._translated():
-            upto = inspection.newest(reader)
+        with self._translated(), reader.in_use:
+            upto = store.newest(reader) or 0
             rows = inspection.messages_after(reader, self._cursor, BATCH)
         if len(rows) < BATCH:
             self._news.clear()
@@ -119,7 +119,8 @@ class Tail:
         if (thorough and self._database.forget_replaced()) or reader is None:
             self._news.set()  # for `_read`, which opens the database anew
             return False
-        newest = inspection.newest(reader)
+        with reader.in_use:
+            newest = store.newest(reader) or 0
         if newest <= self._seen:
             return False
         self._seen = newest

@@ -31,7 +31,7 @@ class Tasks:
     async def finish(self) -> None:
         """Wait for those of the running loop."""
         loop = asyncio.get_running_loop()
-        ours = [task for task in self._running if task.get_loop() is loop]
+        ours = [task for task in list(self._running) if task.get_loop() is loop]
         await asyncio.gather(*ours, return_exceptions=True)
 
     async def _guarded(self, work: Work) -> None:

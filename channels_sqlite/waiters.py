@@ -49,21 +49,26 @@ class Waiters(dict[str, list[Waiter]]):
             del self[channel]
         return True
 
-    def tell(self, channel: str, here: asyncio.AbstractEventLoop) -> None:
-        """Tell the first waiter that was not told, from the running loop, to come and take."""
+    def tell(
+        self, channel: str, here: asyncio.AbstractEventLoop, *, everybody: bool = False
+    ) -> None:
+        """Tell the first waiter that was not told, from the running loop, to come and take; or all
+        of them.
+        """
         for waiter in list(self.get(channel, ())):
             if waiter.done():
                 continue
             loop = waiter.get_loop()
-            if loop is here:
-                waiter.set_result(None)
-                return
             try:
-                loop.call_soon_threadsafe(_tell, waiter)
+                if loop is here:
+                    waiter.set_result(None)
+                else:
+                    loop.call_soon_threadsafe(_tell, waiter)
             except RuntimeError:  # its loop was closed, it will never take anything
                 self.leave(channel, waiter)
                 continue
-            return
+            if not everybody:
+                return
 
     def count(self, channel: str) -> int:
         """How many are going to take a message, told or not."""

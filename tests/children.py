@@ -19,14 +19,18 @@ import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
+import django
 import msgpack
 import psutil
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
+from django.core.management import call_command
 
 from channels_sqlite.conf import database_settings
 from channels_sqlite.layers import SqliteChannelLayer
@@ -204,6 +208,43 @@ def fresh_loops(counts: list[int], receives: bool, **config: Any) -> None:
                 "memory": process.memory_info().rss,
             }
         )
+
+
+def flushes(**_config: Any) -> None:
+    """What `manage.py flush --database=channels` does."""
+    django.setup()
+    call_command("flush", database="channels", interactive=False, verbosity=0)
+    say("flushed")
+
+
+def many_loops(threads: int, seconds: float, **config: Any) -> None:
+    """Send and receive on many threads, in event loops that live for three messages; say how that
+    went.
+    """
+    layer = SqliteChannelLayer(capacity=100_000, **config)
+    outcomes: Counter[str] = Counter()
+    end = time.monotonic() + seconds
+
+    async def three(channel: str, close: bool) -> None:
+        for _ in range(3):
+            await layer.send(channel, {"type": "test"})
+        for _ in range(3):
+            await asyncio.wait_for(layer.receive(channel), 10)
+        if close:
+            await layer.close()
+
+    def work(number: int) -> None:
+        while time.monotonic() < end:
+            try:
+                asyncio.run(three(f"test-{number}", close=number == 0))
+            except Exception as error:
+                outcomes[f"{type(error).__name__}: {error}"] += 1
+            else:
+                outcomes["ok"] += 1
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, range(threads)))
+    say(outcomes)
 
 
 async def use(layer: SqliteChannelLayer) -> None:

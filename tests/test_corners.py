@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 from channels.exceptions import ChannelFull
 from django.db import connections
 
+from channels_sqlite.connection import Connection
+from channels_sqlite.database import Database
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
@@ -410,6 +413,115 @@ async def test_the_lock_is_held_for_too_long(
 
 
 # Rest
+
+
+@by_default
+async def test_who_leaves_a_group_gets_what_was_sent_before(open_layer: OpenLayer) -> None:
+    """Members are looked up when a message is read: all of it is, and one look may not do."""
+    reader, sender = open_layer(), open_layer()
+    channels = [await reader.new_channel() for _ in range(200)]
+    await asyncio.gather(*[reader.group_add("test-group", channel) for channel in channels])
+
+    async def send() -> None:
+        for number in range(90):
+            await sender.group_send("test-group", message(number))
+
+    await asyncio.to_thread(asyncio.run, send())  # nobody reads meanwhile
+    await reader.group_discard("test-group", channels[0])
+    assert [await receive(reader, channels[0]) for _ in range(90)] == [
+        message(number) for number in range(90)
+    ]
+
+
+@by_default
+async def test_what_comes_while_it_acknowledges_is_acknowledged_by_closing(
+    open_layer: OpenLayer, table: Table, database: Path
+) -> None:
+    layer = open_layer()
+    channel = await layer.new_channel()
+    waiting = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0.1)
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        await layer.send(channel, message(1))
+        assert await soon(waiting) == message(1)
+        connection.execute("begin immediate")
+        await asyncio.sleep(0.1)  # the acknowledgement is due, and waits for the lock
+        connection.execute("rollback")
+        table.insert(channel, msgpack.packb(message(2)))
+        connection.execute("begin immediate")
+        assert await receive(layer, channel) == message(2)
+        end = asyncio.create_task(layer.close())
+        await asyncio.sleep(0.1)
+        connection.execute("rollback")
+    await soon(end)
+    assert table.count("message where delivered_at is null") == 0
+
+
+# Ids begin anew
+
+
+async def receive_twenty(layer: Any) -> str:
+    channel: str = await layer.new_channel()
+    for number in range(20):
+        await layer.send(channel, message(number))
+        assert await receive(layer, channel) == message(number)
+    return channel
+
+
+@by_default
+async def test_the_file_is_replaced_while_the_layer_is_closed(
+    open_layer: OpenLayer, database: Path, migrated: Path
+) -> None:
+    layer = open_layer()
+    channel = await receive_twenty(layer)
+    await layer.close()
+    os.replace(shutil.copy(migrated, database.with_name("new")), database)
+    for end in ("-wal", "-shm"):
+        with suppress(FileNotFoundError):  # the last one to close it removes them
+            os.unlink(f"{database}{end}")
+    await layer.send(channel, message(1))
+    assert await receive(layer, channel) == message(1)
+
+
+@by_default
+async def test_django_flushes_the_database(open_layer: OpenLayer, start: Start) -> None:
+    """`manage.py flush` sets the count of messages to zero, in the same file."""
+    layer = open_layer()
+    channel = await receive_twenty(layer)
+    assert await asyncio.to_thread(start("flushes").hear) == "flushed"
+    await asyncio.sleep(1.2)  # a heartbeat
+    await layer.send(channel, message(1))
+    assert await receive(layer, channel) == message(1)
+
+
+@by_default
+async def test_nothing_of_a_new_file_is_acknowledged_by_the_ids_of_the_old_one(
+    open_layer: OpenLayer,
+    database: Path,
+    migrated: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The acknowledgement is due while the new file is being opened, from a slow disk."""
+    layer = open_layer()
+    channel = await receive_twenty(layer)
+    await asyncio.sleep(0.2)
+    await layer.send(channel, message(20))
+    assert await receive(layer, channel) == message(20)
+    for end in ("-wal", "-shm"):
+        os.unlink(f"{database}{end}")
+    os.replace(shutil.copy(migrated, database.with_name("new")), database)
+    connect = Database._connect
+
+    def connect_slowly(self: Database) -> Connection:
+        time.sleep(0.1)
+        return connect(self)
+
+    monkeypatch.setattr(Database, "_connect", connect_slowly)
+    layer._ends.database._checked_at = 0  # a second has passed
+    await layer.send(channel, message(1))
+    assert await receive(layer, channel) == message(1)
+    caplog.clear()
 
 
 @ours

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Collection
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from channels_sqlite import store
 from channels_sqlite.schema import MEMBERSHIP, MESSAGE
 from tests.parts import Parts, locked, parts
 from tests.rows import outgoing, select, to_group
-from tests.waiting import soon, until
+from tests.waiting import PATIENCE, soon, until
 
 INBOX = "specific.abc!"
 CHANNEL = f"{INBOX}x"
@@ -269,6 +271,36 @@ async def test_what_could_not_be_acknowledged_is_acknowledged_later(
     reading.parts.inboxes.acknowledge_overdue()  # the heartbeat's
     await until(lambda: reading.delivered() == [1])
     assert reading.taken() == [1]
+
+
+async def test_what_was_taken_in_time_does_not_expire_while_that_cannot_be_acknowledged(
+    reading: Reading,
+    database: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nor when more is taken meanwhile: the trimmer would take its channel out of its groups."""
+    acknowledge, fails = store.acknowledge, threading.Event()
+
+    def fail(*_args: Any, **_kwargs: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            fails.wait(PATIENCE)
+        raise sqlite3.OperationalError("disk I/O error")
+
+    now = time.time()
+    await reading.send(1, expires_at=now + 0.2)
+    reading.look()
+    monkeypatch.setattr(store, "acknowledge", fail)
+    reading.parts.inboxes.acknowledge_all()
+    await asyncio.sleep(0.3)
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        store.send(connection, [outgoing(2, CHANNEL)], time.time())
+    reading.look()
+    fails.set()
+    await until(lambda: caplog.messages)
+    monkeypatch.setattr(store, "acknowledge", acknowledge)
+    reading.parts.inboxes.acknowledge_all()
+    await until(lambda: reading.delivered() == [1, 2])
 
 
 async def test_what_is_taken_while_it_acknowledges_is_acknowledged_next(reading: Reading) -> None:

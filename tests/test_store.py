@@ -419,11 +419,22 @@ def test_something_waits_until_it_is_claimed_or_expires(connection: sqlite3.Conn
 def test_what_was_taken_is_not_there_any_more(connection: sqlite3.Connection, keep: bool) -> None:
     send(connection, *(outgoing(number) for number in range(4)), outgoing(9, "another-channel"))
     now = time.time()
-    store.acknowledge(connection, "test-channel", 2, now, now, keep=keep)
+    store.acknowledge(connection, "test-channel", 0, 2, now, now, keep=keep)
     assert bodies(connection) == [2, 3]
     assert bodies(connection, "another-channel") == [9]
     kept = select(connection, f"id from {MESSAGE} where delivered_at = ?", now)
     assert kept == ([1, 2] if keep else [])
+
+
+@KEEP
+def test_what_is_not_after_the_last_acknowledgement_is_that_of_others(
+    connection: sqlite3.Connection, keep: bool
+) -> None:
+    """Ids that have begun anew, before the reader has noticed."""
+    send(connection, *(outgoing(number) for number in range(4)))
+    now = time.time()
+    store.acknowledge(connection, "test-channel", 2, 10, now, now, keep=keep)
+    assert bodies(connection) == [0, 1]
 
 
 @KEEP
@@ -433,7 +444,7 @@ def test_what_had_expired_when_the_reader_looked_was_not_taken(
     """It stays for the trimmer, which takes its channel out of its groups."""
     now = time.time()
     send(connection, outgoing(1, expires_at=now + 1), outgoing(2, expires_at=now + 3))
-    store.acknowledge(connection, "test-channel", 2, now + 1, now + 2, keep=keep)
+    store.acknowledge(connection, "test-channel", 0, 2, now + 1, now + 2, keep=keep)
     assert bodies(connection) == [1]
 
 
@@ -442,8 +453,8 @@ def test_what_was_acknowledged_keeps_the_time_of_its_delivery(
 ) -> None:
     now = time.time()
     send(connection, outgoing(1))
-    store.acknowledge(connection, "test-channel", 1, now, now + 1, keep=True)
-    store.acknowledge(connection, "test-channel", 1, now, now + 2, keep=True)
+    store.acknowledge(connection, "test-channel", 0, 1, now, now + 1, keep=True)
+    store.acknowledge(connection, "test-channel", 0, 1, now, now + 2, keep=True)
     assert select(connection, f"delivered_at from {MESSAGE}") == [now + 1]
 
 
@@ -700,7 +711,7 @@ def test_whose_process_never_looked_leaves_the_group_with_its_neighbours(
         join(connection, channel, "two")
     group = to_group(1, "one", created_at=now, expires_at=now + 1)
     store.group_send(connection, group, 100, lambda inbox: 100)
-    store.acknowledge(connection, "specific.alive!", 100, now, now, keep=True)
+    store.acknowledge(connection, "specific.alive!", 0, 100, now, now, keep=True)
     trim(connection, now=now + 10)
     assert members(connection) == [
         ("one", "specific.alive!1"),
@@ -874,7 +885,7 @@ HOT: dict[str, Callable[[sqlite3.Connection], object]] = {
     "sequences": lambda each: store.sequences(each, ["inbox-1", "inbox-2"]),
     "arrivals": lambda each: [*store.arrivals(each, "inbox-1", 0)],
     "has-waiting": lambda each: store.has_waiting(each, "inbox-1", 0),
-    "acknowledge": lambda each: store.acknowledge(each, "inbox-1", 0, 0, 0, keep=True),
+    "acknowledge": lambda each: store.acknowledge(each, "inbox-1", 0, 0, 0, 0, keep=True),
     "claim": lambda each: store.claim(each, "inbox-1", 0, 0, keep=True),
     "claim-without-retention": lambda each: store.claim(each, "inbox-1", 0, 0, keep=False),
     "give-back": lambda each: store.give_back(each, [row(1, "inbox-1")]),
