@@ -170,7 +170,9 @@ class Connection:
             name, factory=Writer, check_same_thread=False, **arguments
         )
         try:
-            self._raw = await self.run(lambda raw: cast(Writer, raw))
+            itself = Call(lambda raw: raw)
+            await self._writer.execute_fetchall(cast(str, itself))
+            self._raw = cast(Writer, itself.result)
             self._raw.text_factory = _text
             await self.run(configure)
             await self.run(lambda _: self._raw.learn_patience())
@@ -228,6 +230,10 @@ class Connection:
         if quick:
             self._quick.add(call)
         try:
+            if not self.is_alive:
+                # `outlive` may have come by before this call was there to be told.
+                await asyncio.shield(asyncio.wrap_future(self.ended))
+                raise ConnectionLost
             await self._writer.execute_fetchall(cast(str, call))
         except asyncio.CancelledError:
             if call.lost:
