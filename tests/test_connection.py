@@ -445,6 +445,25 @@ async def test_who_is_told_of_a_lost_call_is_not_cancelled(mortal: Connection, g
     assert not doomed.done()
 
 
+@dies_of_it
+@pytest.mark.parametrize("at", ["dead", "buried"])
+async def test_a_call_after_its_thread_has_died_is_lost(
+    mortal: Connection, gate: Gate, at: str
+) -> None:
+    """Also when those who waited have been told already."""
+    thread = await running_thread(mortal)
+    task = await doomed_call(mortal, gate)
+    gate.open.set()
+    thread.join(PATIENCE)
+    if at == "buried":
+        mortal.ended.result(PATIENCE)
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            await soon(mortal.run(lambda _: None))
+    await asyncio.sleep(0)  # it is not cancelled
+    assert not task.done()
+
+
 # Closing
 
 
