@@ -121,8 +121,10 @@ class Tail:
             return False
         with reader.in_use:
             newest = store.newest(reader) or 0
-        if newest <= self._seen:
+        if newest == self._seen:
             return False
+        if newest < self._seen:  # somebody has reset the count of messages
+            self._database.begin_anew()
         self._seen = newest
         self._news.set()
         if self._watcher is not None:

@@ -172,6 +172,21 @@ async def test_a_file_in_its_place_is_read_from_its_beginning(
     await file(alias).close()
 
 
+async def test_a_file_whose_ids_begin_anew_is_read_from_its_beginning(
+    alias: str, database: Path
+) -> None:
+    """As Django's `flush` has them do."""
+    async with Tail(file(alias), Options()) as rows:
+        with closing(sqlite3.connect(database, isolation_level=None)) as sql:
+            send(sql, "old", "old", "old")
+            assert len(await soon(take(rows, 3))) == 3
+            sql.execute(f"delete from {schema.MESSAGE}")
+            sql.execute("update sqlite_sequence set seq = 0")
+            send(sql, "new")
+        assert [each.channel for each in await soon(take(rows, 1))] == ["new"]
+    await file(alias).close()
+
+
 def test_a_database_that_was_not_migrated_says_so(tmp_path: Path) -> None:
     async def begin(alias: str) -> None:
         async with Tail(file(alias), Options()):
