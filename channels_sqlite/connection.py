@@ -119,6 +119,7 @@ class Reader(sqlite3.Connection):
         super().__init__(*args, **kwargs)
         self.in_use = threading.RLock()
         self.is_closed = False
+        _readers.add(self)
 
     def close(self) -> None:
         with self.in_use:
@@ -322,11 +323,12 @@ def _uncancel(call: Call) -> None:
 # taken for ever. So a process forks between statements.
 
 _writers: WeakSet[Writer] = WeakSet()
+_readers: WeakSet[Reader] = WeakSet()
 _fork = threading.local()
 
 
 def _before_fork() -> None:
-    locks = [writer.working for writer in list(_writers)]
+    locks = [each.working for each in list(_writers)] + [each.in_use for each in list(_readers)]
     _fork.held = [lock for lock in locks if lock.acquire(timeout=FORK_WAITS)]
 
 
@@ -335,5 +337,17 @@ def _after_fork_in_parent() -> None:
         lock.release()
 
 
+def _after_fork_in_child() -> None:
+    """What is inherited is not used, and its locks are not released: a fork of this process must
+    not wait for them.
+    """
+    _writers.clear()
+    _readers.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

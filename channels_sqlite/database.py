@@ -37,6 +37,7 @@ commit that happens upon it. Four times the default: fewer stalls, and fewer cha
 WAL-reset bug of SQLite 3.7.0 to 3.51.2."""
 WAL_LIMIT = WAL_PAGES * 4096
 """Bytes that the WAL is cut back to when a long read has let it grow."""
+STALL = 1.0  # seconds
 CHECK_FILE_EVERY = 1.0  # seconds; three calls of stat, while anything is written
 
 
@@ -72,6 +73,8 @@ class Database:
         self._files = Files(self.path)
         self._complaints = Complaints()
         self._checked_at = 0.0
+        self.stalled_at = float("-inf")
+        """When a statement had to wait for longer than STALL, by the monotonic clock."""
 
     @property
     def wal(self) -> str:
@@ -233,6 +236,9 @@ class Database:
                 raise translate(error, self.path) from error
             except ConnectionLost:
                 continue
+            finally:
+                if (now := time.monotonic()) > since + STALL:
+                    self.stalled_at = now
 
     def _ringing(
         self, function: Callable[[sqlite3.Connection], T]
@@ -247,7 +253,8 @@ class Database:
 
         def ringing(connection: sqlite3.Connection) -> T:
             result = function(connection)
-            with contextlib.suppress(FileNotFoundError):
+            # It has been written: who is not told by this looks at the next heartbeat.
+            with contextlib.suppress(OSError):
                 os.utime(wal)
             return result
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from functools import partial
 from sqlite3 import Connection
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -74,23 +73,25 @@ class Sender:
         try:
             (accepted,) = await self._deliver([message], time.monotonic())
         finally:
-            if outbox.passengers:
-                outbox.driver = loop.create_task(self._drive(outbox))
-            else:
-                outbox.busy = False
+            self._hand_on(outbox, loop)
         return accepted
+
+    def _hand_on(self, outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
+        """Somebody drives as long as anybody waits, also when a driver was cancelled."""
+        if outbox.passengers:
+            outbox.driver = loop.create_task(self._drive(outbox))
+            outbox.driver.add_done_callback(lambda _: self._hand_on(outbox, loop))
+        else:
+            outbox.busy = False
 
     async def _drive(self, outbox: Outbox) -> None:
         """Send off those who came while a statement was in flight, until nobody comes."""
-        try:
-            while outbox.passengers:
-                aboard = outbox.passengers[:RIDE_TOGETHER]
-                del outbox.passengers[:RIDE_TOGETHER]
-                # Who was cancelled while waiting is not sent.
-                if aboard := [each for each in aboard if not each.arrival.done()]:
-                    await self._ride(aboard)
-        finally:
-            outbox.busy = False
+        while outbox.passengers:
+            aboard = outbox.passengers[:RIDE_TOGETHER]
+            del outbox.passengers[:RIDE_TOGETHER]
+            # Who was cancelled while waiting is not sent.
+            if aboard := [each for each in aboard if not each.arrival.done()]:
+                await self._ride(aboard)
 
     async def _ride(self, aboard: list[Passenger]) -> None:
         try:
@@ -132,16 +133,22 @@ class Sender:
 
     async def group_send(self, message: GroupMessage) -> None:
         """One row for each inbox that has members; one without room misses it, which is counted."""
-        statement = partial(
-            store.group_send,
-            message=message,
-            capacity=self._capacity,
-            capacity_of=self._capacity_of,
-        )
-        full = await self._database.run(statement, ring=True, quick=True)
+        full: list[dict[str, float]] = []
+
+        def send(connection: Connection) -> None:
+            full.append(store.group_send(connection, message, self._capacity, self._capacity_of))
+
+        try:
+            await self._database.run(send, ring=True, quick=True)
+        finally:
+            # Also when it was cancelled: it was done all the same.
+            for each in full:
+                self._account_group(message.group, each)
+        await self._trimmer.wrote(1)
+
+    def _account_group(self, group: str, full: dict[str, float]) -> None:
         self._counters.sent += 1
         now = time.time()
         for inbox, oldest in full.items():
-            self._drops.dropped(inbox, message.group, self._capacity_of(inbox), now - oldest)
+            self._drops.dropped(inbox, group, self._capacity_of(inbox), now - oldest)
         self._database.nudge()
-        await self._trimmer.wrote(1)

@@ -276,7 +276,9 @@ def give_back(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     with transaction(connection):
         connection.executemany(
             f"insert into {MESSAGE} ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)"
-            " on conflict (id) do update set delivered_at = null",
+            " on conflict (id) do update set delivered_at = null"
+            # Of a new file, or where ids have begun anew, it may be another message.
+            " where inbox = excluded.inbox and created_at = excluded.created_at",
             rows,
         )
         connection.executemany(

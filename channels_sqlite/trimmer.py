@@ -14,6 +14,7 @@ from .tasks import Task, Tasks, is_running
 EXPIRED_EVERY = 1.0  # seconds, while anything is written; it reads the index of all that waits
 SEQUENCES_EVERY = 60.0  # seconds; it reads the whole table of sequences
 OVERDUE = 10  # batches
+STALLED_FOR = 2.0  # seconds after a lock, in which a reader's next heartbeat acknowledges
 
 
 class Trimmer:
@@ -59,8 +60,10 @@ class Trimmer:
         now = time.monotonic()
         if now - self._expired_at >= EXPIRED_EVERY:
             self._expired_at = now
-            # A clock that was set makes messages expire that nobody has had the time to read.
-            unread = not self._clock_was_set()
+            # A clock that was set makes messages expire that nobody has had the time to read; and
+            # who has read one could not say so while others held the lock.
+            stalled = now - self._database.stalled_at < STALLED_FOR
+            unread = not (self._clock_was_set() or stalled)
             await self._in_batches(partial(store.trim_expired, now=time.time(), unread=unread))
             await self._in_batches(partial(store.trim_memberships, now=time.time()))
         if now - self._sequences_at >= SEQUENCES_EVERY:

@@ -27,6 +27,7 @@ from channels_sqlite.exceptions import (
     MessageTooLarge,
     NotMigrated,
 )
+from tests.parts import parts
 from tests.waiting import PATIENCE, soon, until
 
 ENGINE = "django.db.backends.sqlite3"
@@ -575,3 +576,17 @@ async def test_closing_while_it_is_being_opened_leaves_nothing_open(one: Databas
         await soon(asyncio.wrap_future(opening))
         await one.close()
     await until(lambda: threading.active_count() <= before)
+
+
+async def test_what_was_written_and_cannot_be_announced_was_written(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory may not be searched any more, say."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    async with parts(database) as made:
+        await made.database.ready()
+        monkeypatch.setattr(os, "utime", refuse)
+        assert await made.database.run(lambda _: "written", ring=True) == "written"

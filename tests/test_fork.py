@@ -1,4 +1,4 @@
-"""A process forks while it writes; the child writes too."""
+"""A process forks while it writes or reads; the child writes too."""
 
 from __future__ import annotations
 
@@ -47,9 +47,60 @@ writing.join()
 """
 
 
-def test_a_child_born_while_its_parent_writes_can_write(database: Path) -> None:
+READ = """
+import asyncio, os, sqlite3, threading
+import django
+django.setup()
+from channels.layers import get_channel_layer
+from channels_sqlite import store
+
+layer = get_channel_layer()
+stop = threading.Event()
+
+def keep_reading():
+    reader = layer._ends.database.reader
+    while not stop.is_set():
+        with reader.in_use:
+            store.sequences(reader, ["a", "b"])
+
+asyncio.run(layer.send("test-channel", {}))
+reading = [threading.Thread(target=keep_reading, daemon=True) for _ in range(2)]
+for each in reading:
+    each.start()
+for _ in range(200):
+    child = os.fork()
+    if not child:
+        sqlite3.connect(":memory:").execute("create table a (b)")  # SQLite's own locks are free
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+stop.set()
+"""
+
+GRANDCHILDREN = """
+import asyncio, os
+import django
+django.setup()
+from channels.layers import get_channel_layer
+from channels_sqlite import connection
+
+layer = get_channel_layer()
+asyncio.run(layer.send("test-channel", {}))
+child = os.fork()
+if not child:
+    inherited = {*connection._writers} | {*connection._readers}
+    asyncio.run(layer.send("test-channel", {}))
+    os._exit(len(inherited))
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize(
+    "script", [SCRIPT, READ, GRANDCHILDREN], ids=["writes", "reads", "wrote, and the child forks"]
+)
+def test_a_child_can_write_whatever_its_parent_did(database: Path, script: str) -> None:
+    """And does not wait, when it forks itself, for locks that it has inherited."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT)],
+        [sys.executable, "-c", textwrap.dedent(script)],
         env=environment(database),
         cwd=ROOT,
         capture_output=True,

@@ -181,6 +181,45 @@ async def test_who_is_cancelled_first_does_not_take_the_others_along(sending: Se
     assert sending.sent() == [0, 1, 2]
 
 
+@pytest.mark.usefixtures("slow_disk")
+async def test_who_waits_is_sent_though_the_driver_was_cancelled(sending: Sending) -> None:
+    """asyncio.run cancels it with all other tasks, and waits for those who send as they end."""
+    release = await hold(sending)
+    first, rides = sending.begin(0, 1)
+    await asyncio.sleep(0.01)
+    again = asyncio.create_task(hold(sending))
+    await asyncio.sleep(0.01)
+    release()
+    release = await again
+    assert await soon(first)
+    (waits,) = sending.begin(2)
+    await asyncio.sleep(0.01)
+    (outbox,) = sending.sender._outboxes.values()
+    assert outbox.driver is not None
+    outbox.driver.cancel()
+    await asyncio.sleep(0.01)
+    release()
+    assert await soon(waits)
+    with pytest.raises(asyncio.CancelledError):
+        await soon(rides)
+
+
+async def test_a_cancelled_group_send_is_counted(
+    sending: Sending, caplog: pytest.LogCaptureFixture
+) -> None:
+    await join(sending, "full", "empty")
+    for number in range(CAPACITY):
+        await sending.send(number, "full")
+    sent = sending.parts.counters.sent
+    task = asyncio.create_task(sending.sender.group_send(to_group(1)))
+    await asyncio.sleep(0)
+    await cancel(task)
+    assert task.cancelled()
+    assert sending.sent() == [*range(CAPACITY), 1]
+    assert (sending.parts.counters.sent - sent, sending.parts.counters.dropped) == (1, 1)
+    caplog.clear()
+
+
 async def test_after_a_cancelled_send_others_go_on(sending: Sending) -> None:
     (task,) = sending.begin(0)
     await asyncio.sleep(0)

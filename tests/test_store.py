@@ -547,6 +547,18 @@ def test_a_sequence_never_stands_still(connection: sqlite3.Connection, keep: boo
     assert seen == sorted(set(seen))
 
 
+def test_giving_back_revives_no_other_message(connection: sqlite3.Connection) -> None:
+    """Ids have begun anew meanwhile."""
+    send(connection, outgoing(1))
+    rows = store.claim(connection, "test-channel", 1, time.time(), keep=True)
+    connection.execute(f"delete from {MESSAGE}")
+    connection.execute("update sqlite_sequence set seq = 0")
+    send(connection, outgoing(2))
+    assert claimed(connection, 1) == [2]
+    store.give_back(connection, rows)
+    assert claimed(connection, 1) == []
+
+
 def test_giving_back_what_was_flushed_meanwhile_leaves_nothing_half_done(
     connection: sqlite3.Connection, connect: Connect
 ) -> None:

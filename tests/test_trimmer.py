@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from channels_sqlite import database as database_module
 from channels_sqlite import store
 from channels_sqlite import trimmer as module
+from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite.trimmer import OVERDUE, Trimmer
 from tests.parts import Parts, locked, parts
@@ -128,6 +130,29 @@ async def test_a_clock_that_is_set_throws_nobody_out_of_a_group(
     await trimming.write(1, expires_at=now + 60)  # and now one that was left unread
     await trimming.trimmer.trim()
     assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 0]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_lock_of_others_throws_nobody_out_of_a_group(
+    trimming: Trimming, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has read a message could not say so."""
+    monkeypatch.setattr(database_module, "STALL", 0.01)
+    now = time.time()
+    join = partial(
+        store.group_add,
+        group="test-group",
+        inbox="test-channel",
+        channel="test-channel",
+        now=now,
+        expires_at=now + 10**6,
+    )
+    await trimming.parts.database.run(join)
+    await trimming.write(1, expires_at=now - 10)
+    with locked(database), pytest.raises(DatabaseUnavailable):
+        await trimming.parts.database.run(store.commit)
+    await trimming.trimmer.trim()
+    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
 
 
 @pytest.mark.usefixtures("at_once")

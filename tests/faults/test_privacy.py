@@ -100,7 +100,8 @@ async def test_what_was_tampered_with_is_refused(
                 )
             elif how == "changed":
                 connection.execute(
-                    f"update {MESSAGE} set body = cast(substr(body, 1, 40) || 'x'"
+                    f"update {MESSAGE} set body = cast(substr(body, 1, 40)"
+                    " || iif(hex(substr(body, 41, 1)) = '78', 'y', 'x')"
                     " || substr(body, 42) as blob) where delivered_at is null"
                 )
         await layer.send(channel, message(2))
