@@ -50,6 +50,13 @@ class Nudged(Protocol):
         """Called on the running loop `here`."""
 
 
+class Acknowledging(Protocol):
+    """Who has read messages of which the table may not know yet."""
+
+    def acknowledge_on(self, connection: sqlite3.Connection) -> None:
+        """Called on the thread of a statement that is about to refuse a message."""
+
+
 class Database:
     """One file; get it from `databases`."""
 
@@ -65,6 +72,7 @@ class Database:
         self.ended = False
         """The interpreter ends: a loop that still runs on a daemon thread opens nothing."""
         self.receivers: WeakSet[Nudged] = WeakSet()
+        self.inboxes: WeakSet[Acknowledging] = WeakSet()
         self._options = settings.get("OPTIONS") or {}
         self._timeout = float(self._options.get("timeout", 5))
         self._lock = threading.Lock()
@@ -73,8 +81,8 @@ class Database:
         self._files = Files(self.path)
         self._complaints = Complaints()
         self._checked_at = 0.0
-        self.stalled_at = float("-inf")
-        """When a statement had to wait for longer than STALL, by the monotonic clock."""
+        self.troubled_at = float("-inf")
+        """When a statement failed, or had to wait for longer than STALL, by the monotonic clock."""
 
     @property
     def wal(self) -> str:
@@ -233,12 +241,13 @@ class Database:
             try:
                 return await connection.run(work, since, quick=quick, aside=aside)
             except sqlite3.Error as error:
+                self.troubled_at = time.monotonic()
                 raise translate(error, self.path) from error
             except ConnectionLost:
                 continue
             finally:
                 if (now := time.monotonic()) > since + STALL:
-                    self.stalled_at = now
+                    self.troubled_at = now
 
     def _ringing(
         self, function: Callable[[sqlite3.Connection], T]
@@ -293,6 +302,11 @@ class Database:
         for receiver in list(self.receivers):
             receiver.nudge(here, inboxes)
 
+    def acknowledge(self, connection: sqlite3.Connection) -> None:
+        """Tell the table all that this process has read."""
+        for each in list(self.inboxes):
+            each.acknowledge_on(connection)
+
     # Losing and closing
 
     def forget_replaced(self) -> bool:
@@ -312,6 +326,7 @@ class Database:
             return False
         with self._lock:
             connection, self._connection, self._opening = self._connection, None, None
+        self._files.identity = None  # whatever comes next is a new one
         self.begin_anew()
         logger.warning(
             "%s was deleted or replaced; opening the database anew. What it held of messages and"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
@@ -42,7 +43,7 @@ class Inbox:
 
 
 class Inboxes:
-    """The inboxes of one receiver, which calls every method on an event loop, under its lock."""
+    """The inboxes of one receiver, which calls the methods on an event loop, under its lock."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Inboxes:
         tasks: Tasks,
         counters: Counters,
         capacity_of: Callable[[str], int],
+        lock: threading.RLock,
         *,
         keep_delivered: bool,
     ) -> None:
@@ -59,9 +61,11 @@ class Inboxes:
         self._tasks = tasks
         self._counters = counters
         self._capacity_of = capacity_of
+        self._lock = lock
         self._keep = keep_delivered
         self._inboxes: dict[str, Inbox] = {}
         self._generation = database.generation
+        database.inboxes.add(self)
 
     def __contains__(self, name: str) -> bool:
         return name in self._inboxes
@@ -142,6 +146,17 @@ class Inboxes:
         for inbox in self._inboxes.values():
             self._acknowledge(inbox)
 
+    def acknowledge_on(self, connection: sqlite3.Connection) -> None:
+        """Tell the table, on any thread, in a transaction of somebody else. Should that fail,
+        nothing is lost: it is told again, when its own turn comes.
+        """
+        with self._lock:
+            if self._generation != self._database.generation:
+                return
+            for inbox in self._inboxes.values():
+                if inbox.acknowledged < inbox.cursor:
+                    self._tell(connection, inbox, inbox.taken_at, inbox.cursor)
+
     def acknowledge_overdue(self) -> None:
         """Tell it what an event loop that has ended has left."""
         loop = asyncio.get_running_loop()
@@ -168,15 +183,7 @@ class Inboxes:
 
         def acknowledge(connection: sqlite3.Connection) -> None:
             if generation == self._database.generation:  # else these ids are those of others by now
-                store.acknowledge(
-                    connection,
-                    inbox.name,
-                    after=inbox.acknowledged,
-                    upto=upto,
-                    taken_at=taken_at,
-                    now=time.time(),
-                    keep=self._keep,
-                )
+                self._tell(connection, inbox, taken_at, upto)
 
         try:
             await self._database.run(acknowledge, quick=True, aside=True)
@@ -190,3 +197,16 @@ class Inboxes:
         inbox.acknowledgement = None
         if inbox.unacknowledged:
             self._acknowledge_soon(inbox, asyncio.get_running_loop())
+
+    def _tell(
+        self, connection: sqlite3.Connection, inbox: Inbox, taken_at: float, upto: int
+    ) -> None:
+        store.acknowledge(
+            connection,
+            inbox.name,
+            after=inbox.acknowledged,
+            upto=upto,
+            taken_at=taken_at,
+            now=time.time(),
+            keep=self._keep,
+        )

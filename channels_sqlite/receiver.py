@@ -64,7 +64,13 @@ class Receiver:
         keep = options.message_retention > 0
         self._consumers = Consumers(self._lock, capacity_of, counters, drops)
         self._inboxes = Inboxes(
-            database, self._consumers, self._tasks, counters, capacity_of, keep_delivered=keep
+            database,
+            self._consumers,
+            self._tasks,
+            counters,
+            capacity_of,
+            self._lock,
+            keep_delivered=keep,
         )
         self._claims = Claims(
             database, self._consumers, self._tasks, self._lock, keep_delivered=keep

@@ -112,9 +112,10 @@ class Sender:
 
     async def _deliver(self, messages: list[Outgoing], since: float) -> list[bool]:
         accepted: list[bool] = []
+        acknowledge = self._database.acknowledge
 
         def send(connection: Connection) -> None:
-            accepted.extend(store.send(connection, messages, time.time()))
+            accepted.extend(store.send(connection, messages, time.time(), acknowledge))
 
         try:
             await self._database.run(send, ring=True, quick=True, since=since)
@@ -134,9 +135,12 @@ class Sender:
     async def group_send(self, message: GroupMessage) -> None:
         """One row for each inbox that has members; one without room misses it, which is counted."""
         full: list[dict[str, float]] = []
+        capacity, acknowledge = self._capacity, self._database.acknowledge
 
         def send(connection: Connection) -> None:
-            full.append(store.group_send(connection, message, self._capacity, self._capacity_of))
+            full.append(
+                store.group_send(connection, message, capacity, self._capacity_of, acknowledge)
+            )
 
         try:
             await self._database.run(send, ring=True, quick=True)

@@ -37,6 +37,13 @@ _WAITING = f"""
 
 # Sending
 
+Acknowledge = Callable[[sqlite3.Connection], None]
+"""Tells the table what was read already, within a transaction of somebody else."""
+
+
+def _nothing(connection: sqlite3.Connection) -> None:
+    """Where nobody reads beside the sender."""
+
 
 @cache
 def _insert_all(count: int) -> str:
@@ -59,13 +66,20 @@ def _insert_all(count: int) -> str:
     """
 
 
-def send(connection: sqlite3.Connection, messages: Sequence[Outgoing], now: float) -> list[bool]:
-    """Insert messages in their order; for each, whether its inbox had room for it."""
+def send(
+    connection: sqlite3.Connection,
+    messages: Sequence[Outgoing],
+    now: float,
+    acknowledge: Acknowledge = _nothing,
+) -> list[bool]:
+    """Insert messages in their order; for each, whether its inbox had room for it.
+
+    Before one is refused, `acknowledge` may make room.
+    """
     if connection.execute(_insert_all(len(messages)), _values(messages, now)).rowcount:
         return [True] * len(messages)
-    if len(messages) == 1:
-        return [False]
     with transaction(connection):
+        acknowledge(connection)
         one_by_one = [_values([message], now) for message in messages]
         return [connection.execute(_insert_all(1), each).rowcount > 0 for each in one_by_one]
 
@@ -115,10 +129,12 @@ def group_send(
     message: GroupMessage,
     capacity: int | None,
     capacity_of: Callable[[str], int],
+    acknowledge: Acknowledge = _nothing,
 ) -> dict[str, float]:
     """Insert one row for each inbox in the group, whatever the number of its members.
 
     `capacity` is that of every inbox where they are all alike, which allows for one statement.
+    Before one has no room, `acknowledge` may make some.
     Returns the inboxes that had no room, and miss the message, each with the time at which the
     oldest message that waits in it was created.
     """
@@ -126,6 +142,7 @@ def group_send(
     if capacity is not None and connection.execute(_GROUP_SEND, values).rowcount:
         return {}
     with transaction(connection):
+        acknowledge(connection)
         recipients = connection.execute(f"{_RECIPIENTS} select * from recipient", values).fetchall()
         full = [inbox for inbox, waiting in recipients if waiting >= capacity_of(inbox)]
         connection.executemany(

@@ -14,7 +14,7 @@ from .tasks import Task, Tasks, is_running
 EXPIRED_EVERY = 1.0  # seconds, while anything is written; it reads the index of all that waits
 SEQUENCES_EVERY = 60.0  # seconds; it reads the whole table of sequences
 OVERDUE = 10  # batches
-STALLED_FOR = 2.0  # seconds after a lock, in which a reader's next heartbeat acknowledges
+CALM = 5.0  # seconds; in each, a reader that was kept from acknowledging tries again
 
 
 class Trimmer:
@@ -28,7 +28,9 @@ class Trimmer:
         self._options = options
         self._written = 0
         self._clocks_apart = _clocks_apart()
-        self._expired_at = time.monotonic()
+        self._clock_set_at = float("-inf")
+        # Whether the clock was set before this process began, others know.
+        self._expired_at = time.monotonic() + CALM
         self._sequences_at = time.monotonic()
         self._task: Task | None = None
         self._tasks = Tasks()
@@ -41,6 +43,7 @@ class Trimmer:
         """
         if not self._options.auto_trim:
             return
+        self._watch_clock()
         self._written += count
         batch = self._options.trim_batch_size
         if self._written < batch and time.monotonic() - self._expired_at < EXPIRED_EVERY:
@@ -60,23 +63,29 @@ class Trimmer:
         now = time.monotonic()
         if now - self._expired_at >= EXPIRED_EVERY:
             self._expired_at = now
-            # A clock that was set makes messages expire that nobody has had the time to read; and
-            # who has read one could not say so while others held the lock.
-            stalled = now - self._database.stalled_at < STALLED_FOR
-            unread = not (self._clock_was_set() or stalled)
-            await self._in_batches(partial(store.trim_expired, now=time.time(), unread=unread))
+            trim_expired = partial(store.trim_expired, now=time.time(), unread=self._is_calm())
+            await self._in_batches(trim_expired)
             await self._in_batches(partial(store.trim_memberships, now=time.time()))
         if now - self._sequences_at >= SEQUENCES_EVERY:
             self._sequences_at = now
             await self._database.run(store.trim_sequences)
         await self._database.run(store.commit)
 
-    def _clock_was_set(self) -> bool:
-        """Whether the wall clock has jumped since it was asked for the last time, or the machine
-        has slept.
+    def _is_calm(self) -> bool:
+        """Whether what has expired was surely left unread, by a process that is gone.
+
+        A wall clock that was set, or a machine that has slept, makes messages expire that nobody
+        has had the time to read; and who has read one cannot say so while the disk is full or
+        others hold the lock. A while after that counts too: some messages are still under way.
         """
+        self._watch_clock()
+        return time.monotonic() > max(self._clock_set_at, self._database.troubled_at) + CALM
+
+    def _watch_clock(self) -> None:
+        """With every message, for the clock may be set back and put right within a second."""
         before, self._clocks_apart = self._clocks_apart, _clocks_apart()
-        return abs(self._clocks_apart - before) > store.TRIM_GRACE
+        if abs(self._clocks_apart - before) > store.TRIM_GRACE:
+            self._clock_set_at = time.monotonic()
 
     async def _in_batches(self, trim: Callable[..., int]) -> None:
         batch = self._options.trim_batch_size

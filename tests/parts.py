@@ -47,6 +47,7 @@ class Parts:
             self.tasks,
             self.counters,
             self.capacity_of,
+            lock,
             keep_delivered=keep,
         )
 

@@ -197,6 +197,36 @@ async def test_what_was_taken_is_acknowledged_soon_and_in_one_batch(reading: Rea
     assert times == [1]
 
 
+@pytest.mark.parametrize("grouped", [False, True], ids=["channel", "group"])
+async def test_what_was_taken_makes_room_for_who_would_be_refused(
+    reading: Reading, grouped: bool
+) -> None:
+    """In the transaction of that one; its own turn comes all the same."""
+    few = 20  # of which none is acknowledged at once
+    inboxes = reading.parts.inboxes
+
+    def send_one_more(connection: sqlite3.Connection) -> None:
+        now = time.time()
+        if grouped:
+            store.group_add(connection, "test-group", INBOX, CHANNEL, now, now + 60)
+            full = store.group_send(
+                connection, to_group(few), few, lambda _: few, inboxes.acknowledge_on
+            )
+            assert full == {}
+        else:
+            messages = [outgoing(few, CHANNEL, capacity=few)]
+            assert store.send(connection, messages, now, inboxes.acknowledge_on) == [True]
+
+    await reading.send(*range(few))
+    reading.look()
+    assert reading.waiting() == few
+    await reading.parts.database.run(send_one_more)
+    assert reading.waiting() == 1
+    reading.look()
+    assert reading.taken() == [*range(few + 1)]
+    await until(lambda: reading.waiting() == 0)
+
+
 async def test_a_quarter_of_the_capacity_is_acknowledged_at_once(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,20 @@ async def test_a_full_channel_says_how_full_it_is(open_: Open) -> None:
     assert (layer.counters.sent, layer.counters.refused) == (2, 1)
 
 
+async def test_what_was_read_beside_the_sender_takes_up_no_room(open_: Open) -> None:
+    """Though the table is told of it a moment later."""
+    layer = open_(capacity=9)
+    channel = await layer.new_channel()
+    for _ in range(20):
+        await layer.send(channel, MESSAGE_1)
+        assert await soon(layer.receive(channel)) == MESSAGE_1
+        await asyncio.gather(*[layer.send(channel, MESSAGE_1) for _ in range(9)])
+        for _ in range(9):
+            assert await soon(layer.receive(channel)) == MESSAGE_1
+        await asyncio.sleep(0.06)
+    assert layer.counters.refused == 0
+
+
 async def test_process_local_channels_share_the_room_of_their_process(open_: Open) -> None:
     layer = open_(capacity=2)
     first, second, third = [await layer.new_channel() for _ in range(3)]

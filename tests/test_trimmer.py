@@ -39,6 +39,20 @@ class Trimming:
         messages = [outgoing(1, "test-channel", capacity=10**6, **fields) for _ in range(count)]
         await self.parts.database.run(lambda raw: store.send(raw, messages, time.time()))
 
+    async def join(self) -> None:
+        """Into a group, for long, whatever the clock says."""
+        now = time.time()
+        await self.parts.database.run(
+            partial(
+                store.group_add,
+                group="test-group",
+                inbox="test-channel",
+                channel="test-channel",
+                now=now,
+                expires_at=now + 10**6,
+            )
+        )
+
     async def deliver(self, ago: float = 0) -> None:
         """All that waits is delivered, some seconds ago."""
         await self.parts.database.run(
@@ -77,7 +91,8 @@ async def trimming(database: Path) -> AsyncIterator[Trimming]:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is trimmed each time, however short the last time is ago."""
+    """Everything is trimmed each time, however short the last time is ago, or a trouble."""
+    monkeypatch.setattr(module, "CALM", 0)
     monkeypatch.setattr(module, "EXPIRED_EVERY", 0)
     monkeypatch.setattr(module, "SEQUENCES_EVERY", 0)
 
@@ -113,22 +128,75 @@ async def test_a_clock_that_is_set_throws_nobody_out_of_a_group(
 ) -> None:
     """What it makes expire has not been let expire by anybody."""
     now, real = time.time(), time.time
-    join = partial(
-        store.group_add,
-        group="test-group",
-        inbox="test-channel",
-        channel="test-channel",
-        now=now,
-        expires_at=now + 10**6,
-    )
-    await trimming.parts.database.run(join)
+    await trimming.join()
     await trimming.write(3 * BATCH, expires_at=now + 60)
+    monkeypatch.setattr(module, "CALM", 0.3)
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     await trimming.trimmer.trim()
     assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
 
+    await asyncio.sleep(0.35)
     await trimming.write(1, expires_at=now + 60)  # and now one that was left unread
     await trimming.trimmer.trim()
+    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 0]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_nor_does_what_was_under_way_when_it_was_set(
+    trimming: Trimming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the time of before; nor where the trimming that came next has failed."""
+    now, real = time.time(), time.time
+    await trimming.join()
+    monkeypatch.setattr(module, "CALM", 0.3)
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    await trimming.write(1, expires_at=now + 60)
+    await trimming.parts.database.run(
+        lambda raw: raw.execute(
+            f"create temp trigger failing before delete on {MESSAGE}"
+            " begin select raise(abort, 'failed'); end"
+        ).fetchall()
+    )
+    with pytest.raises(DatabaseUnavailable):
+        await trimming.trimmer.trim()
+    await trimming.parts.database.run(lambda raw: raw.execute("drop trigger failing").fetchall())
+    await trimming.trimmer.trim()
+    await trimming.write(1, expires_at=now + 60)
+    await trimming.trimmer.trim()
+    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_nor_does_one_that_is_put_right_before_anything_is_trimmed(
+    trimming: Trimming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes by a wrong time sees that it is wrong, and right again."""
+    await trimming.join()
+    monkeypatch.setattr(module, "CALM", 0.3)
+    monkeypatch.setattr(module, "EXPIRED_EVERY", 3600)
+    with monkeypatch.context() as wrong:
+        real = time.time
+        wrong.setattr(time, "time", lambda: real() - 3600)
+        await trimming.write(1)
+        await trimming.trimmer.wrote(1)
+    monkeypatch.setattr(module, "EXPIRED_EVERY", 0)
+    await trimming.trimmer.trim()
+    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_nor_does_a_process_that_has_just_begun(
+    trimming: Trimming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leaves to the others what may have expired because the clock was set before."""
+    monkeypatch.setattr(module, "CALM", 0.3)
+    await trimming.join()
+    begun = Trimmer(trimming.parts.database, trimming.parts.options)
+    await trimming.write(1, expires_at=time.time() - 10)
+    await begun.trim()
+    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [1, 1]
+    await asyncio.sleep(0.35)
+    await begun.trim()
     assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 0]
 
 
@@ -137,20 +205,24 @@ async def test_a_lock_of_others_throws_nobody_out_of_a_group(
     trimming: Trimming, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who has read a message could not say so."""
-    monkeypatch.setattr(database_module, "STALL", 0.01)
-    now = time.time()
-    join = partial(
-        store.group_add,
-        group="test-group",
-        inbox="test-channel",
-        channel="test-channel",
-        now=now,
-        expires_at=now + 10**6,
-    )
-    await trimming.parts.database.run(join)
-    await trimming.write(1, expires_at=now - 10)
+    await trimming.join()
+    monkeypatch.setattr(module, "CALM", 0.3)
+    await trimming.write(1, expires_at=time.time() - 10)
     with locked(database), pytest.raises(DatabaseUnavailable):
         await trimming.parts.database.run(store.commit)
+    await trimming.trimmer.trim()
+    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_lock_that_was_waited_for_throws_nobody_out_of_a_group(
+    trimming: Trimming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await trimming.join()
+    monkeypatch.setattr(module, "CALM", 0.3)
+    monkeypatch.setattr(database_module, "STALL", 0.01)
+    await trimming.write(1, expires_at=time.time() - 10)
+    await trimming.parts.database.run(lambda _: time.sleep(0.02))
     await trimming.trimmer.trim()
     assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
 
@@ -196,6 +268,7 @@ async def test_it_trims_after_every_batch_that_was_written(trimming: Trimming) -
     await until(lambda: trimming.count() == 0)
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_it_trims_a_while_after_the_last_time_however_little_was_written(
     trimming: Trimming, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,6 +76,7 @@ def test_a_restarted_server_loses_no_line(ada: Window, ben: Window, chat: Chat) 
     ada.wait_for_line("Ada", "three, without a server")
     ben.say("four")
     ada.wait_for_line("Ben", "four")
+    ben.wait_for_line("Ben", "four")
     expected = [
         ("Ada", "one"),
         ("Ben", "two, while Ada's server is down"),
