@@ -115,7 +115,7 @@ underscores and periods')
     select inbox, new."group", {_BODY}, {_NOW}, {_NOW} + {SQL_EXPIRY}
     from (
         select distinct inbox from {MEMBERSHIP}
-        where "group" = new."group" and +expires_at > {_NOW}
+        where "group" = new."group" and expires_at > {_NOW}
     ) as recipient
     where (
         {_WAITING % "recipient.inbox"}
