@@ -27,6 +27,7 @@ from .receiver import Receiver
 from .roll_call import Reader
 from .sender import Sender
 from .serializers import Message
+from .trimmer import Trimmer
 from .wakes.listener import HEARTBEAT
 
 ANSWERS_TAKE = HEARTBEAT + 0.5  # seconds
@@ -45,8 +46,11 @@ class _Ends:
         )
         capacity_of, counters = layer.get_capacity, layer.counters
         drops = DropLog(counters)
-        self.sender = Sender(self.database, options, capacity_of, counters, drops)
-        self.receiver = Receiver(self.database, options, capacity_of, layer.codec, counters, drops)
+        trimmer = Trimmer(self.database, options)
+        self.sender = Sender(self.database, trimmer, options, capacity_of, counters, drops)
+        self.receiver = Receiver(
+            self.database, trimmer, options, capacity_of, layer.codec, counters, drops
+        )
 
 
 class SqliteChannelLayer(BaseChannelLayer):

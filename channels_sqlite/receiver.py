@@ -31,6 +31,7 @@ from .messages import Item
 from .roll_call import QUESTIONS, Reader, RollCall
 from .serializers import Message
 from .tasks import Tasks
+from .trimmer import Trimmer
 from .waiters import Waiter
 from .wakes.listener import HEARTBEAT, RING, WRITE, Listener
 from .wakes.watcher import Watcher
@@ -49,6 +50,7 @@ class Receiver:
     def __init__(
         self,
         database: Database,
+        trimmer: Trimmer,
         options: Options,
         capacity_of: Callable[[str], int],
         codec: Codec,
@@ -56,6 +58,7 @@ class Receiver:
         drops: DropLog,
     ) -> None:
         self._database = database
+        self._trimmer = trimmer
         self._options = options
         self._codec = codec
         self._counters = counters
@@ -80,6 +83,7 @@ class Receiver:
         self._watcher: Watcher | None = None
         self._generation = database.generation
         self._epoch: int | None = None
+        self._received = 0
         database.receivers.add(self)
 
     # Consumers
@@ -311,6 +315,10 @@ class Receiver:
         self._consumers.tell_again(asyncio.get_running_loop())
         if channels := self._consumers.expire():
             self._tasks.spawn(partial(self._leave_groups, channels))
+        if self._counters.received > self._received:
+            self._received = self._counters.received
+            # Who has sent that may live for one message only, and so never get to trim.
+            self._tasks.spawn(partial(self._trimmer.wrote, 0))
 
     def _open_again(self) -> bool:
         self._database.open_unasked(partial(self._opened, asyncio.get_running_loop()))

@@ -45,19 +45,19 @@ class Sender:
     def __init__(
         self,
         database: Database,
+        trimmer: Trimmer,
         options: Options,
         capacity_of: Callable[[str], int],
         counters: Counters,
         drops: DropLog,
     ) -> None:
         self._database = database
-        self._options = options
+        self._trimmer = trimmer
         self._capacity_of = capacity_of
         self._capacity = None if options.channel_capacity else options.capacity
         self._counters = counters
         self._drops = drops
         self._outboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = WeakKeyDictionary()
-        self._trimmer = Trimmer(database, options)
 
     async def send(self, message: Outgoing) -> bool:
         """Whether there was room for the message."""

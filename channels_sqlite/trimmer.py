@@ -18,7 +18,8 @@ CALM = 5.0  # seconds; in each, a reader that was kept from acknowledging tries 
 
 
 class Trimmer:
-    """Trims after every `trim_batch_size` messages and every second of writing.
+    """Trims after every `trim_batch_size` messages, and every second in which anything is sent or
+    received.
 
     As a task beside the senders, in batches, so that none of them waits long for the lock.
     """

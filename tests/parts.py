@@ -22,6 +22,7 @@ from channels_sqlite.messages import Item
 from channels_sqlite.receiver import Receiver
 from channels_sqlite.sender import Sender
 from channels_sqlite.tasks import Tasks
+from channels_sqlite.trimmer import Trimmer
 from tests.waiting import soon
 
 TIMEOUT = 0.05  # seconds; as long as a locked database is waited for
@@ -36,6 +37,7 @@ class Parts:
         self.database = Database(settings, "channels")
         self.counters = Counters()
         self.drops = DropLog(self.counters)
+        self.trimmer = Trimmer(self.database, self.options)
         self.tasks = Tasks()
         lock = threading.RLock()
         keep = self.options.message_retention > 0
@@ -55,12 +57,20 @@ class Parts:
         return self.options.capacity
 
     def sender(self) -> Sender:
-        return Sender(self.database, self.options, self.capacity_of, self.counters, self.drops)
+        return Sender(
+            self.database, self.trimmer, self.options, self.capacity_of, self.counters, self.drops
+        )
 
     def receiver(self) -> Receiver:
         codec = Codec(serializers.create("msgpack"), ())
         return Receiver(
-            self.database, self.options, self.capacity_of, codec, self.counters, self.drops
+            self.database,
+            self.trimmer,
+            self.options,
+            self.capacity_of,
+            codec,
+            self.counters,
+            self.drops,
         )
 
     def wait_for(self, channel: str) -> asyncio.Future[Item | None]:

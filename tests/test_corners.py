@@ -17,6 +17,7 @@ import pytest
 from channels.exceptions import ChannelFull
 from django.db import connections
 
+from channels_sqlite import trimmer
 from channels_sqlite.connection import Connection
 from channels_sqlite.database import Database
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
@@ -144,6 +145,36 @@ async def test_the_file_stops_growing(
 
     await soon(write_until_it_is_trimmed())
     assert sizes[2] <= sizes[0] + 2_000_000  # a thousand messages are 4 MB
+
+
+@by_default
+@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+async def test_who_reads_trims_what_programs_have_sent_that_ended_at_once(
+    open_layer: OpenLayer, table: Table, monkeypatch: pytest.MonkeyPatch, local: bool
+) -> None:
+    """Cron jobs, say: none of them lives long enough to trim."""
+    monkeypatch.setattr(trimmer, "CALM", 0)
+    layer = open_layer(message_retention=0.2)
+    channel = await layer.new_channel() if local else "test-channel"
+    receiving = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0)
+
+    async def send_until_it_is_trimmed() -> None:
+        nonlocal receiving
+        sent = 0
+        with table.open() as program:
+            while sent <= 5 or table.count("message") > 3:
+                program.execute(
+                    "insert into channels_sqlite_send values (?, json_object('type', 'test'))",
+                    (channel,),
+                )
+                sent += 1
+                await receiving
+                receiving = asyncio.create_task(layer.receive(channel))
+                await asyncio.sleep(0.1)
+
+    await soon(send_until_it_is_trimmed())
+    await cancel(receiving)
 
 
 @by_default
