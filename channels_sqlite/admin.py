@@ -221,7 +221,10 @@ class MessageAdmin(ReadOnlyAdmin):
     def state(self, row: Any) -> str:
         if row.delivered_at is not None:
             return "delivered"
-        return "waiting" if row.expires_at > time.time() else "expired"
+        expires_at = row.expires_at
+        # SQLite has what is no number after all numbers.
+        waits = not isinstance(expires_at, (float, int)) or expires_at > time.time()
+        return "waiting" if waits else "expired"
 
     @admin.display
     def created(self, row: Any) -> str:
@@ -243,7 +246,9 @@ class MembershipAdmin(ReadOnlyAdmin):
     list_filter = (MembershipStateFilter, GroupFilter)
     search_fields = ("group", "channel", "inbox")
     search_help_text = "A part of a group's, a channel's or an inbox's name"
-    fields = readonly_fields = ("id", "group", "channel", "inbox", "expires", "joined_after")
+    fields = readonly_fields = (
+        *("id", "group", "channel", "inbox", "expires", "joined_after", "renewed_after"),
+    )
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Those that lapse first, when that is the question: an index has that order too."""
@@ -275,7 +280,12 @@ def moment(seconds: float) -> str:
     """Unix seconds as a date and time, in Django's time zone, to the millisecond."""
     try:
         utc = datetime.fromtimestamp(seconds, timezone.utc)
-    except (OverflowError, OSError, ValueError):  # no time at all, but a row that anybody may write
+    except (
+        OverflowError,
+        OSError,
+        TypeError,
+        ValueError,
+    ):  # no time at all, but a row that anybody may write
         return str(seconds)
     local = utc.astimezone(get_current_timezone() if settings.USE_TZ else None)
     return local.isoformat(" ", "milliseconds")

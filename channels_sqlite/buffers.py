@@ -7,6 +7,7 @@ clock.
 
 from __future__ import annotations
 
+import bisect
 from collections import deque
 from collections.abc import Callable
 
@@ -35,8 +36,8 @@ class Buffers(dict[str, "deque[Item]"]):
         return len(queue)
 
     def put_back(self, channel: str, item: Item) -> None:
-        """Return a message that was taken, and not used, to its place before all others."""
-        self.setdefault(channel, deque()).appendleft(item)
+        """Return a message that was taken, and not used, to its place: before nearly all others."""
+        bisect.insort_left(self.setdefault(channel, deque()), item, key=lambda each: each.row.id)
 
     def drop_oldest(self, channel: str) -> Item:
         """Take away the message that has waited longest, to make room."""
@@ -66,23 +67,23 @@ class Buffers(dict[str, "deque[Item]"]):
             self.pop(channel, None)
         return newest[::-1]
 
-    def expire(self, now: float) -> list[str]:
-        """Forget what has expired; the channels whose consumers let that happen."""
+    def expire(self, now: float) -> dict[str, int]:
+        """Forget what has expired; the newest of its ids, by channel."""
         gone = self._keep(lambda item: item.deadline > now)
-        self._counters.expired += sum(gone.values())
-        return list(gone)
+        self._counters.expired += sum(map(len, gone.values()))
+        return {channel: max(item.row.id for item in items) for channel, items in gone.items()}
 
     def forget(self, upto: int) -> None:
         """Forget the messages up to this id: the layer was flushed."""
         self._keep(lambda item: item.row.id > upto)
 
-    def _keep(self, wanted: Callable[[Item], bool]) -> dict[str, int]:
-        """Forget all others; how many, by channel."""
+    def _keep(self, wanted: Callable[[Item], bool]) -> dict[str, list[Item]]:
+        """Forget all others, and return them."""
         gone = {}
         for channel, queue in list(self.items()):
             kept = deque(filter(wanted, queue))
             if len(kept) < len(queue):
-                gone[channel] = len(queue) - len(kept)
+                gone[channel] = [item for item in queue if not wanted(item)]
                 self[channel] = kept
             if not kept:
                 del self[channel]

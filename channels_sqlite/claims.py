@@ -76,10 +76,11 @@ class Claims:
     ) -> bool:
         """Claim from channels that have moved; whether any consumer was waiting for that.
 
-        A thorough look asks the table, where a consumer waits and no sequence has moved.
+        A thorough look asks the table, where a consumer waits and no sequence has moved; and it
+        forgets the channels that nobody waits for: names may be made for one answer.
         """
         found = False
-        for shared in self._channels.values():
+        for shared in list(self._channels.values()):
             if shared.claimed and not is_running(shared.claim):
                 self._arrive(shared)
                 shared.due = found = True
@@ -87,6 +88,9 @@ class Claims:
             moved = sequence is not None and sequence != shared.seen
             shared.seen = sequence
             waited_for = self._consumers.is_waited_for(shared.name)
+            if thorough and not waited_for and self._is_idle(shared):
+                del self._channels[shared.name]
+                continue
             if thorough and waited_for and not moved and not is_running(shared.claim):
                 moved = store.has_waiting(reader, shared.name, time.time())
             if thorough and self._consumers.wanting(shared.name) < 0:
@@ -95,6 +99,12 @@ class Claims:
             found |= moved and waited_for
             self._start(shared)
         return found
+
+    def _is_idle(self, shared: Shared) -> bool:
+        """Whether nothing of the channel is here, nor on its way."""
+        return not (
+            shared.claimed or is_running(shared.claim) or self._consumers.wanting(shared.name) < 0
+        )
 
     def begin_anew(self) -> None:
         """The file was replaced."""
@@ -146,7 +156,7 @@ class Claims:
         while shared.claimed:
             row = shared.claimed.pop(0)  # another thread may be adding to them
             item = Item(row, monotonic + row.remaining(now))
-            self._consumers.deliver([shared.name], item, loop)
+            self._consumers.deliver([shared.name], item, loop, claimed=True)
 
     async def give_back_surplus(self, channel: str) -> None:
         """Put back what was claimed for consumers that are gone.

@@ -81,7 +81,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_duration(value: Any) -> bool:
-    return _is_number(value) and 0 < value < float("inf")
+    return _is_number(value) and 0 < value < 1e300
 
 
 def _is_count(value: object) -> bool:

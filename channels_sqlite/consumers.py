@@ -70,18 +70,22 @@ class Consumers:
 
     # For those who bring messages
 
-    def deliver(self, channels: Iterable[str], item: Item, here: Loop) -> None:
-        """To a consumer of each that waits, or else into its buffer."""
+    def deliver(
+        self, channels: Iterable[str], item: Item, here: Loop, *, claimed: bool = False
+    ) -> None:
+        """To a consumer of each that waits, or else into its buffer; what was `claimed` gives way
+        to nothing there, for it was asked for.
+        """
         buffers, hand_over = self._buffers, self._waiters.hand_over
         with self._lock:
             for channel in channels:
                 if channel in buffers or not hand_over(channel, item, here):
-                    self._keep(channel, item, here)
+                    self._keep(channel, item, here, claimed=claimed)
 
-    def _keep(self, channel: str, item: Item, here: Loop) -> None:
+    def _keep(self, channel: str, item: Item, here: Loop, *, claimed: bool) -> None:
         """In its buffer, whose oldest message may give way."""
         capacity = self._capacity_of(channel)
-        if self._buffers.put(channel, item) > capacity:
+        if self._buffers.put(channel, item) > capacity and not claimed:
             oldest = self._buffers.drop_oldest(channel).row
             age = time.time() - oldest.created_at
             self._drops.dropped(channel, oldest.group, capacity, age)
@@ -118,8 +122,8 @@ class Consumers:
         """Whether any consumer waits."""
         return channel in self._waiters
 
-    def expire(self) -> list[str]:
-        """Forget what has expired unread; the channels whose consumers let that happen."""
+    def expire(self) -> dict[str, int]:
+        """Forget what has expired unread; the newest of its ids, by channel."""
         with self._lock:
             return self._buffers.expire(time.monotonic())
 

@@ -89,6 +89,13 @@ class Database:
         """The path of the write-ahead log."""
         return self._files.wal
 
+    @property
+    def target(self) -> str:
+        """What SQLite is to open. A relative name is that of the directory in which the layer was
+        made.
+        """
+        return self.name if self.name.startswith("file:") else self.path
+
     # Opening
 
     def open(self) -> Future[Connection]:
@@ -148,9 +155,9 @@ class Database:
             "uri": True,
             "cached_statements": 256,
         }
-        # A relative name is that of the directory in which the layer was made.
-        name = self.name if self.name.startswith("file:") else self.path
-        return Connection(name, arguments, self._check, self._configure, in_memory=self.in_memory)
+        return Connection(
+            self.target, arguments, self._check, self._configure, in_memory=self.in_memory
+        )
 
     def _check(self, connection: sqlite3.Connection) -> None:
         """Refuse what cannot work: an old SQLite, a file without our tables."""
@@ -228,11 +235,11 @@ class Database:
         """The result of `function(connection)`.
 
         A cancelled caller gets its CancelledError only when the function has ended. `ring` tells
-        other processes that something was committed. What is `quick` may run in place, on the
-        event loop; all else runs on the writing connection's thread. What waits `aside` does not
-        keep others waiting behind it. A lock of others is waited for until OPTIONS["timeout"]
-        seconds after `since`, of the monotonic clock; by default that is now. sqlite3's errors come
-        out translated.
+        other processes that something was committed, unless the result is False. What is `quick`
+        may run in place, on the event loop; all else runs on the writing connection's thread. What
+        waits `aside` does not keep others waiting behind it. A lock of others is waited for until
+        OPTIONS["timeout"] seconds after `since`, of the monotonic clock; by default that is now.
+        sqlite3's errors come out translated.
         """
         since = time.monotonic() if since is None else since
         work = self._ringing(function) if ring and not self.in_memory else function
@@ -262,9 +269,10 @@ class Database:
 
         def ringing(connection: sqlite3.Connection) -> T:
             result = function(connection)
-            # It has been written: who is not told by this looks at the next heartbeat.
-            with contextlib.suppress(OSError):
-                os.utime(wal)
+            if result is not False:
+                # It has been written: who is not told by this looks at the next heartbeat.
+                with contextlib.suppress(OSError):
+                    os.utime(wal)
             return result
 
         return ringing

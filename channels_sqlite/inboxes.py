@@ -23,6 +23,7 @@ from .tasks import Task, Tasks, is_running
 ACKNOWLEDGE_AFTER = 0.05  # seconds
 READ_FOR = 0.002  # seconds that one look may hold the event loop, and then the row at hand
 OVERDUE = 1.0  # seconds
+PATIENCE = 0.01  # seconds; five looks
 
 
 class Inbox:
@@ -118,11 +119,11 @@ class Inboxes:
             for row, channels in rows:
                 inbox.cursor = row.id
                 remaining = row.remaining(now)
+                # The earliest time, for the clock may have been set back.
+                inbox.taken_at = min(inbox.taken_at, now) if inbox.unacknowledged else now
                 if row.expires_at > now:
                     # To the table it waits. One of others, that expired before it was created,
                     # would take up room for ever.
-                    # The earliest time, for the clock may have been set back.
-                    inbox.taken_at = min(inbox.taken_at, now) if inbox.unacknowledged else now
                     inbox.unacknowledged += 1
                 if remaining <= 0:
                     self._counters.expired += len(channels)
@@ -147,15 +148,20 @@ class Inboxes:
             self._acknowledge(inbox)
 
     def acknowledge_on(self, connection: sqlite3.Connection) -> None:
-        """Tell the table, on any thread, in a transaction of somebody else. Should that fail,
-        nothing is lost: it is told again, when its own turn comes.
+        """Tell the table, on any thread, in a transaction of somebody else, if the lock can be had
+        at once or so: who holds it may wait for that somebody. Should it fail, nothing is lost: the
+        table is told again, when that has its own turn.
         """
-        with self._lock:
+        if not self._lock.acquire(timeout=PATIENCE):
+            return
+        try:
             if self._generation != self._database.generation:
                 return
             for inbox in self._inboxes.values():
                 if inbox.acknowledged < inbox.cursor:
                     self._tell(connection, inbox, inbox.taken_at, inbox.cursor)
+        finally:
+            self._lock.release()
 
     def acknowledge_overdue(self) -> None:
         """Tell it what an event loop that has ended has left."""

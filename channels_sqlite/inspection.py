@@ -98,7 +98,8 @@ async def look(database: Database, function: Callable[[sqlite3.Connection], T]) 
 
 def _look(database: Database, function: Callable[[sqlite3.Connection], T]) -> T:
     try:
-        with closing(sqlite3.connect(database.name, uri=True, isolation_level=None)) as connection:
+        raw = sqlite3.connect(database.target, uri=True, isolation_level=None)
+        with closing(raw) as connection:
             connection.execute("pragma query_only = on")
             connection.execute("pragma read_uncommitted = on")  # tables in memory have locks
             connection.text_factory = _text
@@ -112,8 +113,11 @@ async def stats(database: Database) -> Stats:
     return await look(database, lambda connection: _stats(connection, database.path))
 
 
+# Anybody may write anything into a column; names are text here.
+_NAMES = 'cast(inbox as text), cast("group" as text)'
+
 _UNDELIVERED = f"""
-    select inbox, "group", sum(expires_at > :now), 0, sum(expires_at <= :now),
+    select {_NAMES}, sum(expires_at > :now), 0, sum(expires_at <= :now),
         min(iif(expires_at > :now, id, null)), null
     from {MESSAGE}
     where delivered_at is null
@@ -121,14 +125,14 @@ _UNDELIVERED = f"""
 """
 
 _DELIVERED = f"""
-    select inbox, "group", 0, count(*), 0, null, :now - max(delivered_at)
+    select {_NAMES}, 0, count(*), 0, null, :now - max(delivered_at)
     from {MESSAGE}
     where delivered_at is not null
     group by inbox, "group"
 """
 
 _MEMBERS = f"""
-    select inbox, "group", count(*)
+    select {_NAMES}, count(*)
     from {MEMBERSHIP}
     where expires_at > :now
     group by inbox, "group"

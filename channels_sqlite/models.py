@@ -79,6 +79,12 @@ class Membership(models.Model):
     joined_after = models.BigIntegerField(
         help_text="The newest message's id at the join; only later ones count."
     )
+    renewed_after = models.BigIntegerField(
+        null=True,
+        blank=True,
+        help_text="The newest message's id when it joined again, if it has; what expired unread"
+        " until then does not take it out.",
+    )
 
     class Meta:
         db_table = schema.MEMBERSHIP

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -313,8 +313,8 @@ class Receiver:
         with self._lock:
             self._inboxes.acknowledge_overdue()
         self._consumers.tell_again(asyncio.get_running_loop())
-        if channels := self._consumers.expire():
-            self._tasks.spawn(partial(self._leave_groups, channels))
+        if expired := self._consumers.expire():
+            self._tasks.spawn(partial(self._leave_groups, expired))
         if self._counters.received > self._received:
             self._received = self._counters.received
             # Who has sent that may live for one message only, and so never get to trim.
@@ -341,7 +341,8 @@ class Receiver:
             self._consumers.forget(upto=epoch)
         self._epoch = epoch
 
-    async def _leave_groups(self, channels: Iterable[str]) -> None:
-        """Their consumers let a message expire: the specification takes them for gone."""
-        # Quick, for who joins again must not be overtaken by it.
-        await self._database.run(partial(store.leave_all_groups, channels=channels), quick=True)
+    async def _leave_groups(self, expired: Mapping[str, int]) -> None:
+        """Consumers let a message expire, its id by channel: the specification takes them for
+        gone.
+        """
+        await self._database.run(partial(store.leave_all_groups, expired=expired), quick=True)

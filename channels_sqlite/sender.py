@@ -83,6 +83,7 @@ class Sender:
             outbox.driver.add_done_callback(lambda _: self._hand_on(outbox, loop))
         else:
             outbox.busy = False
+            outbox.driver = None  # it knows its loop, by which the outbox is found
 
     async def _drive(self, outbox: Outbox) -> None:
         """Send off those who came while a statement was in flight, until nobody comes."""
@@ -114,8 +115,9 @@ class Sender:
         accepted: list[bool] = []
         acknowledge = self._database.acknowledge
 
-        def send(connection: Connection) -> None:
+        def send(connection: Connection) -> bool:
             accepted.extend(store.send(connection, messages, time.time(), acknowledge))
+            return any(accepted)
 
         try:
             await self._database.run(send, ring=True, quick=True, since=since)

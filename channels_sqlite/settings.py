@@ -4,9 +4,11 @@ override them, and without loading the layer or the app registry."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 BACKEND = "channels_sqlite.layers.SqliteChannelLayer"
 DEFAULT_DATABASE = "channels"
@@ -18,8 +20,20 @@ def configured_layers() -> dict[str, Any]:
     return {
         name: layer.get("CONFIG", {})
         for name, layer in layers.items()
-        if layer.get("BACKEND") == BACKEND
+        if _is_ours(layer.get("BACKEND"))
     }
+
+
+@cache
+def _is_ours(backend: str) -> bool:
+    """Whether it names our layer, or a project's subclass of it."""
+    if backend == BACKEND:
+        return True
+    try:
+        named = import_string(backend)
+    except (ImportError, TypeError):  # for Channels to complain of
+        return False
+    return isinstance(named, type) and issubclass(named, import_string(BACKEND))
 
 
 def alias_of(config: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 
@@ -110,7 +110,7 @@ _RECIPIENTS = f"""
         select inbox, ({_WAITING % ("candidate.inbox", ":created_at")}) from candidate
         where exists (
             select 1 from {MEMBERSHIP}
-            where "group" = :group and inbox = candidate.inbox and +expires_at > :created_at
+            where "group" = :group and inbox = candidate.inbox and expires_at > :created_at
         )
         and typeof(candidate.inbox) = 'text'
     )
@@ -192,8 +192,6 @@ def newest(reader: sqlite3.Connection) -> int | None:
     return max((seq for (seq,) in reader.execute(query, (MESSAGE,)).fetchall()), default=None)
 
 
-# A plus keeps the planner from the index of expiry: after an ANALYZE that has met one large group
-# it would visit all members of all groups for each message.
 _ARRIVALS = f"""
     select id, channel, "group", body, created_at, expires_at,
         case when channel is null then (
@@ -201,7 +199,7 @@ _ARRIVALS = f"""
             where membership."group" = message."group"
             and membership.inbox = message.inbox
             and membership.joined_after < message.id
-            and +membership.expires_at > message.created_at
+            and membership.expires_at > message.created_at
             and typeof(membership.channel) = 'text'
         ) end
     from {MESSAGE} as message
@@ -294,11 +292,13 @@ def give_back(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
     """Put claimed messages back where they stood, and raise the sequence: others look again."""
     with transaction(connection):
         connection.executemany(
-            f"insert into {MESSAGE} ({_COLUMNS}) values (?, ?, ?, ?, ?, ?, ?)"
+            f"insert into {MESSAGE} ({_COLUMNS}) select ?, ?, ?, ?, ?, ?, ?"
+            # What was flushed since it was claimed is gone.
+            f" where ? > coalesce((select seq from {SEQUENCE} where inbox = '{EPOCH}'), 0)"
             " on conflict (id) do update set delivered_at = null"
             # Of a new file, or where ids have begun anew, it may be another message.
             " where inbox = excluded.inbox and created_at = excluded.created_at",
-            rows,
+            [(*row, row.id) for row in rows],
         )
         connection.executemany(
             f"update {SEQUENCE} set seq = seq + 1 where inbox = ?", {(row.inbox,) for row in rows}
@@ -323,6 +323,7 @@ def group_add(
         values (:group, :inbox, :channel, :expires_at, coalesce((select max(id) from {MESSAGE}), 0))
         on conflict ("group", inbox, channel) do update
         set joined_after = iif(expires_at > :now, joined_after, excluded.joined_after),
+            renewed_after = excluded.joined_after,
             expires_at = excluded.expires_at
         """,
         {"group": group, "inbox": inbox, "channel": channel, "now": now, "expires_at": expires_at},
@@ -337,10 +338,16 @@ def group_discard(connection: sqlite3.Connection, group: str, inbox: str, channe
     )
 
 
-def leave_all_groups(connection: sqlite3.Connection, channels: Iterable[str]) -> None:
-    """Take channels out of all their groups: a message to them expired unread."""
+_BEFORE = "coalesce(renewed_after, joined_after) < ?"
+"""Who joined after a message, or joined again, is there: it does not matter that it expired."""
+
+
+def leave_all_groups(connection: sqlite3.Connection, expired: Mapping[str, int]) -> None:
+    """Take channels out of the groups that they had joined when a message to them was sent, which
+    has expired unread; its id, by channel.
+    """
     connection.executemany(
-        f"delete from {MEMBERSHIP} where channel = ?", [(channel,) for channel in channels]
+        f"delete from {MEMBERSHIP} where channel = ? and {_BEFORE}", expired.items()
     )
 
 
@@ -376,20 +383,24 @@ def trim_expired(
 
     Each one that did so `unread` takes its channel out of all groups, as the specification wants.
     If it was a group's, the inbox's process never looked, and the whole inbox leaves that group.
+    Not who has joined since, or joined again.
     """
     with transaction(connection):
         expired = connection.execute(
             f"delete from {MESSAGE} where id in ("
             f"select id from {MESSAGE} where delivered_at is null and expires_at <= ? limit ?"
-            ') returning inbox, channel, "group"',
+            ') returning id, inbox, channel, "group"',
             (now - TRIM_GRACE, limit),
         ).fetchall()
         if not unread:
             return len(expired)
-        leave_all_groups(connection, {channel for _, channel, _ in expired if channel is not None})
+        expired.sort()  # RETURNING promises no order; the newest counts
+        channels = {channel: id_ for id_, _, channel, _ in expired if channel is not None}
+        inboxes = {(group, inbox): id_ for id_, inbox, channel, group in expired if channel is None}
+        leave_all_groups(connection, channels)
         connection.executemany(
-            f'delete from {MEMBERSHIP} where "group" = ? and inbox = ?',
-            {(group, inbox) for inbox, channel, group in expired if channel is None},
+            f'delete from {MEMBERSHIP} where "group" = ? and inbox = ? and {_BEFORE}',
+            [(group, inbox, id_) for (group, inbox), id_ in inboxes.items()],
         )
     return len(expired)
 
@@ -412,6 +423,32 @@ def trim_sequences(connection: sqlite3.Connection) -> None:
         """,
         (EPOCH,),
     )
+
+
+def forget_statistics(connection: sqlite3.Connection) -> None:
+    """Delete what an ANALYZE has told SQLite's planner about our tables.
+
+    They hold ten rows at one time and a million at another, of one group or of many: what is quick
+    for the former scans the latter. Without statistics every statement takes the index that is made
+    for it.
+    """
+    query = "select name from sqlite_master where name in ('sqlite_stat1', 'sqlite_stat4')"
+    found = [name for (name,) in connection.execute(query).fetchall()]
+    tables = (MESSAGE, MEMBERSHIP, SEQUENCE)
+    known = [
+        name
+        for name in found
+        if connection.execute(f"select 1 from {name} where tbl in (?, ?, ?)", tables).fetchall()
+    ]
+    if not known:
+        return
+    with transaction(connection):
+        for name in known:
+            connection.execute(f"delete from {name} where tbl in (?, ?, ?)", tables)
+        connection.execute("analyze sqlite_master")  # this connection reads them anew
+        # A change of the schema has all others do so, of any process.
+        connection.execute(f"create view {MESSAGE}_planned as select 1")
+        connection.execute(f"drop view {MESSAGE}_planned")
 
 
 def commit(connection: sqlite3.Connection) -> None:

@@ -47,8 +47,8 @@ class Tasks:
 
 
 def is_running(task: Task | None) -> bool:
-    """Whether it is going to end; one whose loop was closed abruptly is not."""
-    return task is not None and not task.done() and not task.get_loop().is_closed()
+    """Whether it is going to end; one whose loop was stopped or closed under it is not."""
+    return task is not None and not task.done() and task.get_loop().is_running()
 
 
 def _name(work: Work) -> str:

@@ -12,8 +12,7 @@ from .database import Database
 from .tasks import Task, Tasks, is_running
 
 EXPIRED_EVERY = 1.0  # seconds, while anything is written; it reads the index of all that waits
-SEQUENCES_EVERY = 60.0  # seconds; it reads the whole table of sequences
-OVERDUE = 10  # batches
+UPKEEP_EVERY = 60.0  # seconds; it reads the whole table of sequences
 CALM = 5.0  # seconds; in each, a reader that was kept from acknowledging tries again
 
 
@@ -32,7 +31,7 @@ class Trimmer:
         self._clock_set_at = float("-inf")
         # Whether the clock was set before this process began, others know.
         self._expired_at = time.monotonic() + CALM
-        self._sequences_at = time.monotonic()
+        self._kept_up_at = float("-inf")
         self._task: Task | None = None
         self._tasks = Tasks()
 
@@ -40,20 +39,20 @@ class Trimmer:
         """This process has written `count` messages.
 
         A loop that ends with the send, as that of async_to_sync does, leaves a task no time: when
-        trimming is overdue, the writer waits for it.
+        the last one was cut off, the writer waits for this one.
         """
         if not self._options.auto_trim:
             return
         self._watch_clock()
         self._written += count
-        batch = self._options.trim_batch_size
-        if self._written < batch and time.monotonic() - self._expired_at < EXPIRED_EVERY:
+        enough = self._written >= self._options.trim_batch_size
+        if not enough and time.monotonic() - self._expired_at < EXPIRED_EVERY:
             return
         if is_running(self._task):
             return
-        overdue = self._written >= OVERDUE * batch
+        cut_off = self._task is not None and (self._task.cancelled() or not self._task.done())
         self._task = self._tasks.spawn(self.trim)
-        if overdue:
+        if cut_off:
             await self._task
 
     async def trim(self) -> None:
@@ -67,9 +66,10 @@ class Trimmer:
             trim_expired = partial(store.trim_expired, now=time.time(), unread=self._is_calm())
             await self._in_batches(trim_expired)
             await self._in_batches(partial(store.trim_memberships, now=time.time()))
-        if now - self._sequences_at >= SEQUENCES_EVERY:
-            self._sequences_at = now
+        if now - self._kept_up_at >= UPKEEP_EVERY:
+            self._kept_up_at = now
             await self._database.run(store.trim_sequences)
+            await self._database.run(store.forget_statistics)
         await self._database.run(store.commit)
 
     def _is_calm(self) -> bool:

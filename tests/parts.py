@@ -39,7 +39,7 @@ class Parts:
         self.drops = DropLog(self.counters)
         self.trimmer = Trimmer(self.database, self.options)
         self.tasks = Tasks()
-        lock = threading.RLock()
+        self.lock = lock = threading.RLock()
         keep = self.options.message_retention > 0
         self.consumers = Consumers(lock, self.capacity_of, self.counters, self.drops)
         self.claims = Claims(self.database, self.consumers, self.tasks, lock, keep_delivered=keep)

@@ -74,7 +74,7 @@ def test_expire_names_the_channels_whose_consumers_let_it_happen() -> None:
     buffers = filled(item(1, deadline=1), item(2, deadline=9))
     buffers.put("reads", item(3, deadline=9))
     buffers.put("gone", item(4, deadline=1))
-    assert sorted(buffers.expire(now=1)) == ["gone", "test-channel"]
+    assert buffers.expire(now=1) == {"gone": 4, "test-channel": 1}
     assert "gone" not in buffers
     assert numbers(buffers, "test-channel", now=1) == [2]
     assert numbers(buffers, "reads", now=1) == [3]
@@ -105,6 +105,15 @@ def test_what_was_put_back_is_before_all_others() -> None:
     assert taken is not None
     buffers.put_back("test-channel", taken)
     assert numbers(buffers, "test-channel") == [1, 2]
+
+
+def test_two_that_are_put_back_in_any_order_stand_in_theirs() -> None:
+    buffers = filled(item(1), item(2), item(3))
+    taken = [buffers.take("test-channel", now=0) for _ in range(2)]
+    for each in taken:
+        assert each is not None
+        buffers.put_back("test-channel", each)
+    assert numbers(buffers, "test-channel") == [1, 2, 3]
 
 
 def test_what_is_put_back_into_an_empty_buffer_is_there_again() -> None:
@@ -186,14 +195,14 @@ class AgainstAModel(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        late = set()
+        late = {}
         for channel, waiting in self.model.items():
             alive = [each for each in waiting if each.deadline > self.now]
             if len(alive) < len(waiting):
-                late.add(channel)
+                late[channel] = max(each.row.id for each in waiting if each not in alive)
                 self.expired += len(waiting) - len(alive)
             self.model[channel] = alive
-        assert set(self.buffers.expire(self.now)) == late
+        assert self.buffers.expire(self.now) == late
 
     @rule(data=st.data())
     def flush(self, data: st.DataObject) -> None:

@@ -286,3 +286,16 @@ async def test_what_could_not_be_given_back_is_not_lost(
     await claiming.finish()
     assert sorted([*claiming.waiting(), *claiming.parts.taken(CHANNEL)]) == [1, 2]
     caplog.clear()
+
+
+async def test_a_channel_that_nobody_waits_for_is_forgotten(claiming: Claiming) -> None:
+    """Its name may have been made for one answer; who waits again gets what has come."""
+    waiter = claiming.begin()
+    await claiming.finish()
+    claiming.look(thorough=True)
+    assert CHANNEL in claiming.parts.claims
+    await claiming.leave(waiter)
+    claiming.look(thorough=True)
+    assert CHANNEL not in claiming.parts.claims
+    await claiming.send(1)
+    assert await number(claiming.begin()) == 1

@@ -23,7 +23,7 @@ NOT_COUNTS = [*NOT_NUMBERS, *NOT_FINITE, 0, -1, 1.5, 100.0]
 WRONG: dict[str, list[Any]] = {
     "database": ["", None, 1, ["channels"]],
     "polling_interval": [*NOT_DURATIONS, 0.0009, 60.1],
-    "message_retention": [*NOT_NUMBERS, *NOT_FINITE, -1, False],
+    "message_retention": [*NOT_NUMBERS, *NOT_FINITE, -1, False, 10**400],
     "capacity": NOT_COUNTS,
     "channel_capacity": [
         None,

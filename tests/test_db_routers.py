@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from pytest_django import Settings
 
 from channels_sqlite.db_routers import ChannelsRouter
+from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.models import Membership, Message, Sequence
 from channels_sqlite.settings import BACKEND
 
@@ -35,6 +36,19 @@ def test_the_database_is_channels_unless_said_otherwise(settings: Settings) -> N
     assert router.db_for_read(Message) == "channels"
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND}}
     assert router.db_for_read(Message) == "channels"
+
+
+class Subclass(SqliteChannelLayer):
+    """A project's own."""
+
+
+def test_a_subclass_of_the_layer_is_ours(settings: Settings) -> None:
+    backend = f"{__name__}.{Subclass.__name__}"
+    settings.CHANNEL_LAYERS = {
+        "default": {"BACKEND": backend, "CONFIG": {"database": "elsewhere"}},
+        "missing": {"BACKEND": "no_such_package.Layer"},
+    }
+    assert ChannelsRouter().db_for_read(Message) == "elsewhere"
 
 
 def test_our_tables_stay_put_while_another_layer_stands_in(settings: Settings) -> None:

@@ -197,6 +197,27 @@ async def test_what_was_taken_is_acknowledged_soon_and_in_one_batch(reading: Rea
     assert times == [1]
 
 
+async def test_who_would_be_refused_does_not_wait_for_who_may_wait_for_it(
+    reading: Reading,
+) -> None:
+    """It holds SQLite's write lock, and others may hold the receiver's while they log a drop."""
+    await reading.send(1)
+    reading.look()
+    with reading.parts.lock:  # the statement runs on another thread
+        await soon(reading.parts.database.run(reading.parts.inboxes.acknowledge_on))
+    assert reading.delivered() == []
+    await reading.parts.database.run(reading.parts.inboxes.acknowledge_on)
+    assert reading.delivered() == [1]
+
+
+async def test_what_had_expired_unread_makes_room_as_what_it_is(reading: Reading) -> None:
+    """Not as what was taken: the specification asks for its channel to leave its groups."""
+    await reading.send(1, expires_at=time.time() - 1)
+    reading.look()
+    await reading.parts.database.run(reading.parts.inboxes.acknowledge_on)
+    assert reading.delivered() == []
+
+
 @pytest.mark.parametrize("grouped", [False, True], ids=["channel", "group"])
 async def test_what_was_taken_makes_room_for_who_would_be_refused(
     reading: Reading, grouped: bool

@@ -239,3 +239,33 @@ async def test_a_layer_tells_its_stats_and_its_groups(open_layer: OpenLayer) -> 
     assert await layer.group_count("chat") == 1
     with pytest.raises(TypeError):
         await layer.group_channels("no such name")
+
+
+@pytest.mark.parametrize("column", ["inbox", "channel", '"group"', "created_at", "expires_at"])
+async def test_a_row_of_others_with_a_blob_is_counted(
+    file: Database, sql: sqlite3.Connection, column: str
+) -> None:
+    for number in range(2):
+        sql.execute(
+            f"insert into {schema.MESSAGE} (inbox, channel, body, created_at, expires_at)"
+            " values (?, 'a', x'80', 0, 0)",
+            (f"inbox-{number}",),
+        )
+    sql.execute(f"update {schema.MESSAGE} set {column} = x'61' where id = 1")
+    found = await inspection.stats(file)
+    assert sum(tally.waiting + tally.expired for tally in found.inboxes.values()) == 2
+
+
+async def test_who_has_changed_the_directory_looks_at_the_same_file(
+    database: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(database.parent)
+    layer_settings = {"NAME": database.name, "OPTIONS": {}}
+    made = Database(layer_settings, "channels")
+    await made.ready()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert (await inspection.stats(made)).total.waiting == 0
+    assert list(elsewhere.iterdir()) == []
+    await made.close()

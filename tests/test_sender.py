@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
@@ -333,6 +334,13 @@ class Ear:
         self, here: asyncio.AbstractEventLoop, inboxes: Collection[str] | None = None
     ) -> None:
         self.heard.append(inboxes)
+
+
+async def test_what_was_refused_wakes_nobody(sending: Sending) -> None:
+    await sending.send(1, room=1)
+    os.utime(sending.parts.database.wal, (0, 0))
+    await sending.send(2, room=1)
+    assert os.stat(sending.parts.database.wal).st_mtime == 0
 
 
 async def test_what_was_accepted_nudges_this_process_and_what_was_refused_does_not(

@@ -473,6 +473,17 @@ def test_claims_are_the_oldest_in_their_order(connection: sqlite3.Connection, ke
 
 
 @KEEP
+def test_what_was_flushed_meanwhile_is_not_given_back(
+    connection: sqlite3.Connection, keep: bool
+) -> None:
+    send(connection, outgoing(1))
+    rows = store.claim(connection, "test-channel", 1, time.time(), keep=keep)
+    store.flush(connection)
+    store.give_back(connection, rows)
+    assert bodies(connection) == []
+
+
+@KEEP
 def test_a_claim_brings_the_whole_row(connection: sqlite3.Connection, keep: bool) -> None:
     now = time.time()
     store.send(connection, [outgoing(1, expires_at=now + 5)], now)
@@ -630,8 +641,21 @@ def test_leaving_all_groups_takes_no_neighbour_along(connection: sqlite3.Connect
     for group in ("one", "two"):
         for channel in ("specific.abc!a", "specific.abc!b", "c"):
             join(connection, channel, group)
-    store.leave_all_groups(connection, ["specific.abc!a", "c"])
+    store.leave_all_groups(connection, {"specific.abc!a": 1, "c": 1})
     assert members(connection) == [("one", "specific.abc!b"), ("two", "specific.abc!b")]
+
+
+def test_who_has_joined_since_or_again_stays(connection: sqlite3.Connection) -> None:
+    """Whatever had expired unread before; what does so later counts."""
+    send(connection, outgoing(1))
+    join(connection, "since")
+    join(connection, "again")
+    send(connection, outgoing(2))
+    join(connection, "again")
+    store.leave_all_groups(connection, {"since": 1, "again": 2})
+    assert members(connection) == [("test-group", "again"), ("test-group", "since")]
+    store.leave_all_groups(connection, {"since": 2, "again": 3})
+    assert members(connection) == []
 
 
 # Trimming
@@ -868,12 +892,18 @@ RETAINED = 100_000
 def full(
     request: pytest.FixtureRequest, migrated: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[sqlite3.Connection]:
-    """A table of 100,000 delivered messages, 10,000 members of one group, and a few that wait.
-    SQLite's planner knows nothing of that, or what ANALYZE has told it.
+    """A table of 100,000 delivered messages, 10,000 members of one group, and a few that wait;
+    somebody had run ANALYZE when there were few of all.
     """
     path = tmp_path_factory.mktemp("full") / "channels.sqlite3"
     path.write_bytes(migrated.read_bytes())
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        if request.param:
+            for number in range(3):
+                send(connection, outgoing(number), outgoing(number, "specific.abc!x"))
+                join(connection, f"specific.abc!{number}", "group-1")
+            claimed(connection, 2)
+            connection.execute("analyze")
         with store.transaction(connection):
             connection.execute(
                 f"""
@@ -891,7 +921,7 @@ def full(
         join(connection, "small!x", "small-group")
         group_send(connection, 1, group="small-group")
         if request.param:
-            connection.execute("analyze")
+            store.forget_statistics(connection)
         yield connection
 
 
@@ -913,7 +943,7 @@ HOT: dict[str, Callable[[sqlite3.Connection], object]] = {
     "give-back": lambda each: store.give_back(each, [row(1, "inbox-1")]),
     "group-add": lambda each: join(each, "specific.abc!1", "group-1"),
     "group-discard": lambda each: store.group_discard(each, "group-1", "nobody!", "nobody!x"),
-    "leave-all-groups": lambda each: store.leave_all_groups(each, ["nobody!x"]),
+    "leave-all-groups": lambda each: store.leave_all_groups(each, {"nobody!x": 1}),
     "trim-delivered": lambda each: store.trim_delivered(each, 100, NEVER),
     "trim-expired": lambda each: store.trim_expired(each, 100, NEVER),
     "trim-memberships": lambda each: store.trim_memberships(each, 100, NEVER),
@@ -975,3 +1005,28 @@ def steps(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], o
     work(connection)
     connection.set_progress_handler(None, 0)
     return count
+
+
+def test_what_an_analyze_has_found_is_forgotten_by_every_connection(
+    connection: sqlite3.Connection, connect: Connect
+) -> None:
+    """Also by those that had it already; what it has found of other tables stays."""
+    other = connect()
+    connection.execute("create table theirs (a)")
+    connection.execute("create index theirs_a on theirs (a)")
+    connection.execute("insert into theirs values (1)")
+    send(connection, outgoing(1), outgoing(2))
+    claimed(connection, 1)
+    connection.execute("analyze")
+
+    def plans() -> set[str]:
+        query = f"explain query plan delete from {MESSAGE} where id in (select 1)"
+        return {row[3] for each in (connection, other) for row in each.execute(query)}
+
+    assert f"SCAN {MESSAGE}" in plans()
+    store.forget_statistics(connection)
+    assert f"SCAN {MESSAGE}" not in plans()
+    tables = select(connection, "tbl from sqlite_stat1")
+    assert "theirs" in tables
+    assert not {MESSAGE, MEMBERSHIP, SEQUENCE} & {*tables}
+    assert select(connection, "1 from sqlite_master where name like '%planned'") == []

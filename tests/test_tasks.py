@@ -120,7 +120,7 @@ async def test_is_running_until_it_has_ended() -> None:
     assert not is_running(None)
 
 
-async def test_a_task_whose_loop_was_closed_abruptly_is_not_running() -> None:
+async def test_a_task_whose_loop_was_stopped_or_closed_under_it_is_not_running() -> None:
     elsewhere = asyncio.new_event_loop()
     never = elsewhere.create_future()
 
@@ -131,7 +131,7 @@ async def test_a_task_whose_loop_was_closed_abruptly_is_not_running() -> None:
         return Tasks().spawn(work)
 
     task = await asyncio.to_thread(elsewhere.run_until_complete, begin())
-    assert is_running(task)
+    assert not is_running(task)
     elsewhere.close()
     assert not is_running(task)
     task._log_destroy_pending = False  # type: ignore[attr-defined] # that is what is tested

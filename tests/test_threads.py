@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
+from weakref import WeakSet
 
 import pytest
+from channels.exceptions import ChannelFull
 
-from channels_sqlite.schema import SEND
+from channels_sqlite import trimmer
+from channels_sqlite.schema import MESSAGE, SEND
 from tests.conftest import OpenLayer, Start
-from tests.waiting import PATIENCE, cancel, soon
+from tests.waiting import PATIENCE, cancel, soon, until
 
 by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
 THREADS = 6
@@ -123,3 +127,90 @@ def test_a_loop_that_stands_still_does_not_keep_a_message(open_layer: OpenLayer)
         received.set()
 
     run(lambda: asyncio.run(stand_still()), lambda: asyncio.run(receive()))
+
+
+@by_default
+def test_what_was_claimed_for_consumers_of_another_loop_is_not_dropped(
+    open_layer: OpenLayer,
+) -> None:
+    """However small the capacity: they asked for it."""
+    layer = open_layer(capacity=1)
+    stop = threading.Event()
+    got = 0
+
+    async def one() -> None:
+        nonlocal got
+        while True:
+            await layer.receive("jobs")
+            got += 1
+
+    async def work() -> None:
+        consumers = [asyncio.create_task(one()) for _ in range(3)]
+        while not stop.is_set():
+            await asyncio.sleep(0.02)
+            time.sleep(0.02)  # noqa: ASYNC251 - a loop that has something to do
+        await cancel(*consumers)
+        await layer.close()
+
+    async def send() -> None:
+        other = asyncio.create_task(layer.receive("other"))  # so that this loop looks
+        sent = 0
+        for number in range(100):
+            with suppress(ChannelFull):
+                await layer.send("jobs", {"type": "test", "number": number})
+                sent += 1
+            await asyncio.sleep(0.003)
+        await until(lambda: got == sent)
+        await cancel(other)
+
+    def send_and_stop() -> None:
+        try:
+            asyncio.run(send())
+        finally:
+            stop.set()
+
+    run(lambda: asyncio.run(work()), send_and_stop)
+    assert layer.counters.dropped == 0
+
+
+@by_default
+def test_event_loops_that_have_ended_are_not_kept(open_layer: OpenLayer) -> None:
+    """Nor where several sent at the same time."""
+    layer = open_layer(auto_trim=False, capacity=1000)
+    loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
+    async def send() -> None:
+        loops.add(asyncio.get_running_loop())
+        await asyncio.gather(*[layer.send("test-channel", {"type": "test"}) for _ in range(3)])
+
+    for _ in range(20):
+        asyncio.run(send())
+    gc.collect()
+    assert len(loops) <= 2
+
+
+@by_default
+def test_a_loop_that_is_left_stopped_ends_nothing_for_the_others(
+    open_layer: OpenLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a trimming under way on it, which never goes on."""
+    monkeypatch.setattr(trimmer, "CALM", 0)
+    monkeypatch.setattr(trimmer, "EXPIRED_EVERY", 0.1)
+    layer = open_layer(expiry=0.1, capacity=1000)
+    asyncio.run(layer.send("test-channel", {"type": "test"}))
+    time.sleep(0.2)
+    stopped = asyncio.new_event_loop()
+    run(lambda: stopped.run_until_complete(layer.send("test-channel", {"type": "test"})))
+
+    async def send_until_it_is_trimmed() -> None:
+        with closing(sqlite3.connect(layer._ends.database.path)) as connection:
+            count = f"select count(*) from {MESSAGE} where id < 50"
+            while connection.execute(count).fetchone() > (0,):
+                await layer.send("test-channel", {"type": "test"})
+                await asyncio.sleep(0.05)
+
+    asyncio.run(soon(send_until_it_is_trimmed()))
+    for task in asyncio.all_tasks(stopped):
+        task.cancel()
+    stopped.run_until_complete(asyncio.sleep(0.1))
+    stopped.close()

@@ -17,7 +17,7 @@ from channels_sqlite import store
 from channels_sqlite import trimmer as module
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
-from channels_sqlite.trimmer import OVERDUE, Trimmer
+from channels_sqlite.trimmer import Trimmer
 from tests.parts import Parts, locked, parts
 from tests.rows import outgoing, select
 from tests.waiting import soon, until
@@ -94,7 +94,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is trimmed each time, however short the last time is ago, or a trouble."""
     monkeypatch.setattr(module, "CALM", 0)
     monkeypatch.setattr(module, "EXPIRED_EVERY", 0)
-    monkeypatch.setattr(module, "SEQUENCES_EVERY", 0)
+    monkeypatch.setattr(module, "UPKEEP_EVERY", 0)
 
 
 # What
@@ -288,32 +288,32 @@ async def test_nobody_waits_for_it(trimming: Trimming, database: Path) -> None:
     await until(lambda: trimming.count() == 0)
 
 
-async def test_who_writes_waits_for_it_when_it_is_overdue(trimming: Trimming) -> None:
-    """A loop that ends with each send leaves a task no time."""
-    await trimming.write(1)
-    await trimming.deliver(ago=11)
-    await trimming.trimmer.wrote(OVERDUE * BATCH)
-    assert trimming.count() == 0
-
-
-def test_it_keeps_up_with_loops_that_end_with_each_send(database: Path) -> None:
-    made = Parts(database, trim_batch_size=BATCH, message_retention=10)
+@pytest.mark.parametrize("expired", [False, True], ids=["delivered", "expired"])
+def test_it_keeps_up_with_loops_that_end_with_each_send(
+    database: Path, monkeypatch: pytest.MonkeyPatch, expired: bool
+) -> None:
+    """They leave a task no time: who writes waits for the one after that which was cut off."""
+    monkeypatch.setattr(module, "CALM", 0)
+    monkeypatch.setattr(module, "EXPIRED_EVERY", 0.02)
+    made = Parts(database, trim_batch_size=BATCH, message_retention=0.01)
 
     async def write(trimmer: Trimmer) -> None:
-        await made.database.run(lambda raw: store.send(raw, [outgoing(1)], time.time()))
         await made.database.run(
-            lambda raw: raw.execute(f"update {MESSAGE} set delivered_at = 0").fetchall()
+            lambda raw: raw.execute(
+                f"insert into {MESSAGE} values (null, 'a', 'a', null, x'80', 0, 0, ?)",
+                (None if expired else 0,),
+            ).fetchall()
         )
         await trimmer.wrote(1)
 
     trimmer = Trimmer(made.database, made.options)
     most = 0
-    for _ in range(3 * OVERDUE * BATCH):
+    for _ in range(30 * BATCH):
         asyncio.run(write(trimmer))
         assert made.database.reader is not None
         (count,) = select(made.database.reader, f"count(*) from {MESSAGE}")
         most = max(most, count)
-    assert most <= OVERDUE * BATCH + BATCH
+    assert most <= 10 * BATCH
     asyncio.run(made.database.close())
 
 

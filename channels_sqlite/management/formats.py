@@ -73,5 +73,5 @@ def clock(seconds: float) -> str:
     """The local time of day of unix seconds, to the millisecond."""
     try:
         return datetime.fromtimestamp(seconds).strftime("%H:%M:%S.%f")[:-3]
-    except (OverflowError, OSError, ValueError):  # a row that anybody may write
+    except (OverflowError, OSError, TypeError, ValueError):  # a row that anybody may write
         return str(seconds)

@@ -94,7 +94,7 @@ def object_of(row: Row, message: Message | None, problem: str | None) -> str:
 def line_of(row: Row, message: Message | None, problem: str | None) -> str:
     address = row.channel or f"{row.group} ({row.inbox})"
     content = f"(cannot be read: {problem})" if problem else as_json(message, indent=None)
-    return f"{clock(row.created_at)}  {one_line(address)}  {one_line(content)}"
+    return f"{clock(row.created_at)}  {one_line(str(address))}  {one_line(content)}"
 
 
 def delays(findings: Sequence[Finding]) -> list[str]:

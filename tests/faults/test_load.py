@@ -18,7 +18,7 @@ import psutil
 import pytest
 from channels.exceptions import ChannelFull
 
-from channels_sqlite import counters
+from channels_sqlite import counters, trimmer
 from channels_sqlite.database import WAL_LIMIT
 from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from tests.conftest import OpenLayer
@@ -38,6 +38,7 @@ async def test_an_hour_of_consumers_that_never_read(
 ) -> None:
     """A member whose process reads for others, one whose process is gone, a channel of nobody."""
     monkeypatch.setattr(counters, "QUIET_FOR", LIFE)  # a minute of sixty
+    monkeypatch.setattr(trimmer, "CALM", 0)  # from its first minute on
     layer = open_layer(
         expiry=LIFE, message_retention=LIFE, capacity=50, trim_batch_size=50, group_expiry=3600
     )

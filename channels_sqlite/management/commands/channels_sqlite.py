@@ -220,7 +220,7 @@ class Command(BaseCommand):
         layer = layer_called(options.layer)
         try:
             message = json.loads(options.message)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CommandError(
                 f"The message is not JSON: {error}. In a shell, put it in single quotes: "
                 """'{"type": "chat.line", "text": "Hello"}'"""
@@ -306,8 +306,8 @@ def pause(text: str) -> float:
 
 def row_count(text: str) -> int:
     count = int(text)
-    if count < 0:  # which SQLite takes for all of them
-        raise ArgumentTypeError(f"{text} is less than 0")
+    if not 0 <= count < 2**63:  # SQLite takes less for all of them, and more for an error
+        raise ArgumentTypeError(f"{text} is no count of rows")
     return count
 
 
