@@ -222,7 +222,7 @@ def test_stats_are_drawn_again(
     "arguments", ["stats --watch -1", "stats --watch nan", "tail --last -1", f"tail --last {2**63}"]
 )
 def test_a_number_that_means_nothing(arguments: str) -> None:
-    with pytest.raises(CommandError, match=r"is (not a number of seconds above 0|no count of rows)"):
+    with pytest.raises(CommandError, match=r"is (no count of rows|not a number of sec)"):
         command(*arguments.split())
 
 
