@@ -368,4 +368,5 @@ async def trimmed(layer: SqliteChannelLayer) -> list[int]:
         while count := await database.run(trim):
             counts[-1] += count
     await database.run(store.trim_sequences)
+    await database.run(store.forget_statistics)
     return counts
