@@ -445,10 +445,13 @@ def forget_statistics(connection: sqlite3.Connection) -> None:
     with transaction(connection):
         for name in known:
             connection.execute(f"delete from {name} where tbl in (?, ?, ?)", tables)
-        connection.execute("analyze sqlite_master")  # this connection reads them anew
-        # A change of the schema has all others do so, of any process.
+        connection.execute("analyze sqlite_master")
+        # A change of the schema has all other connections, of any process, read it all anew.
         connection.execute(f"create view {MESSAGE}_planned as select 1")
         connection.execute(f"drop view {MESSAGE}_planned")
+    # And this one: nothing gets writable by that. SQLite 3.36 needs both, and goes on to scan in
+    # `trim_expired` on this connection until it is opened anew.
+    connection.execute("pragma writable_schema = reset")
 
 
 def commit(connection: sqlite3.Connection) -> None:

@@ -922,6 +922,8 @@ def full(
         group_send(connection, 1, group="small-group")
         if request.param:
             store.forget_statistics(connection)
+    # SQLite 3.36 needs that for one statement, see there.
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         yield connection
 
 
