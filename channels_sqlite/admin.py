@@ -246,9 +246,8 @@ class MembershipAdmin(ReadOnlyAdmin):
     list_filter = (MembershipStateFilter, GroupFilter)
     search_fields = ("group", "channel", "inbox")
     search_help_text = "A part of a group's, a channel's or an inbox's name"
-    fields = readonly_fields = (
-        *("id", "group", "channel", "inbox", "expires", "joined_after", "renewed_after"),
-    )
+    fields = ("id", "group", "channel", "inbox", "expires", "joined_after", "renewed_after")
+    readonly_fields = fields
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Those that lapse first, when that is the question: an index has that order too."""
@@ -280,12 +279,7 @@ def moment(seconds: float) -> str:
     """Unix seconds as a date and time, in Django's time zone, to the millisecond."""
     try:
         utc = datetime.fromtimestamp(seconds, timezone.utc)
-    except (
-        OverflowError,
-        OSError,
-        TypeError,
-        ValueError,
-    ):  # no time at all, but a row that anybody may write
-        return str(seconds)
+    except (OverflowError, OSError, TypeError, ValueError):
+        return str(seconds)  # no time at all, but a row that anybody may write
     local = utc.astimezone(get_current_timezone() if settings.USE_TZ else None)
     return local.isoformat(" ", "milliseconds")

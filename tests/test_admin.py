@@ -172,6 +172,18 @@ def test_a_time_that_is_none_does_not_break_the_page(admin_client: Client) -> No
     assert listed(admin_client, MESSAGES) == [message.pk]
 
 
+@pytest.mark.parametrize("column", ["created_at", "expires_at", "delivered_at"])
+@pytest.mark.parametrize("value", ["never", b"x"], ids=["text", "blob"])
+def test_a_row_of_others_does_not_break_the_list_nor_its_page(
+    admin_client: Client, column: str, value: object
+) -> None:
+    row = send()
+    with connections["channels"].cursor() as cursor:
+        cursor.execute(f"update channels_sqlite_message set {column} = %s", [value])
+    assert listed(admin_client, MESSAGES) == [row.pk]
+    assert "chat.message" in page(admin_client, row)
+
+
 # Not to change
 
 
