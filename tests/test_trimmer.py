@@ -67,6 +67,10 @@ class Trimming:
         assert isinstance(found, int)
         return found
 
+    def left(self) -> tuple[int, int]:
+        """How many messages, and how many members."""
+        return self.count(MESSAGE), self.count(MEMBERSHIP)
+
     def inboxes(self) -> list[object]:
         """The inboxes that have a sequence, flushes apart."""
         return select(self.reader, f"inbox from {SEQUENCE} where inbox <> '{store.EPOCH}'")
@@ -97,6 +101,13 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "UPKEEP_EVERY", 0)
 
 
+@pytest.fixture
+async def member(at_once: None, trimming: Trimming, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody in a group; and after a trouble there is no calm as long as the test runs."""
+    await trimming.join()
+    monkeypatch.setattr(module, "CALM", 3600)
+
+
 # What
 
 
@@ -118,37 +129,33 @@ async def test_expired_messages_memberships_and_sequences_go(trimming: Trimming)
         lambda raw: store.group_add(raw, "test-group", "a", "a", now, now - 1)
     )
     await trimming.trimmer.trim()
-    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 0]
+    assert trimming.left() == (0, 0)
     assert trimming.inboxes() == []
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("member")
 async def test_a_clock_that_is_set_throws_nobody_out_of_a_group(
     trimming: Trimming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it makes expire has not been let expire by anybody."""
     now, real = time.time(), time.time
-    await trimming.join()
     await trimming.write(3 * BATCH, expires_at=now + 60)
-    monkeypatch.setattr(module, "CALM", 0.3)
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     await trimming.trimmer.trim()
-    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
+    assert trimming.left() == (0, 1)
 
-    await asyncio.sleep(0.35)
+    monkeypatch.setattr(module, "CALM", 0)
     await trimming.write(1, expires_at=now + 60)  # and now one that was left unread
     await trimming.trimmer.trim()
-    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 0]
+    assert trimming.left() == (0, 0)
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("member")
 async def test_nor_does_what_was_under_way_when_it_was_set(
     trimming: Trimming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the time of before; nor where the trimming that came next has failed."""
     now, real = time.time(), time.time
-    await trimming.join()
-    monkeypatch.setattr(module, "CALM", 0.3)
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     await trimming.write(1, expires_at=now + 60)
     await trimming.parts.database.run(
@@ -163,16 +170,14 @@ async def test_nor_does_what_was_under_way_when_it_was_set(
     await trimming.trimmer.trim()
     await trimming.write(1, expires_at=now + 60)
     await trimming.trimmer.trim()
-    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
+    assert trimming.left() == (0, 1)
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("member")
 async def test_nor_does_one_that_is_put_right_before_anything_is_trimmed(
     trimming: Trimming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever writes by a wrong time sees that it is wrong, and right again."""
-    await trimming.join()
-    monkeypatch.setattr(module, "CALM", 0.3)
     monkeypatch.setattr(module, "EXPIRED_EVERY", 3600)
     with monkeypatch.context() as wrong:
         real = time.time
@@ -181,50 +186,39 @@ async def test_nor_does_one_that_is_put_right_before_anything_is_trimmed(
         await trimming.trimmer.wrote(1)
     monkeypatch.setattr(module, "EXPIRED_EVERY", 0)
     await trimming.trimmer.trim()
-    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
+    assert trimming.left() == (0, 1)
 
 
-@pytest.mark.usefixtures("at_once")
-async def test_nor_does_a_process_that_has_just_begun(
-    trimming: Trimming, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("member")
+async def test_nor_does_a_process_that_has_just_begun(trimming: Trimming) -> None:
     """It leaves to the others what may have expired because the clock was set before."""
-    monkeypatch.setattr(module, "CALM", 0.3)
-    await trimming.join()
     begun = Trimmer(trimming.parts.database, trimming.parts.options)
     await trimming.write(1, expires_at=time.time() - 10)
     await begun.trim()
-    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [1, 1]
-    await asyncio.sleep(0.35)
-    await begun.trim()
-    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 0]
+    assert trimming.left() == (1, 1)
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("member")
 async def test_a_lock_of_others_throws_nobody_out_of_a_group(
-    trimming: Trimming, database: Path, monkeypatch: pytest.MonkeyPatch
+    trimming: Trimming, database: Path
 ) -> None:
     """Who has read a message could not say so."""
-    await trimming.join()
-    monkeypatch.setattr(module, "CALM", 0.3)
     await trimming.write(1, expires_at=time.time() - 10)
     with locked(database), pytest.raises(DatabaseUnavailable):
         await trimming.parts.database.run(store.commit)
     await trimming.trimmer.trim()
-    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
+    assert trimming.left() == (0, 1)
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("member")
 async def test_a_lock_that_was_waited_for_throws_nobody_out_of_a_group(
     trimming: Trimming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await trimming.join()
-    monkeypatch.setattr(module, "CALM", 0.3)
     monkeypatch.setattr(database_module, "STALL", 0.01)
     await trimming.write(1, expires_at=time.time() - 10)
     await trimming.parts.database.run(lambda _: time.sleep(0.02))
     await trimming.trimmer.trim()
-    assert [trimming.count(table) for table in (MESSAGE, MEMBERSHIP)] == [0, 1]
+    assert trimming.left() == (0, 1)
 
 
 @pytest.mark.usefixtures("at_once")
