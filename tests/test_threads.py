@@ -195,7 +195,7 @@ def test_a_loop_that_is_left_stopped_ends_nothing_for_the_others(
 ) -> None:
     """With a trimming under way on it, which never goes on."""
     monkeypatch.setattr(trimmer, "CALM", 0)
-    monkeypatch.setattr(trimmer, "EXPIRED_EVERY", 0.1)
+    monkeypatch.setattr(trimmer, "SWEEP_EVERY", 0.1)
     layer = open_layer(expiry=0.1, capacity=1000)
     asyncio.run(layer.send("test-channel", {"type": "test"}))
     time.sleep(0.2)

@@ -75,12 +75,12 @@ class Trimming:
         """The inboxes that have a sequence, flushes apart."""
         return select(self.reader, f"inbox from {SEQUENCE} where inbox <> '{store.EPOCH}'")
 
-    async def deletes(self) -> Callable[[], int]:
-        """Counts the DELETEs from now on."""
+    async def counts(self, verb: str) -> Callable[[], int]:
+        """Counts the statements of a kind that run on the thread from now on."""
         ran: list[str] = []
 
         def note(statement: str) -> None:
-            if statement.lstrip().startswith("delete"):
+            if statement.lstrip().startswith(verb):
                 ran.append(statement)
 
         await self.parts.database.run(lambda raw: raw.set_trace_callback(note))
@@ -97,7 +97,7 @@ async def trimming(database: Path) -> AsyncIterator[Trimming]:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything is trimmed each time, however short the last time is ago, or a trouble."""
     monkeypatch.setattr(module, "CALM", 0)
-    monkeypatch.setattr(module, "EXPIRED_EVERY", 0)
+    monkeypatch.setattr(module, "SWEEP_EVERY", 0)
     monkeypatch.setattr(module, "UPKEEP_EVERY", 0)
 
 
@@ -168,13 +168,13 @@ async def test_nor_does_one_that_is_put_right_before_anything_is_trimmed(
     trimming: Trimming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever writes by a wrong time sees that it is wrong, and right again."""
-    monkeypatch.setattr(module, "EXPIRED_EVERY", 3600)
+    monkeypatch.setattr(module, "SWEEP_EVERY", 3600)
     with monkeypatch.context() as wrong:
         real = time.time
         wrong.setattr(time, "time", lambda: real() - 3600)
         await trimming.write(1)
         await trimming.trimmer.wrote(1)
-    monkeypatch.setattr(module, "EXPIRED_EVERY", 0)
+    monkeypatch.setattr(module, "SWEEP_EVERY", 0)
     await trimming.trimmer.trim()
     assert trimming.left() == (0, 1)
 
@@ -224,10 +224,44 @@ async def test_it_trims_batch_after_batch_until_there_is_no_more(trimming: Trimm
     """In statements of their own: between two of them others may write."""
     await trimming.write(3 * BATCH + 1)
     await trimming.deliver(ago=11)
-    deletes = await trimming.deletes()
+    deletes = await trimming.counts("delete")
     await trimming.trimmer.trim()
     assert trimming.count() == 0
     assert deletes() >= 4
+
+
+async def test_in_between_it_deletes_twice_what_is_written(trimming: Trimming) -> None:
+    """So it catches up; and in place, where that is quicker."""
+    await trimming.write(5 * BATCH)
+    await trimming.deliver(ago=11)
+    deletes = await trimming.counts("delete")
+    await trimming.trimmer.trim()
+    assert trimming.count() == 3 * BATCH
+    assert deletes() == 0
+
+
+async def test_a_large_batch_is_for_the_thread(
+    trimming: Trimming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "IN_PLACE", BATCH)
+    await trimming.write(BATCH)
+    await trimming.deliver(ago=11)
+    deletes = await trimming.counts("delete")
+    await trimming.trimmer.trim()
+    assert trimming.count() == 0
+    assert deletes() == 1
+
+
+async def test_the_thread_gets_to_make_checkpoints(
+    trimming: Trimming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is deleted in place: there, no checkpoint is made."""
+    monkeypatch.setattr(module, "CHECKPOINT_EVERY", 3 * BATCH)
+    commits = await trimming.counts("insert")
+    for _ in range(9):
+        await trimming.trimmer.wrote(BATCH)
+        await trimming.trimmer._tasks.finish()
+    assert commits() == 3
 
 
 async def test_it_looks_for_expired_ones_once_in_a_while(trimming: Trimming) -> None:
@@ -256,7 +290,7 @@ async def test_it_trims_after_every_batch_that_was_written(trimming: Trimming) -
 async def test_it_trims_a_while_after_the_last_time_however_little_was_written(
     trimming: Trimming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "EXPIRED_EVERY", 0.05)
+    monkeypatch.setattr(module, "SWEEP_EVERY", 0.05)
     await trimming.write(1, expires_at=time.time() - 10)
     await asyncio.sleep(0.06)
     await trimming.trimmer.wrote(1)
@@ -278,7 +312,7 @@ def test_it_keeps_up_with_loops_that_end_with_each_send(
 ) -> None:
     """They leave a task no time: who writes waits for the one after that which was cut off."""
     monkeypatch.setattr(module, "CALM", 0)
-    monkeypatch.setattr(module, "EXPIRED_EVERY", 0.02)
+    monkeypatch.setattr(module, "SWEEP_EVERY", 0.02)
     made = Parts(database, trim_batch_size=BATCH, message_retention=0.01)
 
     async def write(trimmer: Trimmer) -> None:
@@ -311,10 +345,11 @@ async def test_it_does_nothing_where_it_was_switched_off(database: Path) -> None
         assert trimming.count() == 1
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_one_trims_at_a_time(trimming: Trimming) -> None:
     await trimming.write(30 * BATCH)
     await trimming.deliver(ago=11)
-    deletes = await trimming.deletes()
+    deletes = await trimming.counts("delete")
     await asyncio.gather(*[trimming.trimmer.wrote(BATCH) for _ in range(50)])
     await until(lambda: trimming.count() == 0)
     assert deletes() <= 30 + 5

@@ -122,7 +122,7 @@ async def test_a_bug_of_ours_in_a_statement(
     tries in two heartbeats, and then it does what it is for, without a word.
     """
     monkeypatch.setattr(trimmer, "CALM", 0)
-    monkeypatch.setattr(trimmer, "EXPIRED_EVERY", 0.1)
+    monkeypatch.setattr(trimmer, "SWEEP_EVERY", 0.1)
     layer = open_layer(message_retention=0.1, trim_batch_size=1)
     local, other = await layer.new_channel(), await layer.new_channel()
     receiving = [asyncio.create_task(layer.receive(each)) for each in (local, "shared")]
