@@ -15,7 +15,7 @@ SWEEP_EVERY = 1.0  # seconds, while anything is written; it reads the index of a
 UPKEEP_EVERY = 60.0  # seconds; it reads the whole table of sequences
 CALM = 5.0  # seconds; in each, a reader that was kept from acknowledging tries again
 CHECKPOINT_EVERY = 400  # messages, each of four to ten pages of the log's WAL_PAGES, if sent alone
-IN_PLACE = 200  # rows; to delete them takes 0.4 ms of an event loop
+IN_PLACE = 200  # rows; they take 0.4 ms of an event loop, 1.2 ms (p99) where none is cached yet
 
 
 class Trimmer:
