@@ -9,7 +9,7 @@ The house, from the roof down; a row imports only rows beneath it:
     trimmer  inboxes  claims            rows away, rows in by cursor, rows in by claim
     roll_call                           who reads, and how it is
     databases                           one database for each file and process
-    consumers  tasks                    who waits in this process; statements nobody waits for
+    consumers  tasks  upkeep            who waits here; statements nobody waits for; what may go
     store  buffers  waiters  codec      SQL; memory; futures; bodies
     database  wakes/                    the process's way into one file, and when to look at it
     connection  counters  serializers   three connections: one waits on a thread, two never wait

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from . import store
+from . import upkeep
 from .conf import Options
 from .database import Database
 from .tasks import Task, Tasks, is_running
@@ -75,22 +75,22 @@ class Trimmer:
             )
         if sweep or self._in_log >= CHECKPOINT_EVERY:
             self._in_log = 0
-            await self._database.run(store.commit)
+            await self._database.run(upkeep.commit)
 
     async def _sweep(self) -> None:
         await self._in_batches(self._delivered())
         self._swept_at = now = time.monotonic()
         unread = self._is_calm()
-        await self._in_batches(partial(store.trim_expired, now=time.time(), unread=unread))
-        await self._in_batches(partial(store.trim_memberships, now=time.time()))
+        await self._in_batches(partial(upkeep.trim_expired, now=time.time(), unread=unread))
+        await self._in_batches(partial(upkeep.trim_memberships, now=time.time()))
         if now - self._kept_up_at >= UPKEEP_EVERY:
             self._kept_up_at = now
-            await self._database.run(store.trim_sequences)
-            await self._database.run(store.forget_statistics)
+            await self._database.run(upkeep.trim_sequences)
+            await self._database.run(upkeep.forget_statistics)
 
     def _delivered(self) -> Callable[..., int]:
         retained = time.time() - self._options.message_retention
-        return partial(store.trim_delivered, before=retained)
+        return partial(upkeep.trim_delivered, before=retained)
 
     def _is_calm(self) -> bool:
         """Whether what has expired was surely left unread, by a process that is gone.
@@ -105,7 +105,7 @@ class Trimmer:
     def _watch_clock(self) -> None:
         """With every message, for the clock may be set back and put right within a second."""
         before, self._clocks_apart = self._clocks_apart, _clocks_apart()
-        if abs(self._clocks_apart - before) > store.TRIM_GRACE:
+        if abs(self._clocks_apart - before) > upkeep.GRACE:
             self._clock_set_at = time.monotonic()
 
     async def _in_batches(self, trim: Callable[..., int]) -> None:

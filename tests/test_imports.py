@@ -19,8 +19,8 @@ PICTURE = """
     checks  layers
     db_routers  receiver  sender  tail
     settings  claims  inboxes  roll_call  trimmer  inspection  databases
-    consumers  tasks  store  database  codec
-    buffers  waiters  connection  serializers  conf  wakes  models
+    consumers  tasks  upkeep  database  codec
+    store  buffers  waiters  connection  serializers  conf  wakes  models
     counters  messages  complaints  in_place  files
     exceptions  schema
 """
@@ -93,7 +93,7 @@ def test_a_layer_is_used_without_the_orm() -> None:
     ("units", "forbidden"),
     [
         ({"layers", "receiver", "wakes", "buffers", "waiters"}, {"sqlite3", "aiosqlite"}),
-        ({"store", "buffers", "messages", "counters"}, {"asyncio", "aiosqlite"}),
+        ({"store", "upkeep", "buffers", "messages", "counters"}, {"asyncio", "aiosqlite"}),
         ({"wakes"}, {"sqlite3", "django", "channels"}),
     ],
     ids=["channel rules know no SQL", "what decides does not await", "wakes know a path"],

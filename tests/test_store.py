@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from channels_sqlite import store
+from channels_sqlite import store, upkeep
 from channels_sqlite.messages import Outgoing
 from channels_sqlite.schema import GROUP_SEND, MEMBERSHIP, MESSAGE, SEND, SEQUENCE
 from tests.rows import LATER, inbox_of, outgoing, row, select, to_group
@@ -666,9 +666,9 @@ def trim(
 ) -> list[int]:
     """How many messages had been delivered, and had expired, and how many memberships lapsed."""
     return [
-        store.trim_delivered(connection, limit, now - retention),
-        store.trim_expired(connection, limit, now),
-        store.trim_memberships(connection, limit, now),
+        upkeep.trim_delivered(connection, limit, now - retention),
+        upkeep.trim_expired(connection, limit, now),
+        upkeep.trim_memberships(connection, limit, now),
     ]
 
 
@@ -676,9 +676,9 @@ def test_expired_messages_are_deleted_after_a_grace(connection: sqlite3.Connecti
     """Their reader may have taken them, and not have said so."""
     now = time.time()
     send(connection, outgoing(1, expires_at=now), outgoing(2, expires_at=now + 10))
-    assert trim(connection, now=now + store.TRIM_GRACE - 0.001) == [0, 0, 0]
+    assert trim(connection, now=now + upkeep.GRACE - 0.001) == [0, 0, 0]
     assert bodies(connection) == [1, 2]
-    assert trim(connection, now=now + store.TRIM_GRACE) == [0, 1, 0]
+    assert trim(connection, now=now + upkeep.GRACE) == [0, 1, 0]
     assert bodies(connection) == [2]
 
 
@@ -769,17 +769,17 @@ def test_a_message_that_was_taken_expires_nobody(connection: sqlite3.Connection)
 def test_sequences_without_messages_are_deleted(connection: sqlite3.Connection) -> None:
     send(connection, outgoing(1, "gone"), outgoing(2, "stays"), outgoing(3, "later"))
     store.claim(connection, "gone", 1, time.time(), keep=False)
-    store.trim_sequences(connection)
+    upkeep.trim_sequences(connection)
     assert select(connection, f"inbox from {SEQUENCE} order by 1") == ["later", "stays"]
     store.claim(connection, "stays", 1, time.time(), keep=False)
     store.claim(connection, "later", 1, time.time(), keep=False)
-    store.trim_sequences(connection)
+    upkeep.trim_sequences(connection)
     assert select(connection, f"count(*) from {SEQUENCE}") == [0]
 
 
 def test_the_epoch_is_never_deleted(connection: sqlite3.Connection) -> None:
     store.flush(connection)
-    store.trim_sequences(connection)
+    upkeep.trim_sequences(connection)
     assert sequence(connection, store.EPOCH) == 0
 
 
@@ -787,7 +787,7 @@ def test_ids_are_never_used_twice(connection: sqlite3.Connection) -> None:
     """A reader's cursor would pass over a second message of the same id."""
     send(connection, outgoing(1))
     claimed(connection, 1, keep=False)
-    store.trim_sequences(connection)
+    upkeep.trim_sequences(connection)
     send(connection, outgoing(2))
     assert sequence(connection) == 2
 
@@ -921,7 +921,7 @@ def full(
         join(connection, "small!x", "small-group")
         group_send(connection, 1, group="small-group")
         if request.param:
-            store.forget_statistics(connection)
+            upkeep.forget_statistics(connection)
     # SQLite 3.36 needs that for one statement, see there.
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         yield connection
@@ -946,9 +946,9 @@ HOT: dict[str, Callable[[sqlite3.Connection], object]] = {
     "group-add": lambda each: join(each, "specific.abc!1", "group-1"),
     "group-discard": lambda each: store.group_discard(each, "group-1", "nobody!", "nobody!x"),
     "leave-all-groups": lambda each: store.leave_all_groups(each, {"nobody!x": 1}),
-    "trim-delivered": lambda each: store.trim_delivered(each, 100, NEVER),
-    "trim-expired": lambda each: store.trim_expired(each, 100, NEVER),
-    "trim-memberships": lambda each: store.trim_memberships(each, 100, NEVER),
+    "trim-delivered": lambda each: upkeep.trim_delivered(each, 100, NEVER),
+    "trim-expired": lambda each: upkeep.trim_expired(each, 100, NEVER),
+    "trim-memberships": lambda each: upkeep.trim_memberships(each, 100, NEVER),
 }
 
 
@@ -1026,7 +1026,7 @@ def test_what_an_analyze_has_found_is_forgotten_by_every_connection(
         return {row[3] for each in (connection, other) for row in each.execute(query)}
 
     assert f"SCAN {MESSAGE}" in plans()
-    store.forget_statistics(connection)
+    upkeep.forget_statistics(connection)
     assert f"SCAN {MESSAGE}" not in plans()
     tables = select(connection, "tbl from sqlite_stat1")
     assert "theirs" in tables

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from channels_sqlite import database as database_module
-from channels_sqlite import store
+from channels_sqlite import store, upkeep
 from channels_sqlite import trimmer as module
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
@@ -195,7 +195,7 @@ async def test_a_lock_of_others_throws_nobody_out_of_a_group(
     """Who has read a message could not say so."""
     await trimming.write(1, expires_at=time.time() - 10)
     with locked(database), pytest.raises(DatabaseUnavailable):
-        await trimming.parts.database.run(store.commit)
+        await trimming.parts.database.run(upkeep.commit)
     await trimming.trimmer.trim()
     assert trimming.left() == (0, 1)
 

@@ -107,8 +107,8 @@ async def test_a_bug_of_ours_in_a_look(
     [
         "store.acknowledge",
         "store.claim",
-        "store.trim_delivered",
-        "store.trim_expired",
+        "upkeep.trim_delivered",
+        "upkeep.trim_expired",
         "receiver.Receiver._leave_groups",
     ],
 )

@@ -23,7 +23,7 @@ from channels.layers import channel_layers
 from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import doctor, inspection, store
+from ... import doctor, inspection, upkeep
 from ...conf import database_settings
 from ...database import Database
 from ...databases import database_for
@@ -360,13 +360,13 @@ async def trimmed(layer: SqliteChannelLayer) -> list[int]:
     database, limit, now = database_of(layer), layer.options.trim_batch_size, time.time()
     counts = []
     for trim in (
-        partial(store.trim_delivered, limit=limit, before=now - layer.options.message_retention),
-        partial(store.trim_expired, limit=limit, now=now),
-        partial(store.trim_memberships, limit=limit, now=now),
+        partial(upkeep.trim_delivered, limit=limit, before=now - layer.options.message_retention),
+        partial(upkeep.trim_expired, limit=limit, now=now),
+        partial(upkeep.trim_memberships, limit=limit, now=now),
     ):
         counts.append(0)
         while count := await database.run(trim):
             counts[-1] += count
-    await database.run(store.trim_sequences)
-    await database.run(store.forget_statistics)
+    await database.run(upkeep.trim_sequences)
+    await database.run(upkeep.forget_statistics)
     return counts
