@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,12 +22,14 @@ class Ear(Listener):
 
     def __init__(self) -> None:
         self.looks: list[float] = []
+        self.on_look: Callable[[], None] = lambda: None
         super().__init__(asyncio.get_running_loop(), self._note, lambda _: None)
         self.start(3600)
         self.looks.clear()
 
     def _note(self, thorough: bool) -> bool:
         self.looks.append(self.loop.time())
+        self.on_look()
         return False
 
 

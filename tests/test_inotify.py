@@ -20,7 +20,8 @@ from tests.waiting import PATIENCE, until
 
 if sys.platform != "linux":
     pytest.skip("no inotify here", allow_module_level=True)
-pytest.importorskip("asyncinotify", reason="no inotify here")
+Mask = pytest.importorskip("asyncinotify", reason="no inotify here").Mask
+InotifyWatcher = pytest.importorskip("channels_sqlite.wakes.inotify").InotifyWatcher
 
 
 @pytest.fixture
@@ -63,6 +64,33 @@ async def test_one_commits_writes_wake_it_once(wal: Path) -> None:
 
         await asyncio.to_thread(write_often)
         assert switches(threading.main_thread()) - before < 25
+
+
+def hears_writes(watcher: Watcher) -> bool:
+    """Whether the kernel is asked for them."""
+    assert isinstance(watcher, InotifyWatcher)
+    info = Path(f"/proc/self/fdinfo/{watcher._fd}").read_text()
+    return bool(int(info.partition("mask:")[2].split()[0], 16) & Mask.MODIFY)
+
+
+async def test_who_is_woken_does_not_wait_for_the_watch_to_be_changed(wal: Path) -> None:
+    """It takes as long as a look, right after a silence."""
+    async with listening(wal, "inotify") as (ear, watcher):
+        heard: list[bool] = []
+        waiter = ear.loop.create_future()
+        ear.on_look = lambda: None if waiter.done() else waiter.set_result(None)
+
+        async def consume() -> None:
+            await waiter
+            heard.append(hears_writes(watcher))
+
+        consumer = asyncio.create_task(consume())
+        await asyncio.sleep(0)
+        write(wal)
+        touch(wal)
+        await consumer
+        assert heard == [True]
+        await until(lambda: not hears_writes(watcher))
 
 
 async def test_what_is_written_unheard_is_looked_for(wal: Path) -> None:

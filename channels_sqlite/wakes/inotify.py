@@ -74,12 +74,12 @@ class InotifyWatcher(Watcher):
         except BlockingIOError:  # another loop was quicker
             return
         mask = self._mask_of_ours(events)
-        if mask & _WRITTEN:
-            self._leave_writes_unheard(loop)
         if mask & _LOOK_NOW:
             self.wake_all(CHANGE if mask & _WRITTEN else RING, loop)
         elif mask & _WRITTEN:
             self.wake_all(WRITE, loop)
+        if mask & _WRITTEN:  # after the consumers: right after a silence it takes as long as a look
+            loop.call_soon(self._leave_writes_unheard, loop)
         self._rest(loop)
 
     def _rest(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -101,6 +101,8 @@ class InotifyWatcher(Watcher):
 
         Each would wake the process, at the moment at which the one that writes needs the machine.
         """
+        if self.is_idle:
+            return
         with contextlib.suppress(OSError):  # the directory is gone: nothing to hear
             self._watch(_RINGS)
         self._writes_anew_at = time.monotonic() + WRITES_ANEW
