@@ -64,8 +64,8 @@ class Trimmer:
         delivered, at twice the pace at which this process writes.
         """
         self._written = 0
-        if sweep := time.monotonic() - self._swept_at >= SWEEP_EVERY:
-            await self._sweep()
+        if sweeps := time.monotonic() - self._swept_at >= SWEEP_EVERY:
+            await self.sweep()
         else:
             limit = 2 * self._options.trim_batch_size
             # For a few rows, a hand-over and a quarrel about SQLite's lock would cost more.
@@ -73,20 +73,26 @@ class Trimmer:
             await self._database.run(
                 partial(self._delivered(), limit=limit), quick=in_place, aside=True
             )
-        if sweep or self._in_log >= CHECKPOINT_EVERY:
+        if sweeps or self._in_log >= CHECKPOINT_EVERY:
             self._in_log = 0
             await self._database.run(upkeep.commit)
 
-    async def _sweep(self) -> None:
-        await self._in_batches(self._delivered())
+    async def sweep(self) -> tuple[int, int, int]:
+        """Delete all of it; how many messages that were delivered, and that had expired, and how
+        many memberships.
+        """
+        delivered = await self._in_batches(self._delivered())
         self._swept_at = now = time.monotonic()
         unread = self._is_calm()
-        await self._in_batches(partial(upkeep.trim_expired, now=time.time(), unread=unread))
-        await self._in_batches(partial(upkeep.trim_memberships, now=time.time()))
+        expired = await self._in_batches(
+            partial(upkeep.trim_expired, now=time.time(), unread=unread)
+        )
+        members = await self._in_batches(partial(upkeep.trim_memberships, now=time.time()))
         if now - self._kept_up_at >= UPKEEP_EVERY:
             self._kept_up_at = now
             await self._database.run(upkeep.trim_sequences)
             await self._database.run(upkeep.forget_statistics)
+        return delivered, expired, members
 
     def _delivered(self) -> Callable[..., int]:
         retained = time.time() - self._options.message_retention
@@ -108,10 +114,14 @@ class Trimmer:
         if abs(self._clocks_apart - before) > upkeep.GRACE:
             self._clock_set_at = time.monotonic()
 
-    async def _in_batches(self, trim: Callable[..., int]) -> None:
-        batch = self._options.trim_batch_size
-        while await self._database.run(partial(trim, limit=batch)) >= batch:
-            pass
+    async def _in_batches(self, trim: Callable[..., int]) -> int:
+        """How many rows it took; others get to write between two batches."""
+        batch, total = self._options.trim_batch_size, 0
+        while True:
+            count = await self._database.run(partial(trim, limit=batch))
+            total += count
+            if count < batch:
+                return total
 
 
 def _clocks_apart() -> float:

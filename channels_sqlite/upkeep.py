@@ -16,11 +16,7 @@ GRACE = 2.0
 
 def trim_delivered(connection: sqlite3.Connection, limit: int, before: float) -> int:
     """Delete at most `limit` messages that were delivered until `before`; how many."""
-    return connection.execute(
-        f"delete from {MESSAGE} where id in ("
-        f"select id from {MESSAGE} where delivered_at <= ? limit ?)",
-        (before, limit),
-    ).rowcount
+    return _delete(connection, MESSAGE, "delivered_at", before, limit)
 
 
 def trim_expired(
@@ -51,10 +47,16 @@ def trim_expired(
 
 def trim_memberships(connection: sqlite3.Connection, limit: int, now: float) -> int:
     """Delete at most `limit` memberships that have expired; how many."""
+    return _delete(connection, MEMBERSHIP, "expires_at", now, limit)
+
+
+def _delete(
+    connection: sqlite3.Connection, table: str, column: str, until: float, limit: int
+) -> int:
+    """Delete at most `limit` rows, by the index on a column of times; how many."""
     return connection.execute(
-        f"delete from {MEMBERSHIP} where id in ("
-        f"select id from {MEMBERSHIP} where expires_at <= ? limit ?)",
-        (now, limit),
+        f"delete from {table} where id in (select id from {table} where {column} <= ? limit ?)",
+        (until, limit),
     ).rowcount
 
 

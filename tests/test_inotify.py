@@ -93,6 +93,27 @@ async def test_who_is_woken_does_not_wait_for_the_watch_to_be_changed(wal: Path)
         await until(lambda: not hears_writes(watcher))
 
 
+async def test_what_a_consumer_writes_in_its_turn_is_left_unheard(wal: Path) -> None:
+    """Though the watch is changed after that: an answer would have its own sender look again."""
+    async with listening(wal, "inotify") as (ear, _):
+        woken = ear.loop.create_future()
+        ear.on_look = lambda: None if woken.done() else woken.set_result(None)
+
+        async def answer() -> None:
+            await woken
+            write(wal)
+
+        answering = asyncio.create_task(answer())
+        await asyncio.sleep(0)
+        write(wal)
+        touch(wal)
+        await answering
+        woken_at = ear.woken_at
+        for _ in range(10):  # whatever the loop has been told of by now
+            await asyncio.sleep(0)
+        assert ear.woken_at == woken_at
+
+
 async def test_what_is_written_unheard_is_looked_for(wal: Path) -> None:
     """As long as after a write that was heard."""
     async with listening(wal, "inotify") as (ear, _):

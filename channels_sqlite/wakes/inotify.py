@@ -74,6 +74,8 @@ class InotifyWatcher(Watcher):
         except BlockingIOError:  # another loop was quicker
             return
         mask = self._mask_of_ours(events)
+        if self._writes_anew_at is not None:
+            mask &= ~_WRITTEN  # written before the watch was changed: left unheard as the others
         if mask & _LOOK_NOW:
             self.wake_all(CHANGE if mask & _WRITTEN else RING, loop)
         elif mask & _WRITTEN:

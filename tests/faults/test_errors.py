@@ -144,8 +144,7 @@ async def test_a_bug_of_ours_in_a_statement(
         assert receiving[1].done() == (part != "store.claim")
         (record,) = records(caplog)
         assert record.exc_info is not None
-        # Each of our own commits is heard, and wakes it for a few looks, which try again.
-        assert 1 <= tries <= 30
+        assert 1 <= tries <= 15
         caplog.clear()
     mended = time.monotonic()
     assert (await soon(receiving[1]))["number"] == 1

@@ -23,7 +23,7 @@ from channels.layers import channel_layers
 from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import doctor, inspection, upkeep
+from ... import doctor, inspection
 from ...conf import database_settings
 from ...database import Database
 from ...databases import database_for
@@ -34,6 +34,7 @@ from ...messages import Row
 from ...roll_call import Reader
 from ...settings import BACKEND, alias_of, configured_layers
 from ...tail import Filter, Tail
+from ...trimmer import Trimmer
 from ..formats import as_json, counted, duration, table
 from ..pages import decoded, delays, described, line_of, object_of
 
@@ -241,7 +242,8 @@ class Command(BaseCommand):
 
     def trim(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
-        delivered, expired, members = asyncio.run(trimmed(layer))
+        trimmer = Trimmer(database_of(layer), layer.options)
+        delivered, expired, members = asyncio.run(trimmer.sweep())
         self.say(
             f"Deleted {counted(delivered, 'delivered message')}, {counted(expired, 'expired one')} "
             f"and {counted(members, 'membership')}. SQLite will use their room again."
@@ -353,20 +355,3 @@ def database_of(layer: SqliteChannelLayer) -> Database:
 
 def ask(layer: SqliteChannelLayer, question: Callable[[sqlite3.Connection], T]) -> T:
     return asyncio.run(inspection.look(database_of(layer), question))
-
-
-async def trimmed(layer: SqliteChannelLayer) -> list[int]:
-    """Trim in the layer's batches; how many delivered and expired messages, and memberships."""
-    database, limit, now = database_of(layer), layer.options.trim_batch_size, time.time()
-    counts = []
-    for trim in (
-        partial(upkeep.trim_delivered, limit=limit, before=now - layer.options.message_retention),
-        partial(upkeep.trim_expired, limit=limit, now=now),
-        partial(upkeep.trim_memberships, limit=limit, now=now),
-    ):
-        counts.append(0)
-        while count := await database.run(trim):
-            counts[-1] += count
-    await database.run(upkeep.trim_sequences)
-    await database.run(upkeep.forget_statistics)
-    return counts
