@@ -127,8 +127,9 @@ async def test_no_claim_is_tried_while_no_sequence_has_moved(claiming: Claiming)
         assert not claiming.look()
         assert not claiming.look(thorough=True)
         await claiming.finish()
-    await claiming.parts.database.run(lambda raw: raw.set_trace_callback(None))
     assert ran == []
+    # On a busy machine this one begins with a pragma, for what is left of its time to wait.
+    await claiming.parts.database.run(lambda raw: raw.set_trace_callback(None))
     await claiming.leave(waiter)
 
 
