@@ -103,9 +103,12 @@ def forget_statistics(connection: sqlite3.Connection) -> None:
 def commit(connection: sqlite3.Connection) -> None:
     """A commit and nothing more, in which SQLite makes a checkpoint if one is due: what is written
     in place makes none.
+
+    REPLACE, for an update to what is there already writes no page, and what writes none is no
+    commit.
     """
     connection.execute(
-        f"insert into {SEQUENCE} (inbox, seq) values (?, 0)"
-        " on conflict (inbox) do update set seq = seq",
-        (store.EPOCH,),
+        f"replace into {SEQUENCE} (inbox, seq)"
+        f" values (:epoch, coalesce((select seq from {SEQUENCE} where inbox = :epoch), 0))",
+        {"epoch": store.EPOCH},
     )

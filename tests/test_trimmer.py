@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
@@ -257,11 +258,20 @@ async def test_the_thread_gets_to_make_checkpoints(
 ) -> None:
     """Whatever is deleted in place: there, no checkpoint is made."""
     monkeypatch.setattr(module, "CHECKPOINT_EVERY", 3 * BATCH)
-    commits = await trimming.counts("insert")
+    commits = await trimming.counts("replace")
     for _ in range(9):
         await trimming.trimmer.wrote(BATCH)
         await trimming.trimmer._tasks.finish()
     assert commits() == 3
+
+
+async def test_each_of_these_commits_writes_to_the_log(trimming: Trimming, database: Path) -> None:
+    """SQLite looks whether a checkpoint is due where it has written, and nowhere else."""
+    sizes = []
+    for _ in range(3):
+        await trimming.parts.database.run(upkeep.commit)
+        sizes.append(os.stat(f"{database}-wal").st_size)
+    assert sizes[0] < sizes[1] < sizes[2]
 
 
 async def test_it_looks_for_expired_ones_once_in_a_while(trimming: Trimming) -> None:
