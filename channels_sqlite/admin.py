@@ -241,7 +241,7 @@ class MessageAdmin(ReadOnlyAdmin):
 
 @admin.register(Membership)
 class MembershipAdmin(ReadOnlyAdmin):
-    ordering = ("group", "inbox", "channel")  # as in the unique index
+    ordering = ("group", "inbox", "joined_after", "expires_at", "channel")  # as in the index
     list_display = ("group", "channel", "expires")
     list_filter = (MembershipStateFilter, GroupFilter)
     search_fields = ("group", "channel", "inbox")

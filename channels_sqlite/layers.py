@@ -201,7 +201,7 @@ class SqliteChannelLayer(BaseChannelLayer):
             # Members are looked up when a group's message is read: read what was sent before this.
             await self._ends.receiver.catch_up(inbox)
         await self._ends.database.run(
-            partial(store.group_discard, group=group, inbox=inbox, channel=channel), quick=True
+            partial(store.group_discard, group=group, channel=channel), quick=True
         )
 
     async def group_send(self, group: str, message: Message) -> None:

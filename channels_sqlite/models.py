@@ -88,13 +88,16 @@ class Membership(models.Model):
 
     class Meta:
         db_table = schema.MEMBERSHIP
+        # By channel first, to leave all groups; a channel's name tells its inbox.
         constraints = (
-            models.UniqueConstraint(
-                fields=["group", "inbox", "channel"], name="channels_sqlite_member"
-            ),
+            models.UniqueConstraint(fields=["channel", "group"], name="channels_sqlite_member"),
         )
         indexes = (
-            models.Index(fields=["channel"], name="channels_sqlite_member_channel"),
+            # Who gets a group's message: all that is asked of a member stands in the index.
+            models.Index(
+                fields=["group", "inbox", "joined_after", "expires_at", "channel"],
+                name="channels_sqlite_member_reads",
+            ),
             models.Index(fields=["expires_at"], name="channels_sqlite_member_expires"),
         )
 

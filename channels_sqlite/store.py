@@ -317,7 +317,7 @@ def group_add(
         f"""
         insert into {MEMBERSHIP} ("group", inbox, channel, expires_at, joined_after)
         values (:group, :inbox, :channel, :expires_at, coalesce((select max(id) from {MESSAGE}), 0))
-        on conflict ("group", inbox, channel) do update
+        on conflict (channel, "group") do update
         set joined_after = iif(expires_at > :now, joined_after, excluded.joined_after),
             renewed_after = excluded.joined_after,
             expires_at = excluded.expires_at
@@ -326,11 +326,10 @@ def group_add(
     )
 
 
-def group_discard(connection: sqlite3.Connection, group: str, inbox: str, channel: str) -> None:
+def group_discard(connection: sqlite3.Connection, group: str, channel: str) -> None:
     """Leave; who is no member leaves as well."""
     connection.execute(
-        f'delete from {MEMBERSHIP} where "group" = ? and inbox = ? and channel = ?',
-        (group, inbox, channel),
+        f'delete from {MEMBERSHIP} where channel = ? and "group" = ?', (channel, group)
     )
 
 

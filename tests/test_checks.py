@@ -308,7 +308,7 @@ def test_a_database_that_lacks_our_tables(declare: Declare) -> None:
 
 def test_a_table_of_another_version(migrated: str) -> None:
     with connections[migrated].cursor() as cursor:
-        cursor.execute(f"alter table {schema.MEMBERSHIP} drop column joined_after")
+        cursor.execute(f"alter table {schema.MEMBERSHIP} drop column renewed_after")
     found = message("W004", migrated)
     assert schema.MEMBERSHIP in found.msg
     assert schema.MESSAGE not in found.msg
@@ -361,7 +361,7 @@ def test_a_plain_check_opens_no_database(declare: Declare, tmp_path: Path) -> No
 def test_the_checks_of_the_database_are_tagged_as_such(migrated: str) -> None:
     alias = migrated
     with connections[alias].cursor() as cursor:
-        cursor.execute(f"alter table {schema.MEMBERSHIP} drop column joined_after")
+        cursor.execute(f"alter table {schema.MEMBERSHIP} drop column renewed_after")
     found = run_checks(tags=[Tags.database], databases=[alias])
     assert [each.id for each in found] == ["channels_sqlite.W004"]
 

@@ -13,7 +13,7 @@ from django.db.models.signals import pre_migrate
 from pytest_django import DjangoDbBlocker, Settings
 
 from channels_sqlite import schema
-from channels_sqlite.models import Message
+from channels_sqlite.models import Membership, Message
 from channels_sqlite.settings import BACKEND
 from tests import databases
 
@@ -74,6 +74,27 @@ def test_migrate_to_zero_leaves_nothing_of_ours_and_can_be_undone(fresh: str) ->
     assert names(fresh, "table") == TABLES
     assert names(fresh, "view") == VIEWS
     assert names(fresh, "trigger") == TRIGGERS
+
+
+def test_migrations_keep_the_members(fresh: str) -> None:
+    """A file of the first migrations is taken forwards and back, one step at a time."""
+    steps = ["0003", "0004", "0003", "0001", "0004"]
+    migrate(fresh, "channels_sqlite", "0001")
+    with connections[fresh].cursor() as cursor:
+        cursor.execute(
+            f'insert into {schema.MEMBERSHIP} ("group", inbox, channel, expires_at, joined_after)'
+            " values ('chat', 'in!', 'in!a', 9e9, 7)"
+        )
+    for step in steps:
+        migrate(fresh, "channels_sqlite", step)
+        assert names(fresh, "trigger") == TRIGGERS
+    member = Membership.objects.using(fresh).get()
+    assert (member.group, member.inbox, member.channel, member.joined_after) == (
+        "chat",
+        "in!",
+        "in!a",
+        7,
+    )
 
 
 def test_migrate_puts_back_what_altering_a_table_dropped(fresh: str) -> None:

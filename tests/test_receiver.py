@@ -268,9 +268,7 @@ async def test_catching_up_reads_what_nobody_has_waited_for(receiving: Receiving
         ).fetchall()
     )
     await receiving.receiver.catch_up(INBOX)
-    await receiving.parts.database.run(
-        lambda raw: store.group_discard(raw, "test-group", INBOX, CHANNEL)
-    )
+    await receiving.parts.database.run(lambda raw: store.group_discard(raw, "test-group", CHANNEL))
     assert await soon(receiving.receive()) == 5
 
 
