@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from . import store
 from .claims import Claims
@@ -42,6 +44,15 @@ logger = logging.getLogger("channels_sqlite")
 WATCH_AGAIN_AFTER = 60.0  # seconds, where nothing could be watched: a limit of the kernel, perhaps
 FEW = 2  # inboxes; to read one in which nothing is new is a seek, as is to ask for its sequence
 UNCHANGING = frozenset([str, bytes, int, float, bool, type(None)])
+
+
+class Version(NamedTuple):
+    """What a thorough look has seen."""
+
+    reader: sqlite3.Connection
+    data_version: int
+    """SQLite's own, which means nothing to another connection."""
+    generation: int
 
 
 class Receiver:
@@ -83,6 +94,7 @@ class Receiver:
         self._watcher: Watcher | None = None
         self._generation = database.generation
         self._epoch: int | None = None
+        self._nothing_at: Version | None = None
         self._received = 0
         database.receivers.add(self)
 
@@ -158,6 +170,7 @@ class Receiver:
     def _attend(self, inbox: str) -> bool:
         with self._lock:
             self._inboxes.add(inbox)
+            self._nothing_at = None
         with self._database.translated():
             return self._look(thorough=False)
 
@@ -280,24 +293,44 @@ class Receiver:
         with self._lock, reader.in_use:
             if reader.is_closed:  # by another thread, just now
                 return self._open_again()
-            if thorough and self._inboxes.were_reset(reader):
-                self._database.begin_anew()
-            if self._generation != self._database.generation:
-                self._begin_anew()
-            if not thorough and self._has_no_need_to_ask(inboxes):
-                found = self._inboxes.read(reader, inboxes or self._inboxes.names)
-            else:
-                names = [store.EPOCH, QUESTIONS, *self._inboxes.names, *self._claims.names]
-                sequences = store.sequences(reader, names)
-                self._heed_epoch(sequences.get(store.EPOCH, 0))
-                moved = self._inboxes.names if thorough else self._inboxes.moved(sequences)
-                found = self._inboxes.read(reader, moved)
-                found |= self._claims.heed(reader, sequences, thorough=thorough)
-                self._roll_call.heed(reader, sequences)
+            found = self._look_thoroughly(reader) if thorough else self._read(reader, inboxes)
         if found and self._watcher is not None:
             self._watcher.hurry()
         if thorough:
             self._sweep()
+        return found
+
+    def _look_thoroughly(self, reader: sqlite3.Connection) -> bool:
+        """Trust nothing but SQLite, which knows whether anybody has written since a look that found
+        nothing.
+        """
+        version = Version(reader, store.data_version(reader), self._database.generation)
+        if version == self._nothing_at and not self._claims.names:
+            return False
+        if self._inboxes.were_reset(reader):
+            self._database.begin_anew()
+        found = self._read(reader, None, thorough=True)
+        self._nothing_at = None if found else version
+        return found
+
+    def _read(
+        self,
+        reader: sqlite3.Connection,
+        inboxes: Collection[str] | None,
+        *,
+        thorough: bool = False,
+    ) -> bool:
+        if self._generation != self._database.generation:
+            self._begin_anew()
+        if not thorough and self._has_no_need_to_ask(inboxes):
+            return self._inboxes.read(reader, inboxes or self._inboxes.names)
+        names = [store.EPOCH, QUESTIONS, *self._inboxes.names, *self._claims.names]
+        sequences = store.sequences(reader, names)
+        self._heed_epoch(sequences.get(store.EPOCH, 0))
+        moved = self._inboxes.names if thorough else self._inboxes.moved(sequences)
+        found = self._inboxes.read(reader, moved)
+        found |= self._claims.heed(reader, sequences, thorough=thorough)
+        self._roll_call.heed(reader, sequences)
         return found
 
     def _has_no_need_to_ask(self, inboxes: Collection[str] | None) -> bool:

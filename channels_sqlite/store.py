@@ -180,6 +180,12 @@ def sequences(reader: sqlite3.Connection, inboxes: Sequence[str]) -> dict[str, i
     return found
 
 
+def data_version(reader: sqlite3.Connection) -> int:
+    """Another number than before if any other connection has committed, of whatever process."""
+    ((version,),) = reader.execute("pragma data_version").fetchall()
+    return int(version)
+
+
 def newest(reader: sqlite3.Connection) -> int | None:
     """The highest id that a message has had; lower than before when somebody has reset the count,
     as Django's `flush` does. None where that cannot be told.

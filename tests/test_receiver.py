@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import random
 import sqlite3
 import threading
 import time
@@ -19,7 +20,7 @@ import pytest
 from channels_sqlite import store
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.receiver import Receiver
-from channels_sqlite.schema import MEMBERSHIP, MESSAGE
+from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from tests.parts import Parts, locked, parts, sql
 from tests.rows import inbox_of, outgoing, select
 from tests.waiting import cancel, soon, until
@@ -114,6 +115,52 @@ async def test_what_others_write_is_found_by_polling(receiving: Receiving, datab
     with sql(database) as other:
         insert(other, msgpack.packb({"number": 7}))
     assert await soon(waiting) == 7
+
+
+async def test_while_nobody_writes_a_heartbeat_asks_sqlite_for_that_and_no_more(
+    receiving: Receiving, database: Path
+) -> None:
+    """However many consumers wait, a process that is idle costs nothing."""
+    waiting = [receiving.begin(f"specific.{n}!x") for n in range(20)]
+    await asyncio.sleep(10 * POLLING)
+    reader, ran = receiving.parts.database.reader, list[str]()
+    assert reader is not None
+    reader.set_trace_callback(ran.append)
+    await asyncio.sleep(10 * POLLING)
+    reader.set_trace_callback(None)
+    assert set(ran) == {"pragma data_version"}
+    with sql(database) as other:
+        insert(other, msgpack.packb({"number": 7}), "specific.13!x")
+    assert await soon(waiting[13]) == 7
+    await cancel(*waiting)
+
+
+async def test_whatever_is_written_between_two_heartbeats_is_found(
+    receiving: Receiving, database: Path
+) -> None:
+    """Though no sequence tells of it, and whether the heartbeat before found anything or not."""
+    with sql(database) as other:
+        for number in range(60):
+            waiting = receiving.begin()
+            await asyncio.sleep(random.uniform(0, 2.5 * POLLING))
+            other.execute("begin immediate")
+            insert(other, msgpack.packb({"number": number}))
+            other.execute(f"delete from {SEQUENCE}")
+            other.execute("commit")
+            assert await soon(waiting) == number
+
+
+async def test_what_was_written_before_its_inbox_was_read_is_found(
+    receiving: Receiving, database: Path
+) -> None:
+    """A heartbeat has found nothing since, for those that were."""
+    waiting = receiving.begin()
+    for number in range(3):
+        with sql(database) as other:
+            insert(other, msgpack.packb({"number": number}), f"specific.{number}!x")
+        await asyncio.sleep(5 * POLLING)
+        assert await soon(receiving.receive(f"specific.{number}!x")) == number
+    await cancel(waiting)
 
 
 async def test_garbage_is_said_and_skipped(
