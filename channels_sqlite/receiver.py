@@ -11,16 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
-from . import store
+from . import connection, store
 from .claims import Claims
 from .codec import Codec
 from .conf import Options
@@ -44,15 +42,6 @@ logger = logging.getLogger("channels_sqlite")
 WATCH_AGAIN_AFTER = 60.0  # seconds, where nothing could be watched: a limit of the kernel, perhaps
 FEW = 2  # inboxes; to read one in which nothing is new is a seek, as is to ask for its sequence
 UNCHANGING = frozenset([str, bytes, int, float, bool, type(None)])
-
-
-class Version(NamedTuple):
-    """What a thorough look has seen."""
-
-    reader: sqlite3.Connection
-    data_version: int
-    """SQLite's own, which means nothing to another connection."""
-    generation: int
 
 
 class Receiver:
@@ -94,7 +83,8 @@ class Receiver:
         self._watcher: Watcher | None = None
         self._generation = database.generation
         self._epoch: int | None = None
-        self._nothing_at: Version | None = None
+        self._nothing_at: tuple[store.Version, int] | None = None
+        """Where a thorough look has found nothing, and the generation."""
         self._received = 0
         database.receivers.add(self)
 
@@ -300,22 +290,22 @@ class Receiver:
             self._sweep()
         return found
 
-    def _look_thoroughly(self, reader: sqlite3.Connection) -> bool:
+    def _look_thoroughly(self, reader: connection.Reader) -> bool:
         """Trust nothing but SQLite, which knows whether anybody has written since a look that found
         nothing.
         """
-        version = Version(reader, store.data_version(reader), self._database.generation)
-        if version == self._nothing_at and not self._claims.names:
+        here = store.version(reader), self._database.generation
+        if here == self._nothing_at and not self._claims.names:
             return False
         if self._inboxes.were_reset(reader):
             self._database.begin_anew()
         found = self._read(reader, None, thorough=True)
-        self._nothing_at = None if found else version
+        self._nothing_at = None if found else here
         return found
 
     def _read(
         self,
-        reader: sqlite3.Connection,
+        reader: connection.Reader,
         inboxes: Collection[str] | None,
         *,
         thorough: bool = False,

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from typing import NamedTuple
 
 from .messages import GroupMessage, Outgoing, Row
 from .schema import MEMBERSHIP, MESSAGE, SEQUENCE
@@ -180,10 +181,18 @@ def sequences(reader: sqlite3.Connection, inboxes: Sequence[str]) -> dict[str, i
     return found
 
 
-def data_version(reader: sqlite3.Connection) -> int:
-    """Another number than before if any other connection has committed, of whatever process."""
-    ((version,),) = reader.execute("pragma data_version").fetchall()
-    return int(version)
+class Version(NamedTuple):
+    """Another one than before if anybody else has committed, of whatever process."""
+
+    reader: sqlite3.Connection
+    number: int
+    """SQLite's, which means nothing to another connection."""
+
+
+def version(reader: sqlite3.Connection) -> Version:
+    """Of all that this connection sees."""
+    ((number,),) = reader.execute("pragma data_version").fetchall()
+    return Version(reader, number)
 
 
 def newest(reader: sqlite3.Connection) -> int | None:
