@@ -182,5 +182,8 @@ class Claims:
         finally:
             # A cancelled call was run all the same: what is in the table must not be here too.
             if not given_back:
-                self._consumers.put_back(channel, items, asyncio.get_running_loop())
+                with self._lock:
+                    # It may have been forgotten: nothing of it was here meanwhile.
+                    self._channels.setdefault(channel, Shared(channel))
+                    self._consumers.put_back(channel, items, asyncio.get_running_loop())
         self._database.nudge()

@@ -21,7 +21,8 @@ from channels_sqlite import store
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.receiver import Receiver
 from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
-from tests.parts import Parts, locked, parts, sql
+from channels_sqlite.wakes.listener import WRITE
+from tests.parts import TIMEOUT, Parts, locked, parts, sql
 from tests.rows import inbox_of, outgoing, select
 from tests.waiting import cancel, soon, until
 
@@ -150,17 +151,39 @@ async def test_whatever_is_written_between_two_heartbeats_is_found(
             assert await soon(waiting) == number
 
 
-async def test_what_was_written_before_its_inbox_was_read_is_found(
+async def test_an_inbox_whose_first_look_failed_is_looked_at_by_the_next_heartbeat(
     receiving: Receiving, database: Path
 ) -> None:
-    """A heartbeat has found nothing since, for those that were."""
+    """Though nobody has written since one that found nothing, in the inboxes that there were."""
     waiting = receiving.begin()
-    for number in range(3):
-        with sql(database) as other:
-            insert(other, msgpack.packb({"number": number}), f"specific.{number}!x")
-        await asyncio.sleep(5 * POLLING)
-        assert await soon(receiving.receive(f"specific.{number}!x")) == number
+    with sql(database) as other:
+        insert(other, msgpack.packb({"number": 7}), "specific.late!x")
+    await asyncio.sleep(2 * sum(WRITE))  # the looks that it begins with are over
+    reader = receiving.parts.database.reader
+    assert reader is not None
+    reader.set_authorizer(lambda *_: sqlite3.SQLITE_DENY)
+    with pytest.raises(DatabaseUnavailable, match="not authorized"):
+        await receiving.receive("specific.late!x")
+    reader.set_authorizer(lambda *_: sqlite3.SQLITE_OK)
+    assert await soon(receiving.receive("specific.late!x")) == 7
     await cancel(waiting)
+
+
+async def test_what_could_not_be_given_back_is_by_a_heartbeat_though_nobody_has_written(
+    receiving: Receiving, database: Path
+) -> None:
+    """A lock of others that is rolled back leaves no trace."""
+    delivered = f"{MESSAGE} where delivered_at is not null"
+    waiting = receiving.begin("test-channel")
+    await asyncio.sleep(0.02)
+    await receiving.send(1, channel="test-channel")
+    while not receiving.count(delivered):  # noqa: ASYNC110 - claimed, and not handed out yet
+        await asyncio.sleep(0)
+    with locked(database):
+        await cancel(waiting)
+        await asyncio.sleep(TIMEOUT + 10 * POLLING)
+        assert receiving.count(delivered) == 1
+    await until(lambda: not receiving.count(delivered))
 
 
 async def test_garbage_is_said_and_skipped(
