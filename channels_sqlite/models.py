@@ -88,7 +88,7 @@ class Membership(models.Model):
 
     class Meta:
         db_table = schema.MEMBERSHIP
-        # By channel first, to leave all groups; a channel's name tells its inbox.
+        # By channel first, to leave all groups; its name tells its inbox, which is no part of this.
         constraints = (
             models.UniqueConstraint(fields=["channel", "group"], name="channels_sqlite_member"),
         )

@@ -83,8 +83,10 @@ class Receiver:
         self._watcher: Watcher | None = None
         self._generation = database.generation
         self._epoch: int | None = None
-        self._nothing_at: tuple[store.Version, int] | None = None
-        """Where a thorough look has found nothing, and the generation."""
+        self._nothing_at: tuple[store.Version, int, int] | None = None
+        """Where a thorough look has found nothing: what SQLite said, the generation, and how many
+        inboxes there were; none is ever taken away.
+        """
         self._received = 0
         database.receivers.add(self)
 
@@ -160,7 +162,6 @@ class Receiver:
     def _attend(self, inbox: str) -> bool:
         with self._lock:
             self._inboxes.add(inbox)
-            self._nothing_at = None
         with self._database.translated():
             return self._look(thorough=False)
 
@@ -294,7 +295,8 @@ class Receiver:
         """Trust nothing but SQLite, which knows whether anybody has written since a look that found
         nothing.
         """
-        here = store.version(reader), self._database.generation
+        inboxes = len(self._inboxes.names)
+        here = store.version(reader), self._database.generation, inboxes
         if here == self._nothing_at and not self._claims.names:
             return False
         if self._inboxes.were_reset(reader):
@@ -310,6 +312,7 @@ class Receiver:
         *,
         thorough: bool = False,
     ) -> bool:
+        """What is new in `inboxes` or in all; whether there was any."""
         if self._generation != self._database.generation:
             self._begin_anew()
         if not thorough and self._has_no_need_to_ask(inboxes):

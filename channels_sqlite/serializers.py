@@ -186,7 +186,7 @@ def _offender(serializer: Serializer, value: Any) -> tuple[str, Any]:
 def _writes(serializer: Serializer, value: Any) -> bool:
     try:
         serializer.dumps(value)
-    except Exception:
+    except Exception:  # whatever the methods of a user's own class raise
         return False
     return True
 

@@ -333,7 +333,8 @@ def group_add(
         insert into {MEMBERSHIP} ("group", inbox, channel, expires_at, joined_after)
         values (:group, :inbox, :channel, :expires_at, coalesce((select max(id) from {MESSAGE}), 0))
         on conflict (channel, "group") do update
-        set joined_after = iif(expires_at > :now, joined_after, excluded.joined_after),
+        set inbox = excluded.inbox,
+            joined_after = iif(expires_at > :now, joined_after, excluded.joined_after),
             renewed_after = excluded.joined_after,
             expires_at = excluded.expires_at
         """,

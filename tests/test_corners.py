@@ -19,7 +19,7 @@ from django.db import connections
 
 from channels_sqlite import trimmer
 from channels_sqlite.connection import Connection
-from channels_sqlite.database import Database
+from channels_sqlite.database import WAL_LIMIT, Database
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
@@ -129,9 +129,13 @@ async def test_retention_keeps_what_was_delivered(open_layer: OpenLayer, table: 
 
 
 @by_default
-@pytest.mark.parametrize("retention", [0, 0.2])
+@pytest.mark.parametrize(
+    ("retention", "most"),
+    [(0, 2_000_000), (0.2, 8_000_000)],  # bytes; a thousand messages are 4 MB
+    ids=["deleted-on-delivery", "trimmed"],
+)
 async def test_the_file_stops_growing(
-    open_layer: OpenLayer, table: Table, retention: float
+    open_layer: OpenLayer, table: Table, retention: float, most: int
 ) -> None:
     """3,000 messages of 4 kB: neither rows nor pages pile up.
 
@@ -154,7 +158,22 @@ async def test_the_file_stops_growing(
             await asyncio.sleep(0.1)
 
     await soon(write_until_it_is_trimmed())
-    assert size <= 8_000_000  # a thousand messages are 4 MB
+    assert size <= most
+
+
+@by_default
+async def test_the_log_is_copied_into_the_file_before_an_event_loop_has_to(
+    open_layer: OpenLayer, database: Path
+) -> None:
+    """By the thread, though all that is sent and received is kept, and written in place."""
+    layer = open_layer()
+    channel = await layer.new_channel()
+    number = 0
+    while os.stat(database).st_size < 2_000_000:
+        await layer.send(channel, {**message(number), "text": "x" * 4096})
+        assert (await receive(layer, channel))["number"] == number
+        number += 1
+        assert os.stat(f"{database}-wal").st_size < 1.9 * WAL_LIMIT  # at twice that, it has to
 
 
 @by_default

@@ -600,6 +600,17 @@ def test_joining_again_is_staying_for_longer(connection: sqlite3.Connection) -> 
     assert select(connection, f"expires_at, joined_after from {MEMBERSHIP}") == [(now + 50, 0)]
 
 
+def test_joining_again_mends_the_inbox_that_somebody_else_has_written(
+    connection: sqlite3.Connection,
+) -> None:
+    """Else the member would be one for ever, and get nothing."""
+    join(connection, "specific.abc!x")
+    connection.execute(f"update {MEMBERSHIP} set inbox = 'elsewhere!'")
+    join(connection, "specific.abc!x")
+    group_send(connection, 1)
+    assert arrivals(connection, "specific.abc!") == [(1, 1, ["specific.abc!x"])]
+
+
 def test_joining_again_after_the_membership_lapsed_is_joining(
     connection: sqlite3.Connection,
 ) -> None:

@@ -265,13 +265,26 @@ async def test_the_thread_gets_to_make_checkpoints(
     assert commits() == 3
 
 
-async def test_each_of_these_commits_writes_to_the_log(trimming: Trimming, database: Path) -> None:
+async def test_each_of_these_commits_writes_to_the_log_and_changes_nothing(
+    trimming: Trimming, database: Path
+) -> None:
     """SQLite looks whether a checkpoint is due where it has written, and nowhere else."""
-    sizes = []
+    await trimming.write(3)
+    await trimming.parts.database.run(store.flush)
+    await trimming.parts.database.run(upkeep.commit)
+    sizes, sequences = [], []
     for _ in range(3):
-        await trimming.parts.database.run(upkeep.commit)
         sizes.append(os.stat(f"{database}-wal").st_size)
+        sequences.append(await trimming.parts.database.run(sequences_of_all))
+        await trimming.parts.database.run(upkeep.commit)
     assert sizes[0] < sizes[1] < sizes[2]
+    assert sequences[0] == sequences[1] == sequences[2]
+    assert (store.EPOCH, 3) in sequences[0]
+
+
+def sequences_of_all(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+    query = f"select inbox, seq from {SEQUENCE} order by inbox"
+    return connection.execute(query).fetchall()
 
 
 async def test_it_looks_for_expired_ones_once_in_a_while(trimming: Trimming) -> None:
