@@ -57,7 +57,7 @@ class Consumers:
             self._tell_next(channel, here)
 
     def _tell_next(self, channel: str, here: Loop) -> None:
-        if channel in self._buffers:
+        if channel in self._buffers and channel in self._waiters:
             self._waiters.tell(channel, here)
 
     def tell_again(self, here: Loop) -> None:
@@ -89,7 +89,8 @@ class Consumers:
             oldest = self._buffers.drop_oldest(channel).row
             age = time.time() - oldest.created_at
             self._drops.dropped(channel, oldest.group, capacity, age)
-        self._waiters.tell(channel, here)
+        if channel in self._waiters:  # a consumer that has just been handed one does not
+            self._waiters.tell(channel, here)
 
     def wanting(self, channel: str) -> int:
         """How many consumers wait for a message that is not there yet."""

@@ -55,8 +55,7 @@ class Waiters(dict[str, list[Waiter]]):
         """Tell the first waiter that was not told, from the running loop, to come and take; or all
         of them.
         """
-        # A tuple, which costs nothing where nobody waits, and that is so for most messages.
-        for waiter in tuple(self.get(channel, ())):
+        for waiter in list(self.get(channel, ())):
             if waiter.done():
                 continue
             loop = waiter.get_loop()
