@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
@@ -138,6 +139,30 @@ async def test_nothing_is_tried_for_a_while_where_a_write_was_slow(
         await in_place.run(write, NEVER)
     await asyncio.sleep(module.SLOW_FOR)
     await in_place.run(write, NEVER)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_yield"), reason="There is no such thing here.")
+@pytest.mark.parametrize(
+    ("late", "stay_for", "slow_for", "times"),
+    [(False, 0, PATIENCE, 10), (False, PATIENCE, 0, 1), (True, 0, PATIENCE, 1)],
+)
+async def test_gives_the_processor_away_now_and_then_and_less_where_it_comes_back_late(
+    in_place: InPlace,
+    monkeypatch: pytest.MonkeyPatch,
+    late: bool,
+    stay_for: float,
+    slow_for: float,
+    times: int,
+) -> None:
+    """Who was woken by a write goes first; others, who are always there, not each time."""
+    given: list[None] = []
+    monkeypatch.setattr(module, "TURN", -1 if late else PATIENCE)
+    monkeypatch.setattr(module, "STAY_FOR", stay_for)
+    monkeypatch.setattr(module, "SLOW_FOR", slow_for)
+    monkeypatch.setattr(os, "sched_yield", lambda: given.append(None))
+    for _ in range(10):
+        await in_place.run(write, NEVER)
+    assert len(given) == times
 
 
 async def test_does_not_wait_for_another_thread(in_place: InPlace) -> None:
