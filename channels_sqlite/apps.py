@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.core.checks import Tags, register
-from django.db import connections, router
+from django.db import DatabaseError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate, pre_migrate
 
-from . import schema
-from .files import is_in_memory
-from .settings import configured_databases
+from . import clones, tables
+from ._options.settings import configured_databases
+from ._storing import private
+from ._storing.files import is_in_memory
 
 if TYPE_CHECKING:
     from django.db.migrations import Migration
@@ -29,52 +33,71 @@ class ChannelsSqliteConfig(AppConfig):
     def ready(self) -> None:
         from . import checks  # it imports the models, which are loaded only now
 
+        private.note_names()
         register(checks.check_settings, self.label)
         register(checks.check_databases, self.label, Tags.database)
         register(checks.check_deployment, self.label, deploy=True)
-        pre_migrate.connect(clear_the_way, sender=self)
-        post_migrate.connect(restore, sender=self)
+        pre_migrate.connect(migrate_layers_first, sender=self)
+        post_migrate.connect(complete, sender=self)
+        post_migrate.connect(write_log_back)
         connection_created.connect(read_past_locks_in_memory)
 
 
-def clear_the_way(
-    sender: ChannelsSqliteConfig, using: str, plan: Plan | None = None, **_kwargs: Any
+def migrate_layers_first(
+    sender: ChannelsSqliteConfig,
+    using: str,
+    plan: Plan | None = None,
+    verbosity: int = 0,
+    stdout: Any = None,
+    **_kwargs: Any,
 ) -> None:
-    """Drop the views if a migration of ours is about to run; `restore` brings them back.
+    """Make the layers' tables before `migrate` notes on another database that it has none of them.
 
-    Django's schema editor drops an altered SQLite table and renames another into its place. SQLite
-    refuses to rename anything while a trigger, as those of the views, names a table that is gone.
+    The default database is migrated first, as a rule, and a project's handlers of `post_migrate`
+    may send something already then.
     """
-    if not any(migration.app_label == sender.label for migration, _ in plan or ()):
+    planned = [migration for migration, backwards in plan or () if not backwards]
+    is_planned = any(migration.app_label == sender.label for migration in planned)
+    if not is_planned or router.allow_migrate(using, sender.label):
         return
-    connection = connections[using]
-    if connection.vendor != "sqlite":
-        return
-    with connection.cursor() as cursor:
-        for view in schema.VIEWS:
-            cursor.execute(f"drop view if exists {view}")
+    for connection in connections_to_migrate():
+        with suppress(DatabaseError):  # `migrate --database` is going to say why
+            if tables.migrate(connection) and verbosity > 0:
+                words = f'Made the layer\'s tables in the database "{connection.alias}".\n'
+                (stdout or sys.stdout).write(words)
+            complete(sender, connection.alias)
 
 
-def restore(sender: ChannelsSqliteConfig, using: str, **_kwargs: Any) -> None:
-    """Create the triggers and views that `migrate` left missing, and set the journal mode.
+def connections_to_migrate() -> Iterator[BaseDatabaseWrapper]:
+    """Django's connections to our databases; a system check complains of those left out.
 
-    Django's schema editor alters an SQLite table by building it anew, and drops its triggers on
-    the way; databases made without migrations (`--no-migrations` in a test run) never had them.
+    In a process that runs tests, not to the project's own files.
     """
+    for alias in configured_databases():
+        if alias in connections and connections[alias].vendor == "sqlite":
+            name = str(connections[alias].settings_dict["NAME"])
+            if private.name_of(alias, name) == name:
+                yield connections[alias]
+
+
+def complete(sender: ChannelsSqliteConfig, using: str, **_kwargs: Any) -> None:
+    """Make the tables, triggers and views that `migrate` left missing, and set the journal mode."""
     connection = connections[using]
     if connection.vendor != "sqlite" or not router.allow_migrate(using, sender.label):
         return
-    with connection.cursor() as cursor:
-        tables = set(connection.introspection.table_names(cursor))
-        if not {schema.MESSAGE, schema.MEMBERSHIP, schema.SEQUENCE} <= tables:
-            return  # migrated back to zero
-        for sql in (schema.TRIGGERS, schema.VIEWS, schema.VIEW_TRIGGERS):
-            for statement in sql.values():
-                cursor.execute(statement)
-        if not connection.in_atomic_block:
-            # Where it is set already this is a look; several processes that open a new file at once
+    tables.complete(connection)
+    if not connection.in_atomic_block:
+        with connection.cursor() as cursor:
+            # If it is set already, this only reads. Several processes that open a new file at once
             # would otherwise wait for each other to set it.
             cursor.execute("pragma journal_mode = wal")
+    clones.remove_old_logs(connection)
+
+
+def write_log_back(using: str, **_kwargs: Any) -> None:
+    """Copy the log into the file, after each app's handlers have written what they write."""
+    if using in configured_databases():
+        clones.write_log_back(connections[using])
 
 
 def read_past_locks_in_memory(connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:

@@ -1,92 +1,112 @@
-"""System checks: what would go wrong later, said by `manage.py check`, with a remedy to copy.
+"""System checks: what would go wrong later, reported by `manage.py check`, with a remedy to copy.
 
-`check` says what the settings show; `check --database channels`, and `migrate --database channels`,
-also open the database; `check --deploy` adds what matters in production only. What the layer
-refuses is decided in conf.py and connection.py, and only reported here.
+`check` reports what the settings show; `check --database channels`, and `migrate --database
+channels`, also open the database; `check --deploy` adds what matters in production only. The files
+are checked in file_checks.py. `_options/conf.py` and `_storing/files.py` decide what the layer
+refuses, which is only reported here.
 """
 
 from __future__ import annotations
 
-import os
-import shlex
 import sqlite3
-import stat
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from difflib import SequenceMatcher
 from typing import Any
 
-from django.apps import apps
 from django.conf import settings
 from django.core import checks
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, router
-from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.utils import CursorWrapper
+from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.utils.module_loading import import_string
 
-from . import schema, serializers
-from .codec import Codec
-from .conf import Options
-from .database import OLDEST_SQLITE, WAL_LIMIT, Database
-from .db_routers import APP_LABEL, ChannelsRouter
+from . import file_checks, serializers
+from ._options.codec import Codec
+from ._options.conf import Options
+from ._options.settings import (
+    BACKEND,
+    channel_layers,
+    configured_databases,
+    configured_layers,
+    is_ours,
+)
+from ._storing.database import OLDEST_SQLITE
+from ._waking.watchers import is_installed
+from .db_routers import ChannelsRouter
 from .exceptions import InvalidOption
-from .models import Message
-from .settings import configured_databases, configured_layers
-from .wakes.watchers import is_installed
+from .models import LayerMessage
 
 ENGINE = "django.db.backends.sqlite3"
 ROUTER = "channels_sqlite.db_routers.ChannelsRouter"
 
-LONG_LOG = 8 * WAL_LIMIT
-"""Bytes of a write-ahead log that a long read keeps from being reset."""
-
-MOUNTS = Path("/proc/mounts")  # Linux only; elsewhere nothing is said about file systems
-
-# The WAL wants all processes on one host, for they share memory (https://www.sqlite.org/wal.html).
-# A folder that a virtual machine or a container shares with its host has two hosts as well.
-NETWORK_FILE_SYSTEMS = {
-    *("afs", "ceph", "cifs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs"),
-    *("fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
-    *("9p", "fakeowner", "fuse.grpcfuse", "prl_fs", "vboxsf", "virtiofs"),
-}
+SLOW_POLLING = 1.0  # seconds
+ALIKE = 0.8  # of two names, the part that has to be the same for one to be the other misspelt
 
 
 def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
-    """What the settings show by themselves."""
+    """Check the settings; those of databases only if a layer is ours."""
+    ours = configured_layers()
     return [
         *_sqlite_version(),
-        *(each for name, config in configured_layers().items() for each in _layer(name, config)),
-        *(each for alias in configured_databases() for each in _database(alias)),
-        *_routing(),
+        *_backends(),
+        *(each for name, config in ours.items() for each in _layer(name, config)),
+        *(each for alias in configured_databases() if ours for each in _database(alias)),
+        *(each for each in _routing() if ours),
     ]
 
 
 def check_databases(
     databases: Sequence[str] | None = None, **_kwargs: Any
 ) -> list[checks.CheckMessage]:
-    """What our databases hold; only of those in `databases`, for each is opened.
+    """Check what our databases hold, of those in `databases`, because each is opened.
 
-    What `migrate` mends must not be an Error: `migrate` runs these checks first, and stops at one.
+    What `migrate` repairs must not be an Error: `migrate` runs these checks first, and stops at
+    one. Nor is it said then, because its hint is to run `migrate`.
     """
+    is_migrating = sys.argv[1:2] == ["migrate"]  # `call_command` runs no checks unless told to
     return [
         each
         for alias in _sqlite_databases()
         if databases is not None and alias in databases  # None from Django before 6.1: open none
-        for each in _contents(connections[alias])
+        for each in file_checks.contents(connections[alias], is_migrating=is_migrating)
     ]
 
 
 def check_deployment(**_kwargs: Any) -> list[checks.CheckMessage]:
-    """What is no matter on a developer's machine."""
+    """Check what does not matter on a developer's machine."""
     return [
         *_wal_reset_bug(),
-        *(each for alias in _sqlite_databases() for each in _readable_by_others(alias)),
-        *(each for alias in _sqlite_databases() for each in _long_log(alias)),
+        *(each for alias in _sqlite_databases() for each in file_checks.readable_by_others(alias)),
+        *(each for alias in _sqlite_databases() for each in file_checks.long_log(alias)),
     ]
 
 
 # The layers
 
 
+def _backends() -> Iterator[checks.CheckMessage]:
+    for name, entry in channel_layers().items():
+        backend = entry.get("BACKEND")
+        if isinstance(backend, str) and not is_ours(backend) and _looks_like_ours(backend):
+            yield checks.Error(
+                f'CHANNEL_LAYERS["{name}"] has the BACKEND "{backend}", which does not exist.',
+                hint=f'The layer of this package is: "BACKEND": "{BACKEND}"',
+                id="channels_sqlite.E010",
+            )
+
+
+def _looks_like_ours(backend: str) -> bool:
+    if backend.startswith("channels_sqlite."):
+        return True
+    try:
+        import_string(backend)
+    except ImportError:
+        return SequenceMatcher(None, backend.lower(), BACKEND.lower()).ratio() >= ALIKE
+    return False
+
+
 def _layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:
+    yield from _beside_config(name, config)
     try:
         options = Options.from_config(config)
         Codec(serializers.create(options.serializer_format), options.symmetric_encryption_keys)
@@ -97,26 +117,58 @@ def _layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:
             id="channels_sqlite.E005",
         )
         return
+    yield from _watching(name, options)
+
+
+def _beside_config(name: str, config: Any) -> Iterator[checks.CheckMessage]:
+    known = {each.name for each in fields(Options)}
+    beside = {key: value for key, value in channel_layers()[name].items() if key in known}
+    if beside and isinstance(config, Mapping):
+        yield checks.Warning(
+            f'CHANNEL_LAYERS["{name}"] has {" and ".join(beside)} beside "CONFIG", '
+            f"where Channels ignores {_them(beside)}.",
+            hint=f'Move {_them(beside)} inside:\n"CONFIG": {beside | dict(config)!r}',
+            id="channels_sqlite.W009",
+        )
+
+
+def _watching(name: str, options: Options) -> Iterator[checks.CheckMessage]:
     if options.watcher != "auto" and not is_installed(options.watcher):
-        package = "channels-sqlite[inotify]" if options.watcher == "inotify" else options.watcher
+        is_package = options.watcher == "watchfiles"
+        why = "whose package is not installed here" if is_package else "which works on Linux only"
+        install = "Install it: pip install watchfiles\nor let" if is_package else "Let"
         yield checks.Error(
-            f'CHANNEL_LAYERS["{name}"] names the watcher "{options.watcher}", '
-            "whose package is not installed here.",
-            hint=f'Install it: pip install "{package}" (inotify is for Linux only)\n'
-            'or let the layer choose: "watcher": "auto".',
+            f'CHANNEL_LAYERS["{name}"] names the watcher "{options.watcher}", {why}.',
+            hint=f'{install} the layer choose: "watcher": "auto"',
             id="channels_sqlite.E006",
         )
+    interval, expiry = options.polling_interval, options.expiry
+    if interval >= min(SLOW_POLLING, expiry):
+        yield checks.Warning(
+            f'CHANNEL_LAYERS["{name}"] has a polling_interval of {interval} s and an expiry of '
+            f"{expiry} s: a reader that polls is late by the first, and messages older than the "
+            "second are not delivered.",
+            hint="It is in seconds. The default is:\n"
+            f'"polling_interval": {Options().polling_interval}',
+            id="channels_sqlite.W011",
+        )
+
+
+def _them(keys: Mapping[str, object]) -> str:
+    return "it" if len(keys) == 1 else "them"
 
 
 # The settings of a database
 
 
 def _sqlite_databases() -> list[str]:
-    """Those of our databases that can be looked at; the others are errors of check_settings."""
+    """Our databases that can be opened; check_settings reports the others."""
     return [
         alias
         for alias in configured_databases()
-        if alias in connections and connections[alias].settings_dict["ENGINE"] == ENGINE
+        if configured_layers()
+        and alias in connections
+        and connections[alias].settings_dict["ENGINE"] == ENGINE
     ]
 
 
@@ -160,54 +212,31 @@ def _database(alias: str) -> Iterator[checks.CheckMessage]:
             id="channels_sqlite.W001",
         )
     yield from _beside_options(alias)
-    yield from _place(alias)
+    yield from file_checks.place(alias, _entry(alias))
 
 
 def _beside_options(alias: str) -> Iterator[checks.CheckMessage]:
     database = connections[alias].settings_dict
-    beside = {key: database[key] for key in ("init_command", "transaction_mode") if key in database}
+    ignored = ("init_command", "transaction_mode")
+    beside: dict[str, Any] = {key: database[key] for key in ignored if key in database}
     if beside:
         yield checks.Warning(
             f'DATABASES["{alias}"] has {" and ".join(beside)} beside "OPTIONS", '
-            f"where Django ignores {'it' if len(beside) == 1 else 'them'}.",
-            hint=f'Move it inside:\n"OPTIONS": {database["OPTIONS"] | beside!r}',
+            f"where Django ignores {_them(beside)}.",
+            hint=f'Move {_them(beside)} inside:\n"OPTIONS": {_merged(beside, database["OPTIONS"])}',
             id="channels_sqlite.W002",
         )
 
 
-def _place(alias: str) -> Iterator[checks.CheckMessage]:
-    database = Database(connections[alias].settings_dict, alias)
-    if database.in_memory:
-        # Django's test runner puts a database of this name in place of the configured one.
-        if not database.name.startswith(f"file:memorydb_{alias}"):
-            yield checks.Error(
-                f'DATABASES["{alias}"] is in memory, where no other process can see it.',
-                hint=f"Give it a file:\n{_entry(alias)}",
-                id="channels_sqlite.E007",
-            )
-        return
-    path = Path(database.path)
-    file_system = _file_system(path.parent)
-    if file_system in NETWORK_FILE_SYSTEMS:
-        yield checks.Warning(
-            f"{path} is on a network or shared file system ({file_system}): SQLite's write-ahead "
-            "log does not work there between hosts, and file watching may see nothing.",
-            hint="Put it on a local disk:\n"
-            f'DATABASES["{alias}"]["NAME"] = "/var/lib/your-project/{path.name}"',
-            id="channels_sqlite.W003",
+def _merged(beside: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """OPTIONS with what stands beside it; where the two differ, what is in force now wins."""
+    merged = beside | options
+    if "init_command" in beside and "init_command" in options:
+        both = f"{beside['init_command']};{options['init_command']}".split(";")
+        merged["init_command"] = "; ".join(
+            dict.fromkeys(each.strip() for each in both if each.strip())
         )
-
-
-def _file_system(directory: Path) -> str | None:
-    """The type of the file system that holds `directory`; None where it cannot be told."""
-    if not MOUNTS.exists():
-        return None
-    mounts = {}
-    for line in MOUNTS.read_text().splitlines():
-        _, mount_point, file_system, *_ = line.split(" ")
-        mounts[Path(mount_point.replace(r"\040", " "))] = file_system  # the last one is on top
-    above = (directory, *directory.parents)
-    return next((mounts[each] for each in above if each in mounts), None)
+    return merged
 
 
 # The routers
@@ -216,9 +245,9 @@ def _file_system(directory: Path) -> str | None:
 def _routing() -> Iterator[checks.CheckMessage]:
     aliases = configured_databases()
     if (
-        router.db_for_read(Message) == aliases[0]
-        and router.db_for_write(Message) == aliases[0]
-        and all(router.allow_migrate_model(alias, Message) for alias in aliases)
+        router.db_for_read(LayerMessage) == aliases[0]
+        and router.db_for_write(LayerMessage) == aliases[0]
+        and all(router.allow_migrate_model(alias, LayerMessage) for alias in aliases)
     ):
         return
     others = [each for each in settings.DATABASE_ROUTERS if each != ROUTER]
@@ -226,7 +255,7 @@ def _routing() -> Iterator[checks.CheckMessage]:
     if any(isinstance(each, ChannelsRouter) for each in router.routers):
         yield checks.Error(
             f'A router before ChannelsRouter keeps the layer\'s tables from "{aliases[0]}".',
-            hint=f"Let ours be the first; it has no opinion on other apps:\n{remedy}",
+            hint=f"Let ours be the first:\n{remedy}",
             id="channels_sqlite.E004",
         )
     else:
@@ -237,74 +266,7 @@ def _routing() -> Iterator[checks.CheckMessage]:
         )
 
 
-# The contents of a database
-
-
-def _contents(connection: BaseDatabaseWrapper) -> Iterator[checks.CheckMessage]:
-    try:
-        with connection.cursor() as cursor:
-            differing = _differing_tables(cursor)
-            cursor.execute("select name from sqlite_master where type = 'trigger'")
-            triggers = {name for (name,) in cursor.fetchall()}
-            never_migrated = not connection.introspection.table_names(cursor)
-            cursor.execute("pragma journal_mode")
-            (journal_mode,) = cursor.fetchone()
-    except DatabaseError as error:
-        directory = Path(connection.settings_dict["NAME"]).parent
-        yield checks.Error(
-            f'The database "{connection.alias}" cannot be read: {error}.',
-            hint="The file must be an SQLite database or not exist, and its directory must exist "
-            f"and be writable: mkdir -p {shlex.quote(str(directory))}",
-            id="channels_sqlite.E008",
-        )
-        return
-    if never_migrated:
-        # `migrate` runs these checks before it makes the tables; it need not tell itself to.
-        return
-    if differing:
-        yield checks.Warning(
-            f'The database "{connection.alias}" does not have the tables of this version: '
-            f"{', '.join(differing)}.",
-            hint=f"Run: python manage.py migrate {APP_LABEL} --database={connection.alias}",
-            id="channels_sqlite.W004",
-        )
-        return
-    wanted = schema.TRIGGERS.keys() | schema.VIEW_TRIGGERS.keys()
-    if missing := sorted(wanted - triggers):
-        yield checks.Warning(
-            f'The database "{connection.alias}" has lost the trigger {", ".join(missing)}, '
-            "without which no reader wakes.",
-            hint=f"Run: python manage.py migrate {APP_LABEL} --database={connection.alias}",
-            id="channels_sqlite.W005",
-        )
-    if journal_mode not in {"wal", "memory"}:
-        yield checks.Warning(
-            f'The journal mode of the database "{connection.alias}" is "{journal_mode}", not '
-            '"wal": readers and writers wait for each other, and there is no log to watch.',
-            hint="The layer sets it when it opens the file. To set it now:\n"
-            f"python manage.py dbshell --database={connection.alias} "
-            '-- "pragma journal_mode = wal"',
-            id="channels_sqlite.W006",
-        )
-
-
-def _differing_tables(cursor: CursorWrapper) -> list[str]:
-    """Our tables that are missing, or have other columns than the models."""
-    return [
-        model._meta.db_table
-        for model in apps.get_app_config(APP_LABEL).get_models()
-        if _columns(cursor, model._meta.db_table)
-        != {field.column for field in model._meta.concrete_fields}
-    ]
-
-
-def _columns(cursor: CursorWrapper, table: str) -> set[str]:
-    """The table's columns; none where there is no such table."""
-    cursor.execute("select name from pragma_table_info(%s)", [table])
-    return {name for (name,) in cursor.fetchall()}
-
-
-# SQLite itself, and the file
+# SQLite itself
 
 
 def _sqlite_version() -> Iterator[checks.CheckMessage]:
@@ -330,33 +292,4 @@ def _wal_reset_bug() -> Iterator[checks.CheckMessage]:
             hint="Use a Python with SQLite 3.51.3 or newer, unless your distribution has patched "
             "this one. See https://www.sqlite.org/wal.html#walresetbug",
             id="channels_sqlite.I001",
-        )
-
-
-def _readable_by_others(alias: str) -> Iterator[checks.CheckMessage]:
-    database = Database(connections[alias].settings_dict, alias)
-    path = Path(database.path)
-    if os.name != "posix" or not path.exists():
-        return
-    # SQLite gives the -wal and -shm files the mode of the database file.
-    open_to_all = path.stat().st_mode & stat.S_IROTH
-    if open_to_all and all(each.stat().st_mode & stat.S_IXOTH for each in path.parents):
-        yield checks.Warning(
-            f"Every user of this machine may read {path}, and so the messages.",
-            hint=f"Run: chmod o-rwx {shlex.quote(str(path))}*",
-            id="channels_sqlite.W007",
-        )
-
-
-def _long_log(alias: str) -> Iterator[checks.CheckMessage]:
-    database = Database(connections[alias].settings_dict, alias)
-    wal = Path(database.wal)
-    size = wal.stat().st_size if wal.exists() else 0
-    if size > LONG_LOG:
-        yield checks.Warning(
-            f"{wal} has grown to {size // 10**6} MB: somebody has been reading the database for "
-            "long, which keeps SQLite from writing its log from the beginning.",
-            hint="Find who holds a transaction open, an idle shell or a backup perhaps:\n"
-            f"lsof {shlex.quote(database.path)}",
-            id="channels_sqlite.W008",
         )

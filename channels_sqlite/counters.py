@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+import weakref
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 logger = logging.getLogger("channels_sqlite")
 
+BURST = 1.0  # seconds
 QUIET_FOR = 60.0  # seconds between two warnings about dropped messages
 MOST = 3  # channels that a warning names, those that missed most
 
@@ -33,35 +36,50 @@ class Counters:
     """Heartbeats that found what no wake had announced."""
 
 
-@dataclass
 class DropLog:
-    """Counts drops by channel and group; warns once a minute at most, of all since the last
-    warning.
+    """Counts drops by channel and group; warns of a burst when it has lasted a second, and of all
+    since the last warning a minute later, or when the process ends.
     """
 
-    counters: Counters
-    _recent: Counter[tuple[str, str | None]] = field(default_factory=Counter)
-    _quiet_until: float = 0.0
+    def __init__(self, counters: Counters) -> None:
+        self.counters = counters
+        self._lock = threading.Lock()
+        self._recent: Counter[tuple[str, str | None]] = Counter()
+        self._last = ""
+        self._quiet_until = 0.0
+        self._timer: threading.Timer | None = None
+        weakref.finalize(self, _warn, self._recent)
 
     def dropped(self, channel: str, group: str | None, capacity: int, age: float) -> None:
         """One message less; `age` is that of the oldest one waiting, in seconds."""
-        self.counters.dropped += 1
-        self._recent[channel, group] += 1
-        now = time.monotonic()
-        if now < self._quiet_until:
-            return
-        self._quiet_until = now + QUIET_FOR
-        total = sum(self._recent.values())
-        worst = self._recent.most_common(MOST)
-        most = ", ".join(f"{count} to {name} of group {of}" for (name, of), count in worst)
-        self._recent.clear()
-        logger.warning(
-            "%d message(s) dropped for want of room, %s. The last one to %s of group %s:"
-            " capacity %d, the oldest that waits is %.1f s old.",
-            total,
-            most,
-            channel,
-            group,
-            capacity,
-            age,
-        )
+        with self._lock:
+            self.counters.dropped += 1
+            self._recent[channel, group] += 1
+            self._last = (
+                f" The last one to {channel} of group {group}: capacity {capacity}, the oldest that"
+                f" waits is {age:.1f} s old."
+            )
+            if self._timer is not None:
+                return
+            delay = max(BURST, self._quiet_until - time.monotonic())
+            self._timer = threading.Timer(delay, self._say)
+            self._timer.daemon = True
+        try:
+            self._timer.start()
+        except RuntimeError:  # no thread can be started
+            self._say()
+
+    def _say(self) -> None:
+        with self._lock:
+            self._timer, self._quiet_until = None, time.monotonic() + QUIET_FOR
+            _warn(self._recent, self._last)
+
+
+def _warn(recent: Counter[tuple[str, str | None]], last: str = "") -> None:
+    if not recent:
+        return
+    worst = recent.most_common(MOST)
+    most = ", ".join(f"{count} to {name} of group {of}" for (name, of), count in worst)
+    total = sum(recent.values())
+    recent.clear()
+    logger.warning("%d message(s) dropped for want of room, %s.%s", total, most, last)

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
-from .settings import configured_databases
+from django.apps import apps
+from django.db.utils import DEFAULT_DB_ALIAS
+
+from ._options.settings import configured_databases
 
 if TYPE_CHECKING:
     from django.db.models import Model
 
 APP_LABEL = "channels_sqlite"
 
+logger = logging.getLogger("channels_sqlite")
+
 
 class ChannelsRouter:
     """Sends this app's models to the database that CHANNEL_LAYERS names.
 
-    Name it in DATABASE_ROUTERS. It has no opinion on the models of any other app. Where several
-    layers use several databases the tables are migrated in all of them, and the ORM (the admin)
-    reads and writes the first; `using()` reaches the others.
+    Name it in DATABASE_ROUTERS. If several layers use several databases, the tables are migrated in
+    all of them, and the ORM (the admin) reads and writes the first; `using()` reaches the others.
+
+    A database of the layer's own, under any alias except "default", gets the tables of no other
+    app, unless a router before this one says so. Otherwise it has no opinion on other apps.
     """
+
+    def __init__(self) -> None:
+        # No system check can say this, because an app that is not installed registers none.
+        if apps.ready and not apps.is_installed("channels_sqlite"):
+            logger.warning(
+                'DATABASE_ROUTERS names ChannelsRouter, but INSTALLED_APPS lacks "channels_sqlite":'
+                " migrate does not make the layer's tables. Add it to INSTALLED_APPS."
+            )
 
     def db_for_read(self, model: type[Model], **_hints: Any) -> str | None:
         return configured_databases()[0] if model._meta.app_label == APP_LABEL else None
@@ -26,4 +42,7 @@ class ChannelsRouter:
     db_for_write = db_for_read
 
     def allow_migrate(self, db: str, app_label: str, **_hints: Any) -> bool | None:
-        return db in configured_databases() if app_label == APP_LABEL else None
+        is_for_layers = db in configured_databases()
+        if app_label == APP_LABEL:
+            return is_for_layers
+        return False if is_for_layers and db != DEFAULT_DB_ALIAS else None

@@ -2,59 +2,47 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import secrets
 import threading
 import time
-from contextlib import suppress
 from functools import lru_cache, partial
-from typing import Any, ClassVar
-from weakref import WeakSet
+from typing import Any, ClassVar, NamedTuple
 
 from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer
 
-from . import inspection, roll_call, serializers, store
-from .codec import Codec
-from .conf import Options, database_settings
+from . import serializers, stats
+from ._options.codec import Codec
+from ._options.conf import Options, database_settings
+from ._receiving.receiver import Receiver
+from ._sending.sender import Sender
+from ._sending.trimmer import Trimmer
+from ._storing import forks, private, sql
+from ._storing.database import Database, database_for
+from ._storing.messages import GroupMessage, Outgoing
+from ._waking.bells import Ringer
 from .counters import Counters, DropLog
-from .database import Database
-from .databases import database_for
 from .exceptions import ForeignChannel, MessageTooLarge
-from .messages import GroupMessage, Outgoing
-from .receiver import Receiver
-from .roll_call import Reader
-from .sender import Sender
 from .serializers import Message
-from .trimmer import Trimmer
-from .wakes.listener import HEARTBEAT
+from .stats import Reader
 
-ANSWERS_TAKE = HEARTBEAT + 0.5  # seconds
-NAMES = 16_384  # of channels that were used of late, and need not be checked again
+NAMES = 16_384  # of channels that were used lately, and need not be checked again
 
 
-class _Ends:
-    """What a layer works with, made at its first use: a test runner changes the database's NAME
-    before that.
-    """
+class _Ends(NamedTuple):
+    """What a layer works with, for one NAME of its database."""
 
-    def __init__(self, layer: SqliteChannelLayer) -> None:
-        options = layer.options
-        self.database: Database = database_for(
-            database_settings(options.database), options.database
-        )
-        capacity_of, counters = layer.get_capacity, layer.counters
-        drops = DropLog(counters)
-        trimmer = Trimmer(self.database, options)
-        self.sender = Sender(self.database, trimmer, options, capacity_of, counters, drops)
-        self.receiver = Receiver(
-            self.database, trimmer, options, capacity_of, layer.codec, counters, drops
-        )
+    name: str
+    database: Database
+    sender: Sender
+    receiver: Receiver
+    ringer: Ringer
+    trimmer: Trimmer
 
 
 class SqliteChannelLayer(BaseChannelLayer):
-    """A channel layer on one SQLite file. CONFIG's keys are the fields of `conf.Options`.
+    """A channel layer on one SQLite file. The keys of CONFIG are the fields of `Options`, in the
+    reference's page on settings.
 
     A message is delivered once, to one consumer, in the order in which its sender sent it; or it
     expires; or it is dropped for want of room, which is counted in `counters`. A process that is
@@ -78,14 +66,12 @@ class SqliteChannelLayer(BaseChannelLayer):
             serializers.create(self.options.serializer_format),
             self.options.symmetric_encryption_keys,
         )
-        self.begin_anew()
-        _layers.add(self)
+        self._begin()
+        forks.register(self)
 
-    def begin_anew(self) -> None:
-        """Forget connections, buffers and the process's name, without closing anything: a fork's
-        child must.
-        """
+    def _begin(self) -> None:
         self.counters = Counters()
+        self._drops = DropLog(self.counters)
         self.client_prefix = secrets.token_urlsafe(9)
         self._lock = threading.Lock()
         self._made: _Ends | None = None
@@ -95,11 +81,44 @@ class SqliteChannelLayer(BaseChannelLayer):
 
     @property
     def _ends(self) -> _Ends:
-        if self._made is None:
+        """What to work with at this moment: a test runner changes the database's NAME."""
+        forks.notice()
+        settings = database_settings(self.options.database)
+        name = private.name_of(self.options.database, str(settings["NAME"]))
+        made = self._made
+        if made is None or made.name != name:
             with self._lock:
-                if self._made is None:
-                    self._made = _Ends(self)
-        return self._made
+                made = self._made
+                if made is None or made.name != name:
+                    made = self._made = self._make(name, settings)
+        return made
+
+    @property
+    def database(self) -> Database:
+        """What the layer works in at this moment, for the package's own tools."""
+        return self._ends.database
+
+    def _make(self, name: str, settings: dict[str, Any]) -> _Ends:
+        options, counters, capacity_of = self.options, self.counters, self.get_capacity
+        database = database_for(options.database, name, settings)
+        ringer, trimmer = Ringer(database), Trimmer(database, options)
+        return _Ends(
+            name,
+            database,
+            Sender(database, ringer, trimmer, options, capacity_of, counters, self._drops),
+            Receiver(
+                database,
+                trimmer,
+                options,
+                capacity_of,
+                self.codec,
+                counters,
+                self._drops,
+                self.client_prefix,
+            ),
+            ringer,
+            trimmer,
+        )
 
     # Messages
 
@@ -132,9 +151,9 @@ class SqliteChannelLayer(BaseChannelLayer):
 
     def _encode(self, message: Message, channel: str, group: str | None = None) -> bytes:
         body = self.codec.encode(message, channel, group)
-        if len(body) > store.LARGEST_BODY:
+        if len(body) > sql.LARGEST_BODY:
             raise MessageTooLarge(
-                f"A message of {len(body)} bytes is too large: SQLite keeps {store.LARGEST_BODY} "
+                f"A message of {len(body)} bytes is too large: SQLite keeps {sql.LARGEST_BODY} "
                 "in a row. Send where to find it instead."
             )
         return body
@@ -179,30 +198,27 @@ class SqliteChannelLayer(BaseChannelLayer):
         """Add a channel to a group, for `group_expiry` seconds from the latest call."""
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
-        now = time.time()
-        await self._ends.database.run(
+        ends, now, inbox = self._ends, time.time(), self.non_local_name(channel)
+        if inbox.endswith(f".{self.client_prefix}!"):
+            await ends.receiver.announce(self.group_expiry)
+        await ends.database.write(
             partial(
-                store.group_add,
+                sql.group_add,
                 group=group,
-                inbox=self.non_local_name(channel),
+                inbox=inbox,
                 channel=channel,
                 now=now,
                 expires_at=now + self.group_expiry,
-            ),
-            quick=True,
+            )
         )
 
     async def group_discard(self, group: str, channel: str) -> None:
-        """Remove a channel from a group; one that is no member is removed as well."""
+        """Remove a channel from a group. It still gets what was sent before. A channel that is no
+        member is removed as well.
+        """
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
-        inbox = self.non_local_name(channel)
-        if inbox.endswith(f".{self.client_prefix}!"):
-            # Members are looked up when a group's message is read: read what was sent before this.
-            await self._ends.receiver.catch_up(inbox)
-        await self._ends.database.run(
-            partial(store.group_discard, group=group, channel=channel), quick=True
-        )
+        await self._ends.database.write(partial(sql.group_discard, group=group, channel=channel))
 
     async def group_send(self, group: str, message: Message) -> None:
         """Send a dict to every channel in a group.
@@ -217,49 +233,38 @@ class SqliteChannelLayer(BaseChannelLayer):
 
     # Beyond the specification
 
-    async def stats(self) -> inspection.Stats:
+    async def stats(self) -> stats.Stats:
         """Counts by inbox and group, ages and sizes. It reads all that is kept; nobody waits."""
-        return await inspection.stats(self._ends.database)
+        return await stats.stats(self._ends.database)
 
     async def readers(self) -> list[Reader]:
-        """The processes that receive from the file, by their process id, each with what wakes it
-        and what it has counted.
-
-        They are asked, and answer with their next heartbeat: this takes a second and a half. Who
-        has not answered by then is gone, or its event loop stands still.
+        """The processes that receive from the file and live, by their process id, each with what
+        wakes it and what it has counted.
         """
-        channel, found = await self.new_channel(), []
-        await roll_call.ask(self._ends.database, self.codec, channel)
-        end = time.monotonic() + ANSWERS_TAKE
-        try:
-            while (left := end - time.monotonic()) > 0:
-                with suppress(asyncio.TimeoutError):
-                    answer = await asyncio.wait_for(self.receive(channel), left)
-                    found.append(roll_call.reader_in(answer))
-        finally:
-            await roll_call.forget(self._ends.database, channel)
-        return sorted(found, key=lambda each: each.pid)
+        database = self._ends.database
+        await database.ready()
+        return stats.readers(database)
 
     async def group_channels(self, group: str) -> list[str]:
         """The channels in a group, by name."""
         self.require_valid_group_name(group)
-        question = partial(inspection.group_channels, group=group, now=time.time())
-        return await self._ends.database.run(question)
+        question = partial(sql.group_channels, group=group, now=time.time())
+        return await self._ends.database.read(question)
 
     async def group_count(self, group: str) -> int:
         """How many channels are in a group."""
         self.require_valid_group_name(group)
-        question = partial(inspection.group_count, group=group, now=time.time())
-        return await self._ends.database.run(question)
+        question = partial(sql.group_count, group=group, now=time.time())
+        return await self._ends.database.read(question)
 
     # Life
 
     async def flush(self) -> None:
-        """Delete all messages and memberships; other processes drop what they have in memory when
-        they next look.
+        """Delete all messages and memberships, and wake all readers, which then forget what they
+        have in memory.
         """
-        await self._ends.database.run(store.flush, ring=True)
-        self._ends.database.nudge()
+        ends = self._ends
+        await ends.database.write(sql.flush, then=lambda _: ends.ringer.ring_all())
 
     async def close(self) -> None:
         """Stop listening on this event loop and close this process's connections; the next use
@@ -271,14 +276,14 @@ class SqliteChannelLayer(BaseChannelLayer):
             await self._made.receiver.close()
             await self._made.database.close()
 
+    # Around a fork
 
-_layers: WeakSet[SqliteChannelLayer] = WeakSet()
+    def before_fork(self) -> None:
+        """Nothing to do: the database closes its connections."""
 
+    def after_fork_in_parent(self) -> None:
+        """Nothing to do."""
 
-def _begin_anew_in_child() -> None:
-    for layer in list(_layers):
-        layer.begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew_in_child)
+    def after_fork_in_child(self) -> None:
+        """Begin with nothing: another client, no memberships, no buffers."""
+        self._begin()

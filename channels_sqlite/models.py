@@ -1,8 +1,12 @@
-"""The tables, as Django sees them: for migrations, the admin and whoever wants to look.
+"""The tables as Django sees them: for the admin, and for whoever wants to look.
 
-The layer itself reads and writes them with SQL of its own (see store.py). All times are unix
-seconds in REAL columns: `time.time()` writes them, and `datetime(created_at, 'unixepoch')` reads
-them in any SQL shell.
+The layer itself reads and writes them with SQL of its own (`_storing/sql.py`), and the migration
+makes them from SQL too (`_storing/schema.py`): what is said here has to say the same. All times are
+unix seconds in REAL columns: `time.time()` writes them, and `datetime(created_at, 'unixepoch')`
+reads them in any SQL shell.
+
+The names begin with what they are of, because `manage.py shell` imports every model by its bare
+name: a project's own `Message` or `GroupMembership` must not be hidden.
 """
 
 from __future__ import annotations
@@ -10,15 +14,15 @@ from __future__ import annotations
 from django.db import models
 from django.db.models import Q
 
-from . import schema
+from ._storing import schema
 
 NAME_LENGTH = 100  # what the specification allows a channel or a group name
 
 
-class Message(models.Model):
+class LayerMessage(models.Model):
     """A message sent: to a channel, or (once for every inbox with members) to a group."""
 
-    id = models.BigAutoField(primary_key=True)
+    id = models.BigAutoField("ID", primary_key=True)
     inbox = models.CharField(
         max_length=NAME_LENGTH,
         help_text="What one reader drains: the name, up to the “!” if it has one.",
@@ -27,13 +31,13 @@ class Message(models.Model):
         max_length=NAME_LENGTH,
         null=True,
         blank=True,
-        help_text="The channel it was sent to; null for a message to a group.",
+        help_text="The channel it was sent to; empty for a message to a group.",
     )
     group = models.CharField(  # noqa: DJ001 - null says "to a channel"; no group is named ""
         max_length=NAME_LENGTH,
         null=True,
         blank=True,
-        help_text="The group it was sent to; null for a message to a channel.",
+        help_text="The group it was sent to; empty for a message to a channel.",
     )
     body = models.BinaryField(help_text="The message, serialized.")
     created_at = models.FloatField(help_text="When it was sent, in unix seconds.")
@@ -43,21 +47,21 @@ class Message(models.Model):
     delivered_at = models.FloatField(
         null=True,
         blank=True,
-        help_text="When a reader took it, in unix seconds; null while it waits.",
+        help_text="When a reader took it, in unix seconds; empty while it waits.",
     )
 
     class Meta:
         db_table = schema.MESSAGE
-        # Partial, so that a day of delivered rows kept for reference costs a reader nothing.
+        verbose_name = "message"
         indexes = (
             models.Index(
                 fields=["inbox", "id", "expires_at"],
-                name="channels_sqlite_waiting",
+                name=schema.WAITING,
                 condition=Q(delivered_at__isnull=True),
             ),
             models.Index(
                 fields=["delivered_at"],
-                name="channels_sqlite_delivered",
+                name=schema.DELIVERED,
                 condition=Q(delivered_at__isnull=False),
             ),
         )
@@ -66,50 +70,64 @@ class Message(models.Model):
         return f"{self.pk} to {self.channel or self.group}"
 
 
-class Membership(models.Model):
+class LayerMembership(models.Model):
     """A channel's place in a group."""
 
-    id = models.BigAutoField(primary_key=True)
+    id = models.BigAutoField("ID", primary_key=True)
     group = models.CharField(max_length=NAME_LENGTH)
     inbox = models.CharField(
         max_length=NAME_LENGTH, help_text="The inbox through which the channel is read."
     )
     channel = models.CharField(max_length=NAME_LENGTH)
-    expires_at = models.FloatField(help_text="When the membership lapses, in unix seconds.")
-    joined_after = models.BigIntegerField(
-        help_text="The newest message's id at the join; only later ones count."
+    expires_at = models.FloatField(
+        help_text="When the membership lapses, in unix seconds; a process that lives keeps those "
+        "of its own channels by its own clock."
     )
-    renewed_after = models.BigIntegerField(
+    joined_after = models.BigIntegerField(
+        "joined after message",
+        help_text="The newest message's id at the join; only later ones count.",
+    )
+    left_after = models.BigIntegerField(
+        "left after message",
         null=True,
         blank=True,
-        help_text="The newest message's id when it joined again, if it has; what expired unread"
-        " until then does not take it out.",
+        help_text="The newest message's id when it left, while earlier ones still wait to be read; "
+        "empty for a member.",
     )
 
     class Meta:
         db_table = schema.MEMBERSHIP
-        # By channel first, to leave all groups; its name tells its inbox, which is no part of this.
+        verbose_name = "membership"
         constraints = (
-            models.UniqueConstraint(fields=["channel", "group"], name="channels_sqlite_member"),
+            models.UniqueConstraint(
+                fields=["channel", "group"],
+                name=schema.MEMBER,
+                condition=Q(left_after__isnull=True),
+            ),
         )
         indexes = (
-            # Who gets a group's message: all that is asked of a member stands in the index.
             models.Index(
-                fields=["group", "inbox", "joined_after", "expires_at", "channel"],
-                name="channels_sqlite_member_reads",
+                fields=["group", "inbox", "joined_after", "left_after", "expires_at", "channel"],
+                name=schema.MEMBER_READS,
             ),
-            models.Index(fields=["expires_at"], name="channels_sqlite_member_expires"),
+            models.Index(fields=["expires_at"], name=schema.MEMBER_EXPIRES),
+            models.Index(
+                fields=["inbox", "left_after"],
+                name=schema.MEMBER_LEFT,
+                condition=Q(left_after__isnull=False),
+            ),
         )
 
     def __str__(self) -> str:
         return f"{self.channel} in {self.group}"
 
 
-class Sequence(models.Model):
-    """How far an inbox has come: the one row a woken reader looks at.
+class LayerSequence(models.Model):
+    """How far an inbox has come: the one row that a reader in doubt looks at.
 
-    Kept by a trigger (see schema.py); it rises with every message for the inbox, and whenever a
-    message is given back.
+    A trigger keeps it (see `_storing/schema.py`); it rises with every message for the inbox, and
+    whenever a message is given back. The row of inbox "" is a random number, and another one once
+    the tables were emptied.
     """
 
     inbox = models.CharField(max_length=NAME_LENGTH, primary_key=True)
@@ -117,17 +135,19 @@ class Sequence(models.Model):
 
     class Meta:
         db_table = schema.SEQUENCE
+        verbose_name = "sequence"
 
     def __str__(self) -> str:
         return f"{self.inbox} at {self.seq}"
 
 
-class Send(models.Model):
+class ChannelSend(models.Model):
     """A message to a channel, sent by SQL, in the transaction that it is created in.
 
-    `Send.objects.create(channel="mail", message=json.dumps({"type": "mail.send"}))` inserts into
-    the view `channels_sqlite_send` (see schema.py): readers get the message when the transaction
-    commits, and never when it is rolled back. There is nothing to query, to update or to delete.
+    `ChannelSend.objects.create(channel="mail", message=json.dumps({"type": "mail.send"}))` inserts
+    into the view `channels_sqlite_send` (see `_storing/schema.py`): readers get the message when
+    the transaction commits, and never when it is rolled back. There is nothing to query, to update
+    or to delete.
     """
 
     channel = models.CharField(max_length=NAME_LENGTH, primary_key=True)
@@ -143,7 +163,7 @@ class Send(models.Model):
 
 
 class GroupSend(models.Model):
-    """A message to a group, sent by SQL: as `Send`."""
+    """A message to a group, sent by SQL: as `ChannelSend`."""
 
     group = models.CharField(max_length=NAME_LENGTH, primary_key=True)
     message = models.TextField()

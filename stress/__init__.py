@@ -7,10 +7,12 @@ One noun, one file; each imports only what stands to its right, or beneath.
     scenarios/                                one scenario a file
     faults   troupe                           what is broken on purpose, and under whom
     lab      screen    charts                 where a measurement happens; how it is shown
+    servers  chat                             real WebSocket servers, and the site that they serve
     program                                   which measurements, how often, how long
     children                                  real processes, as the harness sees them
     nursery  child                            real processes, from within: their birth and life
     clock    sabotage                         what can be broken in them
+    sockets  limits                           what they do with sockets; how many there may be
     roles    window    recorder               what they do, keep in step by, and write down
     plan     layers    results                what to run, on what, and what came out
     verdict  measure   machine  redis_server  what the figures mean, and where they were measured

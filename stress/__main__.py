@@ -19,6 +19,7 @@ from stress.layers import LAYERS
 from stress.plan import Plan
 from stress.runner import Runner, failed
 from stress.scenarios import SCENARIOS
+from stress.servers import KINDS
 
 USUAL = ("sqlite", "redis", "redis-pubsub")
 PAGE = 160  # columns of the tables where no terminal says how many it has
@@ -63,6 +64,10 @@ def run_parser() -> Parser:
     parser.add_argument("--rate", metavar="R", type=number, help="messages a second of a sender")
     parser.add_argument("--size", metavar="BYTES", type=whole, help="of a message (130)")
     parser.add_argument("--rounds", metavar="K", type=whole)
+    parser.add_argument("--sockets", metavar="N", type=whole, help="of websockets (200)")
+    parser.add_argument(
+        "--server", metavar="NAME", nargs="+", action="extend", help="of websockets; see --list"
+    )
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the results there")
     parser.add_argument("--report", metavar="FILE.html", type=Path, help="write a page there")
     parser.add_argument("--list", action="store_true", help="explain scenarios and layers")
@@ -79,6 +84,7 @@ def show_list(console: Console) -> None:
     for title, explained in (
         ("scenarios", {name: scenario.says for name, scenario in SCENARIOS.items()}),
         ("layers", {name: layer.missing() or layer.says for name, layer in LAYERS.items()}),
+        ("servers", {name: kind.missing() or kind.says for name, kind in KINDS.items()}),
     ):
         table = Table(title=title, box=None, show_header=False, title_justify="left")
         for name, says in explained.items():
@@ -111,15 +117,18 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     known(parser, "scenario", options.scenarios, list(SCENARIOS))
     known(parser, "layer", options.layer or (), list(LAYERS))
+    known(parser, "server", options.server or (), list(KINDS))
     if not options.scenarios and not options.profile:
         parser.error(f"name a SCENARIO or a --profile; there are: {', '.join(SCENARIOS)}")
     for path in filter(None, (options.json, options.report)):
         if not path.parent.is_dir() or path.is_dir():
             parser.error(f"cannot write {path}: name a file in a directory that exists")
     chosen = options.layer or (EVERY if options.profile == "full" else USUAL)
-    names = ("processes", "seconds", "members", "rate", "size", "rounds")
+    names = ("processes", "seconds", "members", "rate", "size", "rounds", "sockets")
     plan = Plan(
-        profile=options.profile or "normal", **{name: getattr(options, name) for name in names}
+        profile=options.profile or "normal",
+        servers=list(dict.fromkeys(options.server)) if options.server else None,
+        **{name: getattr(options, name) for name in names},
     )
     with screen.Screen(console) as watcher:
         runner = Runner(

@@ -54,9 +54,9 @@ class Lab:
     def database(self) -> Path:
         return self.directory / DATABASE
 
-    def settings(self, directory: Path | None = None) -> dict[str, Any]:
+    def settings(self, directory: Path | None = None, layer: Layer | None = None) -> dict[str, Any]:
         url = self.server.url if self.server else ""
-        return self.layer.settings(directory or self.directory, url, self.config)
+        return (layer or self.layer).settings(directory or self.directory, url, self.config)
 
     async def part(self, name: str, database: Path | None = None, **config: Any) -> Lab:
         """A lab within this one, with a database (a copy of `database`) and a ledger of its own."""
@@ -77,17 +77,23 @@ class Lab:
         return place
 
     async def child(
-        self, name: str, *, wrapper: tuple[str, ...] = (), directory: Path | None = None
+        self,
+        name: str,
+        *,
+        wrapper: tuple[str, ...] = (),
+        directory: Path | None = None,
+        layer: Layer | None = None,
     ) -> Child:
         """Start a process; it is ready when its first call is answered.
 
-        `wrapper` is a command that runs it, `directory` another place for its database.
+        `wrapper` is a command that runs it, `directory` another place for its database, `layer`
+        another one than the lab's.
         """
         birth = asyncio.create_task(
             self.nursery.start(
                 name,
                 self.directory,
-                self.settings(directory),
+                self.settings(directory, layer),
                 durable=self.durable,
                 prepare=self.prepare,
                 wrapper=wrapper,
@@ -192,5 +198,8 @@ async def template(place: Lab) -> Path:
         place.directory.joinpath("migrate.ledger").unlink()
         place.database.rename(path)
         for left in place.directory.glob(f"{DATABASE}-*"):
-            left.unlink()
+            if left.is_dir():  # where readers say that they are there
+                await asyncio.to_thread(shutil.rmtree, left)
+            else:
+                left.unlink()
     return path

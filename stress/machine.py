@@ -25,6 +25,10 @@ PACKAGES = (
     "channels-redis",
     "redis",
     "channels-lite",
+    "uvicorn",
+    "uvloop",
+    "daphne",
+    "websockets",
 )
 
 

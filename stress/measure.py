@@ -98,6 +98,7 @@ class Usage:
     at: float  # time.monotonic()
     cpu: float  # seconds, all threads
     switches: int  # voluntary context switches, all threads
+    preempted: int  # the other ones
     memory: int  # bytes of its own: heap and stacks, not code
     threads: int
     descriptors: int
@@ -106,10 +107,12 @@ class Usage:
 def usage(pid: int) -> Usage:
     process = psutil.Process(pid)
     with process.oneshot():
+        voluntary, involuntary = switches(process)
         return Usage(
             at=time.monotonic(),
             cpu=cpu_seconds(process),
-            switches=switches(process),
+            switches=voluntary,
+            preempted=involuntary,
             memory=memory(process),
             threads=process.num_threads(),
             descriptors=process.num_fds(),
@@ -131,21 +134,29 @@ def memory(process: psutil.Process) -> int:
         resident: int = process.memory_info().rss
         return resident
     status = Path(f"/proc/{process.pid}/status").read_text()
-    return int(status.partition("\nRssAnon:")[2].split(maxsplit=1)[0]) * 1024
+    return count_in(status, "RssAnon") * 1024
 
 
-def switches(process: psutil.Process) -> int:
-    """Voluntary context switches: how often any of its threads went to sleep."""
+def switches(process: psutil.Process) -> tuple[int, int]:
+    """Context switches of all threads: how often one went to sleep, and how often it had to give
+    way."""
     if sys.platform != "linux":
-        return process.num_ctx_switches().voluntary
-    total = 0
+        found = process.num_ctx_switches()
+        return found.voluntary, found.involuntary
+    voluntary = involuntary = 0
     for task in Path(f"/proc/{process.pid}/task").iterdir():  # psutil reads the first thread's only
         try:
             status = (task / "status").read_text()
         except (FileNotFoundError, ProcessLookupError):  # a thread that has just ended
             continue
-        total += int(status.rpartition("\nvoluntary_ctxt_switches:")[2].split(maxsplit=1)[0])
-    return total
+        voluntary += count_in(status, "voluntary_ctxt_switches")
+        involuntary += count_in(status, "nonvoluntary_ctxt_switches")
+    return voluntary, involuntary
+
+
+def count_in(status: str, name: str) -> int:
+    """A number of /proc/PID/status."""
+    return int(status.rpartition(f"\n{name}:")[2].split(maxsplit=1)[0])
 
 
 @dataclass(frozen=True)
@@ -153,13 +164,16 @@ class Spent:
     """The difference of two usages, by the second."""
 
     cpu_percent: float  # of one core
-    switches: float
+    switches: float  # voluntary
+    preempted: float
 
 
 def spent(before: Usage, after: Usage) -> Spent:
     seconds = after.at - before.at
     return Spent(
-        (after.cpu - before.cpu) / seconds * 100, (after.switches - before.switches) / seconds
+        cpu_percent=(after.cpu - before.cpu) / seconds * 100,
+        switches=(after.switches - before.switches) / seconds,
+        preempted=(after.preempted - before.preempted) / seconds,
     )
 
 

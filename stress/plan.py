@@ -26,6 +26,8 @@ class Plan:
     rate: float | None = None
     size: int | None = None
     rounds: int | None = None
+    sockets: int | None = None
+    servers: Sequence[str] | None = None
 
     def choose(self, *, quick: T, normal: T, full: T) -> T:
         return {"quick": quick, "normal": normal, "full": full}[self.profile]
@@ -101,4 +103,5 @@ class Scenario:
     measure: Callable[[Lab, Case], Awaitable[Measured]]
     rounds: tuple[int, int, int] = (1, 3, 5)  # quick, normal, full
     rivals: bool = True  # also measured in the quick profile
+    quick: bool = True  # part of the quick profile
     may_fail: bool = False  # sends may end in errors: we break things on purpose

@@ -81,7 +81,7 @@ def left_out(
     plan: Plan, scenario: Scenario, case: Case, layer: Layer, layers: Sequence[Layer]
 ) -> str:
     """Why this layer is not measured in this case, or ""."""
-    if plan.profile == "quick" and not (layer.ours or scenario.rivals):
+    if plan.profile == "quick" and not (scenario.quick and (layer.ours or scenario.rivals)):
         return "not in the quick profile"
     if plan.profile != "normal" and layer.ours and not case.watched:
         first = next(each for each in layers if each.ours)

@@ -228,6 +228,14 @@ def idle(cases: Cases) -> list[Chart]:
     ]
 
 
+def busy(cases: Cases) -> list[Chart]:
+    return [*bars(cases, "p50", "ms"), *bars(cases, "bystander cpu", "% of a core")]
+
+
+def crowd(cases: Cases) -> list[Chart]:
+    return [*bars(cases, "delay p50", "ms"), *bars(cases, "cpu", "% of a core")]
+
+
 def bystander(cases: Cases) -> list[Chart]:
     return bars(cases, "cpu", "% of a core")
 
@@ -243,6 +251,13 @@ def contention(cases: Cases) -> list[Chart]:
     )
 
 
+def websockets(cases: Cases) -> list[Chart]:
+    return [
+        *bars(cases, "delivery p50", "ms"),
+        *bars(cases, "cpu", "CPU seconds for a thousand deliveries"),
+    ]
+
+
 def soak(cases: Cases) -> list[Chart]:
     found = []
     for case, measurements in cases.items():
@@ -256,11 +271,14 @@ def soak(cases: Cases) -> list[Chart]:
 
 
 LINES: dict[str, Callable[[Cases], list[Chart]]] = {
+    "busy": busy,
     "throughput": throughput,
     "fanout": fanout,
     "idle": idle,
     "bystander": bystander,
+    "crowd": crowd,
     "contention": contention,
+    "websockets": websockets,
     "soak": soak,
 }
 

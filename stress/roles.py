@@ -7,6 +7,7 @@ ledger, by the scenario.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -134,6 +135,25 @@ async def send_paced(
     return accepted
 
 
+async def send_now_and_then(
+    worker: Worker, sender: str, targets: list[str], rate: float, seconds: float, size: int
+) -> int:
+    """About `rate` messages a second, each at a random moment to a random one of `targets`.
+
+    There is no beat, because a message on the beat would meet another sender's always at the same
+    point of that one's beat. At least one is sent. Returns how many were not refused.
+    """
+    end = time.monotonic() + seconds
+    accepted = 0
+    for number in count():
+        await asyncio.sleep(random.uniform(0.5, 1.5) / rate)
+        if number and time.monotonic() >= end:
+            break
+        target = random.choice(targets)
+        accepted += await send_one(worker, sender, number, target, group=False, size=size)
+    return accepted
+
+
 async def send_flat_out(
     worker: Worker, sender: str, target: str, seconds: float, size: int, group: bool = False
 ) -> int:
@@ -154,10 +174,15 @@ async def arrived(worker: Worker) -> int:
     return worker.arrived
 
 
+def counts_of(layer: Any) -> dict[str, int]:
+    """The layer's own counts; none for a layer that keeps none."""
+    counters = getattr(layer, "counters", None)
+    return {} if counters is None else dict(vars(counters))
+
+
 async def write_ledger(worker: Worker) -> dict[str, Any]:
     """Put the ledger on disk, with the layer's own counts, for the harness to read."""
-    counters = getattr(worker.layer, "counters", None)
-    counts: dict[str, int] = {} if counters is None else dict(vars(counters))
+    counts = counts_of(worker.layer)
     for kind in (ledger.DROPPED, ledger.EXPIRED):
         if counts.get(kind):
             worker.recorder.note(kind, number=counts[kind])

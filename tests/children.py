@@ -32,7 +32,7 @@ from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 from django.core.management import call_command
 
-from channels_sqlite.conf import database_settings
+from channels_sqlite._options.conf import database_settings
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.databases import alias_for
 

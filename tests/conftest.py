@@ -107,7 +107,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def available(kind: str) -> str:
-    if kind == "inotify" and not (sys.platform == "linux" and find_spec("asyncinotify")):
+    if kind == "inotify" and not (sys.platform == "linux"):
         pytest.skip("no inotify here")
     return kind
 

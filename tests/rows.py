@@ -8,7 +8,7 @@ import sqlite3
 import time
 from typing import Any
 
-from channels_sqlite.messages import GroupMessage, Item, Outgoing, Row
+from channels_sqlite._storing.messages import GroupMessage, Item, Outgoing, Row
 
 LATER = 60.0  # seconds; longer than any test
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
@@ -19,14 +19,14 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from channels_sqlite import admin
-from channels_sqlite.models import Membership, Message
-from channels_sqlite.settings import BACKEND
+from channels_sqlite import admin, admin_filters
+from channels_sqlite._options.settings import BACKEND
+from channels_sqlite.models import LayerMembership, LayerMessage
 
 pytestmark = pytest.mark.django_db(databases=["default", "channels"])
 
-MESSAGES = reverse("admin:channels_sqlite_message_changelist")
-MEMBERSHIPS = reverse("admin:channels_sqlite_membership_changelist")
+MESSAGES = reverse("admin:channels_sqlite_layermessage_changelist")
+MEMBERSHIPS = reverse("admin:channels_sqlite_layermembership_changelist")
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def admin_user(db: None) -> User:
     return user
 
 
-def send(channel: str | None = "worker", content: Any = None, **fields: Any) -> Message:
+def send(channel: str | None = "worker", content: Any = None, **fields: Any) -> LayerMessage:
     """A message in the table, sent now."""
     now = time.time()
     defaults = {
@@ -46,17 +46,21 @@ def send(channel: str | None = "worker", content: Any = None, **fields: Any) -> 
         "created_at": now,
         "expires_at": now + 60,
     }
-    message: Message = Message.objects.create(**defaults | fields)
+    message: LayerMessage = LayerMessage.objects.create(**defaults | fields)
     return message
 
 
-def join(group: str, channel: str = "in!a", expires_in: float = 60) -> Membership:
-    member: Membership = Membership.objects.create(
+def join(
+    group: str, channel: str = "in!a", expires_in: float = 60, left_after: int | None = None
+) -> LayerMembership:
+    prefix, mark, _ = channel.partition("!")
+    member: LayerMembership = LayerMembership.objects.create(
         group=group,
         channel=channel,
-        inbox=channel.partition("!")[0] + "!",
+        inbox=prefix + mark,
         expires_at=time.time() + expires_in,
         joined_after=0,
+        left_after=left_after,
     )
     return member
 
@@ -68,7 +72,7 @@ def listed(client: Client, url: str, **query: str) -> list[int]:
     return [row.pk for row in response.context["cl"].result_list]
 
 
-def page(client: Client, row: Message | Membership) -> str:
+def page(client: Client, row: LayerMessage | LayerMembership) -> str:
     """The page of one row."""
     kind = row._meta.model_name
     response = client.get(reverse(f"admin:channels_sqlite_{kind}_change", args=[row.pk]))
@@ -84,7 +88,22 @@ def test_messages_are_listed_the_newest_first(admin_client: Client) -> None:
     assert listed(admin_client, MESSAGES) == [second.pk, first.pk]
     content = admin_client.get(MESSAGES).content.decode()
     assert "chat.message" in content
-    assert "chat" in content
+    assert "chat (group)" in content
+
+
+def test_a_list_shows_what_kind_of_message_each_is_and_what_is_in_it(admin_client: Client) -> None:
+    send(content={"type": "chat.message", "text": "Hello"})
+    content = admin_client.get(MESSAGES).content.decode()
+    assert '<td class="field-kind">chat.message</td>' in content
+    assert "{&#x27;text&#x27;: &#x27;Hello&#x27;}" in content
+
+
+@pytest.mark.parametrize("levels", [498, 1_000])
+def test_a_message_that_is_nested_deep_is_shown(admin_client: Client, levels: int) -> None:
+    """The layer sends 500 levels, and who writes rows by SQL may write more."""
+    message = send(body=b'{"a":' * levels + b"1" + b"}" * levels)
+    assert listed(admin_client, MESSAGES) == [message.pk]
+    assert "<pre" in page(admin_client, message)
 
 
 def test_memberships_are_listed_by_group(admin_client: Client) -> None:
@@ -150,7 +169,8 @@ def test_a_large_body_is_read_on_its_own_page_only(admin_client: Client) -> None
     assert "large" in page(admin_client, message)
     assert len(page(admin_client, message)) < 2 * admin.SHOWN
     response = admin_client.get(MESSAGES)
-    assert str(len(message.body)) in response.content.decode()
+    assert "too large" in response.content.decode()
+    assert f">{len(message.body)}<" in page(admin_client, message)
     [row] = response.context["cl"].result_list
     assert row.get_deferred_fields() == {"body"}
     assert row.previewed is None
@@ -162,7 +182,7 @@ def test_times_are_shown_in_djangos_time_zone(admin_client: Client, settings: Se
     settings.TIME_ZONE = "Asia/Kathmandu"
     assert "2001-09-09 07:31:40.250+05:45" in page(admin_client, message)
     settings.USE_TZ = False
-    local = datetime.fromtimestamp(1_000_000_000.25, timezone.utc).astimezone()
+    local = datetime.fromtimestamp(1_000_000_000.25, UTC).astimezone()
     assert local.isoformat(" ", "milliseconds") in page(admin_client, message)
 
 
@@ -187,9 +207,9 @@ def test_a_row_of_others_does_not_break_the_list_nor_its_page(
 # Not to change
 
 
-@pytest.mark.parametrize("name", ["message", "membership"])
+@pytest.mark.parametrize("name", ["layermessage", "layermembership"])
 def test_nothing_can_be_added_changed_or_deleted(admin_client: Client, name: str) -> None:
-    row = send() if name == "message" else join("chat")
+    row = send() if name == "layermessage" else join("chat")
     before = list(type(row).objects.values())
     change, add, delete = (
         reverse(f"admin:channels_sqlite_{name}_change", args=[row.pk]),
@@ -209,7 +229,7 @@ def test_who_has_no_permission_to_view_sees_nothing(client: Client) -> None:
     user = User.objects.create_user("staff", is_staff=True)
     client.force_login(user)
     assert client.get(MESSAGES).status_code == 403
-    user.user_permissions.add(Permission.objects.get(codename="view_message"))
+    user.user_permissions.add(Permission.objects.get(codename="view_layermessage"))
     assert client.get(MESSAGES).status_code == 200
     assert client.get(MEMBERSHIPS).status_code == 403
 
@@ -255,10 +275,18 @@ def test_a_filter_on_a_name_that_is_not_offered_holds(admin_client: Client) -> N
 
 
 def test_memberships_are_filtered_by_group_and_state(admin_client: Client) -> None:
-    current, lapsed = join("chat"), join("news", expires_in=-1)
-    assert listed(admin_client, MEMBERSHIPS, group="chat") == [current.pk]
-    assert listed(admin_client, MEMBERSHIPS, state="current") == [current.pk]
-    assert listed(admin_client, MEMBERSHIPS, state="lapsed") == [lapsed.pk]
+    member, lapsed = join("chat", "jobs"), join("news", "jobs", expires_in=-1)
+    left = join("chat", "in!b", left_after=7)
+    of_a_process = join("news", "in!c", expires_in=-1)  # which keeps its own by its own clock
+    assert listed(admin_client, MEMBERSHIPS, group="chat") == [left.pk, member.pk]
+    for state, rows in {
+        "member": {member, of_a_process},
+        "lapsed": {lapsed},
+        "left": {left},
+    }.items():
+        assert set(listed(admin_client, MEMBERSHIPS, state=state)) == {row.pk for row in rows}
+        for row in rows:
+            assert f'<div class="readonly">{state}</div>' in page(admin_client, row)
 
 
 @pytest.mark.parametrize("query", [{"state": "?"}, {"age": "0"}])
@@ -317,14 +345,14 @@ def steps(visit: Callable[[], object]) -> int:
 @pytest.mark.parametrize("url", [MESSAGES, MEMBERSHIPS])
 @pytest.mark.parametrize(
     "query",
-    [{}, {"p": "2"}, {"group": "chat"}, {"state": "delivered"}, {"state": "current"}],
+    [{}, {"p": "2"}, {"group": "chat"}, {"state": "delivered"}, {"state": "member"}],
     ids=str,
 )
 def test_a_list_costs_no_more_in_a_longer_table(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch, url: str, query: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(admin, "MOST_COUNTED", 500)
-    monkeypatch.setattr(admin, "NEWEST", 100)
+    monkeypatch.setattr(admin, "MOST_LISTED", 500)
+    monkeypatch.setattr(admin_filters, "NEWEST", 100)
     fill(1_000)
     short = steps(lambda: listed(admin_client, url, **query))
     fill(9_000)
@@ -337,9 +365,9 @@ def test_a_list_takes_as_many_queries_for_many_rows_as_for_one(
 ) -> None:
     for rows in (1, 100):
         fill(rows)
-        with django_assert_num_queries(5, connection=connections["channels"]):
-            listed(admin_client, MESSAGES)
         with django_assert_num_queries(4, connection=connections["channels"]):
+            listed(admin_client, MESSAGES)
+        with django_assert_num_queries(3, connection=connections["channels"]):
             listed(admin_client, MEMBERSHIPS)
 
 
@@ -355,16 +383,31 @@ def test_a_page_takes_two_queries(
 
 def test_pages_are_turned_to_the_last_row(admin_client: Client) -> None:
     fill(120)
-    newest = Message.objects.order_by("-pk").values_list("pk", flat=True)
+    newest = LayerMessage.objects.order_by("-pk").values_list("pk", flat=True)
     assert listed(admin_client, MESSAGES) == list(newest[:50])
     assert listed(admin_client, MESSAGES, p="3") == list(newest[100:])
 
 
-def test_ids_with_gaps_hide_no_row(admin_client: Client) -> None:
+def test_rows_are_counted_and_not_their_ids(admin_client: Client) -> None:
     fill(120)
-    ids = list(Message.objects.order_by("-pk").values_list("pk", flat=True))
-    Message.objects.filter(pk__in=ids[1:-1]).delete()
+    ids = list(LayerMessage.objects.order_by("-pk").values_list("pk", flat=True))
+    LayerMessage.objects.filter(pk__in=ids[1:-1]).delete()
     assert listed(admin_client, MESSAGES) == [ids[0], ids[-1]]
+    assert "2 messages" in admin_client.get(MESSAGES).content.decode()
+
+
+@pytest.mark.parametrize("rows", [100, 101])
+def test_it_says_so_if_there_are_more_rows_than_it_lists(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(admin, "MOST_LISTED", 100)
+    fill(rows)
+    for url in (MESSAGES, MEMBERSHIPS):
+        content = admin_client.get(url).content.decode()
+        assert re.search(r"\b100 m", content)
+        assert ("The first 100 are listed" in content) is (rows > 100)
+        assert len(listed(admin_client, url, p="2")) == 50
+        assert admin_client.get(url, {"p": "3"}).status_code == 302
 
 
 # Without the admin
@@ -377,7 +420,7 @@ from django.conf import settings
 settings.configure(
     INSTALLED_APPS=["channels", "channels_sqlite"],
     DATABASES={
-        alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": alias}
+        alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": f"/nowhere/{alias}"}
         for alias in ("default", "channels")
     },
     DATABASE_ROUTERS=["channels_sqlite.db_routers.ChannelsRouter"],

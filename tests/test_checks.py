@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil  # noqa: F401 - for skipif
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -19,10 +21,12 @@ from django.core.management import call_command
 from django.db import connections
 from pytest_django import DjangoDbBlocker, Settings
 
-from channels_sqlite import checks, schema
-from channels_sqlite.conf import Options
-from channels_sqlite.settings import BACKEND
+from channels_sqlite import file_checks, tables
+from channels_sqlite._options.conf import Options
+from channels_sqlite._options.settings import BACKEND
+from channels_sqlite._storing import mounts, schema
 from tests import databases
+from tests.projects import Project
 
 ROUTER = "channels_sqlite.db_routers.ChannelsRouter"
 
@@ -83,7 +87,7 @@ def message(id_: str, *databases: str) -> CheckMessage:
 
 
 def ids(*databases: str) -> set[str]:
-    """The ids found, but for those that depend on the machine the tests run on."""
+    """The ids found, except those that depend on the machine the tests run on."""
     return {
         each.id.removeprefix("channels_sqlite.") for each in messages(*databases) if each.id
     } - {"I001", "W003", "W007"}
@@ -112,9 +116,17 @@ def test_the_databases_of_a_test_run_are_fine() -> None:
     assert ids("default", "channels") == set()
 
 
-def test_a_project_without_our_layer_is_asked_for_nothing_more(settings: Settings) -> None:
+@pytest.mark.parametrize("alias", ["default", "channels"])
+def test_a_project_without_our_layer_is_asked_for_nothing_more(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, alias: str
+) -> None:
+    """As with settings for tests that put the in-memory layer in its place."""
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-    assert ids() == set()
+    settings.DATABASE_ROUTERS = []
+    monkeypatch.delitem(connections.settings, "channels")
+    assert ids(alias) == set()
+    del settings.CHANNEL_LAYERS
+    assert ids(alias) == set()
 
 
 # CONFIG
@@ -163,20 +175,78 @@ def test_every_layer_is_checked(settings: Settings) -> None:
     assert "jobs" in str(message("E005").hint)
 
 
-@pytest.mark.parametrize(
-    ("watcher", "package"), [("inotify", "asyncinotify"), ("watchfiles", "watchfiles")]
-)
 def test_a_watcher_named_but_not_installed(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, watcher: str, package: str
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    settings.CHANNEL_LAYERS = layers(watcher=watcher)
-    hint = str(message("E006").hint)
-    assert (
-        f'pip install "{"channels-sqlite[inotify]" if watcher == "inotify" else watcher}"' in hint
-    )
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    settings.CHANNEL_LAYERS = layers(watcher="watchfiles")
+    assert "pip install watchfiles" in str(message("E006").hint)
     settings.CHANNEL_LAYERS = layers(watcher="auto")
     assert "E006" not in ids()
+
+
+def test_a_watcher_of_another_system(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    settings.CHANNEL_LAYERS = layers(watcher="inotify")
+    assert "Linux" in message("E006").msg
+    settings.CHANNEL_LAYERS = layers(watcher="auto")
+    assert "E006" not in ids()
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "channels_sqlite.layers.SQLiteChannelLayer",
+        "channels_sqlite.layer.SqliteChannelLayer",
+        "channels_sqlite.SqliteChannelLayer",
+        "channels_sqlite.layers",
+        "channel_sqlite.layers.SqliteChannelLayer",
+        "channelssqlite.layers.SqliteChannelLayer",
+    ],
+)
+def test_a_misspelt_backend(settings: Settings, backend: str) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
+    found = message("E010")
+    assert backend in found.msg
+    [right] = re.findall(r'"BACKEND": "(.*)"', str(found.hint))
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": right}}
+    assert ids() == set()
+
+
+@pytest.mark.parametrize(
+    "backend",
+    ["channels.layers.InMemoryChannelLayer", "channels_redis.core.RedisChannelLayer", "no.Layer"],
+)
+def test_another_backend_is_not_taken_for_a_misspelt_one(settings: Settings, backend: str) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}, "broken": {"BACKEND": None}}
+    assert ids() == set()
+
+
+def test_options_beside_config(settings: Settings) -> None:
+    entry = {"BACKEND": BACKEND, "database": "elsewhere", "expiry": 30}
+    settings.CHANNEL_LAYERS = {"default": {**entry, "CONFIG": {"expiry": 10}, "TEST_CONFIG": {}}}
+    found = message("W009")
+    assert "database and expiry" in found.msg
+    hint = str(found.hint).replace('"CONFIG":', "CONFIG =")
+    assert run_hint(hint, "CONFIG.*")["CONFIG"] == {"database": "elsewhere", "expiry": 10}
+    settings.CHANNEL_LAYERS = {"default": {**entry, "expiry": 30}}  # and no CONFIG at all
+    assert "W009" in ids()
+
+
+@pytest.mark.parametrize(
+    ("config", "slow"),
+    [
+        ({"polling_interval": 1}, True),
+        ({"polling_interval": 50}, True),
+        ({"polling_interval": 0.9}, False),
+        ({"polling_interval": 0.5, "expiry": 0.5}, True),
+        ({"polling_interval": 0.5, "expiry": 0.6}, False),
+    ],
+    ids=str,
+)
+def test_a_poll_that_comes_too_late(settings: Settings, config: dict[str, Any], slow: bool) -> None:
+    settings.CHANNEL_LAYERS = layers(**config)
+    assert ids() == ({"W011"} if slow else set())
 
 
 # DATABASES
@@ -221,10 +291,35 @@ def test_options_beside_options(declare: Declare, beside: dict[str, str]) -> Non
     declare(OPTIONS={"timeout": 3}, **beside)
     found = message("W002")
     assert all(key in found.msg for key in beside)
-    options = run_hint(str(found.hint).replace('"OPTIONS":', "OPTIONS ="), "OPTIONS.*")["OPTIONS"]
+    options = options_in(found)
     assert options == {"timeout": 3, **beside}
     declare(OPTIONS=options)
     assert ids() == set()
+
+
+def options_in(found: CheckMessage) -> Any:
+    """The OPTIONS that a hint has to copy."""
+    return run_hint(str(found.hint).replace('"OPTIONS":', "OPTIONS ="), "OPTIONS.*")["OPTIONS"]
+
+
+def test_options_on_both_sides_are_put_together(declare: Declare) -> None:
+    inside = "PRAGMA cache_size=-2000; PRAGMA mmap_size=0;PRAGMA synchronous = NORMAL;"
+    beside = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=0"
+    declare(
+        OPTIONS={"init_command": inside, "transaction_mode": "IMMEDIATE"},
+        init_command=beside,
+        transaction_mode="DEFERRED",
+    )
+    options = options_in(message("W002"))
+    assert options["transaction_mode"] == "IMMEDIATE"  # as it is now
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript(options["init_command"])
+        pragmas = {
+            name: connection.execute(f"pragma {name}").fetchone()[0]
+            for name in ("cache_size", "synchronous")
+        }
+    assert pragmas == {"cache_size": -2000, "synchronous": 1}
+    assert "journal_mode=WAL" in options["init_command"]
 
 
 @pytest.mark.parametrize("name", [":memory:", "file:shared?mode=memory&cache=shared"])
@@ -235,31 +330,90 @@ def test_a_database_in_memory(declare: Declare, name: str) -> None:
     assert ids() == {"E007"}
 
 
+def mounted(*lines: tuple[Path, str]) -> bytes:
+    """A table of mounts as Linux writes it, of these directories and types."""
+    text = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
+    for number, (place, kind) in enumerate(lines, 23):
+        escaped = os.fsencode(place).replace(b"\\", rb"\134").replace(b" ", rb"\040")
+        text += b"%d 22 0:5 / %s rw master:1 shared:2 - %s source rw\n" % (
+            number,
+            escaped,
+            kind.encode(),
+        )
+    return text
+
+
 @pytest.mark.parametrize("file_system", ["nfs4", "cifs", "9p", "fuse.sshfs", "virtiofs"])
 def test_a_network_file_system(
     declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_system: str
 ) -> None:
-    share, local = tmp_path / "my share", tmp_path / "local"
-    mounts = tmp_path / "mounts"
-    escaped = str(share).replace(" ", r"\040")
-    mounts.write_text(
-        "/dev/root / ext4 rw 0 0\n"
-        f"/dev/first {escaped} ext4 rw 0 0\n"
-        f"server:/export {escaped} {file_system} rw,vers=4.2 0 0\n"
-    )
-    monkeypatch.setattr(checks, "MOUNTS", mounts)
+    share, local = tmp_path / "my \\ share", tmp_path / "local"
+    table = tmp_path / "mountinfo"
+    table.write_bytes(mounted((share, "ext4"), (share, file_system)))
+    monkeypatch.setattr(mounts, "MOUNTS", table)
     declare(NAME=share / "deeper" / "layer.sqlite3")
     assert file_system in message("W003").msg
     declare(NAME=local / "layer.sqlite3")
     assert "W003" not in {each.id for each in messages()}
 
 
-def test_without_a_list_of_mounts_nothing_is_said_about_them(
+def test_a_mount_point_whose_name_is_not_utf_8(
     declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "MOUNTS", tmp_path / "none")
+    share = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    table = tmp_path / "mountinfo"
+    table.write_bytes(mounted((share, "nfs4")))
+    monkeypatch.setattr(mounts, "MOUNTS", table)
     declare()
     assert not [each for each in messages() if each.id == "channels_sqlite.W003"]
+    declare(NAME=share / "layer.sqlite3")
+    assert "nfs4" in message("W003").msg
+
+
+@pytest.mark.parametrize("text", [None, b"", b"something else\n"])
+def test_without_a_list_of_mounts_nothing_is_said_about_them(
+    declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes | None
+) -> None:
+    table = tmp_path / "mountinfo"
+    if text is not None:
+        table.write_bytes(text)
+    monkeypatch.setattr(mounts, "MOUNTS", table)
+    declare()
+    assert not {each.id for each in messages()} & {"channels_sqlite.W003", "channels_sqlite.E011"}
+
+
+@pytest.mark.skipif("shutil.which('unshare') is None", reason="no unshare here")
+def test_a_file_that_is_mounted_by_itself(tmp_path: Path) -> None:
+    """As `-v ./channels.sqlite3:/app/channels.sqlite3` does it."""
+    project = Project(tmp_path)
+    (tmp_path / "host.sqlite3").touch()
+    project.database.touch()
+    bind = f"mount --bind {tmp_path}/host.sqlite3 {project.database}"
+    namespace = ("unshare", "-Urm", "sh", "-ec", f'{bind}; exec "$@"', "sh")
+    if subprocess.run([*namespace, "true"], capture_output=True).returncode:
+        pytest.skip("no user namespaces here")
+    said = project.manage("check", prefix=namespace, succeeds=False).stderr
+    assert "channels_sqlite.E011" in said
+    assert f"{project.database} is a mount point by itself" in said
+    project.manage("check")
+
+
+def test_a_relative_name(declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("data/layer.sqlite3", "file:data/layer.sqlite3?cache=private"):
+        declare(NAME=name)
+        found = message("W010")
+        assert str(tmp_path) in found.msg
+        assert str(tmp_path / "data" / "layer.sqlite3") in found.msg
+        names = run_hint(str(found.hint).replace('"NAME":', "NAME ="), "NAME.*")
+        assert names["NAME"] == Path("/somewhere/data/layer.sqlite3")
+        declare(NAME=tmp_path / "layer.sqlite3")
+        assert ids() == set()
+
+
+def test_the_relative_name_of_a_test_database_is_no_matter(declare: Declare) -> None:
+    alias = declare(NAME="test.sqlite3", TEST={"NAME": "test.sqlite3"})
+    assert "W010" not in ids(alias)
 
 
 # DATABASE_ROUTERS
@@ -292,8 +446,25 @@ def test_the_default_database_needs_no_router(settings: Settings) -> None:
 # What is in the database
 
 
-def test_a_database_that_was_never_migrated_is_not_told_to_be_while_it_is(declare: Declare) -> None:
-    assert ids(declare()) == set()
+def test_a_database_that_was_never_migrated(tmp_path: Path) -> None:
+    """`migrate` runs the same checks first: it is neither stopped nor told to run `migrate`."""
+    project = Project(tmp_path)
+    said = project.manage("check", "--database=channels").stderr
+    assert "never migrated" in said
+    assert not project.database.exists()
+    [command] = re.findall(r"python manage\.py (.*)", said)
+    done = project.manage(*command.split())
+    assert "channels_sqlite." not in done.stderr
+    assert "no issues" in project.manage("check", "--database=channels").stdout
+
+
+def test_a_database_in_which_nothing_is(declare: Declare, tmp_path: Path) -> None:
+    alias = declare()
+    (tmp_path / "layer.sqlite3").touch()
+    found = message("W004", alias)
+    assert "never migrated" in found.msg
+    follow(found)
+    assert ids(alias) == set()
 
 
 def test_a_database_that_lacks_our_tables(declare: Declare) -> None:
@@ -308,18 +479,31 @@ def test_a_database_that_lacks_our_tables(declare: Declare) -> None:
 
 def test_a_table_of_another_version(migrated: str) -> None:
     with connections[migrated].cursor() as cursor:
-        cursor.execute(f"alter table {schema.MEMBERSHIP} drop column renewed_after")
+        cursor.execute(f"alter table {schema.MESSAGE} add column more")
     found = message("W004", migrated)
-    assert schema.MEMBERSHIP in found.msg
-    assert schema.MESSAGE not in found.msg
+    assert schema.MESSAGE in found.msg
+    assert schema.MEMBERSHIP not in found.msg
+    follow(found)
+    assert ids(migrated) == set()
 
 
-def test_a_lost_trigger(migrated: str) -> None:
-    [trigger] = schema.TRIGGERS
+def test_tables_that_were_recorded_and_not_made(declare: Declare, settings: Settings) -> None:
+    """`migrate` ran there while the layer used another database."""
+    alias = declare()
+    with_layer, settings.CHANNEL_LAYERS = settings.CHANNEL_LAYERS, {}
+    call_command("migrate", "channels_sqlite", database=alias, verbosity=0)
+    settings.CHANNEL_LAYERS = with_layer
+    follow(message("W004", alias))
+    assert ids(alias) == set()
+
+
+@pytest.mark.parametrize("name", sorted(tables.DEFINITIONS.keys() - schema.TABLES.keys()))
+def test_a_lost_trigger_index_or_view(migrated: str, name: str) -> None:
+    kind = tables.DEFINITIONS[name].removeprefix("create ").removeprefix("unique ").split()[0]
     with connections[migrated].cursor() as cursor:
-        cursor.execute(f"drop trigger {trigger}")
-    found = message("W005", migrated)
-    assert trigger in found.msg
+        cursor.execute(f"drop {kind} {name}")
+    found = message("W004" if kind == "view" else "W005", migrated)
+    assert name in found.msg
     follow(found)
     assert ids(migrated) == set()
 
@@ -338,12 +522,67 @@ def test_a_database_that_cannot_be_opened(declare: Declare, tmp_path: Path) -> N
     found = message("E008", alias)
     mkdir = str(found.hint).partition("mkdir")
     subprocess.run(mkdir[1] + mkdir[2], shell=True, check=True)
-    assert ids(alias) == set()
+    assert ids(alias) == {"W004"}
 
 
 def test_a_file_that_is_no_database(declare: Declare, tmp_path: Path) -> None:
     (tmp_path / "layer.sqlite3").write_text("not a database, " * 100)
     assert "E008" in ids(declare())
+
+
+other = pytest.mark.skipif(
+    "os.name != 'posix' or os.getuid() != 0 or not shutil.which('setpriv')",
+    reason="no second user here",
+)
+AS_ANOTHER = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+
+
+@pytest.fixture
+def of_root() -> Iterator[Project]:
+    """A migrated project that everybody may read, in a directory where everybody may write."""
+    with TemporaryDirectory() as name:  # pytest's are closed to others
+        project = Project(Path(name))
+        project.manage("migrate", "--database=channels")
+        project.manage("check")  # compiles, as another user could not
+        Path(name).chmod(0o777)
+        project.database.chmod(0o644)
+        yield project
+
+
+@other
+def test_a_file_that_only_another_user_may_write_is_not_opened(of_root: Project) -> None:
+    before = {each.name for each in of_root.directory.iterdir()}
+    said = of_root.manage("check", "--database=channels", prefix=AS_ANOTHER, succeeds=False).stderr
+    assert "channels_sqlite.E012" in said
+    assert f"{of_root.database} belongs to root" in said
+    assert "user 65534" in said
+    assert "sudo -u root python manage.py check --database channels" in said
+    assert {each.name for each in of_root.directory.iterdir()} == before
+    of_root.manage("check", "--database=channels")
+
+
+@other
+@pytest.mark.parametrize("end", ["-wal", "-shm"])
+def test_a_log_of_another_user_is_named(of_root: Project, end: str) -> None:
+    """Somebody has run a command as root, which was killed."""
+    os.chown(of_root.database, 65534, 65534)
+    log = Path(f"{of_root.database}{end}")
+    log.touch()
+    said = of_root.manage("check", "--database=channels", prefix=AS_ANOTHER, succeeds=False).stderr
+    assert f"{log} belongs to root" in said
+    [command] = re.findall(r"sudo (chown .*)", said)
+    subprocess.run(command, shell=True, check=True)
+    of_root.manage("check", "--database=channels", prefix=AS_ANOTHER)
+
+
+@other
+def test_a_directory_that_only_another_user_may_write_is_named(of_root: Project) -> None:
+    os.chown(of_root.database, 65534, 65534)
+    of_root.directory.chmod(0o755)
+    said = of_root.manage("check", "--database=channels", prefix=AS_ANOTHER, succeeds=False).stderr
+    assert f"{of_root.directory} belongs to root" in said
+    of_root.directory.chmod(0o777)
+    of_root.manage("check", "--database=channels", prefix=AS_ANOTHER)
 
 
 def test_only_the_databases_asked_for_are_opened(declare: Declare, tmp_path: Path) -> None:
@@ -361,7 +600,7 @@ def test_a_plain_check_opens_no_database(declare: Declare, tmp_path: Path) -> No
 def test_the_checks_of_the_database_are_tagged_as_such(migrated: str) -> None:
     alias = migrated
     with connections[alias].cursor() as cursor:
-        cursor.execute(f"alter table {schema.MEMBERSHIP} drop column renewed_after")
+        cursor.execute(f"alter table {schema.MEMBERSHIP} add column more")
     found = run_checks(tags=[Tags.database], databases=[alias])
     assert [each.id for each in found] == ["channels_sqlite.W004"]
 
@@ -373,12 +612,13 @@ def test_no_check_keeps_migrate_from_mending(declare: Declare) -> None:
 
 
 def follow(found: CheckMessage) -> None:
-    """Run the `python manage.py ...` of a hint."""
-    command = re.search(r"python manage\.py (.*)", str(found.hint))
-    assert command is not None
-    arguments = [each.strip('"') for each in re.findall(r'"[^"]*"|\S+', command[1])]
-    name = arguments.pop(0)
-    call_command(name, *arguments, **({"verbosity": 0} if name == "migrate" else {}))
+    """Run each `python manage.py ...` of a hint."""
+    commands = re.findall(r"python manage\.py (.*)", str(found.hint))
+    assert commands
+    for command in commands:
+        arguments = [each.strip('"') for each in re.findall(r'"[^"]*"|\S+', command)]
+        name = arguments.pop(0)
+        call_command(name, *arguments, **({"verbosity": 0} if name == "migrate" else {}))
 
 
 # SQLite, and who may read
@@ -440,10 +680,10 @@ def test_a_file_in_a_closed_directory_is_not_readable_by_others(migrated: str) -
 def test_a_log_that_a_long_read_has_let_grow(migrated: str) -> None:
     wal = Path(f"{connections[migrated].settings_dict['NAME']}-wal")
     wal.touch()
-    os.truncate(wal, checks.LONG_LOG)
+    os.truncate(wal, file_checks.LONG_LOG)
     assert "channels_sqlite.W008" not in {each.id for each in messages()}
     wal.touch()  # who looked was the last to close the database, and removed it
-    os.truncate(wal, checks.LONG_LOG + 1)
+    os.truncate(wal, file_checks.LONG_LOG + 1)
     found = message("W008")
     assert str(wal) in found.msg
     assert "lsof" in str(found.hint)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from channels_sqlite import serializers
-from channels_sqlite.codec import Codec
+from channels_sqlite._options.codec import Codec
 from channels_sqlite.exceptions import UndecodableMessage
 
 pytest.importorskip("cryptography", reason="no cryptography here")

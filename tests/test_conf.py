@@ -12,7 +12,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from channels_sqlite.conf import Options, database_settings
+from channels_sqlite._options.conf import Options, database_settings
 from channels_sqlite.exceptions import ChannelsSqliteError, InvalidOption
 
 NOT_NUMBERS = ["1", None, True, [1], 1j]

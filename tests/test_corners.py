@@ -17,9 +17,9 @@ import pytest
 from channels.exceptions import ChannelFull
 from django.db import connections
 
-from channels_sqlite import trimmer
+from channels_sqlite._sending import trimmer
 from channels_sqlite.connection import Connection
-from channels_sqlite.database import WAL_LIMIT, Database
+from channels_sqlite._storing.database import WAL_LIMIT, Database
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases

@@ -52,7 +52,7 @@ import asyncio, os, sqlite3, threading
 import django
 django.setup()
 from channels.layers import get_channel_layer
-from channels_sqlite import store
+from channels_sqlite._storing import sql as store
 
 layer = get_channel_layer()
 stop = threading.Event()

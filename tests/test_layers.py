@@ -20,7 +20,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import BaseChannelLayer, channel_layers, get_channel_layer
 from django.test import override_settings
 
-from channels_sqlite import store
+from channels_sqlite._storing import sql as store
 from channels_sqlite.exceptions import (
     ForeignChannel,
     InvalidOption,
@@ -28,7 +28,7 @@ from channels_sqlite.exceptions import (
     NotMigrated,
 )
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.schema import MEMBERSHIP, MESSAGE
+from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from tests.rows import select
 from tests.waiting import cancel, soon, until
 

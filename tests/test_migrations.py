@@ -2,24 +2,98 @@
 
 from __future__ import annotations
 
+import io
+import multiprocessing  # noqa: F401 - for skipif
+import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.apps import apps
 from django.core.management import call_command
-from django.db import connections, migrations, models
-from django.db.models.signals import pre_migrate
+from django.db import connections
+from django.db.models.signals import post_migrate
 from pytest_django import DjangoDbBlocker, Settings
 
-from channels_sqlite import schema
-from channels_sqlite.models import Membership, Message
-from channels_sqlite.settings import BACKEND
+from channels_sqlite import tables
+from channels_sqlite._options.settings import BACKEND
+from channels_sqlite._storing import schema
 from tests import databases
+from tests.projects import Project
 
-TABLES = {schema.MESSAGE, schema.MEMBERSHIP, schema.SEQUENCE}
-VIEWS = schema.VIEWS.keys()
-TRIGGERS = schema.TRIGGERS.keys() | schema.VIEW_TRIGGERS.keys()
+KINDS = {
+    "table": schema.TABLES.keys(),
+    "index": schema.INDEXES.keys(),
+    "view": schema.VIEWS.keys(),
+    "trigger": schema.TRIGGERS.keys() | schema.VIEW_TRIGGERS.keys(),
+}
+NOTHING: dict[str, set[str]] = {kind: set() for kind in KINDS}
+
+# As `migrate` of channels-sqlite 0.1 has left a file.
+OF_0_1 = """\
+create table "channels_sqlite_channelmessage" (
+    "id" integer not null primary key autoincrement, "channel" varchar(100) not null,
+    "message" text not null check ((json_valid("message") or "message" is null)),
+    "expires_at" datetime not null, "delivered" bool not null, "created_at" datetime not null
+);
+create index "channels_ba_channel_53364c_idx"
+    on "channels_sqlite_channelmessage" ("channel", "delivered");
+create table "channels_sqlite_channelgroup" (
+    "id" integer not null primary key autoincrement, "group_name" varchar(100) not null,
+    "channel_name" varchar(100) not null, "added_at" datetime not null
+);
+insert into django_migrations (app, name, applied)
+values ('channels_sqlite', '0001_initial', '2025-09-21');
+"""
+
+# As development versions have: fewer columns, an index of another shape, a trigger without epochs.
+OF_DEVELOPMENT = """\
+create table channels_sqlite_message (
+    id integer not null primary key autoincrement, inbox varchar(100) not null,
+    channel varchar(100), "group" varchar(100), body blob not null, created_at real not null,
+    expires_at real not null, delivered_at real
+);
+create table channels_sqlite_membership (
+    id integer not null primary key autoincrement, "group" varchar(100) not null,
+    inbox varchar(100) not null, channel varchar(100) not null, expires_at real not null,
+    joined_after bigint not null, renewed_after bigint,
+    constraint channels_sqlite_member unique (channel, "group")
+);
+create index channels_sqlite_member_reads
+    on channels_sqlite_membership ("group", inbox, joined_after, expires_at, channel);
+create table channels_sqlite_sequence (
+    inbox varchar(100) not null primary key, seq bigint not null
+);
+create trigger channels_sqlite_message_bump after insert on channels_sqlite_message begin
+    insert into channels_sqlite_sequence values (new.inbox, new.id);
+end;
+create view channels_sqlite_send (channel, message) as select null, null where 0;
+create trigger channels_sqlite_send_insert instead of insert on channels_sqlite_send begin
+    insert into channels_sqlite_message (inbox, body) values (new.channel, new.message);
+end;
+insert into django_migrations (app, name, applied) values
+    ('channels_sqlite', '0001_initial', '2026-01-01'),
+    ('channels_sqlite', '0004_members_by_channel', '2026-01-01');
+"""
+
+SENDS_WHILE_MIGRATING = """\
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+def send(**_kwargs):
+    async_to_sync(get_channel_layer().send)("jobs", {"type": "job.migrated"})
+
+class SenderConfig(AppConfig):
+    name = "sender"
+
+    def ready(self):
+        post_migrate.connect(send, sender=self)
+"""
 
 
 @pytest.fixture
@@ -34,17 +108,31 @@ def migrate(alias: str, *target: str, **options: bool) -> None:
     call_command("migrate", *target, database=alias, verbosity=0, **options)
 
 
-def names(alias: str, kind: str) -> set[str]:
-    """The tables, views or triggers of ours in the database."""
+def select(alias: str, what: str) -> list[Any]:
     with connections[alias].cursor() as cursor:
-        cursor.execute("select name from sqlite_master where type = %s", [kind])
-        return {name for (name,) in cursor.fetchall() if name.startswith("channels_sqlite")}
+        cursor.execute(f"select {what}")
+        return [row[0] if len(row) == 1 else row for row in cursor.fetchall()]
 
 
-def announce(alias: str, *migrations: migrations.Migration) -> None:
-    """Say which migrations are about to run, as `migrate` does."""
-    app = apps.get_app_config("channels_sqlite")
-    pre_migrate.send(app, using=alias, plan=[(migration, False) for migration in migrations])
+def ours(alias: str) -> dict[str, set[str]]:
+    """What there is of ours in the database, by its kind."""
+    found = select(alias, "type, name from sqlite_master where name like 'channels%'")
+    return {kind: {name for each, name in found if each == kind} for kind in KINDS}
+
+
+def execute(alias: str, script: str) -> None:
+    """Run SQL on a file to which nothing of ours was done yet."""
+    migrate(alias, "contenttypes")  # for the table in which Django records migrations
+    with closing(sqlite3.connect(connections[alias].settings_dict["NAME"])) as connection:
+        connection.executescript(script)
+
+
+def copy_of_the_file_alone(alias: str, tmp_path: Path) -> sqlite3.Connection:
+    copy = shutil.copy(connections[alias].settings_dict["NAME"], tmp_path / "copy.sqlite3")
+    return sqlite3.connect(copy)
+
+
+# What it makes
 
 
 @pytest.mark.django_db(databases=["default", "channels"])
@@ -52,77 +140,279 @@ def test_the_models_have_no_change_without_a_migration() -> None:
     call_command("makemigrations", "channels_sqlite", check=True, verbosity=0)
 
 
-def test_migrate_makes_the_tables_the_views_and_the_triggers(fresh: str) -> None:
+def test_migrate_makes_all_that_the_layer_needs(fresh: str) -> None:
     migrate(fresh)
-    assert names(fresh, "table") == TABLES
-    assert names(fresh, "view") == VIEWS
-    assert names(fresh, "trigger") == TRIGGERS
+    assert ours(fresh) == KINDS
+
+
+def test_a_database_of_the_layers_own_gets_no_other_apps_tables(fresh: str) -> None:
+    migrate(fresh)
+    found = set(connections[fresh].introspection.table_names())
+    assert found == {*schema.TABLES, "django_migrations"}
 
 
 def test_migrate_makes_nothing_of_ours_in_another_database(fresh: str, settings: Settings) -> None:
     del settings.CHANNEL_LAYERS  # the layer is elsewhere now
     migrate(fresh)
     assert "auth_user" in connections[fresh].introspection.table_names()
-    assert names(fresh, "table") == names(fresh, "view") == names(fresh, "trigger") == set()
+    assert ours(fresh) == NOTHING
 
 
 def test_migrate_to_zero_leaves_nothing_of_ours_and_can_be_undone(fresh: str) -> None:
     migrate(fresh)
     migrate(fresh, "channels_sqlite", "zero")
-    assert names(fresh, "table") == names(fresh, "view") == names(fresh, "trigger") == set()
+    assert ours(fresh) == NOTHING
     migrate(fresh)
-    assert names(fresh, "table") == TABLES
-    assert names(fresh, "view") == VIEWS
-    assert names(fresh, "trigger") == TRIGGERS
+    assert ours(fresh) == KINDS
 
 
-def test_migrations_keep_the_members(fresh: str) -> None:
-    """A file of the first migrations is taken forwards and back, one step at a time."""
-    steps = ["0003", "0004", "0003", "0001", "0004"]
-    migrate(fresh, "channels_sqlite", "0001")
-    with connections[fresh].cursor() as cursor:
-        cursor.execute(
-            f'insert into {schema.MEMBERSHIP} ("group", inbox, channel, expires_at, joined_after)'
-            " values ('chat', 'in!', 'in!a', 9e9, 7)"
-        )
-    for step in steps:
-        migrate(fresh, "channels_sqlite", step)
-        assert names(fresh, "trigger") == TRIGGERS
-    members = Membership.objects.using(fresh).values_list("group", "inbox", "channel")
-    assert members.get(joined_after=7) == ("chat", "in!", "in!a")
-
-
-def test_migrate_puts_back_what_altering_a_table_dropped(fresh: str) -> None:
-    migrate(fresh)
-    longer = models.CharField(max_length=200)
-    longer.set_attributes_from_name("inbox")
-    longer.model = Message
-    announce(fresh, migrations.Migration("0003_longer", "channels_sqlite"))
-    with connections[fresh].schema_editor() as editor:
-        editor.alter_field(Message, Message._meta.get_field("inbox"), longer)
-    assert names(fresh, "view") == names(fresh, "trigger") == set()
-    migrate(fresh)
-    assert names(fresh, "view") == VIEWS
-    assert names(fresh, "trigger") == TRIGGERS
-
-
-def test_other_migrations_leave_the_views_alone(fresh: str) -> None:
-    """They do not even vanish for a moment: other programs may be sending."""
-    migrate(fresh)
-    announce(fresh, migrations.Migration("0001_initial", "auth"))
-    assert names(fresh, "view") == VIEWS
-
-
-def test_migrate_makes_the_triggers_without_migrations_too(fresh: str, settings: Settings) -> None:
-    settings.MIGRATION_MODULES = {"channels_sqlite": None}
-    migrate(fresh, run_syncdb=True)
-    assert names(fresh, "table") == TABLES
-    assert names(fresh, "view") == VIEWS
-    assert names(fresh, "trigger") == TRIGGERS
+def test_sqlmigrate_shows_the_sql_and_does_nothing(fresh: str) -> None:
+    shown = io.StringIO()
+    call_command("sqlmigrate", "channels_sqlite", "0001", database=fresh, stdout=shown)
+    assert all(sql in shown.getvalue() for sql in schema.EVERYTHING)
+    assert ours(fresh) == NOTHING
 
 
 @pytest.mark.django_db(databases=["default", "channels"])
 def test_a_test_runs_databases_are_complete() -> None:
-    assert names("channels", "view") == VIEWS
-    assert names("channels", "trigger") == TRIGGERS
-    assert names("default", "table") == set()
+    assert ours("channels") == KINDS
+    assert ours("default") == NOTHING
+
+
+# Without migrations
+
+
+def test_tables_made_without_migrations_are_the_same(
+    fresh: str, settings: Settings, tmp_path: Path
+) -> None:
+    """`--no-migrations` in a test run: Django makes them from the models."""
+    settings.MIGRATION_MODULES = {"channels_sqlite": None}
+    migrate(fresh, run_syncdb=True)
+    assert ours(fresh) == KINDS
+    with closing(sqlite3.connect(":memory:")) as expected:
+        for statement in schema.EVERYTHING:
+            expected.execute(statement)
+        with closing(sqlite3.connect(tmp_path / "fresh.sqlite3")) as made:
+            assert shape(made) == shape(expected)
+
+
+def shape(connection: sqlite3.Connection) -> dict[str, Any]:
+    """Each table's columns and indexes, with all that SQLite tells of them."""
+
+    def rows(sql: str, *values: str) -> list[tuple[Any, ...]]:
+        found = connection.execute(sql, values).fetchall()
+        return [
+            tuple(each.lower() if isinstance(each, str) else each for each in row) for row in found
+        ]
+
+    def condition(index: str) -> list[str]:
+        sql = connection.execute("select sql from sqlite_master where name = ?", [index]).fetchall()
+        return [each.lower().replace('"', "").partition(" where ")[2] for (each,) in sql if each]
+
+    def indexes(table: str) -> dict[str, Any]:
+        listed = rows('select name, "unique", origin, partial from pragma_index_list(?)', table)
+        columns = "select seqno, cid, name, desc, coll, key from pragma_index_xinfo(?)"
+        return {
+            name: [rest, rows(columns, name), condition(name)] for name, *rest in sorted(listed)
+        }
+
+    definition = "select sql from sqlite_master where name = ?"
+    return {
+        table: {
+            "columns": rows("select * from pragma_table_xinfo(?)", table),
+            "numbered": "autoincrement" in str(rows(definition, table)),
+            "indexes": indexes(table),
+        }
+        for table in schema.TABLES
+    }
+
+
+# Files of older versions
+
+
+def test_a_file_of_channels_sqlite_0_1_works_after_migrate(
+    fresh: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    execute(fresh, OF_0_1)
+    migrate(fresh)
+    assert ours(fresh) == KINDS
+    assert select(fresh, "name from django_migrations where app = 'channels_sqlite'") == [
+        tables.MIGRATION
+    ]
+    [words] = caplog.messages
+    assert "channels-sqlite 0.1" in words
+    assert fresh in words
+    migrate(fresh)
+    assert caplog.messages == [words]
+
+
+def test_a_file_of_a_development_version_works_after_migrate(fresh: str) -> None:
+    execute(fresh, OF_DEVELOPMENT)
+    migrate(fresh)
+    assert ours(fresh) == KINDS
+    assert "left_after" in select(fresh, f"name from pragma_table_info('{schema.MEMBERSHIP}')")
+    assert select(fresh, f"name from pragma_index_info('{schema.MEMBER_READS}')")[3] == "left_after"
+    sql = f"insert into {schema.SEND} values ('mail', json_object('type', 'mail.send'))"
+    with connections[fresh].cursor() as cursor:
+        cursor.execute(sql)
+    assert schema.EPOCH in select(fresh, f"inbox from {schema.SEQUENCE}")
+
+
+def test_migrating_another_app_leaves_a_file_of_a_development_version_alone(fresh: str) -> None:
+    execute(fresh, OF_DEVELOPMENT)
+    before = ours(fresh)
+    migrate(fresh, "auth")
+    assert ours(fresh) == before
+
+
+# Whatever was done before
+
+
+def test_a_database_that_was_migrated_before_it_was_the_layers_gets_the_tables(
+    fresh: str, settings: Settings
+) -> None:
+    """`migrate` has recorded our migration there, with no table: nothing is left to apply."""
+    with_layer, settings.CHANNEL_LAYERS = settings.CHANNEL_LAYERS, {}
+    migrate(fresh)
+    assert ours(fresh) == NOTHING
+    settings.CHANNEL_LAYERS = with_layer
+    migrate(fresh)
+    assert ours(fresh) == KINDS
+
+
+@pytest.mark.parametrize("kind", ["view", "trigger", "index"])
+def test_migrate_puts_back_what_was_lost(fresh: str, kind: str) -> None:
+    migrate(fresh)
+    with connections[fresh].cursor() as cursor:
+        for name in KINDS[kind]:
+            cursor.execute(f"drop {kind} if exists {name}")
+    migrate(fresh)
+    assert ours(fresh) == KINDS
+
+
+def test_the_second_of_two_that_migrate_at_once_keeps_the_tables(fresh: str) -> None:
+    """It has looked what is to be done before the first had done it."""
+    migrate(fresh)
+    with connections[fresh].cursor() as cursor:
+        cursor.execute(f"insert into {schema.SEND} values ('mail', '{{}}')")
+    with connections[fresh].schema_editor() as editor:
+        tables.make(apps, editor)  # type: ignore[arg-type]
+    assert select(fresh, f"channel from {schema.MESSAGE}") == ["mail"]
+
+
+# With the file alone, as Django's parallel test runner copies it
+
+
+def test_after_migrate_all_stands_in_the_file_itself(fresh: str, tmp_path: Path) -> None:
+    migrate(fresh)
+    log = Path(f"{connections[fresh].settings_dict['NAME']}-wal")
+    assert not log.exists() or log.stat().st_size == 0
+    with closing(copy_of_the_file_alone(fresh, tmp_path)) as copy:
+        found = copy.execute("select name from sqlite_master where type = 'table'").fetchall()
+    assert {name for (name,) in found} > schema.TABLES.keys()
+
+
+def test_so_does_what_the_handlers_of_other_apps_write(fresh: str, tmp_path: Path) -> None:
+    def write(using: str, **_kwargs: Any) -> None:
+        with connections[using].cursor() as cursor:
+            cursor.execute(f"insert into {schema.SEND} values ('mail', '{{}}')")
+
+    app = apps.get_app_config("sessions")
+    post_migrate.connect(write, sender=app)
+    try:
+        migrate(fresh)
+    finally:
+        post_migrate.disconnect(write, sender=app)
+    with closing(copy_of_the_file_alone(fresh, tmp_path)) as copy:
+        assert copy.execute(f"select channel from {schema.MESSAGE}").fetchall() == [("mail",)]
+
+
+def test_a_process_that_reads_does_not_keep_migrate_waiting(fresh: str) -> None:
+    migrate(fresh)
+    timeouts = "timeout from pragma_busy_timeout"
+    before = select(fresh, timeouts)
+    name = connections[fresh].settings_dict["NAME"]
+    with closing(sqlite3.connect(name, isolation_level=None)) as reader:
+        reader.execute("begin")
+        reader.execute("select * from sqlite_master").fetchall()
+        migrate(fresh)
+    assert select(fresh, timeouts) == before
+
+
+# As people do it
+
+
+def test_a_handler_may_send_in_the_order_of_the_readme(tmp_path: Path) -> None:
+    """The default database is migrated first, and its handlers send before the layer's is."""
+    project = Project(tmp_path, 'INSTALLED_APPS = ["sender", *INSTALLED_APPS]')
+    project.write("sender/apps.py", SENDS_WHILE_MIGRATING)
+    project.write("sender/models.py", "")
+    said = project.manage("migrate").stdout
+    assert 'Made the layer\'s tables in the database "channels"' in said
+    waiting = f"channel, count(*) from {schema.MESSAGE}"
+    assert project.select(waiting) == [("jobs", 1)]
+    project.manage("migrate", "--database=channels")
+    assert project.select(waiting) == [("jobs", 2)]
+    assert "tables in" not in project.manage("migrate").stdout
+
+
+def test_the_default_database_is_migrated_even_if_the_layers_cannot_be(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    project.database.write_text("not a database, " * 100)
+    project.manage("migrate")
+    assert project.select("1 from django_content_type limit 1", "db") == [(1,)]
+    assert (
+        "is not a database"
+        in project.manage("migrate", "--database=channels", succeeds=False).stderr
+    )
+
+
+WRITES_INTO_ITS_COPY = """\
+import os
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.db import connections
+from django.test import TransactionTestCase
+from channels_sqlite.models import LayerMessage
+
+class WritesIntoItsCopy:
+    databases = {"default", "channels"}
+
+    def test_it(self):
+        self.assertEqual(LayerMessage.objects.exclude(channel="from%d" % os.getpid()).count(), 0)
+        async_to_sync(get_channel_layer().send)("from%d" % os.getpid(), {"type": "kept"})
+        with connections["channels"].cursor() as cursor:
+            cursor.execute("pragma integrity_check")
+            self.assertEqual(cursor.fetchall(), [("ok",)])
+        if os.path.exists("killing"):
+            raise SystemExit  # the runner cannot tell of that, and kills its workers
+
+    def _fixture_teardown(self):
+        pass  # what it has written stays
+
+class First(WritesIntoItsCopy, TransactionTestCase): ...
+class Second(WritesIntoItsCopy, TransactionTestCase): ...
+class Third(WritesIntoItsCopy, TransactionTestCase): ...
+"""
+
+
+@pytest.mark.skipif("multiprocessing.get_start_method() != 'fork'", reason="no fork here")
+@pytest.mark.parametrize("option", ["--no-input", "--keepdb"])
+def test_parallel_tests_on_files_meet_nothing_of_earlier_runs(tmp_path: Path, option: str) -> None:
+    project = Project(
+        tmp_path, 'DATABASES["channels"]["TEST"] = {"NAME": BASE_DIR / "test.channels.sqlite3"}'
+    )
+    project.write("quick/tests.py", WRITES_INTO_ITS_COPY)
+    command = ("test", "quick", "--parallel=2", option)
+    (tmp_path / "killing").touch()
+    project.manage(*command, succeeds=False)
+    assert list(tmp_path.glob("test.channels_*.sqlite3-wal"))
+    (tmp_path / "killing").unlink()
+    if option == "--keepdb":  # what was written is kept, and is not damaged
+        said = project.manage(*command, succeeds=False).stderr
+        assert "AssertionError" in said
+        assert "NotMigrated" not in said
+        assert "malformed" not in said
+    else:
+        assert "Ran 3 tests" in project.manage(*command).stderr
+        assert "Ran 3 tests" in project.manage(*command).stderr

@@ -9,23 +9,23 @@ import pytest
 from django.apps import apps
 from django.db import IntegrityError, connections
 
-from channels_sqlite import schema
-from channels_sqlite.models import Membership, Message, Sequence
+from channels_sqlite._storing import schema
+from channels_sqlite.models import LayerMembership, LayerMessage, LayerSequence
 
 pytestmark = pytest.mark.django_db(databases=["default", "channels"])
 
 
-def send(inbox: str = "worker", **fields: Any) -> Message:
+def send(inbox: str = "worker", **fields: Any) -> LayerMessage:
     now = time.time()
     fields = {"channel": inbox, "body": b"", "created_at": now, "expires_at": now + 60} | fields
-    message: Message = Message.objects.create(inbox=inbox, **fields)
+    message: LayerMessage = LayerMessage.objects.create(inbox=inbox, **fields)
     return message
 
 
-def join(**fields: Any) -> Membership:
+def join(**fields: Any) -> LayerMembership:
     fields = {"group": "chat", "inbox": "in!", "channel": "in!a"} | fields
     fields |= {"expires_at": time.time() + 60, "joined_after": 0}
-    member: Membership = Membership.objects.create(**fields)
+    member: LayerMembership = LayerMembership.objects.create(**fields)
     return member
 
 
@@ -51,6 +51,17 @@ def test_the_tables_are_the_ones_the_store_names() -> None:
     }
 
 
+def test_the_names_are_not_those_that_projects_give_their_own_models() -> None:
+    """`manage.py shell` imports all models by their bare names: one would hide the other."""
+    assert {model.__name__ for model in apps.get_app_config("channels_sqlite").get_models()} == {
+        "LayerMessage",
+        "LayerMembership",
+        "LayerSequence",
+        "ChannelSend",
+        "GroupSend",
+    }
+
+
 def test_the_triggers_have_the_names_schema_gives_them() -> None:
     triggers = rows("select name from sqlite_master where type = 'trigger' order by name")
     assert triggers == [(name,) for name in sorted({**schema.TRIGGERS, **schema.VIEW_TRIGGERS})]
@@ -58,15 +69,15 @@ def test_the_triggers_have_the_names_schema_gives_them() -> None:
 
 def test_a_new_message_raises_the_sequence_of_its_inbox() -> None:
     first, other, second = send("a"), send("b"), send("a")
-    assert Sequence.objects.get(inbox="b").seq == other.pk
-    assert Sequence.objects.get(inbox="a").seq == second.pk > first.pk
+    assert LayerSequence.objects.get(inbox="b").seq == other.pk
+    assert LayerSequence.objects.get(inbox="a").seq == second.pk > first.pk
 
 
 def test_the_sequence_rises_even_where_it_is_ahead_of_the_ids() -> None:
     newest = send().pk
-    Sequence.objects.filter(inbox="worker").update(seq=newest + 10)
+    LayerSequence.objects.filter(inbox="worker").update(seq=newest + 10)
     send()
-    assert Sequence.objects.get(inbox="worker").seq == newest + 11
+    assert LayerSequence.objects.get(inbox="worker").seq == newest + 11
 
 
 def test_plain_sql_raises_the_sequence_too() -> None:
@@ -74,7 +85,16 @@ def test_plain_sql_raises_the_sequence_too() -> None:
         "insert into channels_sqlite_message (inbox, body, created_at, expires_at)"
         " values ('worker', x'80', 1, 2) returning id"
     )
-    assert Sequence.objects.get(inbox="worker").seq == newest
+    assert LayerSequence.objects.get(inbox="worker").seq == newest
+
+
+def test_the_first_message_after_a_flush_begins_another_epoch() -> None:
+    epochs = set()
+    for _ in range(2):
+        send()
+        epochs.add(LayerSequence.objects.get(inbox=schema.EPOCH).seq)
+        LayerSequence.objects.all().delete()
+    assert len(epochs) == 2
 
 
 def test_an_id_is_never_given_twice() -> None:
@@ -112,8 +132,22 @@ def test_a_channel_is_a_member_of_a_group_once() -> None:
         join()
 
 
+def test_a_channel_that_has_left_may_join_again() -> None:
+    member = join()
+    LayerMembership.objects.filter(pk=member.pk).update(left_after=7)
+    assert join().pk != member.pk
+    LayerMembership.objects.update(left_after=8)  # it has left twice before its reader has looked
+    assert LayerMembership.objects.count() == 2
+
+
 def test_leaving_and_lapsing_are_found_by_index() -> None:
-    assert "(channel=?)" in plan(f"select id from {schema.MEMBERSHIP} where channel = 'in!a'")
+    assert "(channel=? AND group=?)" in plan(
+        f"select id from {schema.MEMBERSHIP} where channel = 'in!a' and \"group\" = 'chat'"
+        " and left_after is null"
+    )
+    assert schema.MEMBER_LEFT in plan(
+        f"select id from {schema.MEMBERSHIP} where inbox = 'in!' and left_after <= 7"
+    )
     assert "channels_sqlite_member_expires" in plan(
         f"select id from {schema.MEMBERSHIP} where expires_at < 7"
     )
@@ -123,7 +157,7 @@ def test_who_gets_a_groups_message_stands_in_an_index() -> None:
     """Whose table is not looked at: for each member, that would double the work."""
     assert "COVERING INDEX channels_sqlite_member_reads" in plan(
         f"select channel from {schema.MEMBERSHIP} where \"group\" = 'chat' and inbox = 'in!'"
-        " and joined_after < 7 and expires_at > 7"
+        " and joined_after < 7 and (left_after is null or left_after >= 7) and expires_at > 7"
     )
 
 
@@ -132,4 +166,4 @@ def test_a_row_says_what_it_is() -> None:
     assert str(direct) == f"{direct.pk} to worker"
     assert str(to_group) == f"{to_group.pk} to chat"
     assert str(join()) == "in!a in chat"
-    assert str(Sequence.objects.get(inbox="in!")) == f"in! at {to_group.pk}"
+    assert str(LayerSequence.objects.get(inbox="in!")) == f"in! at {to_group.pk}"

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import DjangoDbBlocker
 
-from channels_sqlite import schema
+from channels_sqlite._storing import schema
 from channels_sqlite.models import GroupSend, Send
 from tests.conftest import WATCHERS, OpenLayer
 from tests.processes import has_node_sqlite

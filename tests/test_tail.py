@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from channels_sqlite import schema, tail
-from channels_sqlite.conf import Options, database_settings
-from channels_sqlite.database import Database
+from channels_sqlite._options.conf import Options, database_settings
+from channels_sqlite._storing.database import Database
 from channels_sqlite.databases import database_for
 from channels_sqlite.exceptions import NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.messages import Row
-from channels_sqlite.tail import Filter, Tail
+from channels_sqlite._storing.messages import Row
+from channels_sqlite._tools.tail import Filter, Tail
 from tests import databases
 from tests.rows import row
 from tests.waiting import soon

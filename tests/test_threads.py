@@ -17,8 +17,8 @@ from weakref import WeakSet
 import pytest
 from channels.exceptions import ChannelFull
 
-from channels_sqlite import trimmer
-from channels_sqlite.schema import MESSAGE, SEND
+from channels_sqlite._sending import trimmer
+from channels_sqlite._storing.schema import MESSAGE, SEND
 from tests.conftest import OpenLayer, Start
 from tests.waiting import PATIENCE, cancel, soon, until
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from ..doctor import Finding
+from .._storing.messages import Row
+from .._tools.doctor import Finding
+from .._waking.watchers import best_kind
 from ..exceptions import UndecodableMessage
-from ..inspection import Stats, Tally
 from ..layers import SqliteChannelLayer
-from ..messages import Row
-from ..roll_call import Reader
 from ..serializers import Message
-from ..wakes.watchers import best_kind
+from ..stats import Reader, Stats, Tally
 from .formats import as_json, clock, counted, duration, one_line, size, table
 
 MOST = 20  # inboxes, and groups, that are shown one by one

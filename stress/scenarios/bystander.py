@@ -15,7 +15,7 @@ def cases(plan: Plan) -> list[Case]:
     arguments = {
         "members": plan.members or 100,
         "rate": plan.rate or 500.0,
-        "seconds": plan.seconds or plan.choose(quick=2.0, normal=5.0, full=4.0),
+        "seconds": plan.seconds or plan.choose(quick=1.0, normal=5.0, full=4.0),
         "size": plan.body,
     }
     name = f"others exchange {arguments['rate']:g} messages a second"

@@ -23,7 +23,7 @@ WARM_UP = 0.3  # seconds
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=1.5, normal=3.0, full=2.0)
+    seconds = plan.seconds or plan.choose(quick=1.0, normal=3.0, full=2.0)
     processes = plan.processes or 2
     coming = {
         "members": plan.members or 20,

@@ -14,7 +14,7 @@ WARM_UP = 0.3  # seconds
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=1.0, normal=3.0, full=2.0)
+    seconds = plan.seconds or plan.choose(quick=0.8, normal=3.0, full=2.0)
     rate = plan.rate or 100.0
     common = {"seconds": seconds, "size": plan.body}
     paced = plan.processes or 4

@@ -26,7 +26,7 @@ STALLED = 10.0  # seconds without progress after which a sender gives up
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=0.7, normal=2.0, full=1.0)
+    seconds = plan.seconds or plan.choose(quick=0.5, normal=2.0, full=1.0)
     sizes: list[tuple[int, int]] = plan.choose(
         quick=[(1_000, 1), (1_000, 2)],
         normal=[(10, 1), (100, 1), (1_000, 1), (10_000, 1), (1_000, 4)],

@@ -13,7 +13,7 @@ SETTLING = 2.0  # seconds: adaptive watchers calm down, connections are up
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=1.5, normal=4.0, full=5.0)
+    seconds = plan.seconds or plan.choose(quick=1.0, normal=4.0, full=5.0)
     sizes = plan.many(plan.members, quick=[1_000], full=[1, 100, 10_000])
     return [
         Case(

@@ -22,7 +22,7 @@ EVERY = 1.0  # seconds between two looks at the processes and files
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=5.0, normal=40.0, full=60.0)
+    seconds = plan.seconds or plan.choose(quick=4.0, normal=40.0, full=60.0)
     rate = plan.rate or plan.choose(quick=200.0, normal=500.0, full=1000.0)
     goals = plan.profile == "full"
     flat_out = min(seconds, plan.choose(quick=1.0, normal=5.0, full=4.0))

@@ -14,8 +14,10 @@ import pytest
 from django.core.management import load_command_class
 from django.db.models import Model
 
-from channels_sqlite import checks, conf, exceptions, schema
-from channels_sqlite.models import Membership, Message, Sequence
+from channels_sqlite import checks, exceptions, file_checks
+from channels_sqlite._options import conf
+from channels_sqlite._storing import schema
+from channels_sqlite.models import LayerMembership, LayerMessage, LayerSequence
 from tests.docs.blocks import DOCS
 
 LEVELS = {"E": "Error", "W": "Warning", "I": "Info"}
@@ -55,7 +57,8 @@ def test_every_key_of_config_is_there_with_its_default_and_what_is_allowed() -> 
 def test_every_check_is_there_with_its_level() -> None:
     calls = {
         str(keyword.value.value): node.func.attr
-        for node in ast.walk(ast.parse(inspect.getsource(checks)))
+        for module in (checks, file_checks)
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
         for keyword in node.keywords
         if keyword.arg == "id" and isinstance(keyword.value, ast.Constant)
@@ -98,7 +101,7 @@ def options(parser: argparse.ArgumentParser) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("model", [Message, Membership, Sequence])
+@pytest.mark.parametrize("model", [LayerMessage, LayerMembership, LayerSequence])
 def test_every_column_is_there(model: type[Model]) -> None:
     described = sections(page("sql.md").split("## Views")[0], "##")
     assert described.keys() == {schema.MESSAGE, schema.MEMBERSHIP, schema.SEQUENCE}

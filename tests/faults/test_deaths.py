@@ -17,7 +17,7 @@ from django.db import connections
 
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.schema import MESSAGE
+from channels_sqlite._storing.schema import MESSAGE
 from tests.conftest import WATCHERS, OpenLayer, Start
 from tests.parts import sql
 from tests.rows import select

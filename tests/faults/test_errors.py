@@ -20,9 +20,9 @@ import msgpack
 import pytest
 from watchfiles._rust_notify import RustNotify
 
-from channels_sqlite import trimmer
+from channels_sqlite._sending import trimmer
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
+from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite.wakes import watchfiles
 from tests.conftest import WATCHERS, OpenLayer
 from tests.parts import sql

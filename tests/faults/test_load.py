@@ -19,8 +19,8 @@ import pytest
 from channels.exceptions import ChannelFull
 
 from channels_sqlite import counters, trimmer
-from channels_sqlite.database import WAL_LIMIT
-from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
+from channels_sqlite._storing.database import WAL_LIMIT
+from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from tests.conftest import OpenLayer
 from tests.parts import sql
 

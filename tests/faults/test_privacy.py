@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.schema import MESSAGE
+from channels_sqlite._storing.schema import MESSAGE
 from tests import databases
 from tests.conftest import OpenLayer
 from tests.parts import sql

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from channels_sqlite import serializers
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite.schema import MEMBERSHIP, MESSAGE, SEQUENCE
+from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from tests.parts import sql
 from tests.waiting import cancel, soon
 

@@ -5,7 +5,7 @@ from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 from django.test import TestCase, TransactionTestCase
 
-from channels_sqlite.models import Message
+from channels_sqlite.models import LayerMessage
 
 from .chat import ChatConsumer
 
@@ -36,7 +36,7 @@ class Chat:
         layer = get_channel_layer()
         for count in 1, 2, 3:
             async_to_sync(layer.send)(f"counted.by.{type(self).__name__}", {"type": "job"})
-            sent = Message.objects.filter(inbox=f"counted.by.{type(self).__name__}")
+            sent = LayerMessage.objects.filter(inbox=f"counted.by.{type(self).__name__}")
             assert sent.count() == count
 
 

@@ -90,6 +90,20 @@ def test_a_small_run_measures_prints_and_keeps(tmp_path: Path) -> None:
     assert "throughput: 1 sender, one process" in compared.stdout
 
 
+def test_what_neighbours_cost_is_on_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "run.html"
+    small = ("--layer", "sqlite", "--seconds", "0.5", "--rounds", "1", "--processes", "2")
+    done = stress("busy", "crowd", *small, "--rate", "100", "--report", str(page))
+    assert (done.returncode, done.stderr) == (0, "")
+    text = page.read_text()
+    for title in (
+        "others exchange 100 messages a second: p50",
+        "others exchange 100 messages a second: delay ms, alone",
+        "2 wait, others exchange 100 messages a second: cpu",
+    ):
+        assert f"<h3>{title}</h3>" in text
+
+
 def test_what_a_layer_cannot_do_is_named_and_skipped() -> None:
     done = stress("bystander", *SMALL)
     assert done.returncode == 0

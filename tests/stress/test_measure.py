@@ -107,6 +107,50 @@ def test_the_usage_of_a_process_is_its_own() -> None:
     assert before[1].memory > 1_000_000
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of each thread")
+def test_the_switches_of_all_threads_count() -> None:
+    """The first thread sleeps all the time; the other one hardly does."""
+    code = (
+        "import threading, time\n"
+        "def work():\n    while True: time.sleep(0.001)\n"
+        "threading.Thread(target=work, daemon=True).start()\n"
+        "print(flush=True)\ntime.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        before = measure.usage(process.pid)
+        time.sleep(0.5)
+        used = measure.spent(before, measure.usage(process.pid))
+    finally:
+        process.kill()
+        process.communicate()
+    assert before.threads == 2
+    assert used.switches > 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs processes that share one core")
+def test_who_has_to_give_way_is_preempted_and_does_not_sleep() -> None:
+    core = min(os.sched_getaffinity(0))
+    code = f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile True: pass"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
+        before = measure.usage(processes[0].pid)
+        time.sleep(0.5)
+        used = measure.spent(before, measure.usage(processes[0].pid))
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert used.preempted > 10 * used.switches
+
+
 def test_the_bytes_of_a_database_count_what_is_only_in_the_wal(tmp_path: Path) -> None:
     path = tmp_path / "database.sqlite3"
     connection = sqlite3.connect(path)

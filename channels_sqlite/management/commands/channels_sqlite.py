@@ -1,6 +1,6 @@
 """`manage.py channels_sqlite`: see what a layer does, and do to it what a person has to.
 
-It parses and prints. What it prints is found by inspection.py, tail.py and doctor.py, and put into
+It parses and prints. What it prints is found by stats.py, tail.py and doctor.py, and put into
 words by pages.py.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sqlite3
 import sys
 import time
 from argparse import SUPPRESS, ArgumentTypeError, Namespace
@@ -23,18 +22,15 @@ from channels.layers import channel_layers
 from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ... import doctor, inspection
-from ...conf import database_settings
-from ...database import Database
-from ...databases import database_for
+from ... import stats
+from ..._options.settings import BACKEND, alias_of, configured_layers
+from ..._sending.trimmer import Trimmer
+from ..._storing.messages import Row
+from ..._tools import doctor
+from ..._tools.tail import Filter, Tail
 from ...db_routers import APP_LABEL
-from ...exceptions import ChannelsSqliteError, DatabaseUnavailable
+from ...exceptions import ChannelsSqliteError
 from ...layers import SqliteChannelLayer
-from ...messages import Row
-from ...roll_call import Reader
-from ...settings import BACKEND, alias_of, configured_layers
-from ...tail import Filter, Tail
-from ...trimmer import Trimmer
 from ..formats import as_json, counted, duration, table
 from ..pages import decoded, delays, described, line_of, object_of
 
@@ -135,16 +131,16 @@ class Command(BaseCommand):
         watched, drawn = options.watch is not None, self.stdout.isatty()
         while True:
             started = time.monotonic()
-            stats = asyncio.run(inspection.stats(database_of(layer)))
+            found = asyncio.run(layer.stats())
             took = time.monotonic() - started
-            readers = self.readers(layer)
+            readers = asyncio.run(layer.readers())
             if watched and drawn:
                 self.stdout.write("\033[H\033[2J", ending="")
             if options.json:
-                found = asdict(stats) | {"readers": [asdict(each) for each in readers]}
-                self.say(as_json(found, indent=None if watched else 2))
+                everything = asdict(found) | {"readers": [asdict(each) for each in readers]}
+                self.say(as_json(everything, indent=None if watched else 2))
             else:
-                self.say(*described(stats, readers, layer))
+                self.say(*described(found, readers, layer))
             if not watched:
                 return
             if not (options.json or drawn):
@@ -152,31 +148,15 @@ class Command(BaseCommand):
             # A fifth of the time at most: to count a million messages takes seconds.
             time.sleep(max(options.watch, 4 * took))
 
-    def readers(self, layer: SqliteChannelLayer) -> list[Reader]:
-        """The others: this process reads the answers, and nothing else."""
-
-        async def ask() -> list[Reader]:
-            try:
-                return await layer.readers()
-            finally:
-                await layer.close()
-
-        try:
-            found = asyncio.run(ask())
-        except DatabaseUnavailable as error:  # to ask is to write
-            self.note(f"The readers cannot be asked: {error}")
-            return []
-        return [each for each in found if each.pid != os.getpid()]
-
     def groups(self, options: Namespace) -> None:
-        layer, now = layer_called(options.layer), time.time()
+        layer = layer_called(options.layer)
         if options.group is not None:
-            channels = ask(layer, partial(inspection.group_channels, group=options.group, now=now))
+            channels = asyncio.run(layer.group_channels(options.group))
             self.say(*([as_json(channels)] if options.json else channels))
             if not channels:
                 self.note(f"{options.group} has no members.")
             return
-        groups = ask(layer, partial(inspection.groups, now=now))
+        groups = asyncio.run(layer.database.read_aside(partial(stats.groups, now=time.time())))
         if options.json:
             self.say(as_json([asdict(group) for group in groups]))
             return
@@ -191,7 +171,7 @@ class Command(BaseCommand):
         layer = layer_called(options.layer)
         wanted = Filter(options.channel, options.group, options.type)
         written = object_of if options.json else line_of
-        tail = Tail(database_of(layer), layer.options)
+        tail = Tail(layer.database, layer.options)
 
         def show(row: Row) -> None:
             message, problem = decoded(layer, row)
@@ -200,7 +180,7 @@ class Command(BaseCommand):
 
         async def follow() -> None:
             async with tail:
-                self.note(f"Watching {database_of(layer).path} until Ctrl-C.")
+                self.note(f"Watching {layer.database.path} until Ctrl-C.")
                 for row in await tail.last(options.last):
                     show(row)
                 async for row in tail:
@@ -237,27 +217,27 @@ class Command(BaseCommand):
         if options.group is None:
             self.say(f"Sent to {options.channel}.")
             return
-        members = ask(layer, partial(inspection.group_count, group=options.group, now=time.time()))
+        members = asyncio.run(layer.group_count(options.group))
         self.say(f"Sent to {options.group}: {counted(members, 'member')}.")
 
     def trim(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
-        trimmer = Trimmer(database_of(layer), layer.options)
-        delivered, expired, members = asyncio.run(trimmer.sweep())
+        trimmed = asyncio.run(Trimmer(layer.database, layer.options).trim())
         self.say(
-            f"Deleted {counted(delivered, 'delivered message')}, {counted(expired, 'expired one')} "
-            f"and {counted(members, 'membership')}. SQLite will use their room again."
+            f"Deleted {counted(trimmed.delivered, 'delivered message')}, "
+            f"{counted(trimmed.expired, 'expired one')} "
+            f"and {counted(trimmed.memberships, 'membership')}. SQLite will use their room again."
         )
 
     def flush(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
-        stats = asyncio.run(inspection.stats(database_of(layer)))
-        total = stats.total
+        found = asyncio.run(layer.stats())
+        total = found.total
         messages = counted(total.waiting + total.delivered + total.expired, "message")
         members = counted(total.members, "membership")
         if not options.no_input and not agreed(
             f"This deletes {messages}, {total.waiting} of them waiting, and {members} in "
-            f"{stats.path}. Connected consumers stay connected, but are in no group any more.\n"
+            f"{found.path}. Connected consumers stay connected, but are in no group any more.\n"
             "Type 'yes' to do it: "
         ):
             raise CommandError("Nothing was deleted.")
@@ -277,9 +257,9 @@ class Command(BaseCommand):
         if not found:
             self.say("The checks have nothing to say.")
         layer = layer_called(name)
-        if database_of(layer).in_memory:
+        if layer.database.in_memory:
             raise CommandError("The database is in memory, where no other process can see it.")
-        asyncio.run(database_of(layer).ready())  # what keeps it from being opened is said once
+        asyncio.run(layer.database.ready())  # what keeps it from being opened is said once
         findings = []
         for watcher in doctor.available():
             self.say(f"Trying {watcher} with a second process ...")
@@ -346,12 +326,3 @@ def layer_called(name: str | None) -> SqliteChannelLayer:
     layer = channel_layers[layer_name(name)]
     assert isinstance(layer, SqliteChannelLayer)  # noqa: S101 - configured_layers() says so
     return layer
-
-
-def database_of(layer: SqliteChannelLayer) -> Database:
-    alias = layer.options.database
-    return database_for(database_settings(alias), alias)
-
-
-def ask(layer: SqliteChannelLayer, question: Callable[[sqlite3.Connection], T]) -> T:
-    return asyncio.run(inspection.look(database_of(layer), question))

@@ -1,0 +1,81 @@
+"""Messages to the bytes of a row and back: a serializer, and encryption where keys are set."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import struct
+from collections.abc import Sequence
+from typing import Protocol
+
+from .. import serializers
+from ..exceptions import InvalidOption, UndecodableMessage
+from ..serializers import Message, Serializer
+
+_LENGTH = struct.Struct(">H")
+
+
+class Codec:
+    """Bodies for one layer, of messages to a channel, or to a group: a name may be both."""
+
+    def __init__(self, serializer: Serializer, keys: Sequence[str | bytes]) -> None:
+        self._serializer = serializer
+        self._cipher = _cipher(keys) if keys else None
+
+    def encode(self, message: object, channel: str, group: str | None = None) -> bytes:
+        """The body of a row; TypeError names the path of what cannot be serialised."""
+        body = serializers.encode(self._serializer, message)
+        if self._cipher is None:
+            return body
+        name = _address(channel, group).encode()
+        return self._cipher.encrypt(_LENGTH.pack(len(name)) + name + body)
+
+    def decode(self, body: object, channel: str, group: str | None = None) -> Message:
+        """The message; UndecodableMessage for what `encode` did not write, and did not write for
+        this channel or group.
+
+        With keys set nothing is taken in plain text, and a body that was moved or copied into a row
+        for another one is refused.
+        """
+        if self._cipher is None:
+            return serializers.decode(self._serializer, body)
+        if not isinstance(body, bytes):
+            raise UndecodableMessage(f"the body is {type(body).__name__}, not an encrypted blob")
+        try:
+            opened = self._cipher.decrypt(body)
+            (length,) = _LENGTH.unpack_from(opened)
+            name = opened[_LENGTH.size : _LENGTH.size + length].decode()
+        except Exception as error:
+            raise UndecodableMessage("no key of symmetric_encryption_keys decrypts it") from error
+        if name != (address := _address(channel, group)):
+            raise UndecodableMessage(f"it was encrypted for {name}, not for {address}")
+        body = opened[_LENGTH.size + length :]
+        return serializers.decode(self._serializer, body)
+
+
+def _address(channel: str, group: str | None) -> str:
+    """What a body is bound to; no channel's name has a space in it."""
+    return channel if group is None else f"group {group}"
+
+
+class _Cipher(Protocol):
+    def encrypt(self, data: bytes) -> bytes: ...
+    def decrypt(self, token: bytes) -> bytes: ...
+
+
+def _cipher(keys: Sequence[str | bytes]) -> _Cipher:
+    """Fernet, as channels_redis has it: the first key encrypts, all of them decrypt."""
+    try:
+        from cryptography.fernet import Fernet, MultiFernet
+    except ImportError as error:
+        raise InvalidOption(
+            "CHANNEL_LAYERS CONFIG key 'symmetric_encryption_keys' is set, which needs the extra: "
+            "pip install channels-sqlite[cryptography]"
+        ) from error
+    return MultiFernet([Fernet(_derived(key)) for key in keys])
+
+
+def _derived(key: str | bytes) -> bytes:
+    """Any secret as the 32 bytes that Fernet wants."""
+    secret = key.encode() if isinstance(key, str) else key
+    return base64.urlsafe_b64encode(hashlib.sha256(secret).digest())

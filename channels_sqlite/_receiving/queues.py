@@ -1,0 +1,222 @@
+"""What waits for a process's consumers, and the consumers that wait.
+
+Pure and synchronous: it knows no database. One lock, the receiver's, guards all of it, because
+consumers may be on any thread and event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from .._storing.messages import Item
+from ..counters import Counters, DropLog
+
+Loop = asyncio.AbstractEventLoop
+Waiter = asyncio.Future["Item | None"]
+"""Done with a message, or with None when there may be one to take."""
+
+
+class Queues:
+    """A queue of messages for each channel that has any, and a list of waiters likewise."""
+
+    def __init__(
+        self,
+        lock: threading.RLock,
+        capacity_of: Callable[[str], int],
+        counters: Counters,
+        drops: DropLog,
+    ) -> None:
+        self._lock = lock
+        self._capacity_of = capacity_of
+        self._counters = counters
+        self._drops = drops
+        self._items: dict[str, deque[Item]] = {}
+        self._waiters: dict[str, list[Waiter]] = {}
+
+    # For a consumer
+
+    def take_or_wait(self, channel: str, here: Loop) -> Item | Waiter:
+        """A message that is there, or else a future to wait for; end that with `leave`, unless it
+        brought a message.
+        """
+        with self._lock:
+            if channel in self._items and (item := self._take(channel)):
+                self._tell_next(channel, here)
+                return item
+            waiter: Waiter = here.create_future()
+            self._waiters.setdefault(channel, []).append(waiter)
+            return waiter
+
+    def leave(self, channel: str, waiter: Waiter, here: Loop) -> None:
+        """A consumer waits no longer: it was told to come and take, or it was cancelled.
+
+        What it was handed and cannot use, or was told of, is for the next one.
+        """
+        with self._lock:
+            self._forget_waiter(channel, waiter)
+            item = waiter.result() if waiter.done() and not waiter.cancelled() else None
+            if item is not None:
+                self.put_back(channel, [item], here)
+            else:
+                self._tell_next(channel, here)
+
+    def _take(self, channel: str) -> Item | None:
+        """The oldest message that has not expired."""
+        items, now = self._items[channel], time.monotonic()
+        while items:
+            item = items.popleft()
+            if not items:
+                del self._items[channel]
+            if item.deadline > now:
+                return item
+            self._counters.expired += 1
+        return None
+
+    # For the reader, which brings messages
+
+    def deliver(
+        self, channels: Iterable[str], item: Item, here: Loop, *, claimed: bool = False
+    ) -> None:
+        """Hand a message to a consumer of each channel that waits, or keep it for the next one.
+
+        Where too many are kept the oldest gives way; not to what was `claimed`, which was asked
+        for.
+        """
+        with self._lock:
+            for channel in channels:
+                if channel in self._items or not self._hand_over(channel, item, here):
+                    self._keep(channel, item, here, claimed=claimed)
+
+    def _hand_over(self, channel: str, item: Item, here: Loop) -> bool:
+        """Give a message to the first waiter, if that is one of the running loop.
+
+        Not to one of another loop: nobody could take it back if that loop is closed meanwhile.
+        """
+        waiting = self._waiters.get(channel)
+        if not waiting or waiting[0].done() or waiting[0].get_loop() is not here:
+            return False
+        waiting.pop(0).set_result(item)
+        if not waiting:
+            del self._waiters[channel]
+        return True
+
+    def _keep(self, channel: str, item: Item, here: Loop, *, claimed: bool) -> None:
+        items = self._items.setdefault(channel, deque())
+        items.append(item)
+        capacity = self._capacity_of(channel)
+        if len(items) > capacity and not claimed:
+            oldest = items.popleft().row
+            self._drops.dropped(channel, oldest.group, capacity, time.time() - oldest.created_at)
+        self._tell_next(channel, here)
+
+    def put_back(self, channel: str, returned: Iterable[Item], here: Loop) -> None:
+        """Return messages that were taken, and not used, to their places."""
+        with self._lock:
+            items = self._items.setdefault(channel, deque())
+            for item in returned:
+                bisect.insort_left(items, item, key=lambda each: each.row.id)
+            if not items:
+                del self._items[channel]
+            self._tell_next(channel, here)
+
+    def take_unwanted(self, channel: str) -> list[Item]:
+        """Take what no consumer waits for, oldest first."""
+        with self._lock:
+            items, waiting = self._items.get(channel, deque()), self._living(channel)
+            unwanted = [items.pop() for _ in range(len(items) - waiting)][::-1]
+            if not items:
+                self._items.pop(channel, None)
+            return unwanted
+
+    def wanted(self, channel: str) -> int:
+        """How many consumers wait for a message that is not there yet."""
+        with self._lock:
+            return self._living(channel) - len(self._items.get(channel, ()))
+
+    def _living(self, channel: str) -> int:
+        for waiter in list(self._waiters.get(channel, ())):
+            if waiter.get_loop().is_closed():
+                self._forget_waiter(channel, waiter)
+        return len(self._waiters.get(channel, ()))
+
+    # Telling
+
+    def _tell_next(self, channel: str, here: Loop) -> None:
+        """Tell the first waiter that was not told, if there is a message, to come and take it."""
+        if channel in self._items and channel in self._waiters:
+            self._tell(channel, here, everybody=False)
+
+    def tell_again(self, here: Loop) -> None:
+        """Tell all that wait beside a message: the one that had been told may be on a loop that was
+        closed, or that stands still.
+        """
+        with self._lock:
+            for channel in list(self._items):
+                self._tell(channel, here, everybody=True)
+
+    def _tell(self, channel: str, here: Loop, *, everybody: bool) -> None:
+        for waiter in list(self._waiters.get(channel, ())):
+            if waiter.done():
+                continue
+            loop = waiter.get_loop()
+            try:
+                if loop is here:
+                    waiter.set_result(None)
+                else:
+                    loop.call_soon_threadsafe(_wake, waiter)
+            except RuntimeError:  # its loop was closed, it will never take anything
+                self._forget_waiter(channel, waiter)
+                continue
+            if not everybody:
+                return
+
+    def _forget_waiter(self, channel: str, waiter: Waiter) -> None:
+        waiting = self._waiters.get(channel, [])
+        if waiter in waiting:
+            waiting.remove(waiter)
+        if not waiting:
+            self._waiters.pop(channel, None)
+
+    # All of them
+
+    def __len__(self) -> int:
+        """On how many channels consumers wait."""
+        return len(self._waiters)
+
+    def is_waited_for(self, channel: str) -> bool:
+        """Return True if any consumer waits."""
+        return channel in self._waiters
+
+    def is_empty(self, channel: str) -> bool:
+        """Return True if no message waits."""
+        return channel not in self._items
+
+    def expire(self) -> None:
+        """Forget what has expired unread."""
+        if not self._items:
+            return
+        now = time.monotonic()
+        with self._lock:
+            for channel, items in list(self._items.items()):
+                if all(item.deadline > now for item in items):
+                    continue
+                kept = deque(item for item in items if item.deadline > now)
+                self._counters.expired += len(items) - len(kept)
+                self._items[channel] = kept
+                if not kept:
+                    del self._items[channel]
+
+    def clear(self) -> None:
+        """Forget all messages: the layer was flushed."""
+        with self._lock:
+            self._items.clear()
+
+
+def _wake(waiter: Waiter) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

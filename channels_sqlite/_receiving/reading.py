@@ -1,0 +1,245 @@
+"""How far a reader has come in the tables: it looks, claims, hands over and acknowledges.
+
+Nothing in here awaits. A process-local inbox has this one reader: it is read by a cursor, and
+acknowledged in batches. Normal channels have competing readers: messages are claimed, as many as
+consumers wait, and handed over in the same step.
+
+The receiver calls all of it under its lock, on an event loop.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Collection
+
+from .._storing import sql
+from .._storing.connections import Busy, Lost
+from .._storing.database import Database
+from .._storing.messages import Item, Row
+from .._storing.schema import EPOCH
+from ..counters import Counters
+from .queues import Loop, Queues
+
+READ_FOR = 0.002  # seconds that one look may hold the event loop
+AT_ONCE = 32  # messages in one read
+
+
+class Inbox:
+    """How far a process-local inbox was read, and how much of that the table knows."""
+
+    def __init__(self) -> None:
+        self.cursor = 0
+        self.acknowledged = 0
+        self.taken = 0
+        """Messages between the two."""
+
+
+class Reading:
+    """What one layer reads in one process."""
+
+    def __init__(
+        self,
+        database: Database,
+        queues: Queues,
+        counters: Counters,
+        capacity_of: Callable[[str], int],
+        *,
+        keep_delivered: bool,
+    ) -> None:
+        self._database = database
+        self._queues = queues
+        self._counters = counters
+        self._capacity_of = capacity_of
+        self._keep = keep_delivered
+        self._inboxes: dict[str, Inbox] = {}
+        self._normal: dict[str, int | None] = {}
+        """The sequences of normal channels at the last look."""
+        self._epoch: int | None = None
+        self.more = False
+        """A look has ended before it had read everything."""
+
+    @property
+    def inboxes(self) -> Collection[str]:
+        """The process-local inboxes that are read."""
+        return self._inboxes
+
+    @property
+    def normal(self) -> Collection[str]:
+        """The normal channels that consumers have waited for."""
+        return self._normal
+
+    def add(self, inbox: str) -> None:
+        """Read this inbox from now on: all of it, because its name is as new as its first
+        message.
+        """
+        self._inboxes.setdefault(inbox, Inbox())
+
+    # Looking
+
+    def look_rung(self, inboxes: Collection[str], here: Loop) -> bool:
+        """Read these inboxes by their cursors; if nothing is there, ask what has changed. Return
+        True if anything was found.
+        """
+        if self._database.try_read(lambda connection: self._read(connection, inboxes, here)):
+            return True
+        self.acknowledge()
+        return self.look(here)
+
+    def look(self, here: Loop, *, thorough: bool = False) -> bool:
+        """Ask for the sequences of all that is read, and read what has moved; a `thorough` look
+        trusts no sequence. Return True if anything was found.
+        """
+        return self._database.try_read(lambda connection: self._look(connection, here, thorough))
+
+    def _look(self, connection: sqlite3.Connection, here: Loop, thorough: bool) -> bool:
+        sequences = sql.sequences(connection, [EPOCH, *self._inboxes, *self._normal])
+        self._notice_epoch(sequences.get(EPOCH))
+        moved = [
+            name
+            for name, inbox in self._inboxes.items()
+            if thorough or self._has_moved(inbox, sequences.get(name, 0))
+        ]
+        found = self._read(connection, moved, here)
+        for channel in list(self._normal):
+            if thorough or sequences.get(channel) != self._normal[channel]:
+                found |= self._claim_moved(channel, sequences.get(channel), here)
+        return found
+
+    def _has_moved(self, inbox: Inbox, sequence: int) -> bool:
+        if 0 < sequence < inbox.cursor:  # an older copy of the file was restored
+            inbox.cursor = inbox.acknowledged = 0
+        return sequence > inbox.cursor
+
+    def _notice_epoch(self, epoch: int | None) -> bool:
+        """Begin again in a file, or in tables, that were emptied; return True if so."""
+        if epoch == self._epoch:
+            return False
+        self._epoch = epoch
+        self._queues.clear()
+        self._inboxes = {name: Inbox() for name in self._inboxes}
+        self._normal = dict.fromkeys(self._normal)
+        return True
+
+    def _read(self, connection: sqlite3.Connection, names: Collection[str], here: Loop) -> bool:
+        started = time.monotonic()
+        found = False
+        for name in names:
+            while rows := sql.arrivals(connection, name, self._inboxes[name].cursor, AT_ONCE):
+                if self._notice_epoch(rows[0][1]):
+                    continue  # from the beginning: the ids of before mean nothing
+                found = True
+                self._hand_over(name, rows, here)
+                if time.monotonic() > started + READ_FOR:
+                    self.more = True
+                    break
+                if len(rows) < AT_ONCE:
+                    break
+        return found
+
+    def _hand_over(self, name: str, rows: list[tuple[Row, int, list[str]]], here: Loop) -> None:
+        now, monotonic = time.time(), time.monotonic()
+        inbox = self._inboxes[name]
+        for row, _, channels in rows:
+            inbox.cursor = row.id
+            inbox.taken += 1
+            if (remaining := row.remaining(now)) > 0:
+                self._queues.deliver(channels, Item(row, monotonic + remaining), here)
+            else:
+                self._counters.expired += len(channels)
+        if inbox.taken * 4 >= self._capacity_of(name):
+            self.acknowledge()
+
+    # Acknowledging
+
+    @property
+    def owes(self) -> bool:
+        """Return True if messages were taken of which the table does not know yet."""
+        return any(inbox.acknowledged < inbox.cursor for inbox in self._inboxes.values())
+
+    def acknowledge(self) -> bool:
+        """Tell the table what was taken; return True if that is done."""
+        owed = [
+            (name, inbox)
+            for name, inbox in self._inboxes.items()
+            if inbox.acknowledged < inbox.cursor
+        ]
+        for name, inbox in owed:
+            after, upto, taken = inbox.acknowledged, inbox.cursor, inbox.taken
+            try:
+                self._database.try_write(
+                    lambda connection, name=name, after=after, upto=upto: self._acknowledge(
+                        connection, name, after, upto
+                    )
+                )
+            except (Busy, Lost):
+                return False
+            except sqlite3.Error as error:
+                self._database.once.failed("Acknowledging", error)
+                return False
+            inbox.acknowledged = upto
+            inbox.taken -= taken
+        return True
+
+    def _acknowledge(
+        self, connection: sqlite3.Connection, name: str, after: int, upto: int
+    ) -> None:
+        sql.acknowledge(connection, name, after, upto, time.time(), keep=self._keep)
+
+    # Normal channels
+
+    def claim(self, channel: str, here: Loop) -> bool:
+        """Claim for the consumers that wait; return True if there was anything.
+
+        Raises Busy or Lost when it is to be tried again; the next look then does.
+        """
+        now, database = time.time(), self._database
+        seen = self._normal.get(channel)
+        self._normal[channel] = None
+        rows: list[Row] = []
+        if self._queues.wanted(channel) > 0:
+            epoch, waits = database.try_read(lambda each: sql.has_waiting(each, channel, now))
+            self._notice_epoch(epoch)
+            wanted = self._queues.wanted(channel)
+            if waits:
+                rows = database.try_write(
+                    lambda each: sql.claim(each, channel, wanted, now, keep=self._keep)
+                )
+        self._normal[channel] = seen
+        monotonic = time.monotonic()
+        for row in rows:
+            item = Item(row, monotonic + row.remaining(now))
+            self._queues.deliver([channel], item, here, claimed=True)
+        return bool(rows)
+
+    def _claim_moved(self, channel: str, sequence: int | None, here: Loop) -> bool:
+        """Claim where the sequence has moved. More may wait than consumers: the next consumer asks
+        when it begins to wait.
+        """
+        found = self.claim(channel, here)
+        self._normal[channel] = sequence
+        return found
+
+    def forget_idle(self) -> None:
+        """Forget the normal channels that nobody waits for: names may be made for one answer."""
+        for channel in list(self._normal):
+            if not self._queues.is_waited_for(channel) and self._queues.is_empty(channel):
+                del self._normal[channel]
+
+    def give_back(self, channel: str, here: Loop) -> bool:
+        """Put back what was claimed for consumers that are gone, for another process to take;
+        return True if that is done.
+
+        What the table cannot take now stays here, for the next consumer or try.
+        """
+        items = self._queues.take_unwanted(channel)
+        if not items:
+            return True
+        rows, epoch = [item.row for item in items], self._epoch
+        try:
+            self._database.try_write(lambda connection: sql.give_back(connection, rows, epoch or 0))
+        except (Busy, Lost, sqlite3.Error):
+            self._normal.setdefault(channel, None)
+            self._queues.put_back(channel, items, here)
+            return False
+        return True

@@ -1,0 +1,206 @@
+"""A layer's sending side: sends that are made at the same time go together in one statement."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+from .._options.conf import Options
+from .._storing import sql
+from .._storing.database import Database
+from .._storing.messages import GroupMessage, Outgoing
+from .._waking.bells import Ringer
+from ..counters import Counters, DropLog
+from ..exceptions import DatabaseUnavailable
+from .trimmer import Trimmer
+
+AT_ONCE = 64  # messages in one statement
+LARGE = 1_000_000  # bytes in one statement, which then is the thread's
+ASK_FOR = 0.01  # seconds for a reader to say what it has taken, before a send is refused
+
+
+class Waiting(NamedTuple):
+    """A message that waits for the next statement, and its sender."""
+
+    message: Outgoing
+    verdict: asyncio.Future[bool]
+    since: float
+    """Of the monotonic clock."""
+
+
+class Outbox:
+    """One event loop's sends: those that come while a statement is in flight go together in the
+    next one.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[Waiting] = []
+        self.busy = False
+        self.driver: asyncio.Task[None] | None = None
+
+
+class Sender:
+    """Everything that one layer sends, from one process, into one database."""
+
+    def __init__(
+        self,
+        database: Database,
+        ringer: Ringer,
+        trimmer: Trimmer,
+        options: Options,
+        capacity_of: Callable[[str], int],
+        counters: Counters,
+        drops: DropLog,
+    ) -> None:
+        self._database = database
+        self._ringer = ringer
+        self._trimmer = trimmer
+        self._capacity_of = capacity_of
+        self._capacity = None if options.channel_capacity else options.capacity
+        self._counters = counters
+        self._drops = drops
+        self._outboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = WeakKeyDictionary()
+
+    async def send(self, message: Outgoing) -> bool:
+        """Send; False if there was no room, also after the reader was asked for some."""
+        accepted = await self._send(message)
+        if not accepted and await self._make_room(message.inbox):
+            accepted = await self._send(message)
+        if not accepted:
+            self._counters.refused += 1
+        return accepted
+
+    async def _make_room(self, inbox: str) -> bool:
+        """Have readers say what they have taken, which takes up room until they do."""
+        readers = list(self._database.readers)
+        if sum(reader.acknowledge_now() for reader in readers):  # all of them
+            return True
+        if not self._ringer.ask(inbox):
+            return False
+        await asyncio.sleep(ASK_FOR)
+        return True
+
+    async def _send(self, message: Outgoing) -> bool:
+        loop = asyncio.get_running_loop()
+        outbox = self._outboxes.get(loop)
+        if outbox is None:
+            outbox = self._outboxes[loop] = Outbox()
+        if outbox.busy:
+            verdict: asyncio.Future[bool] = loop.create_future()
+            outbox.waiting.append(Waiting(message, verdict, time.monotonic()))
+            return await verdict
+        outbox.busy = True
+        try:
+            (accepted,) = await self._write([message], time.monotonic())
+        finally:
+            self._hand_on(outbox, loop)
+        if accepted is None:
+            raise self._expired()
+        return accepted
+
+    def _hand_on(self, outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
+        """Somebody drives as long as anybody waits, also when a driver was cancelled."""
+        if outbox.waiting:
+            outbox.driver = loop.create_task(self._drive(outbox))
+            outbox.driver.add_done_callback(lambda _: self._hand_on(outbox, loop))
+        else:
+            outbox.busy = False
+            outbox.driver = None  # it knows its loop, by which the outbox is found
+
+    async def _drive(self, outbox: Outbox) -> None:
+        """Send what came while a statement was in flight, until nothing comes."""
+        while outbox.waiting:
+            batch = outbox.waiting[:AT_ONCE]
+            del outbox.waiting[:AT_ONCE]
+            # A message whose sender was cancelled while it waited is not sent.
+            if batch := [each for each in batch if not each.verdict.done()]:
+                await self._write_batch(batch)
+
+    async def _write_batch(self, batch: list[Waiting]) -> None:
+        try:
+            # A lock of others is waited for as long as the first sender may wait.
+            verdicts = await self._write([each.message for each in batch], batch[0].since)
+        except asyncio.CancelledError:
+            for each in batch:
+                each.verdict.cancel()
+            raise
+        except Exception as error:
+            for each in batch:
+                if not each.verdict.done():
+                    each.verdict.set_exception(error)
+            return
+        for each, accepted in zip(batch, verdicts, strict=True):
+            if each.verdict.done():
+                continue
+            if accepted is None:
+                each.verdict.set_exception(self._expired())
+            else:
+                each.verdict.set_result(accepted)
+
+    def _expired(self) -> DatabaseUnavailable:
+        return DatabaseUnavailable(
+            f"{self._database.path}: the message has expired while another connection held the"
+            " write lock. It was not sent."
+        )
+
+    async def _write(self, messages: list[Outgoing], since: float) -> list[bool | None]:
+        """For each message, whether there was room for it; None for one that has expired while a
+        lock was waited for.
+        """
+        tries = 0
+
+        def write(connection: sqlite3.Connection) -> list[bool | None]:
+            nonlocal tries
+            tries, now = tries + 1, time.time()
+            sent = [tries == 1 or message.expires_at > now for message in messages]
+            living = [message for message, live in zip(messages, sent, strict=True) if live]
+            accepted = iter(sql.send(connection, living, now) if living else ())
+            return [next(accepted) if live else None for live in sent]
+
+        verdicts = await self._database.write(
+            write,
+            then=lambda verdicts: self._account(messages, verdicts),
+            since=since,
+            long=sum(len(message.body) for message in messages) > LARGE,
+        )
+        await asyncio.sleep(0)  # a task that does nothing but send must not starve the others
+        return verdicts
+
+    def _account(self, messages: list[Outgoing], verdicts: list[bool | None]) -> None:
+        inboxes = {message.inbox for message, sent in zip(messages, verdicts, strict=True) if sent}
+        if inboxes:
+            self._counters.sent += sum(map(bool, verdicts))
+            self._ringer.ring(inboxes)
+            self._trimmer.wrote(len(messages))
+
+    async def group_send(self, message: GroupMessage) -> None:
+        """Write one row for each inbox that has members; one without room misses it, which is
+        counted.
+        """
+        self._counters.sent += 1
+        group = message.group
+        if not await self._database.read(lambda connection: sql.has_members(connection, group)):
+            return
+
+        def write(connection: sqlite3.Connection) -> tuple[list[str], dict[str, float]]:
+            return sql.group_send(connection, message, self._capacity, self._capacity_of)
+
+        def account(result: tuple[list[str], dict[str, float]]) -> None:
+            written, full = result
+            self._ringer.ring(written)
+            self._trimmer.wrote(len(written))
+            now = time.time()
+            for inbox, oldest in full.items():
+                self._drops.dropped(inbox, group, self._capacity_of(inbox), now - oldest)
+
+        await self._database.write(
+            write,
+            then=account,
+            until=time.monotonic() + message.expires_at - message.created_at,
+            long=len(message.body) > LARGE,
+        )
+        await asyncio.sleep(0)

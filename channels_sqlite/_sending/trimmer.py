@@ -1,0 +1,161 @@
+"""Keeps the tables small, at the pace at which this process writes: on the worker's thread."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from .._options.conf import Options
+from .._storing import upkeep
+from .._storing.connections import Connections
+from .._storing.database import Database
+from .._waking import bells
+
+logger = logging.getLogger("channels_sqlite")
+
+SWEEP_EVERY = 1.0  # seconds, while anything is sent or received
+UPKEEP_EVERY = 60.0  # seconds; it reads the whole table of sequences
+BELLS_AT_ONCE = 200  # files that are open at the same time
+SWEPT = ".swept"  # its time of change says when anybody has looked after the bells
+
+
+@dataclass
+class Trimmed:
+    """How many rows were deleted."""
+
+    delivered: int = 0
+    expired: int = 0
+    memberships: int = 0
+
+
+class Trimmer:
+    """Trims after every `trim_batch_size` messages, and every second in which anything is sent or
+    received; sweeps up after dead readers as often, and when the database is opened.
+    """
+
+    def __init__(self, database: Database, options: Options) -> None:
+        self._database = database
+        self._options = options
+        self._written = 0
+        self._swept_at = time.monotonic()
+        self._kept_up_at = float("-inf")
+        self._busy = False
+        database.when_opened = self._sweep_readers
+
+    def wrote(self, count: int) -> None:
+        """This process has written so many messages."""
+        self._written += count
+        if not self._options.auto_trim or self._busy:
+            return
+        now = time.monotonic()
+        if now - self._swept_at >= SWEEP_EVERY:
+            self._start(self._sweep)
+        elif self._written >= self._options.trim_batch_size:
+            self._start(self._trim_some)
+
+    def _start(self, job: Callable[[Connections], object]) -> None:
+        self._written, self._busy = 0, True
+
+        def run(connections: Connections) -> None:
+            try:
+                job(connections)
+            finally:
+                self._busy = False
+
+        if not self._database.post("Trimming", run):
+            self._busy = False
+
+    def _trim_some(self, connections: Connections) -> None:
+        """Delete what was delivered, at twice the pace at which this process writes."""
+        limit = 2 * self._options.trim_batch_size
+        self._once(connections, partial(self._delivered(), limit=limit))
+
+    def _sweep(self, connections: Connections) -> Trimmed:
+        self._swept_at = time.monotonic()
+        self._sweep_readers(connections)
+        return self._trim_all(connections)
+
+    async def trim(self) -> Trimmed:
+        """Delete all that nobody needs any more."""
+        return await self._database.run_aside(self._sweep)
+
+    def _trim_all(self, connections: Connections) -> Trimmed:
+        now, living = time.time(), bells.living(self._database.files).keys()
+        in_batches = partial(self._in_batches, connections)
+        trimmed = Trimmed(
+            in_batches(self._delivered()),
+            in_batches(partial(upkeep.trim_expired, now=now)),
+            in_batches(partial(upkeep.trim_memberships, now=now, living=living)),
+        )
+        in_batches(upkeep.trim_left)
+        if self._swept_at - self._kept_up_at >= UPKEEP_EVERY:
+            self._kept_up_at = self._swept_at
+            in_batches(upkeep.trim_sequences)
+        return trimmed
+
+    def _delivered(self) -> Callable[..., int]:
+        retained = time.time() - self._options.message_retention
+        return partial(upkeep.trim_delivered, before=retained)
+
+    def _in_batches(self, connections: Connections, trim: Callable[..., int]) -> int:
+        """How many rows it took; others get to write between two batches."""
+        batch, total = self._options.trim_batch_size, 0
+        while True:
+            count = self._once(connections, partial(trim, limit=batch))
+            total += count
+            if count < batch:
+                return total
+
+    def _once(self, connections: Connections, function: Callable[[sqlite3.Connection], int]) -> int:
+        return connections.write_aside(function, time.monotonic() + self._database.timeout)
+
+    # Readers that are gone
+
+    def _sweep_readers(self, connections: Connections) -> None:
+        """Delete the memberships, and the waiting messages, of readers that have died; once a
+        second, whichever process does it.
+        """
+        files = self._database.files
+        if files.in_memory or not self._is_due(os.path.join(files.bells, SWEPT)):
+            return
+        forget = partial(self._forget, connections)
+        while bells.remove_dead(files, forget, BELLS_AT_ONCE) == BELLS_AT_ONCE:
+            pass
+
+    @staticmethod
+    def _is_due(path: str) -> bool:
+        with suppress(OSError):
+            if 0 <= time.time() - os.stat(path).st_mtime < SWEEP_EVERY:
+                return False
+            os.utime(path)
+            return True
+        with suppress(OSError):
+            flags = os.O_CREAT | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+            os.close(os.open(path, flags, 0o666))
+        return True
+
+    def _forget(self, connections: Connections, clients: list[str]) -> None:
+        if not clients:
+            return
+        inboxes = connections.read_aside(partial(upkeep.inboxes_of, clients=clients))
+        if inboxes:
+            forget = partial(upkeep.forget_memberships, inboxes=inboxes)
+            memberships = self._in_batches(connections, forget)
+            messages = sum(
+                self._in_batches(connections, partial(upkeep.forget_messages, inbox=inbox))
+                for inbox in inboxes
+            )
+            logger.info(
+                "%d reader(s) of %s have ended without leaving: %d membership(s) and %d waiting"
+                " message(s) of theirs are deleted.",
+                len(clients),
+                self._database.path,
+                memberships,
+                messages,
+            )

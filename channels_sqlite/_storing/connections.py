@@ -1,0 +1,299 @@
+"""A file's two connections: one for short statements in place, on the event loop, and one for the
+worker thread.
+
+A statement in place takes 10 to 75 us; to hand it over to a thread and back costs about as much
+again. So short reads and writes are made in place, on a connection that never waits for a lock,
+never syncs and makes no checkpoint. What may be long goes to the thread.
+
+Neither connection waits inside SQLite: a lock of others is tried again, so that a fork, or the end
+of the process, need not wait for it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from . import forks, upkeep
+from .files import Files
+from .once import Once
+from .worker import Worker, settled
+
+logger = logging.getLogger("channels_sqlite")
+
+T = TypeVar("T")
+Function = Callable[[sqlite3.Connection], T]
+
+BUSY, LOCKED, INTERRUPT = 5, 6, 9  # SQLite's primary result codes
+LET_GO_AFTER = 0.01  # seconds to wait for another thread's statement on the same connection
+FORK_WAITS = 2.0  # seconds for a statement that was interrupted; only a commit takes its time
+SLOW = 0.05  # seconds in one statement; the event loop has better things to do
+SLOW_FOR = 1.0  # seconds for which the thread then writes
+PAUSE, LONG_PAUSE, SOON = 0.001, 0.02, 0.1  # seconds between tries, and for how long the short ones
+PAGES_A_WRITE = 10  # pages of the log that a write fills, at most as a rule
+
+
+class Busy(Exception):
+    """Somebody else holds a lock, and nothing was done. `__cause__` is SQLite's error."""
+
+
+class Lost(Exception):
+    """The connections were closed, by a fork for example, and nothing was done; open them again."""
+
+
+def pause(since: float) -> float:
+    """Seconds until the next try of what has been tried since then, of the monotonic clock.
+
+    SQLite's own handler sleeps longer each time, up to 0.1 s, and so serves the latest comer first.
+    """
+    return PAUSE if time.monotonic() < since + SOON else LONG_PAUSE
+
+
+class Handle:
+    """One connection, and the lock under which it is used and closed."""
+
+    def __init__(self, raw: sqlite3.Connection, files: Files) -> None:
+        self._raw = raw
+        self._files = files
+        self._in_use = threading.RLock()
+        self._held = False
+        self.closed = False
+        forks.register(self)
+
+    def run(self, function: Function[T], patience: float = LET_GO_AFTER) -> T:
+        """The result of `function(connection)`. Raises Busy, Lost, or sqlite3's error."""
+        with self._used(patience):
+            try:
+                if self._raw.in_transaction:  # an exception out of a signal handler has left it
+                    self._raw.rollback()
+                return function(self._raw)
+            except sqlite3.Error as error:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code in (BUSY, LOCKED):
+                    raise Busy from error
+                if code == INTERRUPT:
+                    raise Lost from error
+                raise
+
+    @contextmanager
+    def _used(self, patience: float) -> Iterator[None]:
+        if not self._in_use.acquire(timeout=patience):
+            raise Busy from sqlite3.OperationalError("another thread uses the connection")
+        try:
+            if self.closed:
+                raise Lost
+            yield
+        finally:
+            self._in_use.release()
+
+    def close(self, wait: float) -> None:
+        """Close it when its statement has ended, waiting so many seconds for processes that open or
+        close the same file.
+
+        The last connection to close deletes the log, by its name. Where that is another file's by
+        now, the log is left alone, and so is the connection if this Python cannot tell SQLite so.
+        """
+        with forks.quiet(), self._files.alone(wait) as alone, self._in_use:
+            self._close(replaced=not alone or bool(self._files.replaced()))
+
+    def close_replaced(self) -> None:
+        """Close it; its file's name means another file by now."""
+        with forks.quiet(), self._in_use:
+            self._close(replaced=True)
+
+    def _close(self, *, replaced: bool) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        if replaced and not self._files.in_memory:
+            if not hasattr(self._raw, "setconfig"):  # before Python 3.12
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._raw))
+                return
+            self._raw.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+        self._raw.close()
+
+    def before_fork(self) -> None:
+        """Interrupt what runs, and close; in memory, come to rest."""
+        if not self._hold():
+            logger.error(
+                "%s: a statement does not end, so that a process was forked with its connection"
+                " open. The child cannot use the file.",
+                self._files.path,
+            )
+        elif not (self.closed or self._files.in_memory):
+            with self._files.alone(FORK_WAITS) as alone:
+                self._close(replaced=not alone or bool(self._files.replaced()))
+
+    def _hold(self) -> bool:
+        self._held = self._in_use.acquire(blocking=False)
+        if not self._held:
+            if not self.closed:
+                self._raw.interrupt()
+            self._held = self._in_use.acquire(timeout=FORK_WAITS)
+        return self._held
+
+    def after_fork_in_parent(self) -> None:
+        """Let the connection be used; one that was closed is opened again at the next use."""
+        if self._held:
+            self._held = False
+            self._in_use.release()
+
+    def after_fork_in_child(self) -> None:
+        """Keep an open connection, unused and for ever: to close it would drop the parent's
+        locks.
+        """
+        if self.closed:
+            return
+        self.closed = True
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._raw))
+        if not self._files.in_memory:
+            forks.taint(self._files.path)
+
+
+class Connections:
+    """Both connections to one file that is open."""
+
+    def __init__(
+        self, connect: Callable[[], sqlite3.Connection], files: Files, worker: Worker, once: Once
+    ) -> None:
+        """Called on the worker's thread."""
+        self.files = files
+        self._worker = worker
+        self._once = once
+        self._here = Handle(connect(), files)
+        try:
+            self._aside = Handle(connect(), files)
+            self._writes = 0
+            self._checkpoint_every = self._here.run(_take_over) // PAGES_A_WRITE
+            self._aside.run(_take_over)
+        except BaseException:
+            self._here.close_replaced()
+            raise
+        self._slow_until = 0.0
+
+    @property
+    def closed(self) -> bool:
+        return self._here.closed
+
+    # In place
+
+    def read(self, function: Function[T]) -> T:
+        """The result of a short read. Raises Busy, Lost, or sqlite3's error."""
+        return self._here.run(function)
+
+    @property
+    def is_slow(self) -> bool:
+        """Return True if a write has taken long lately: the thread is better for the next one."""
+        return time.monotonic() < self._slow_until
+
+    def try_write(self, function: Function[T]) -> T:
+        """The result of a short write. Raises Busy, Lost, or sqlite3's error; nothing was written
+        then.
+        """
+        started = time.monotonic()
+        try:
+            result = self._here.run(function)
+        finally:
+            finished = time.monotonic()
+            if finished > started + SLOW:
+                self._slow_until = finished + SLOW_FOR
+        self._count_write()
+        return result
+
+    # On the thread
+
+    async def work(
+        self, function: Function[T], until: float, then: Callable[[T], None] | None = None
+    ) -> T:
+        """The result of `function` on the thread, tried until then, of the monotonic clock; `then`
+        is called with it, on the thread.
+        """
+
+        def run() -> T:
+            result = self.write_aside(function, until)
+            if then is not None:
+                then(result)
+            return result
+
+        return await settled(self._worker.submit(run))
+
+    def post(self, topic: str, job: Callable[[], object]) -> None:
+        """Run a job on the thread, for which nobody waits; what goes wrong is logged."""
+
+        def run() -> None:
+            try:
+                job()
+            except (Lost, Busy):  # it will be asked for again
+                pass
+            except Exception as error:
+                self._once.failed(topic, error)
+            else:
+                self._once.well(topic)
+
+        try:
+            self._worker.submit(run)
+        except RuntimeError as error:
+            self._once.failed(topic, error)
+
+    def write_aside(self, function: Function[T], until: float) -> T:
+        """The result of `function`; on the worker's thread. Raises Busy at `until`, and Lost."""
+        since = time.monotonic()
+        while True:
+            try:
+                result = self._aside.run(function, patience=FORK_WAITS)
+            except Busy:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(pause(since))
+            else:
+                self._count_write()
+                return result
+
+    def read_aside(self, function: Function[T]) -> T:
+        """The result of a long read; on the worker's thread."""
+        return self._aside.run(function, patience=FORK_WAITS)
+
+    def _count_write(self) -> None:
+        self._writes += 1
+        if self._checkpoint_every and self._writes >= self._checkpoint_every:
+            self._writes = 0
+            self.post("A checkpoint", self.checkpoint)
+
+    def checkpoint(self) -> None:
+        """Copy the log into the database, unless that is another file by now."""
+        if not self.files.in_memory and not self.files.replaced():
+            self._aside.run(upkeep.checkpoint)
+
+    # The end
+
+    def close(self, wait: float) -> None:
+        """Close both, waiting so many seconds for processes that open or close the same file."""
+        self._aside.close(wait)
+        self._here.close(wait)
+
+    def close_replaced(self) -> None:
+        """Close both, whose file's names mean other files by now."""
+        self._aside.close_replaced()
+        self._here.close_replaced()
+
+
+def _take_over(connection: sqlite3.Connection) -> int:
+    """Have SQLite neither wait nor make checkpoints by itself; after how many pages of the log it
+    would have made one.
+    """
+    ((pages,),) = connection.execute("pragma wal_autocheckpoint").fetchall()
+    connection.execute("pragma wal_autocheckpoint = 0").fetchall()
+    connection.execute("pragma busy_timeout = 0").fetchall()
+    connection.text_factory = _text
+    return int(pages)
+
+
+def _text(value: bytes) -> str:
+    """Whatever others wrote into a text column, it must not end a reader."""
+    return value.decode("utf-8", "replace")

@@ -1,0 +1,506 @@
+"""This process's way into one database, whatever number of layers and event loops it has.
+
+All of them share its connections: more writers in one process would only fight each other for
+SQLite's lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
+
+from django.apps import apps
+
+from ..exceptions import DatabaseUnavailable, InvalidOption, NotMigrated, translate
+from . import forks
+from .connections import Busy, Connections, Function, Handle, Lost, pause
+from .files import Files
+from .once import Once
+from .private import is_private
+from .schema import EVERYTHING, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
+from .worker import Worker, settled
+
+logger = logging.getLogger("channels_sqlite")
+
+T = TypeVar("T")
+
+OLDEST_SQLITE = (3, 35, 0)  # RETURNING
+WAL_PAGES = 4000
+"""Pages in the log at which the thread copies them into the database, with an fsync of both. Four
+times SQLite's default: fewer stalls, and fewer chances for the WAL-reset bug of SQLite 3.7.0 to
+3.51.2."""
+WAL_LIMIT = WAL_PAGES * 4096
+"""Bytes that the log is cut back to when a long read has let it grow."""
+CHECK_EVERY = 1.0  # seconds between looks whether the files are still the same, while it is used
+OPEN_AGAIN = 0.005  # seconds between tries to open while others hold a lock
+CLOSE_WAITS = 0.5  # seconds for other processes that open or close the file
+
+
+class Local(Protocol):
+    """A reader in this process."""
+
+    client: str
+    has_bell: bool
+
+    def rung(self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None) -> None:
+        """Look: something was written to these inboxes, or to any."""
+
+    def acknowledge_now(self) -> bool:
+        """Acknowledge what was taken; return True if there was anything."""
+
+    def status(self) -> dict[str, Any]:
+        """How it is, for others."""
+
+    def leave(self) -> None:
+        """The interpreter ends: give up the memberships and the bell."""
+
+
+class Database:
+    """One database; get it from `database_for`."""
+
+    def __init__(self, alias: str, name: str, options: dict[str, Any]) -> None:
+        self.alias = alias
+        self.files = Files(name)
+        self.in_memory = self.files.in_memory
+        self.timeout = float(options.get("timeout", 5))
+        self.readers: WeakSet[Local] = WeakSet()
+        self.ended = False
+        """The interpreter ends: readers on daemon threads open nothing any more."""
+        self.once = Once()
+        self.when_opened: Callable[[Connections], None] = lambda _: None
+        """Called on the thread, each time that it was opened."""
+        self._private = is_private(name)
+        self._anchor: sqlite3.Connection | None = None
+        """Keeps a private database while no other connection to it is open."""
+        self._init_command = options.get("init_command")
+        self._worker = Worker()
+        self._lock = threading.Lock()
+        self._opening: Future[Connections] | None = None
+        self._connections: Connections | None = None
+        self._check_at = 0.0
+        forks.register(self)
+
+    @property
+    def path(self) -> str:
+        """The database's file, or its name in memory."""
+        return self.files.path
+
+    @property
+    def opened(self) -> Connections | None:
+        """The connections, if they are open; others than before once it was opened again."""
+        return self._connections
+
+    def ring_locally(
+        self, inboxes: Collection[str], here: asyncio.AbstractEventLoop | None
+    ) -> None:
+        """Have this process's own readers look."""
+        for reader in list(self.readers):
+            reader.rung(inboxes, here)
+
+    # Using it
+
+    async def write(
+        self,
+        function: Function[T],
+        *,
+        then: Callable[[T], None] | None = None,
+        since: float | None = None,
+        until: float = float("inf"),
+        long: bool = False,
+    ) -> T:
+        """The result of a short transaction, made in place; of a long one, on the thread.
+
+        `then` is called with the result as soon as it is committed, even if the caller has gone by
+        then. A lock of others is waited for as long as OPTIONS["timeout"] says, counted from
+        `since`, by default now, and not after `until`, both of the monotonic clock. sqlite3's
+        errors come out translated.
+        """
+        since = time.monotonic() if since is None else since
+        until = min(until, since + self.timeout)
+        while True:
+            connections = await self.ready()
+            try:
+                if long or connections.is_slow:
+                    return await connections.work(function, until, then)
+                result = connections.try_write(function)
+            except Lost:
+                continue
+            except Busy as error:
+                if time.monotonic() >= until:
+                    raise self._translated(error) from error.__cause__
+                await asyncio.sleep(pause(since))
+            except sqlite3.Error as error:
+                raise self._translated(error) from error
+            else:
+                if then is not None:
+                    then(result)
+                return result
+
+    async def work(self, function: Function[T]) -> T:
+        """The result of a function that may take long, on the thread."""
+        return await self.write(function, long=True)
+
+    def try_write(self, function: Function[T]) -> T:
+        """The result of a short transaction, now. Raises Busy, Lost, or sqlite3's error."""
+        return self._open_now().try_write(function)
+
+    def try_read(self, function: Function[T]) -> T:
+        """The result of a short read, now. Raises Busy, Lost, or sqlite3's error."""
+        return self._open_now().read(function)
+
+    async def read(self, function: Function[T]) -> T:
+        """The result of a short read."""
+        since = time.monotonic()
+        while True:
+            connections = await self.ready()
+            try:
+                return connections.read(function)
+            except Lost:
+                continue
+            except Busy as error:
+                if time.monotonic() >= since + self.timeout:
+                    raise self._translated(error) from error.__cause__
+                await asyncio.sleep(pause(since))
+            except sqlite3.Error as error:
+                raise self._translated(error) from error
+
+    async def read_aside(self, function: Function[T]) -> T:
+        """The result of a long read, on a connection and a thread of its own, so that nothing waits
+        for it.
+        """
+        while True:
+            await self.ready()
+            reader = Worker()
+            job = reader.submit(lambda: self._read_aside(function))
+            reader.stop()
+            try:
+                return await settled(job)
+            except Lost:
+                continue
+            except (sqlite3.Error, Busy) as error:
+                raise self._translated(error) from error
+
+    def _read_aside(self, function: Function[T]) -> T:
+        with forks.quiet():
+            raw = sqlite3.connect(
+                self.files.target, uri=True, isolation_level=None, check_same_thread=False
+            )
+            handle = Handle(raw, self.files)
+        try:
+            handle.run(_only_read)
+            return handle.run(function)
+        finally:
+            handle.close(CLOSE_WAITS)
+
+    def post(self, topic: str, job: Callable[[Connections], object]) -> bool:
+        """Run a job on the thread, for which nobody waits; False if the database is not open."""
+        connections = self._connections
+        if connections is None or connections.closed:
+            return False
+        connections.post(topic, lambda: job(connections))
+        return True
+
+    async def run_aside(self, job: Callable[[Connections], T]) -> T:
+        """The result of a job on the thread, of any number of transactions."""
+        while True:
+            connections = await self.ready()
+            try:
+                return await settled(self._worker.submit(partial(job, connections)))
+            except Lost:
+                continue
+            except (sqlite3.Error, Busy) as error:
+                raise self._translated(error) from error
+
+    def _translated(self, error: Exception) -> Exception:
+        if isinstance(error, Busy) and isinstance(error.__cause__, Exception):
+            error = error.__cause__
+        if isinstance(error, sqlite3.Error):
+            return translate(error, self.path)
+        if isinstance(error, (OSError, RuntimeError)):  # no descriptors, no thread
+            return DatabaseUnavailable(f"{self.path}: {error}.")
+        return error
+
+    # Opening
+
+    async def ready(self) -> Connections:
+        """The connections, opened if need be; raises what keeps the database from being opened."""
+        self._refuse_inherited()
+        connections = self._connections
+        if (
+            connections is not None
+            and not connections.closed
+            and (time.monotonic() < self._check_at or not self.notice_replaced())
+        ):
+            return connections
+        try:
+            return await settled(self.open(), shared=True)
+        except Exception as error:
+            raise self._translated(error) from error
+
+    def _open_now(self) -> Connections:
+        """The connections; raises Lost if there are none, and begins to open them."""
+        self._refuse_inherited()
+        connections = self._connections
+        if connections is None or connections.closed:
+            raise Lost
+        return connections
+
+    def _refuse_inherited(self) -> None:
+        if forks.is_tainted(self.path):
+            raise DatabaseUnavailable(
+                f"{self.path} was open in the process that this one was forked from, in a way that"
+                " Python was not told of, or while it was in use: SQLite's locks do not work here."
+                " Fork before the layer is first used (uWSGI: lazy-apps = true), or with os.fork()."
+            )
+
+    def open(self) -> Future[Connections]:
+        """Begin to open it, once, however many ask."""
+        with self._lock:
+            if self._opening is None:
+                opening = self._worker.submit(self._open)
+                self._opening = opening
+            return self._opening
+
+    def _open(self) -> Connections:
+        until = time.monotonic() + self.timeout
+        while True:
+            try:
+                with forks.quiet():
+                    connections = self._connect()
+                    with self._lock:
+                        self._connections, self._opening = connections, None
+                    self._check_at = time.monotonic() + CHECK_EVERY
+                break
+            except Busy as error:
+                if time.monotonic() >= until:
+                    self._opening = None
+                    raise self._translated(error) from error.__cause__
+                time.sleep(OPEN_AGAIN)
+            except BaseException:
+                self._opening = None  # the next one to ask tries again
+                raise
+        self.once.well("Opening")
+        connections.post("Sweeping", lambda: self.when_opened(connections))
+        return connections
+
+    def _connect(self) -> Connections:
+        if self.in_memory:
+            return Connections(self._connection, self.files, self._worker, self.once)
+        if not self.files.find():
+            raise self._not_migrated("does not exist")
+        with self.files.alone(CLOSE_WAITS) as alone:
+            if alone:
+                self.files.remove_stale_log()
+            connections = Connections(self._connection, self.files, self._worker, self.once)
+            self.files.note_opened()
+        return connections
+
+    def _connection(self) -> sqlite3.Connection:
+        raw = sqlite3.connect(
+            self.files.target,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
+            cached_statements=256,
+        )
+        try:
+            self._check(raw)
+            self._configure(raw)
+        except sqlite3.OperationalError as error:
+            raw.close()
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (5, 6):
+                raise Busy from error
+            raise
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Refuse what cannot work: an old SQLite, a file without our tables."""
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise InvalidOption(
+                f"channels-sqlite needs SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer; "
+                f"this Python has {sqlite3.sqlite_version}."
+            )
+        if self._private:
+            self._anchor = self._anchor or sqlite3.connect(
+                self.files.target, uri=True, check_same_thread=False
+            )
+            for statement in EVERYTHING:
+                connection.execute(statement)
+        wanted = {MESSAGE, MEMBERSHIP, SEQUENCE, *TRIGGERS}
+        found = {name for (name,) in connection.execute("select name from sqlite_master")}
+        if missing := sorted(wanted - found):
+            raise self._not_migrated(f"lacks {', '.join(missing)}")
+        columns = connection.execute(f"select name from pragma_table_info('{MEMBERSHIP}')")
+        if ("left_after",) not in columns.fetchall():
+            raise self._not_migrated("has the tables of an older version")
+
+    def _not_migrated(self, why: str) -> NotMigrated:
+        """The tables are Django's to make, and are not made here, not even in place of a file that
+        was deleted under us: Django keeps account of its migrations in the same file, and without
+        that account `migrate` would fail on tables that are there already.
+        """
+        remedy = f"Run: python manage.py migrate --database={self.alias}"
+        if apps.ready and not apps.is_installed("channels_sqlite"):  # migrate would make nothing
+            remedy = f'Add "channels_sqlite" to INSTALLED_APPS. {remedy}'
+        return NotMigrated(f"The database {self.path} {why}. {remedy}")
+
+    def _configure(self, connection: sqlite3.Connection) -> None:
+        """Set up a connection, with the project's own commands last.
+
+        NORMAL never damages the file, and may lose the last commits when the power fails:
+        messages that live for a minute are not worth an fsync each.
+        """
+        # WAL is a property of the file: it is set only where it is not, because that takes a lock.
+        if connection.execute("pragma journal_mode").fetchall() == [("delete",)]:
+            connection.execute("pragma journal_mode = wal").fetchall()
+        connection.execute("pragma synchronous = normal")
+        connection.execute(f"pragma wal_autocheckpoint = {WAL_PAGES}").fetchall()
+        connection.execute(f"pragma journal_size_limit = {WAL_LIMIT}").fetchall()
+        if self.in_memory:  # only there are locks for whole tables, which a look must not meet
+            connection.execute("pragma read_uncommitted = on")
+        if self._init_command:
+            connection.executescript(self._init_command)
+        connection.execute("pragma user_version").fetchall()  # makes the log and its index
+
+    # Closing
+
+    def notice_replaced(self) -> bool:
+        """Return True if the file, or its log, was deleted or replaced; the next use opens it
+        again.
+        """
+        self._check_at = time.monotonic() + CHECK_EVERY
+        connections = self._connections
+        replaced = [] if connections is None or connections.closed else self.files.replaced()
+        if not replaced:
+            return False
+        if self.files.only_index(replaced):
+            logger.warning(
+                "%s was deleted or replaced: processes that open the database from now on will"
+                " damage it. Stop all that use it, and start them again.",
+                replaced[0],
+            )
+            return False
+        logger.warning(
+            "%s was deleted or replaced; opening the database again. Messages and memberships that"
+            " only the old one holds are gone.",
+            ", ".join(replaced),
+        )
+        self._forget_connections()
+        return True
+
+    def _forget_connections(self) -> None:
+        with self._lock:
+            connections, self._connections = self._connections, None
+        if connections is not None:
+            with suppress(RuntimeError):  # no thread
+                self._worker.submit(lambda: self._close_replaced(connections))
+
+    def _close_replaced(self, connections: Connections) -> None:
+        replaced = self.files.replaced()
+        with self.files.alone(CLOSE_WAITS) as alone:
+            connections.close_replaced()
+            if alone:
+                with suppress(OSError):
+                    self.files.forget_index(replaced)
+
+    async def close(self) -> None:
+        """Close the connections; the next use opens them again."""
+        with self._lock:
+            connections, self._connections = self._connections, None
+        if connections is not None:
+            with suppress(RuntimeError):  # no thread any more: they are closed with the process
+                await settled(self._worker.submit(lambda: connections.close(CLOSE_WAITS)))
+        self._worker.stop()
+
+    def close_at_exit(self) -> None:
+        """Close what nobody has closed, so that the last one out removes the log."""
+        self.ended = True
+        if self.opened is None and any(reader.has_bell for reader in list(self.readers)):
+            with suppress(Exception), forks.quiet():  # others then find that the reader is gone
+                self._connections = self._connect()
+        for reader in list(self.readers):
+            reader.leave()
+        connections, self._connections = self._connections, None
+        self.files.remove_bells_of_nothing()
+        if connections is not None:
+            connections.close(CLOSE_WAITS)
+
+    # Around a fork
+
+    def before_fork(self) -> None:
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """The child has its own, from `database_for`."""
+
+
+def _only_read(connection: sqlite3.Connection) -> None:
+    connection.execute("pragma query_only = on")
+    connection.execute("pragma read_uncommitted = on")  # tables in memory have locks
+    connection.text_factory = lambda value: value.decode("utf-8", "replace")
+
+
+class _Registry:
+    """The process's databases: one for each name, whatever number of layers use it."""
+
+    def __init__(self) -> None:
+        self.databases: dict[str, Database] = {}
+        self.lock = threading.Lock()
+        forks.register(self)
+
+    def before_fork(self) -> None:
+        self.lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self.databases = {}
+        self.lock = threading.Lock()
+
+
+_registry = _Registry()
+
+
+def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
+    """The one `Database` of this process for a NAME, with Django's settings for the alias."""
+    if settings.get("ENGINE") != "django.db.backends.sqlite3":
+        raise InvalidOption(
+            f"CHANNEL_LAYERS CONFIG key 'database' is {alias!r}, whose ENGINE is "
+            f"{settings.get('ENGINE')!r}; it must be 'django.db.backends.sqlite3'."
+        )
+    if name == ":memory:":
+        raise InvalidOption(
+            f"DATABASES[{alias!r}] is ':memory:', of which each connection would see its own. "
+            "Give it a file."
+        )
+    with _registry.lock:
+        made = _registry.databases.get(name)
+        if made is None:
+            made = Database(alias, name, settings.get("OPTIONS") or {})
+            _registry.databases[name] = made
+        return made
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    for database in list(_registry.databases.values()):
+        with suppress(Exception):  # nobody is there to be told
+            database.close_at_exit()

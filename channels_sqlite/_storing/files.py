@@ -1,0 +1,247 @@
+"""A database's files on disk: which they are, and whether they are still those that were opened.
+
+SQLite does not notice that a file was replaced. What is committed to the old one, nobody sees; and
+the log of the old one, which stands under its name beside the new one, would be played into that.
+So all processes of ours open and close a file one after the other, under a lock of its directory of
+bells, and note there which log belongs to which database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
+
+from ..exceptions import DatabaseUnavailable, InvalidOption, this_user
+from .locks import lock
+from .mounts import is_mount_point
+
+Identity = tuple[int, int]
+"""What tells a file from another of its name: device and inode."""
+
+LOG, INDEX = "-wal", "-shm"  # what SQLite adds to the database's name
+BELLS = "-bells"
+RECORD = ".opened"  # in the directory of bells: the lock, and which files were opened last
+
+
+class Files:
+    """What NAME means: the database, its write-ahead log, the log's index, and its bells."""
+
+    def __init__(self, name: str) -> None:
+        self.in_memory = is_in_memory(name)
+        self._name = name if self.in_memory else os.path.abspath(_without_uri(name))
+        self.path = self._name
+        self.target = name if name.startswith("file:") else self._name
+        self._opened: dict[str, Identity] = {}
+
+    @property
+    def wal(self) -> str:
+        """The path of the write-ahead log."""
+        return self.path + LOG
+
+    @property
+    def bells(self) -> str:
+        """The path of the directory of bells."""
+        return self.path + BELLS
+
+    # Opening
+
+    def find(self) -> bool:
+        """Look what NAME means now, and return True if there is a file; raises what keeps it from
+        being used.
+        """
+        self.path = os.path.realpath(self._name)
+        if not self.target.startswith("file:"):
+            self.target = self.path
+        self._opened = self._on_disk("")
+        if self._opened:
+            self._refuse_other_names()
+            self._refuse_read_only()
+        return bool(self._opened)
+
+    def remove_stale_log(self) -> None:
+        """Delete the log and the index that were opened with another database of this name."""
+        record, found = self._read_record(), self._on_disk("", LOG, INDEX)
+        if not record or found.get("") == record.get(""):
+            return
+        for end in (INDEX, LOG):  # an index without its log is nothing to SQLite
+            if end in found and found[end] == record.get(end):
+                os.unlink(self.path + end)
+
+    def note_opened(self) -> None:
+        """SQLite has made or opened the log and its index, and it was under the lock."""
+        self._opened |= self._on_disk(LOG, INDEX)
+        with contextlib.suppress(OSError), open(self._record, "r+b") as file:
+            file.truncate()
+            file.write(json.dumps(self._opened).encode())
+
+    def _read_record(self) -> dict[str, Identity]:
+        try:
+            with open(self._record, "rb") as file:
+                noted = json.load(file)
+            return {end: (device, inode) for end, (device, inode) in noted.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}
+
+    # While it is open
+
+    def replaced(self) -> list[str]:
+        """The paths of those that are not the ones that were opened."""
+        if self.in_memory:
+            return []
+        try:
+            if os.path.realpath(self._name) != self.path:  # a link was re-pointed
+                return [self._name]
+            found = self._on_disk(*self._opened)
+        except OSError:  # the directory cannot be searched at present; the open files still serve
+            return []
+        return [
+            self.path + end for end, identity in self._opened.items() if found.get(end) != identity
+        ]
+
+    def only_index(self, replaced: list[str]) -> bool:
+        """Return True if only the log's index was; that is then not noticed again.
+
+        The processes that have it open understand each other. If one of them turned to a new one
+        before the others did, they would overwrite each other's part of the log.
+        """
+        if replaced != [self.path + INDEX]:
+            return False
+        del self._opened[INDEX]
+        return True
+
+    def forget_index(self, replaced: list[str]) -> None:
+        """Delete the index of a log that is gone; beside another log it would be wrong.
+
+        Called under the lock: whoever has noticed before has put another one in its place.
+        """
+        index = self._opened.get(INDEX)
+        if self.wal in replaced and index and self._on_disk(INDEX).get(INDEX) == index:
+            os.unlink(self.path + INDEX)
+
+    def _on_disk(self, *ends: str) -> dict[str, Identity]:
+        """Of the files that have the database's name with these ends now."""
+        found = {}
+        for end in ends:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                status = os.stat(self.path + end)
+                found[end] = (status.st_dev, status.st_ino)
+        return found
+
+    # Its directory of bells
+
+    @property
+    def _record(self) -> str:
+        return os.path.join(self.bells, RECORD)
+
+    def make_bells(self) -> None:
+        """Make the directory of bells, with the rights that the database has; OSError if it cannot
+        be made.
+        """
+        status = os.stat(self.path)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.bells, 0o700)
+            may_read = (status.st_mode & 0o444) >> 2  # who may read the file may search here
+            give_rights(self.bells, status, (status.st_mode & 0o777) | may_read | 0o300)
+        if not stat.S_ISDIR(os.lstat(self.bells).st_mode):
+            raise NotADirectoryError(f"{self.bells} is not a directory")
+
+    @contextlib.contextmanager
+    def alone(self, wait: float) -> Iterator[bool]:
+        """Open or close the file as the only one of our processes; False where that cannot be had
+        within so many seconds.
+        """
+        try:
+            descriptor = -1 if self.in_memory else self._open_record()
+        except OSError:  # it was never opened, or may not be written, which SQLite then says
+            yield False
+            return
+        if descriptor < 0:
+            yield True
+            return
+        try:
+            yield lock(descriptor, wait)
+        finally:
+            os.close(descriptor)
+
+    def _open_record(self) -> int:
+        self.make_bells()
+        flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
+        try:
+            return os.open(self._record, flags)
+        except FileNotFoundError:
+            descriptor = os.open(self._record, flags | os.O_CREAT, 0o600)
+            status = os.stat(self.path)
+            give_rights(descriptor, status, status.st_mode & 0o666)
+            return descriptor
+
+    def remove_bells_of_nothing(self) -> None:
+        """Remove the directory of bells if the database is gone, and no reader lives in it."""
+        if self.in_memory or os.path.exists(self.path):
+            return
+        with contextlib.suppress(OSError):
+            if all(name.startswith(".") for name in os.listdir(self.bells)):
+                for name in os.listdir(self.bells):
+                    os.unlink(os.path.join(self.bells, name))
+                os.rmdir(self.bells)
+
+    # What cannot be used
+
+    def _refuse_other_names(self) -> None:
+        """SQLite names the log after the file: two names are two logs, which damages the file.
+
+        https://www.sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file
+        """
+        status = os.stat(self.path)
+        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+            raise InvalidOption(
+                f"The database {self.path} has {status.st_nlink} names (hard links), under which "
+                "processes would not see each other's messages, and damage it. Find the others "
+                f"with find / -xdev -samefile {shlex.quote(self.path)}, and remove them."
+            )
+        if is_mount_point(self.path):
+            raise InvalidOption(
+                f"The database {self.path} is mounted by itself, so that each container has a log "
+                "of its own beside it: they would not see each other's messages, and damage it. "
+                f"Mount its directory, {os.path.dirname(self.path)}, and not the file."
+            )
+
+    def _refuse_read_only(self) -> None:
+        """A reader could look, and never take anything."""
+        for end in ("", LOG, INDEX):
+            path = self.path + end
+            if os.path.exists(path) and not _may_write(path):
+                raise DatabaseUnavailable(
+                    f"{path} is read-only for this process's {this_user()}: it belongs to user "
+                    f"{os.stat(path).st_uid}. The layer needs write access to {self.path}, to "
+                    f"{os.path.basename(self.wal)} and {os.path.basename(self.path + INDEX)} "
+                    "beside it, and to its directory."
+                )
+
+
+def give_rights(place: str | int, like: os.stat_result, mode: int) -> None:
+    """Give a new file the mode of the database, and its owner and group as far as we may."""
+    os.chmod(place, mode)
+    for owner, group in ((like.st_uid, like.st_gid), (-1, like.st_gid)):
+        with contextlib.suppress(OSError):
+            os.chown(place, owner, group)
+            return
+
+
+def _may_write(path: str) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def is_in_memory(name: str) -> bool:
+    """Return True if NAME is a database without a file; Django's test runner makes such ones."""
+    if name.startswith("file:"):
+        return "mode=memory" in name or ":memory:" in name
+    return name == ":memory:"
+
+
+def _without_uri(name: str) -> str:
+    return unquote(urlsplit(name).path) if name.startswith("file:") else name

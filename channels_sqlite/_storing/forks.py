@@ -1,0 +1,106 @@
+"""What happens around a fork: registered once, for the whole package.
+
+SQLite keeps its table of locks in the process's memory, and the kernel does not let a child inherit
+them. A child that opens a file of which it has inherited an open connection takes no lock at all,
+and whoever closes the file last deletes the log under it. So all connections are closed before a
+fork, between two statements, and both processes open theirs again when they next need one.
+
+A fork that runs no hooks of Python's (uWSGI, C code) is noticed later, by the process id.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Protocol
+from weakref import WeakSet
+
+
+class Forkable(Protocol):
+    """What has to do something around a fork. All of it runs on the thread that forks."""
+
+    def before_fork(self) -> None:
+        """Close, or come to rest, and stay so until the fork is over."""
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+
+    def after_fork_in_child(self) -> None:
+        """Forget what belongs to the parent."""
+
+
+class _Forks:
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.RLock()
+        self._members: WeakSet[Forkable] = WeakSet()
+        self._members_lock = threading.Lock()
+        self.unsafe: set[str] = set()
+
+    def add(self, member: Forkable) -> None:
+        with self._members_lock:
+            self._members.add(member)
+
+    def members(self) -> list[Forkable]:
+        with self._members_lock:
+            return list(self._members)
+
+    def begin_in_child(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.RLock()
+        self._members_lock = threading.Lock()
+
+
+_forks = _Forks()
+
+
+def register(member: Forkable) -> None:
+    """Have a member's methods called around every fork, for as long as it lives."""
+    _forks.add(member)
+
+
+def quiet() -> threading.RLock:
+    """The lock under which connections are opened and closed: nobody forks meanwhile."""
+    return _forks.lock
+
+
+def taint(path: str) -> None:
+    """Note that this process has inherited an open connection to the file."""
+    _forks.unsafe.add(path)
+
+
+def notice() -> None:
+    """Notice a fork without Python's hooks."""
+    if os.getpid() != _forks.pid:
+        _after_in_child()
+
+
+def is_tainted(path: str) -> bool:
+    """Return True if this process must not open the file."""
+    return path in _forks.unsafe
+
+
+def _before() -> None:
+    _forks.lock.acquire()
+    for member in _forks.members():
+        member.before_fork()
+
+
+def _after_in_parent() -> None:
+    for member in _forks.members():
+        member.after_fork_in_parent()
+    _forks.lock.release()
+
+
+def _after_in_child() -> None:
+    _forks.begin_in_child()
+    for member in _forks.members():
+        member.after_fork_in_child()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before,
+        after_in_parent=_after_in_parent,
+        after_in_child=_after_in_child,
+    )

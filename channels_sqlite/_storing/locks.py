@@ -1,0 +1,30 @@
+"""Locks on files that are ours: the kernel releases them when their process ends."""
+
+from __future__ import annotations
+
+import time
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+SUPPORTED = fcntl is not None
+
+
+def lock(descriptor: int, wait: float = 0.0) -> bool:
+    """Lock an open file for this process alone; False if another process has it after so many
+    seconds. Where locks are not supported it is always had.
+    """
+    if not SUPPORTED:
+        return True
+    until = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.002)
+        else:
+            return True

@@ -1,0 +1,39 @@
+"""Log lines about what fails again and again: said once."""
+
+from __future__ import annotations
+
+import logging
+
+logger = logging.getLogger("channels_sqlite")
+
+
+class Once:
+    """Says of each topic what is wrong: once, and again when it is something else or has been well
+    in between.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def warn(self, topic: str, words: str) -> None:
+        """Log a warning, unless it was the last thing said about this topic."""
+        if self._said.get(topic) != words:
+            self._said[topic] = words
+            logger.warning("%s", words)
+
+    def failed(self, topic: str, error: BaseException) -> None:
+        """Log that something failed; with a traceback if it is no error of ours, whose words say
+        the remedy.
+        """
+        words = f"{type(error).__name__}: {error}"
+        if self._said.get(topic) == words:
+            return
+        self._said[topic] = words
+        if type(error).__module__.startswith(__package__.partition(".")[0]):
+            logger.warning("%s failed: %s Trying again within a second.", topic, error)
+        else:
+            logger.error("%s failed; trying again within a second.", topic, exc_info=error)
+
+    def well(self, topic: str) -> None:
+        """Note that it went well, so that the next failure is news."""
+        self._said.pop(topic, None)

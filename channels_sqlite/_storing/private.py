@@ -1,0 +1,42 @@
+"""Where a layer works in a process that runs tests.
+
+A test runner puts another NAME into DATABASES for each database that the tests name. For those that
+they do not name it leaves the developer's, or the production's, file: there the layer works in a
+private database in memory instead, as it would in the in-memory layer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from django.db import connections
+
+_at_start: dict[str, str] = {}
+
+
+def note_names() -> None:
+    """Remember every NAME, before a test runner changes any."""
+    for alias, database in connections.settings.items():
+        _at_start.setdefault(alias, str(database.get("NAME")))
+
+
+def name_of(alias: str, name: str) -> str:
+    """The NAME to use for what the settings say at this moment."""
+    if _are_tests_running() and _at_start.get(alias) == name:
+        return f"file:{_PRIVATE}{alias}-{os.getpid()}?mode=memory&cache=shared"
+    return name
+
+
+def is_private(name: str) -> bool:
+    """Return True for a name that `name_of` has made up."""
+    return name.startswith(f"file:{_PRIVATE}")
+
+
+_PRIVATE = "channels-sqlite-private-"
+
+
+def _are_tests_running() -> bool:
+    """Return True if `setup_test_environment` was called, as each test runner does."""
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")

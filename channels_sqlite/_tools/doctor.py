@@ -1,0 +1,199 @@
+"""A round trip through two processes: does a message in this file wake who waits for it, and how
+soon?
+
+`python -m channels_sqlite._tools.doctor` is the second process. It knows nothing of the project but
+the database, so that what is tried is the file, the place where it is, and this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from django.conf import settings
+
+from .._options.conf import Options, database_settings
+from .._waking.listener import HEARTBEAT
+from .._waking.watchers import best_kind, is_installed
+from ..exceptions import ChannelsSqliteError
+from ..layers import SqliteChannelLayer
+
+CALLS = 3
+WORDS = 10  # messages each way in one call
+QUIET = 1.2  # seconds before a call; a watcher that has a pace has slowed down by then
+PATIENCE = 5.0  # seconds, beyond the polling interval
+START = 30.0  # seconds that the second process may take to start
+
+
+@dataclass
+class Finding:
+    """How messages came with one watcher; delays are seconds from send to receive."""
+
+    watcher: str
+    first: list[float] = field(default_factory=list)
+    """Those of the first message after a quiet spell."""
+    following: list[float] = field(default_factory=list)
+    problem: str | None = None
+
+    @property
+    def all(self) -> list[float]:
+        return self.first + self.following
+
+    @property
+    def works(self) -> bool:
+        """Whether messages came, and did not have to wait for the heartbeat."""
+        deaf = self.watcher != "polling" and bool(self.all) and median(self.all) > HEARTBEAT / 4
+        return self.problem is None and not deaf
+
+
+def available() -> list[str]:
+    """The watchers that can be tried here, the best one first."""
+    return [kind for kind in ("inotify", "watchfiles", "polling") if is_installed(kind)]
+
+
+def is_well(findings: Sequence[Finding], watcher: str) -> bool:
+    """Whether a layer that is told to use `watcher` is woken."""
+    return any(finding.watcher == _chosen(watcher) and finding.works for finding in findings)
+
+
+def verdict(findings: Sequence[Finding], watcher: str) -> str:
+    """What was found means for a layer that is told to use `watcher`, in words."""
+    chosen = _chosen(watcher)
+    name = f"The watcher is {chosen}" + (' ("auto")' if watcher == "auto" else "")
+    working = {finding.watcher: finding for finding in findings if finding.works}
+    if chosen in working:
+        delay = median(working[chosen].following) * 1000
+        return f"{name}, and it works: half of the messages come within {delay:.1f} ms."
+    if not working:
+        return "No message passes from process to process; the problems above say why."
+    return (
+        f"{name}, and it does not work here. Is the file on a network or virtual file system? "
+        f'Move it to a local disk, or set "watcher": "{next(iter(working))}" in CONFIG.'
+    )
+
+
+def _chosen(watcher: str) -> str:
+    return best_kind() if watcher == "auto" else watcher
+
+
+# The first process
+
+
+async def examine(options: Options, watcher: str) -> Finding:
+    """Talk with another process by way of the layer's database, for about five seconds.
+
+    The messages are deleted as they are delivered.
+    """
+    config = {
+        "database": options.database,
+        "polling_interval": options.polling_interval,
+        "message_retention": 0,
+        "watcher": watcher,
+    }
+    finding = Finding(watcher)
+    layer = SqliteChannelLayer(**config)
+    try:
+        async with _second_process(config) as yours:
+            await _converse(layer, yours, finding, PATIENCE + options.polling_interval)
+    except (ChannelsSqliteError, ChildProcessError) as error:
+        finding.problem = str(error)
+    except asyncio.TimeoutError:
+        finding.problem = "The other process did not answer in time."
+    finally:
+        await layer.close()
+    return finding
+
+
+async def _converse(
+    layer: SqliteChannelLayer, yours: str, finding: Finding, patience: float
+) -> None:
+    mine = await layer.new_channel()
+    answer = asyncio.create_task(layer.receive(mine))
+    try:
+        for number in range(CALLS * WORDS):
+            opening = number % WORDS == 0
+            if opening:
+                await asyncio.sleep(QUIET)
+            sent_at = time.time()
+            await layer.send(yours, {"type": "doctor.word", "reply_to": mine})
+            reply = await asyncio.wait_for(answer, patience)
+            delays = finding.first if opening else finding.following
+            delays += [reply["received_at"] - sent_at, time.time() - reply["sent_at"]]
+            answer = asyncio.create_task(layer.receive(mine))
+        await layer.send(yours, {"type": "doctor.end"})
+    finally:
+        answer.cancel()
+        await asyncio.wait([answer])
+
+
+@asynccontextmanager
+async def _second_process(config: dict[str, Any]) -> AsyncIterator[str]:
+    """The name of its channel; it ends when it is told to, or is killed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "channels_sqlite._tools.doctor"),
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        yield await asyncio.wait_for(_name(process, config), START)
+        await asyncio.wait_for(process.communicate(), PATIENCE)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def _name(process: Process, config: dict[str, Any]) -> str:
+    assert process.stdin and process.stdout and process.stderr  # noqa: PT018, S101 - for mypy
+    process.stdin.write(json.dumps([_database(config["database"]), config]).encode() + b"\n")
+    if name := await process.stdout.readline():
+        return name.decode().strip()
+    words = (await process.stderr.read()).decode(errors="replace").strip()
+    raise ChildProcessError(f"The other process ended: {words.rpartition(chr(10))[2]}")
+
+
+def _database(alias: str) -> dict[str, Any]:
+    """What the layer reads of a database's settings, which may hold more than JSON takes."""
+    database = database_settings(alias)
+    options = database.get("OPTIONS") or {}
+    return {
+        "ENGINE": database["ENGINE"],
+        "NAME": str(database["NAME"]),
+        "OPTIONS": {name: options[name] for name in ("timeout", "init_command") if name in options},
+    }
+
+
+# The second process
+
+
+async def _answer(config: dict[str, Any]) -> None:
+    """Say the name of a channel, and answer what comes there."""
+    layer = SqliteChannelLayer(**config)
+    channel = await layer.new_channel()
+    word = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0)
+    sys.stdout.write(f"{channel}\n")
+    sys.stdout.flush()
+    while (message := await word)["type"] == "doctor.word":
+        received_at = time.time()
+        reply = {"type": "doctor.reply", "received_at": received_at, "sent_at": time.time()}
+        await layer.send(message["reply_to"], reply)
+        word = asyncio.create_task(layer.receive(channel))
+    await layer.close()
+
+
+if __name__ == "__main__":
+    database, config = json.loads(sys.stdin.readline())
+    settings.configure(DATABASES={"default": {}, config["database"]: database})
+    asyncio.run(_answer(config))

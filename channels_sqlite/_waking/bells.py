@@ -1,0 +1,279 @@
+"""Bells: for each reader a file, which a sender touches to wake it, and whose lock says that it
+lives.
+
+A bell is named after the client part of its reader's process-local channels,
+`prefix.CLIENT!suffix`, so a sender needs no look-up. The reader holds an exclusive lock on it,
+which the kernel releases when the process dies, whatever killed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from .._storing import forks, locks
+from .._storing.database import Database
+from .._storing.files import Files, give_rights
+
+CLIENT = re.compile(r"[A-Za-z0-9_-]{12}", re.ASCII)
+BEING_MADE = ".new-"
+STATUS_SIZE = 1024  # bytes, padded, so that one write replaces all of it
+BIRTHS = 20  # tries: a sweeper may have looked at a bell before it was locked
+LOOKING = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def client_of(inbox: str) -> str | None:
+    """The client part of a process-local inbox; None for a normal channel, and for a name that
+    cannot be a bell's.
+    """
+    if not inbox.endswith("!"):
+        return None
+    client = inbox[inbox.rfind(".") + 1 : -1]
+    return client if CLIENT.fullmatch(client) else None
+
+
+class Bell:
+    """A reader's own bell; there, and locked, from the making of this object to its `close`."""
+
+    def __init__(self, files: Files, client: str, status: dict[str, Any]) -> None:
+        """Raises OSError where it cannot be made."""
+        self.path = os.path.join(files.bells, client)
+        self._descriptor = _give_birth(files, client, status)
+        self._status = status
+        forks.register(self)
+
+    def is_in(self, files: Files) -> bool:
+        """Return True if it is still there, by its name, in the directory of these files."""
+        if os.path.dirname(self.path) != files.bells or self._descriptor < 0:
+            return False
+        return _is_named(self._descriptor, self.path)
+
+    def say(self, status: dict[str, Any]) -> None:
+        """Write how the reader is into its bell, if that has changed."""
+        if status != self._status and self._descriptor >= 0:
+            self._status = status
+            with suppress(OSError):
+                os.pwrite(self._descriptor, _encoded(status), 0)
+
+    def close(self, *, remove: bool) -> None:
+        """Give up the lock; without `remove`, for others to find that the reader is gone."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        if remove and _is_named(descriptor, self.path):
+            with suppress(OSError):
+                os.unlink(self.path)
+        os.close(descriptor)
+
+    def before_fork(self) -> None:
+        """Nothing to do: the lock belongs to the open file, and the child closes its half."""
+
+    def after_fork_in_parent(self) -> None:
+        """Nothing to do."""
+
+    def after_fork_in_child(self) -> None:
+        """Close it: the child must not keep the parent's lock when that dies."""
+        self.close(remove=False)
+
+    def __del__(self) -> None:
+        self.close(remove=False)
+
+
+def _give_birth(files: Files, client: str, status: dict[str, Any]) -> int:
+    """Make it under another name and lock it before it gets its own; its descriptor."""
+    unborn, path = os.path.join(files.bells, BEING_MADE + client), os.path.join(files.bells, client)
+    for _ in range(BIRTHS):
+        files.make_bells()
+        like = os.stat(files.path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        descriptor = os.open(unborn, flags, 0o600)
+        try:
+            if locks.lock(descriptor):
+                give_rights(descriptor, like, like.st_mode & 0o666)
+                os.pwrite(descriptor, _encoded(status), 0)
+                os.rename(unborn, path)
+                if _is_named(descriptor, path):
+                    return descriptor
+        except FileNotFoundError:  # a sweeper took it for dead, or the directory went away
+            pass
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(unborn)
+            os.close(descriptor)
+            raise
+        with suppress(OSError):
+            os.unlink(unborn)
+        os.close(descriptor)
+    raise FileNotFoundError(f"{path} vanishes as soon as it is made")
+
+
+def _is_named(descriptor: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except OSError:
+        return False
+
+
+def _encoded(status: dict[str, Any]) -> bytes:
+    return json.dumps(status).encode().ljust(STATUS_SIZE)
+
+
+# For others
+
+
+@contextmanager
+def _each(directory: str) -> Iterator[Iterator[tuple[str, int]]]:
+    """The bells that can be opened, by name, each with a descriptor that is closed afterwards."""
+    descriptors: list[int] = []
+
+    def bells() -> Iterator[tuple[str, int]]:
+        try:
+            names = os.listdir(directory)
+        except OSError:
+            return
+        for name in names:
+            if not CLIENT.fullmatch(name.removeprefix(BEING_MADE)):
+                continue
+            try:
+                descriptor = os.open(os.path.join(directory, name), LOOKING)
+            except OSError:
+                continue
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                descriptors.append(descriptor)
+                yield name, descriptor
+                if descriptors and descriptors[-1] == descriptor:
+                    os.close(descriptors.pop())
+            else:
+                os.close(descriptor)
+
+    try:
+        yield bells()
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def living(files: Files) -> dict[str, dict[str, Any]]:
+    """What the readers that live say of themselves, by client part."""
+    found = {}
+    with _each(files.bells) as bells:
+        for name, descriptor in bells:
+            if not name.startswith(BEING_MADE) and _lives(descriptor):
+                found[name] = _said(descriptor)
+    return found
+
+
+def _said(descriptor: int) -> dict[str, Any]:
+    try:
+        status = json.loads(os.pread(descriptor, STATUS_SIZE, 0))
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _lives(descriptor: int) -> bool | None:
+    """Return True if the bell's reader lives; None where there are no locks, and nothing is
+    known.
+    """
+    if not locks.SUPPORTED:
+        return None
+    try:
+        return not locks.lock(descriptor)
+    except OSError:
+        return None
+
+
+def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int) -> int:
+    """Remove the bells of dead readers, `forget` having been told their client parts, and return
+    how many; at most `at_once`.
+
+    Their locks are held meanwhile, and a bell is removed only if it still is the one that was
+    locked.
+    """
+    held: dict[str, int] = {}
+    try:
+        with _each(files.bells) as bells:
+            for name, descriptor in bells:
+                if len(held) == at_once:
+                    break
+                if _lives(descriptor) is False:
+                    held[name] = os.dup(descriptor)
+        forget([name for name in held if not name.startswith(BEING_MADE)])
+        for name, descriptor in held.items():
+            path = os.path.join(files.bells, name)
+            if _is_named(descriptor, path):
+                with suppress(OSError):
+                    os.unlink(path)
+    finally:
+        for descriptor in held.values():
+            os.close(descriptor)
+    return len(held)
+
+
+class Ringer:
+    """Wakes the readers of what this process has written."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def ring(self, inboxes: Collection[str]) -> None:
+        """Wake the readers of these inboxes, from any thread: those of this process directly, other
+        processes by their bells, and by the log those that read a normal channel.
+        """
+        here = _running_loop()
+        ours = set()
+        for reader in list(self._database.readers):
+            ours.add(reader.client)
+            reader.rung(inboxes, here)
+        if self._database.in_memory:
+            return
+        clients = {client_of(inbox) for inbox in inboxes}
+        for client in clients - ours:
+            if client is None:
+                self._touch(self._database.files.wal)
+            else:
+                self._touch(os.path.join(self._database.files.bells, client))
+
+    def ask(self, inbox: str) -> bool:
+        """Have the reader of a process-local inbox acknowledge what it has taken; return False if
+        there is none, in another process.
+        """
+        client = client_of(inbox)
+        if client is None or self._database.in_memory:
+            return False
+        return self._touch(os.path.join(self._database.files.bells, client))
+
+    def ring_all(self) -> None:
+        """Wake every reader."""
+        here = _running_loop()
+        for reader in list(self._database.readers):
+            reader.rung(None, here)
+        if not self._database.in_memory:
+            self._touch(self._database.files.wal)
+            with suppress(OSError):
+                for name in os.listdir(self._database.files.bells):
+                    if CLIENT.fullmatch(name):
+                        self._touch(os.path.join(self._database.files.bells, name))
+
+    def _touch(self, path: str) -> bool:
+        """Set a file's time of change, by its path: to open a file of the database, and close it,
+        would drop SQLite's locks. A file that is not there has no reader.
+        """
+        try:
+            os.utime(path, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,138 @@
+"""Linux's inotify, read by the event loop itself: no thread, and no wake-up while nothing happens.
+
+By ctypes, because two functions of the C library are all of it: the package asyncinotify opens its
+descriptor in blocking mode, and closes it at exit before us.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from contextlib import suppress
+from weakref import WeakSet
+
+from .._storing import forks
+from ..exceptions import WatcherUnavailable
+from .listener import Listener
+
+MODIFY, ATTRIB, DELETE_SELF, MOVE_SELF = 0x2, 0x4, 0x400, 0x800
+OVERFLOW, IGNORED = 0x4000, 0x8000
+GONE = DELETE_SELF | MOVE_SELF
+
+_EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows; inotify(7)
+_BUFFER = 64 * 1024
+_c = ctypes.CDLL(None, use_errno=True)
+_watchers: WeakSet[InotifyWatcher] = WeakSet()
+
+
+class InotifyWatcher:
+    """Wakes one listener by two files: its reader's bell, and the database's log.
+
+    The files, and not their directories: nothing else in these wakes anybody.
+    """
+
+    kind = "inotify"
+
+    def __init__(self, listener: Listener, wal: str, bell: str | None) -> None:
+        self._listener = listener
+        self._wal = wal
+        self._wants_touches = False
+        self._hears_writes = True
+        for other in list(_watchers):  # nobody has to close a layer before a loop
+            if other.has_ended:
+                other.stop()
+        self._descriptor = _c.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._descriptor < 0:
+            raise _unavailable(wal)
+        try:
+            self._wal_watch = self._add(wal, self._wal_mask())
+            self._bell_watch = -1 if bell is None else self._add(bell, ATTRIB | GONE)
+            listener.loop.add_reader(self._descriptor, self._drain)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        _watchers.add(self)
+        forks.register(self)
+
+    @property
+    def has_ended(self) -> bool:
+        """Return True if its loop was closed."""
+        return self._listener.loop.is_closed()
+
+    def _add(self, path: str, mask: int) -> int:
+        watch: int = _c.inotify_add_watch(self._descriptor, os.fsencode(path), mask)
+        if watch < 0:
+            raise _unavailable(path)
+        return watch
+
+    def _wal_mask(self) -> int:
+        """A touch says that a normal channel was written to; where none is read it is a write."""
+        writes = MODIFY | ATTRIB if self._hears_writes else 0
+        return GONE | writes | (ATTRIB if self._wants_touches else 0)
+
+    def _set_wal_mask(self) -> None:
+        with suppress(WatcherUnavailable):  # the log is gone, which the next heartbeat notices
+            self._wal_watch = self._add(self._wal, self._wal_mask())
+
+    def want_touches(self, wanted: bool) -> None:
+        """Wake at once when a normal channel was written to, or not."""
+        if wanted != self._wants_touches:
+            self._wants_touches = wanted
+            self._set_wal_mask()
+
+    def hear_writes(self, wanted: bool) -> None:
+        self._hears_writes = wanted
+        if self._descriptor >= 0:
+            self._set_wal_mask()
+
+    def hurry(self) -> None:
+        """It has no pace."""
+
+    def stop(self) -> None:
+        """Release what the operating system lent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            if not self._listener.loop.is_closed():
+                self._listener.loop.remove_reader(descriptor)
+            os.close(descriptor)
+
+    def _drain(self) -> None:
+        try:
+            events = os.read(self._descriptor, _BUFFER)
+        except (BlockingIOError, OSError):
+            return
+        bell = wal = offset = 0
+        while offset < len(events):
+            watch, mask, _, length = _EVENT.unpack_from(events, offset)
+            offset += _EVENT.size + length
+            if watch == self._bell_watch or mask & OVERFLOW:
+                bell |= mask
+            elif watch == self._wal_watch and not mask & IGNORED:
+                wal |= mask
+        if bell:
+            self._listener.ring()
+        if wal & (ATTRIB | GONE) and self._wants_touches:
+            self._listener.touch()
+        if wal & (MODIFY | ATTRIB | GONE) and self._hears_writes:
+            self._listener.write()
+
+    def before_fork(self) -> None:
+        """Nothing to do."""
+
+    def after_fork_in_parent(self) -> None:
+        """Nothing to do."""
+
+    def after_fork_in_child(self) -> None:
+        """Close it, and leave the loop alone: it shares its selector with the parent."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _unavailable(path: str) -> WatcherUnavailable:
+    error = ctypes.get_errno()
+    return WatcherUnavailable(
+        f"inotify cannot watch {path}: {os.strerror(error)}. "
+        "The limits are fs.inotify.max_user_instances and fs.inotify.max_user_watches."
+    )

@@ -1,0 +1,216 @@
+"""One event loop's looks at a database: when, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Protocol
+
+from .._storing.once import Once
+
+HEARTBEAT = 1.0  # seconds from look to look when nothing wakes
+DEAF_AFTER = 3  # heartbeats in a row that found what nothing had announced
+AFTER_A_WRITE = (0.001, 0.004, 0.016, 0.064)
+"""Seconds between the looks after a write of the log. SQLite writes it before a commit can be seen,
+and touches nothing afterwards."""
+WHEN_LULLED = (0.001, 0.016)
+RESTS = (0.0, 0.128, 0.256)
+"""Seconds from the first write to the next one that is listened to, the further the more often the
+looks in between have found nothing."""
+AGAIN = (0.001, 0.002, 0.004, 0.008, 0.016)
+"""Seconds between tries while another connection holds a lock."""
+
+
+class Pace(Protocol):
+    """What a listener tells its watcher."""
+
+    def hear_writes(self, wanted: bool) -> None:
+        """Listen to writes of the log, or to rings only."""
+
+    def hurry(self) -> None:
+        """Something was found, and more may follow soon."""
+
+
+class Listener:
+    """Calls `look` on its event loop: when its bell is rung, some time after the log was written,
+    and at every heartbeat.
+
+    `look(rung)` returns True if it found anything new. A look that is rung reads the reader's own
+    inboxes; one that is not asks what has changed. `beat` is the look of a heartbeat, which trusts
+    nothing. All methods but `ring_from_elsewhere` belong to the loop's thread.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        look: Callable[[bool], bool],
+        beat: Callable[[], bool],
+        on_deaf: Callable[[], None],
+        once: Once,
+    ) -> None:
+        self.loop = loop
+        self.missed_wakes = 0
+        self.woken_at: float | None = None
+        """When something was announced, by the monotonic clock."""
+        self.watcher: Pace | None = None
+        self._look = look
+        self._beat = beat
+        self._on_deaf = on_deaf
+        self._once = once
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._ladder: Iterator[float] | None = None
+        self._found = False
+        self._written_at = 0.0
+        self._lull = 0
+        self._tries = 0
+        self._polls = False
+        self._suspect = False
+        self._unannounced = 0
+        self._running = False
+
+    # Its life
+
+    def start(self, polling_interval: float | None) -> None:
+        """Look at every heartbeat from now on, and every `polling_interval` seconds if given."""
+        self._running = True
+        self._after("beat", HEARTBEAT, self._heartbeat)
+        self._polls = polling_interval is not None
+        if polling_interval is not None:
+            self._after("poll", polling_interval, self._poll, polling_interval)
+        elif "poll" in self._timers:
+            self._timers.pop("poll").cancel()
+
+    def stop(self) -> None:
+        """No more looks."""
+        self._running = False
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._ladder = None
+
+    @property
+    def polls(self) -> bool:
+        """Whether it looks without being woken."""
+        return self._polls
+
+    def _after(self, what: str, delay: float, call: Callable[..., None], *arguments: float) -> None:
+        if what in self._timers:
+            self._timers[what].cancel()
+        self._timers[what] = self.loop.call_later(delay, call, *arguments)
+
+    # What wakes it
+
+    def ring(self) -> None:
+        """Somebody has written to a reader's inbox, and it can be seen: look at once."""
+        if self._running:
+            self._announced()
+            self.look(rung=True)
+
+    def ring_from_elsewhere(self) -> None:
+        """`ring`, from any thread; RuntimeError if the loop is closed."""
+        self.loop.call_soon_threadsafe(self.ring)
+
+    def touch(self) -> None:
+        """Somebody has written to a normal channel, and it can be seen."""
+        if self._running:
+            self._announced()
+            self.look(rung=False)
+
+    def write(self) -> None:
+        """Somebody writes the log, for whomever: look soon, and some time later again."""
+        if not self._running:
+            return
+        self._announced()
+        if self._ladder is not None:
+            return
+        self._found = False
+        self._written_at = self.loop.time()
+        self._ladder = iter(AFTER_A_WRITE if self._lull < len(RESTS) - 1 else WHEN_LULLED)
+        if self.watcher is not None:
+            self.watcher.hear_writes(False)
+        self._climb()
+
+    def _announced(self) -> None:
+        self.woken_at = self.loop.time()
+        self._suspect = False
+        self._unannounced = 0
+
+    # Looking
+
+    def look(self, *, rung: bool) -> bool:
+        """Look now."""
+        found = self._safely(lambda: self._look(rung))
+        if found and self.watcher is not None:
+            self.watcher.hurry()
+        return found
+
+    def look_again(self) -> None:
+        """A lock of others was in the way: look again soon, and later each time."""
+        if self._running and "again" not in self._timers:
+            delay = AGAIN[min(self._tries, len(AGAIN) - 1)]
+            self._tries += 1
+            self._after("again", delay, self._look_again)
+
+    def _look_again(self) -> None:
+        del self._timers["again"]
+        self.look(rung=True)
+        if "again" not in self._timers:
+            self._tries = 0
+
+    def _climb(self) -> None:
+        assert self._ladder is not None  # noqa: S101 - for mypy
+        delay = next(self._ladder, None)
+        if delay is not None:
+            self._after("write", delay, self._look_after_write)
+            return
+        self._lull = 0 if self._found else min(self._lull + 1, len(RESTS) - 1)
+        rest = self._written_at + RESTS[self._lull] - self.loop.time()
+        self._after("write", max(0.0, rest), self._listen_again)
+
+    def _look_after_write(self) -> None:
+        self._found |= self.look(rung=False)
+        if self._ladder is not None:
+            self._climb()
+
+    def _listen_again(self) -> None:
+        self._ladder = None
+        if self.watcher is not None:
+            self.watcher.hear_writes(True)
+        if self.look(rung=False):  # what was written and not listened to
+            self._lull = 0
+
+    def _poll(self, interval: float) -> None:
+        self._after("poll", interval, self._poll, interval)
+        self.look(rung=False)
+
+    def _heartbeat(self) -> None:
+        self._after("beat", HEARTBEAT, self._heartbeat)
+        if self._suspect:
+            # What the last heartbeat found has not been announced since: not late, but missed.
+            self.missed_wakes += 1
+            self._unannounced += 1
+            if self._unannounced == DEAF_AFTER:
+                self._on_deaf()
+        resting = self._ladder is not None
+        self._suspect = self._safely(self._beat) and not (self._polls or resting)
+
+    def _safely(self, look: Callable[[], bool]) -> bool:
+        """An error in a look, be it a bug of ours, is logged once, and the next heartbeat looks
+        again.
+        """
+        try:
+            found = look()
+        except Exception as error:
+            self._once.failed("Looking at the database", error)
+            return False
+        self._once.well("Looking at the database")
+        return found
+
+
+def ring_if_open(listener: Listener) -> bool:
+    """Ring from any thread; False if the listener's loop is closed."""
+    with suppress(RuntimeError):
+        listener.ring_from_elsewhere()
+        return True
+    return False

@@ -1,0 +1,111 @@
+"""watchfiles, on every platform: a daemon thread that asks its Rust watcher every few milliseconds.
+
+`watchfiles.awatch` would hold a worker of each event loop's pool for ever, and its pace is fixed.
+RustNotify is what it is made of, documented and typed. Here it is asked every `polling_interval`
+while nothing happens, and every millisecond for a second after its reader has found something.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from contextlib import suppress
+
+from watchfiles._rust_notify import RustNotify
+
+from .._storing.once import Once
+from ..exceptions import WatcherUnavailable
+from .listener import Listener
+
+QUICK_STEP = 1  # ms; a change is seen after one to two steps, 1.5 on average
+IDLE_STEP = 100  # ms at most, because the thread can only be stopped between two steps
+IDLE_PACE = 0.9  # of polling_interval, so that the median delay is 1.35 of it
+QUICK_FOR = 1.0  # seconds
+QUICK_TIMEOUT = 250  # ms
+IDLE_TIMEOUT = 2_000  # ms; then it looks whether its loop was closed
+RETRY_AFTER = 1.0  # seconds; meanwhile there are the heartbeats
+
+
+class WatchfilesWatcher:
+    """Wakes one listener by two files: its reader's bell, and the database's log."""
+
+    kind = "watchfiles"
+
+    def __init__(
+        self, listener: Listener, wal: str, bell: str | None, polling_interval: float, once: Once
+    ) -> None:
+        self._listener = listener
+        self._wal, self._bell = wal, bell
+        self._once = once
+        step = round(polling_interval * 1000 * IDLE_PACE)
+        self._idle_step = max(QUICK_STEP, min(IDLE_STEP, step))
+        self._quick_until = 0.0
+        self._wants_touches = False
+        self._hears_writes = True
+        self._stopped = threading.Event()
+        thread = threading.Thread(target=self._run, name="channels-sqlite-watchfiles", daemon=True)
+        try:
+            self._notify: RustNotify | None = self._watch()
+            thread.start()
+        except (OSError, RuntimeError) as error:
+            raise WatcherUnavailable(f"watchfiles cannot watch {wal}: {error}.") from error
+        self.thread = thread
+
+    def want_touches(self, wanted: bool) -> None:
+        """Wake at once when a normal channel was written to, or not."""
+        self._wants_touches = wanted
+
+    def hear_writes(self, wanted: bool) -> None:
+        self._hears_writes = wanted
+
+    def hurry(self) -> None:
+        self._quick_until = time.monotonic() + QUICK_FOR
+
+    def stop(self) -> None:
+        """End the thread, at its next step."""
+        self._stopped.set()
+
+    def _watch(self) -> RustNotify:
+        return RustNotify(
+            [path for path in (self._wal, self._bell) if path is not None],
+            debug=False,
+            force_polling=False,
+            poll_delay_ms=300,
+            recursive=False,
+            ignore_permission_denied=False,
+        )
+
+    def _run(self) -> None:
+        while not (self._stopped.is_set() or self._listener.loop.is_closed()):
+            try:
+                notify, self._notify = self._notify or self._watch(), None
+                with notify as active:
+                    self._listen(active)
+            except Exception as error:
+                self._once.failed(f"Watching {self._wal}", error)
+                self._stopped.wait(RETRY_AFTER)
+
+    def _listen(self, notify: RustNotify) -> None:
+        while not (self._stopped.is_set() or self._listener.loop.is_closed()):
+            quick = time.monotonic() < self._quick_until
+            step = QUICK_STEP if quick else self._idle_step
+            # It returns now and then without a change, so that the pace can be lowered again.
+            changes = notify.watch(
+                step, step, QUICK_TIMEOUT if quick else IDLE_TIMEOUT, self._stopped
+            )
+            self._once.well(f"Watching {self._wal}")
+            if isinstance(changes, set):
+                self._wake({os.path.basename(path) for _, path in changes})
+
+    def _wake(self, changed: set[str]) -> None:
+        listener, loop = self._listener, self._listener.loop
+        with suppress(RuntimeError):  # the loop is closed
+            if self._bell is not None and os.path.basename(self._bell) in changed:
+                loop.call_soon_threadsafe(listener.ring)
+            if os.path.basename(self._wal) not in changed:
+                return
+            if self._wants_touches:  # or a write: it cannot be told
+                loop.call_soon_threadsafe(listener.touch)
+            if self._hears_writes:
+                loop.call_soon_threadsafe(listener.write)

@@ -1,0 +1,268 @@
+"""System checks of our databases and their files; see checks.py."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from django.apps import apps
+from django.core import checks
+from django.db import DatabaseError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+
+from . import tables
+from ._storing import mounts
+from ._storing.files import INDEX, LOG, Files
+from .db_routers import APP_LABEL
+from .exceptions import this_user
+
+LONG_LOG = 128 * 2**20
+"""Bytes of a write-ahead log that a long read keeps from being reset: eight times the size that
+the layer cuts it back to."""
+
+# The WAL wants all processes on one host, because they share memory
+# (https://www.sqlite.org/wal.html). A folder that a virtual machine or a container shares with its
+# host has two hosts as well.
+NETWORK_FILE_SYSTEMS = {
+    *("afs", "ceph", "cifs", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb3", "smbfs"),
+    *("fuse.ceph", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"),
+    *("9p", "fakeowner", "fuse.grpcfuse", "prl_fs", "vboxsf", "virtiofs"),
+}
+
+
+# Its place
+
+
+def place(alias: str, entry: str) -> Iterator[checks.CheckMessage]:
+    """Check the name and the place of a database; `entry` is one for DATABASES to copy."""
+    name = _name(alias)
+    path = _path(name)
+    if path is None:
+        # The name that Django's test runner gives a test database.
+        if not name.startswith(f"file:memorydb_{alias}"):
+            yield checks.Error(
+                f'DATABASES["{alias}"] is in memory, where no other process can see it.',
+                hint=f"Give it a file:\n{entry}",
+                id="channels_sqlite.E007",
+            )
+        return
+    yield from _relative(alias, path)
+    yield from _mounted(alias, path)
+
+
+def _relative(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
+    name = _name(alias)
+    written = unquote(urlsplit(name).path) if name.startswith("file:") else name
+    if not os.path.isabs(written) and not _is_of_a_test(alias):
+        yield checks.Warning(
+            f'DATABASES["{alias}"]["NAME"] is the relative path "{written}": processes that are '
+            f"started in other directories use other files. In {Path.cwd()} it is {path}.",
+            hint="Say in which directory it is, such as the project's:\n"
+            f'"NAME": BASE_DIR / {written!r}',
+            id="channels_sqlite.W010",
+        )
+
+
+def _mounted(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
+    if mounts.is_mount_point(path):
+        yield checks.Error(
+            f"{path} is a mount point by itself, without its directory: SQLite's log is beside it, "
+            "where only this host or container sees it, and the others damage the file.",
+            hint=f"Mount the directory that the file is in, to {shlex.quote(str(path.parent))} or "
+            "to a directory of its own, which NAME then says.",
+            id="channels_sqlite.E011",
+        )
+    file_system = mounts.file_system_of(path.parent)
+    if file_system in NETWORK_FILE_SYSTEMS:
+        yield checks.Warning(
+            f"{path} is on a network or shared file system ({file_system}): SQLite's write-ahead "
+            "log does not work there between hosts, and file watching may see nothing.",
+            hint="Put it on a local disk:\n"
+            f'DATABASES["{alias}"]["NAME"] = "/var/lib/your-project/{path.name}"',
+            id="channels_sqlite.W003",
+        )
+
+
+def _name(alias: str) -> str:
+    return str(connections[alias].settings_dict["NAME"])
+
+
+def _path(name: str) -> Path | None:
+    """The file that NAME means, where the log is; None for a database in memory."""
+    files = Files(name)
+    return None if files.in_memory else Path(files.path).resolve()
+
+
+def _is_of_a_test(alias: str) -> bool:
+    database = connections[alias].settings_dict
+    return bool(database["NAME"] == database["TEST"]["NAME"])
+
+
+# Its contents
+
+
+def contents(
+    connection: BaseDatabaseWrapper, *, is_migrating: bool
+) -> Iterator[checks.CheckMessage]:
+    """Check what a database holds; a file that this process may not write is not opened."""
+    path = _path(str(connection.settings_dict["NAME"]))
+    if path is not None:
+        if obstacle := _obstacle(path):
+            yield _not_opened(connection.alias, path, obstacle)
+            return
+        if path.parent.is_dir() and not path.exists():  # to open it would make it
+            if not is_migrating:
+                yield _never_migrated(connection.alias)
+            return
+    try:
+        with connection.cursor() as cursor:
+            found = list(_found(connection.alias, cursor))
+    except DatabaseError as error:
+        yield checks.Error(
+            f'The database "{connection.alias}" cannot be read: {error}.',
+            hint="The file must be an SQLite database or not exist, and its directory must exist: "
+            f"mkdir -p {shlex.quote(str(path and path.parent))}",
+            id="channels_sqlite.E008",
+        )
+    else:
+        yield from [] if is_migrating else found
+
+
+def _found(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMessage]:
+    differing = _differing_tables(cursor)
+    cursor.execute("select name from sqlite_master")
+    present = {name for (name,) in cursor.fetchall()}
+    migrate = f"python manage.py migrate {APP_LABEL}"
+    if not present:
+        yield _never_migrated(alias)
+    elif differing:
+        there = tables.is_recorded(connections[alias]) and present.intersection(differing)
+        zero = f"{migrate} zero --database={alias}\n" if there else ""
+        yield checks.Warning(
+            f'The database "{alias}" does not have the tables of this version: '
+            f"{', '.join(differing)}.",
+            hint=f"Run: {zero}{migrate} --database={alias}",
+            id="channels_sqlite.W004",
+        )
+    elif missing := [name for name in tables.DEFINITIONS if name not in present]:
+        yield checks.Warning(
+            f'The database "{alias}" lacks {", ".join(missing)}: without its triggers no reader '
+            "wakes, without its indexes nothing is sent.",
+            hint=f"Run: {migrate} --database={alias}",
+            id="channels_sqlite.W005",
+        )
+    else:
+        yield from _journal_mode(alias, cursor)
+
+
+def _never_migrated(alias: str) -> checks.CheckMessage:
+    return checks.Warning(
+        f'The database "{alias}" was never migrated: the layer\'s tables are not there.',
+        hint=f"Run: python manage.py migrate --database={alias}",
+        id="channels_sqlite.W004",
+    )
+
+
+def _journal_mode(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMessage]:
+    cursor.execute("pragma journal_mode")
+    (journal_mode,) = cursor.fetchone()
+    if journal_mode not in {"wal", "memory"}:
+        yield checks.Warning(
+            f'The journal mode of the database "{alias}" is "{journal_mode}", not "wal": readers '
+            "and writers wait for each other, and there is no log to watch.",
+            hint="The layer sets it when it opens the file. To set it now:\n"
+            f'python manage.py dbshell --database={alias} -- "pragma journal_mode = wal"',
+            id="channels_sqlite.W006",
+        )
+
+
+def _differing_tables(cursor: CursorWrapper) -> list[str]:
+    """Our tables that are missing, or have other columns than the models."""
+    return [
+        model._meta.db_table
+        for model in apps.get_app_config(APP_LABEL).get_models()
+        if _columns(cursor, model._meta.db_table)
+        != {field.column for field in model._meta.concrete_fields}
+    ]
+
+
+def _columns(cursor: CursorWrapper, table: str) -> set[str]:
+    """The table's columns; none if there is no such table."""
+    cursor.execute("select name from pragma_table_info(%s)", [table])
+    return {name for (name,) in cursor.fetchall()}
+
+
+# Its users
+
+
+def _obstacle(path: Path) -> Path | None:
+    """The first of the directory, the file and its logs that this process may not write."""
+    use_effective_ids = os.access in os.supports_effective_ids
+    for each in (path.parent, path, Path(f"{path}{LOG}"), Path(f"{path}{INDEX}")):
+        rights = os.W_OK | os.X_OK if each == path.parent else os.R_OK | os.W_OK
+        try:
+            each.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except PermissionError:  # a directory above is closed
+            above = reversed(each.parents)
+            return next(closed for closed in above if not os.access(closed, os.X_OK))
+        if not os.access(each, rights, effective_ids=use_effective_ids):
+            return each
+    return None
+
+
+def _not_opened(alias: str, path: Path, obstacle: Path) -> checks.CheckMessage:
+    """To open a database makes logs beside it, which its owner could not write."""
+    owner = _owner(obstacle)
+    command = f"sudo -u {shlex.quote(owner)} python manage.py check --database {alias}"
+    if obstacle.name.startswith(path.name) and obstacle != path:
+        command = f"sudo chown --reference={shlex.quote(str(path))} {shlex.quote(str(obstacle))}"
+    return checks.Error(
+        f'The database "{alias}" was not opened: {obstacle} belongs to {owner}, and this '
+        f"process's {this_user()} has no write access to it.",
+        hint=f"All processes that use the layer need write access to it. Run:\n{command}",
+        id="channels_sqlite.E012",
+    )
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except (KeyError, OSError, NotImplementedError):  # no name; no rights to see it; Windows
+        return f"#{path.stat().st_uid}"
+
+
+def readable_by_others(alias: str) -> Iterator[checks.CheckMessage]:
+    """A file that every user of the machine may read."""
+    path = _path(_name(alias))
+    if os.name != "posix" or path is None or not path.exists():
+        return
+    # SQLite gives the -wal and -shm files the mode of the database file.
+    open_to_all = path.stat().st_mode & stat.S_IROTH
+    if open_to_all and all(each.stat().st_mode & stat.S_IXOTH for each in path.parents):
+        yield checks.Warning(
+            f"Every user of this machine may read {path}, and so the messages.",
+            hint=f"Run: chmod o-rwx {shlex.quote(str(path))}*",
+            id="channels_sqlite.W007",
+        )
+
+
+def long_log(alias: str) -> Iterator[checks.CheckMessage]:
+    """A log that has grown far beyond its limit."""
+    path = _path(_name(alias))
+    wal = Path(f"{path}{LOG}")
+    size = wal.stat().st_size if wal.exists() else 0
+    if size > LONG_LOG:
+        yield checks.Warning(
+            f"{wal} has grown to {size // 10**6} MB: a process has been reading the database for "
+            "long, which keeps SQLite from writing its log from the beginning.",
+            hint="Find the process that holds a transaction open, an idle shell or a backup "
+            f"perhaps:\nlsof {shlex.quote(str(path))}",
+            id="channels_sqlite.W008",
+        )

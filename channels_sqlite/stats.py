@@ -1,0 +1,237 @@
+"""What the file shows of a layer. Nothing here writes, and nobody's message is taken.
+
+Functions whose first argument is `connection` are one intent each, as in `_storing.sql`. Times are
+unix seconds, ages are seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ._storing.database import Database
+from ._storing.schema import MEMBERSHIP, MESSAGE
+from ._storing.sql import CURRENT
+from ._waking import bells
+from .counters import Counters
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader:
+    """A process that receives and lives, as it was within the last second or so."""
+
+    client: str
+    """What stands before the `!` of its channels' names, and names its bell."""
+    pid: int
+    channels: int
+    """On which its consumers wait for messages."""
+    watcher: str
+    """What wakes it: "inotify", "watchfiles" or "polling"; "none" in memory."""
+    last_wake: float | None
+    """Seconds since a file event announced something; None if none has."""
+    counters: Counters
+    """Of its layer, since that was made."""
+
+
+def readers(database: Database) -> list[Reader]:
+    """The readers that live, by their process id: the kernel says so, by the locks of their bells.
+    In memory there are none but this process.
+    """
+    if database.in_memory:
+        said = {each.client: each.status() for each in list(database.readers)}
+    else:
+        said = bells.living(database.files)
+    found = [_reader(client, status) for client, status in said.items() if status]
+    return sorted(found, key=lambda each: (each.pid, each.client))
+
+
+def _reader(client: str, status: Mapping[str, Any]) -> Reader:
+    """A reader, from what it has written into its bell; one of a later version may say more."""
+    known = {each.name for each in fields(Counters)}
+    counters = {name: n for name, n in status.get("counters", {}).items() if name in known}
+    woken_at = status.get("woken_at")
+    return Reader(
+        client=client,
+        pid=int(status.get("pid", 0)),
+        channels=int(status.get("channels", 0)),
+        watcher=str(status.get("watcher", "")),
+        last_wake=None if woken_at is None else max(0.0, time.time() - woken_at),
+        counters=Counters(**counters),
+    )
+
+
+@dataclass
+class Tally:
+    """What is kept of one inbox or one group, or of all.
+
+    A group's message is one row for each inbox that it went to, and so counts once for each.
+    """
+
+    waiting: int = 0
+    delivered: int = 0
+    """Taken by a reader, and kept for `message_retention`."""
+    expired: int = 0
+    """Expired before anybody took it, and not trimmed yet."""
+    members: int = 0
+    """Memberships: of the group, or in groups through the inbox."""
+    oldest: float | None = None
+    """The age of the message that has waited longest."""
+    last_taken: float | None = None
+    """Seconds since a reader took a message."""
+
+    def add(self, other: Tally) -> None:
+        """Count what `other` has as well."""
+        self.waiting += other.waiting
+        self.delivered += other.delivered
+        self.expired += other.expired
+        self.members += other.members
+        self.oldest = _of(max, self.oldest, other.oldest)
+        self.last_taken = _of(min, self.last_taken, other.last_taken)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stats:
+    """A layer's file at one moment."""
+
+    path: str
+    journal_mode: str
+    size: int
+    """Bytes of the database file; SQLite uses `free` ones again before it takes more."""
+    free: int
+    wal_size: int
+    total: Tally
+    inboxes: dict[str, Tally]
+    """By what one reader drains: a normal channel, or all of a process's channels up to the `!`."""
+    groups: dict[str, Tally]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group that has members."""
+
+    name: str
+    members: int
+    inboxes: int
+    """A message to the group is one row for each of them."""
+    lapses_in: float
+    """Seconds until the first membership lapses, unless it is renewed."""
+
+
+async def stats(database: Database) -> Stats:
+    """Count everything; that takes seconds where a day of retained messages is a million."""
+    return await database.read_aside(lambda connection: _stats(connection, database.path))
+
+
+# Anybody may write anything into a column; names are text here.
+_NAMES = 'cast(inbox as text), cast("group" as text)'
+
+_UNDELIVERED = f"""
+    select {_NAMES}, sum(expires_at > :now), 0, sum(expires_at <= :now),
+        min(iif(expires_at > :now, id, null)), null
+    from {MESSAGE}
+    where delivered_at is null
+    group by inbox, "group"
+"""
+
+_DELIVERED = f"""
+    select {_NAMES}, 0, count(*), 0, null, :now - max(delivered_at)
+    from {MESSAGE}
+    where delivered_at is not null
+    group by inbox, "group"
+"""
+
+_MEMBERS = f"""
+    select {_NAMES}, count(*)
+    from {MEMBERSHIP}
+    where {CURRENT}
+    group by inbox, "group"
+"""
+
+
+def _stats(connection: sqlite3.Connection, path: str) -> Stats:
+    now = {"now": time.time()}
+    connection.execute("begin")
+    messages = [
+        *connection.execute(_UNDELIVERED, now).fetchall(),
+        *connection.execute(_DELIVERED, now).fetchall(),
+    ]
+    ages = _ages(connection, [oldest for *_, oldest, _ in messages if oldest is not None], **now)
+    total = Tally()
+    inboxes: dict[str, Tally] = defaultdict(Tally)
+    groups: dict[str, Tally] = defaultdict(Tally)
+
+    def count(inbox: str, group: str | None, tally: Tally) -> None:
+        total.add(tally)
+        inboxes[inbox].add(tally)
+        if group is not None:
+            groups[group].add(tally)
+
+    for inbox, group, waiting, delivered, expired, oldest, last_taken in messages:
+        age = ages.get(oldest)
+        count(inbox, group, Tally(waiting, delivered, expired, 0, age, last_taken))
+    for inbox, group, members in connection.execute(_MEMBERS, now).fetchall():
+        count(inbox, group, Tally(members=members))
+    pages = {
+        name: connection.execute(f"pragma {name}").fetchall()[0][0]
+        for name in ("page_size", "page_count", "freelist_count", "journal_mode")
+    }
+    return Stats(
+        path=path,
+        journal_mode=pages["journal_mode"],
+        size=pages["page_count"] * pages["page_size"],
+        free=pages["freelist_count"] * pages["page_size"],
+        wal_size=_size(f"{path}-wal"),
+        total=total,
+        inboxes=dict(sorted(inboxes.items())),
+        groups=dict(sorted(groups.items())),
+    )
+
+
+def _ages(connection: sqlite3.Connection, ids: Sequence[int], now: float) -> dict[int, float]:
+    # By id, for only these: created_at stands behind the body, which may be long.
+    return dict(
+        connection.execute(
+            f"select id, ? - created_at from {MESSAGE}"
+            " where id in (select value from json_each(?))",
+            (now, json.dumps(ids)),
+        ).fetchall()
+    )
+
+
+# Groups
+
+
+def groups(connection: sqlite3.Connection, now: float) -> list[Group]:
+    """All groups that have members, by name."""
+    rows = connection.execute(
+        f"""
+        select "group", count(*), count(distinct inbox), min(expires_at) - :now
+        from {MEMBERSHIP}
+        where {CURRENT}
+        group by "group"
+        order by "group"
+        """,
+        {"now": now},
+    ).fetchall()
+    return [Group(*row) for row in rows]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _of(
+    choose: Callable[[float, float], float], one: float | None, other: float | None
+) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return choose(one, other)

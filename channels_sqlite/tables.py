@@ -1,0 +1,114 @@
+"""The layer's tables in one of Django's databases: make them, complete them, drop them.
+
+Everything is made from the SQL of `_storing/schema.py`. `migrate` calls this, by the migration and
+by the handlers in `apps.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from django.db import transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+
+from ._storing import schema
+from .db_routers import APP_LABEL
+
+if TYPE_CHECKING:
+    from django.db.migrations.state import StateApps
+
+logger = logging.getLogger("channels_sqlite")
+
+MIGRATION = "0001_channels"
+
+OF_0_1 = ("channels_sqlite_channelmessage", "channels_sqlite_channelgroup")
+"""The tables of channels-sqlite 0.1, whose app label is the same."""
+
+DEFINITIONS = {
+    **schema.TABLES,
+    **schema.INDEXES,
+    **schema.TRIGGERS,
+    **schema.VIEWS,
+    **schema.VIEW_TRIGGERS,
+}
+"""All that is made, by name, in an order in which it can be made."""
+
+
+def migrate(connection: BaseDatabaseWrapper) -> bool:
+    """Apply the migration as `migrate` does, without its signals; False if it was applied."""
+    from django.db.migrations.executor import MigrationExecutor  # not needed to serve
+
+    executor = MigrationExecutor(connection)
+    targets = executor.loader.graph.leaf_nodes(APP_LABEL)
+    plan = executor.migration_plan(targets)
+    executor.migrate(targets, plan)
+    return bool(plan)
+
+
+def make(_apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
+    """Make the tables; drop first what an older version has left under our names."""
+    if editor.connection.vendor != "sqlite":  # a system check says that the layer cannot use it
+        return
+    # Write first, because that waits for the write lock: of two processes that migrate at once, the
+    # second one then finds what the first has recorded, and keeps its tables. The migrations that
+    # are forgotten are those whose tables are dropped here.
+    editor.execute(
+        f"delete from django_migrations where app = '{APP_LABEL}' and name <> '{MIGRATION}'", None
+    )
+    if is_recorded(editor.connection) and not editor.collect_sql:
+        return
+    old = [name for name in OF_0_1 if name in editor.connection.introspection.table_names()]
+    if old and not editor.collect_sql:
+        logger.warning(
+            'Dropping the tables of channels-sqlite 0.1 from the database "%s", with what waits in '
+            "them: %s.",
+            editor.connection.alias,
+            ", ".join(old),
+        )
+    drop(_apps, editor)
+    for sql in DEFINITIONS.values():
+        editor.execute(sql, None)
+
+
+def drop(_apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
+    """Drop the tables and views, and with them their indexes and triggers."""
+    if editor.connection.vendor != "sqlite":
+        return
+    for name in schema.VIEWS:
+        editor.execute(f"drop view if exists {name}", None)
+    for name in (*OF_0_1, *schema.TABLES):
+        editor.execute(f"drop table if exists {name}", None)
+
+
+def complete(connection: BaseDatabaseWrapper) -> None:
+    """Make what is missing, unless the database was migrated back to zero.
+
+    Tables made without migrations (`--no-migrations` in a test run) have no triggers and views.
+    If the migration is recorded, there may be no tables at all: it was applied while the router did
+    not allow them there, and CHANNEL_LAYERS names that database since then.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("select name from sqlite_master")
+        present = {name for (name,) in cursor.fetchall()}
+    missing = {name: sql for name, sql in DEFINITIONS.items() if name not in present}
+    recorded = recorded_migrations(connection) if missing else set()
+    made_by_models = not recorded and schema.TABLES.keys() <= present
+    if missing and (made_by_models or MIGRATION in recorded):
+        with transaction.atomic(connection.alias), connection.cursor() as cursor:
+            for sql in missing.values():
+                cursor.execute(sql)
+
+
+def is_recorded(connection: BaseDatabaseWrapper) -> bool:
+    """Return True if `migrate` has noted our migration as applied."""
+    return MIGRATION in recorded_migrations(connection)
+
+
+def recorded_migrations(connection: BaseDatabaseWrapper) -> set[str]:
+    """The names of our migrations that were applied, older versions' as well."""
+    from django.db.migrations.recorder import MigrationRecorder  # not needed to serve
+
+    applied = MigrationRecorder(connection).applied_migrations()
+    return {name for app, name in applied if app == APP_LABEL}

@@ -1,0 +1,72 @@
+"""The site that WebSocket servers serve: rooms, in which every socket hears what one of them says.
+
+A server imports `application` from here, as from a project's asgi.py. The Django settings come as
+JSON in an environment variable. The process ends when its standard input does, so that no server
+outlives the harness, whatever happened to that; before, it writes down what its layer has counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import django
+from django.conf import settings
+
+from stress import limits, roles
+
+# Environment variables, as stress.servers sets them.
+SETTINGS = "STRESS_SETTINGS"
+COUNTS = "STRESS_COUNTS"  # a file to write
+
+
+def end_with_input(layer: Any) -> None:
+    while os.read(0, 1):
+        pass
+    with suppress(OSError):  # the harness may be gone, and the directory with it
+        Path(os.environ[COUNTS]).write_text(json.dumps(roles.counts_of(layer)))
+    os._exit(0)
+
+
+def make_application() -> Any:
+    settings.configure(**json.loads(os.environ[SETTINGS]))
+    django.setup()
+    limits.open_many()
+
+    from channels.generic.websocket import AsyncWebsocketConsumer
+    from channels.layers import get_channel_layer
+    from channels.routing import ProtocolTypeRouter, URLRouter
+    from django.urls import re_path
+
+    class Room(AsyncWebsocketConsumer):
+        """One socket, in one room, as a Channels tutorial has it."""
+
+        async def connect(self) -> None:
+            self.room = self.scope["url_route"]["kwargs"]["room"]
+            await self.channel_layer.group_add(self.room, self.channel_name)
+            await self.accept()
+
+        async def disconnect(self, code: int) -> None:
+            del code
+            await self.channel_layer.group_discard(self.room, self.channel_name)
+
+        async def receive(
+            self, text_data: str | None = None, bytes_data: bytes | None = None
+        ) -> None:
+            del bytes_data
+            await self.channel_layer.group_send(self.room, {"type": "room.said", "text": text_data})
+
+        async def room_said(self, event: dict[str, Any]) -> None:
+            await self.send(text_data=event["text"])
+
+    layer = get_channel_layer()
+    threading.Thread(target=end_with_input, args=(layer,), daemon=True).start()
+    room: Any = Room.as_asgi()  # Django's types know no route to an ASGI application
+    return ProtocolTypeRouter({"websocket": URLRouter([re_path(r"^(?P<room>\w+)$", room)])})
+
+
+application = make_application()

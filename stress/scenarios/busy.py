@@ -1,0 +1,115 @@
+"""How long a message is under way between two processes while two others exchange messages."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from stress import ledger, measure, roles
+from stress.children import Child
+from stress.lab import Lab
+from stress.plan import Case, Figure, Measured, Plan, Scenario
+
+# Messages a second of the pair that is measured: a person's who chats. With more of them its
+# processes would soon be in the state that its own messages, not the others', bring them to.
+RATE = 10.0
+WARM_UP = 0.5  # seconds at the beginning of each phase
+SPARE = 0.5  # seconds that the others go on longer than they are needed
+# Measured one after the other, in an order by chance: a ratio pairs them within a measurement.
+ALONE, BUSY = "alone", "busy"
+
+
+def cases(plan: Plan) -> list[Case]:
+    seconds = plan.seconds or plan.choose(quick=1.0, normal=6.0, full=5.0)
+    return [
+        Case(
+            f"others exchange {rate:g} messages a second",
+            {"rate": rate, "seconds": seconds, "size": plan.body},
+            processes=5,
+            lasts=2 * (WARM_UP + seconds) + SPARE,
+        )
+        for rate in plan.many(plan.rate, quick=[500.0], full=[100.0, 500.0])
+    ]
+
+
+async def run(lab: Lab, case: Case) -> Measured:
+    names = ("sender", "receiver", "other-sender", "other-receiver", "bystander")
+    sender, receiver, other_sender, other_receiver, bystander = await lab.start(*names)
+    (target,) = await receiver.call(roles.open_channels, many=1)
+    (other_target,) = await other_receiver.call(roles.open_channels, many=1)
+    await bystander.call(roles.open_channels, many=1)
+
+    seconds, size = case.arguments["seconds"], case.arguments["size"]
+    expected = 0
+    cpu = 0.0
+    for phase in random.sample((ALONE, BUSY), k=2):
+        others = None
+        if phase == BUSY:
+            others = asyncio.create_task(
+                other_sender.call(
+                    roles.send_paced,
+                    sender="others",
+                    target=other_target,
+                    rate=case.arguments["rate"],
+                    seconds=WARM_UP + seconds + SPARE,
+                    size=size,
+                )
+            )
+        expected += await talk(sender, f"warm-up {phase}", target, WARM_UP, size)
+        before = measure.usage(bystander.pid)
+        expected += await talk(sender, phase, target, seconds, size)
+        if others is not None:
+            cpu = measure.spent(before, measure.usage(bystander.pid)).cpu_percent
+            expected += await others
+        await lab.settle(expected)
+
+    entries = await lab.entries()
+    delays = {phase: measure.since_sent(entries, ledger.RECEIVED, phase) for phase in (ALONE, BUSY)}
+    figures = {
+        "bystander cpu": cpu,
+        "messages": measure.rate(entries, ledger.RECEIVED, "others"),
+    }
+    alone, busy = (measure.percentiles(delays[phase]) for phase in (ALONE, BUSY))
+    for name in ("p50", "p99"):
+        figures[name] = busy[name]
+        figures[f"{name}, alone"] = alone[name]
+        figures[f"{name}, busy / alone"] = busy[name] / alone[name]
+    return Measured(
+        figures,
+        distributions={
+            f"delay ms, {phase}": measure.distribution(found) for phase, found in delays.items()
+        },
+    )
+
+
+async def talk(sender: Child, name: str, target: str, seconds: float, size: int) -> int:
+    """The pair that is measured; returns how many messages were not refused."""
+    return await sender.call(
+        roles.send_now_and_then,
+        sender=name,
+        targets=[target],
+        rate=RATE,
+        seconds=seconds,
+        size=size,
+    )
+
+
+SCENARIO = Scenario(
+    name="busy",
+    says="one way between two processes while two others exchange 100 and 500 messages a second",
+    figures=(
+        Figure("p50", "ms", "less", "one way, while the others exchange messages"),
+        Figure("p99", "ms", "less"),
+        Figure("p50, alone", "ms", "less", "while the others are silent, in the same processes"),
+        Figure("p99, alone", "ms", "less"),
+        Figure("p50, busy / alone", "x", "less", "1 is no difference"),
+        Figure("p99, busy / alone", "x", "less"),
+        Figure(
+            *("bystander cpu", "%", "less"),
+            "of one core, a fifth process's that only waits while the others exchange messages",
+        ),
+        Figure("messages", "/s", "", "that the others exchanged"),
+    ),
+    cases=cases,
+    measure=run,
+)

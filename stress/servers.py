@@ -1,0 +1,166 @@
+"""Real WebSocket servers, as seen from the harness: started, waited for, and always ended.
+
+Each worker is a server of one process on a port of its own, as behind a proxy, so that the harness
+decides which worker a socket is connected to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+SITE = "stress.chat:application"
+# Environment variables, as the site reads them.
+SETTINGS = "STRESS_SETTINGS"
+COUNTS = "STRESS_COUNTS"
+BIRTH = 60.0  # seconds a server may take to come up, on a machine that is busy
+PATIENCE = 10.0  # seconds a server may take to end by itself
+UVICORN = ("uvicorn", "--host", "127.0.0.1", "--log-level", "warning")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A server program: its command, which takes a `--port`, and the modules that it needs."""
+
+    says: str
+    command: tuple[str, ...]
+    modules: tuple[str, ...]
+
+    def missing(self) -> str:
+        """What stops this server from being measured here, or ""."""
+        for module in (*self.modules, "websockets"):
+            if find_spec(module) is None:
+                return f"{module} is not installed"
+        return ""
+
+
+KINDS: dict[str, Kind] = {
+    "uvicorn-uvloop": Kind(
+        "uvicorn on uvloop", (*UVICORN, "--loop", "uvloop"), ("uvicorn", "uvloop")
+    ),
+    "uvicorn-asyncio": Kind(
+        "uvicorn on asyncio's own loop", (*UVICORN, "--loop", "asyncio"), ("uvicorn",)
+    ),
+    "daphne": Kind("daphne", ("daphne", "--bind", "127.0.0.1", "--verbosity", "0"), ("daphne",)),
+}
+
+
+class ServerError(RuntimeError):
+    """A server ended, or an exception was raised in it."""
+
+
+class Server:
+    """One process. Its standard error is kept in a file, and in the end its layer's own counts."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, port: int, errors: Path, counted: Path
+    ) -> None:
+        self.process = process
+        self.port = port
+        self.errors = errors
+        self.counted = counted
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+    def complaint(self) -> str:
+        """The end of what it wrote to standard error."""
+        return self.errors.read_text(errors="replace").strip()[-2000:]
+
+    def counts(self) -> dict[str, int]:
+        """What its layer had counted when it ended; nothing if it did not end by itself."""
+        if not self.counted.exists():
+            return {}
+        counts: dict[str, int] = json.loads(self.counted.read_text())
+        return counts
+
+    def check(self) -> None:
+        """Raise if it has ended, or has complained of an exception."""
+        complaint = self.complaint()
+        if self.process.returncode is not None:
+            raise ServerError(f"a server ended ({self.process.returncode}): {complaint}")
+        if "Traceback" in complaint:
+            raise ServerError(f"a server complained: {complaint}")
+
+    async def answers(self) -> None:
+        deadline = asyncio.get_running_loop().time() + BIRTH
+        while True:
+            self.check()
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+            except OSError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(0.05)
+            else:
+                writer.close()
+                return
+
+    async def end(self) -> None:
+        """Ask it to end, and see to it that it does."""
+        if self.process.returncode is None:
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.process.wait(), PATIENCE)
+        if self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+async def start(kind: Kind, directory: Path, settings: Mapping[str, Any]) -> Server:
+    """A server of the site in `stress.chat`, with these Django settings."""
+    port = free_port()
+    errors, counted = directory / f"server-{port}.stderr", directory / f"server-{port}.counts"
+    with errors.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *kind.command, "--port", str(port), SITE),
+            stdin=asyncio.subprocess.PIPE,  # closed, it ends the process
+            stdout=output,
+            stderr=output,
+            start_new_session=True,  # a Ctrl-C is the harness's to handle
+            cwd=Path(__file__).parent.parent,
+            env={**os.environ, SETTINGS: json.dumps(settings), COUNTS: str(counted)},
+        )
+    return Server(process, port, errors, counted)
+
+
+@asynccontextmanager
+async def serving(
+    kind: Kind, many: int, directory: Path, settings: Mapping[str, Any]
+) -> AsyncIterator[list[Server]]:
+    """So many servers that answer; they have ended afterwards."""
+    births = [asyncio.create_task(start(kind, directory, settings)) for _ in range(many)]
+    try:
+        servers = await asyncio.gather(*births)
+        await asyncio.gather(*(server.answers() for server in servers))
+        yield servers
+    finally:
+        await asyncio.shield(end_all(births))
+
+
+async def end_all(births: list[asyncio.Task[Server]]) -> None:
+    """Whoever was cancelled meanwhile, what was born is ended."""
+    born = await asyncio.gather(*births, return_exceptions=True)
+    await asyncio.gather(*(server.end() for server in born if isinstance(server, Server)))

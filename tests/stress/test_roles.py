@@ -1,0 +1,54 @@
+"""What children are told to do, told to a worker in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest_asyncio
+from channels.layers import InMemoryChannelLayer
+
+from stress import ledger, recorder, roles
+from stress.ledger import Entry
+from stress.recorder import Recorder
+from stress.roles import Worker
+
+
+@pytest_asyncio.fixture
+async def alice(tmp_path: Path) -> AsyncIterator[Worker]:
+    worker = Worker("alice", InMemoryChannelLayer(), Recorder(tmp_path / "alice.ledger"))
+    yield worker
+    await roles.disconnect(worker)
+
+
+def written(worker: Worker, kind: str) -> list[Entry]:
+    worker.recorder.write()
+    return [entry for entry in recorder.read(worker.recorder.path) if entry.kind == kind]
+
+
+async def test_now_and_then_each_of_the_targets_gets_something(alice: Worker) -> None:
+    targets = await roles.open_channels(alice, many=3)
+    accepted = await roles.send_now_and_then(alice, "s", targets, rate=500.0, seconds=0.5, size=100)
+    sent = written(alice, ledger.SENT)
+    assert accepted == len(sent) > 10
+    assert [entry.number for entry in sent] == list(range(accepted))
+    assert set(Counter(entry.target for entry in sent)) == set(targets)
+
+
+async def test_now_and_then_has_no_beat(alice: Worker) -> None:
+    (target,) = await roles.open_channels(alice, many=1)
+    await roles.send_now_and_then(alice, "s", [target], rate=50.0, seconds=0.5, size=100)
+    times = [entry.at for entry in written(alice, ledger.SENT)]
+    pauses = [after - before for before, after in pairwise(times)]
+    assert max(pauses) > 1.1 * min(pauses)
+
+
+async def test_however_short_the_time_something_is_sent(alice: Worker) -> None:
+    (target,) = await roles.open_channels(alice, many=1)
+    how = {"rate": 100.0, "seconds": 0.0, "size": 100}
+    assert await roles.send_now_and_then(alice, "s", [target], **how) == 1
+    await asyncio.sleep(0)
+    assert await roles.arrived(alice) == 1

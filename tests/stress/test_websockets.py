@@ -1,0 +1,189 @@
+"""The scenario `websockets`: real servers, real sockets, and a ledger of what they hear."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from stress import ledger, servers, sockets
+from stress.children import Children
+from stress.lab import Lab, lab
+from stress.layers import LAYERS
+from stress.ledger import Entry
+from stress.plan import Case, Plan
+from stress.program import program
+from stress.scenarios import websockets
+from stress.scenarios.websockets import SCENARIO, Stage
+from stress.servers import KINDS, Kind, ServerError
+from stress.verdict import check
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CAPACITY = 5
+SMALL = Plan(sockets=6, members=3, rate=5.0, seconds=1.0)
+UVICORN = KINDS["uvicorn-asyncio"]
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def here(tmp_path: Path, children: Children) -> AsyncIterator[Lab]:
+    config = {"capacity": CAPACITY}
+    async with lab(LAYERS["sqlite"], tmp_path / "lab", None, children, config) as place:
+        yield place
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def memory(tmp_path: Path, children: Children) -> AsyncIterator[Lab]:
+    async with lab(LAYERS["memory"], tmp_path / "lab", None, children, {}) as place:
+        yield place
+
+
+def small(server: str = "uvicorn-asyncio") -> Case:
+    (case,) = websockets.cases(replace(SMALL, servers=[server]))
+    return case
+
+
+@pytest.mark.parametrize("server", list(KINDS))
+async def test_every_figure_is_measured_and_the_ledger_balances(here: Lab, server: str) -> None:
+    if why := KINDS[server].missing():
+        pytest.skip(why)
+    measured = await websockets.run(here, small(server))
+    assert set(measured.figures) == {figure.name for figure in SCENARIO.figures}
+    assert measured.figures["missing"] == 0
+    verdict = check(await here.entries())
+    assert (verdict.examples, verdict.broken) == ([], False)
+    spoken = [e for e in await here.entries() if e.kind == ledger.SENT and "socket" in e.sender]
+    assert verdict.received == 3 * len(spoken) + 2  # and the first of each worker heard itself
+
+
+async def test_the_in_memory_layer_has_one_worker(memory: Lab) -> None:
+    measured = await websockets.run(memory, small())
+    assert [child.name for child in memory.children] == ["worker0"]
+    assert measured.figures["missing"] == 0
+
+
+async def test_what_the_layer_drops_in_a_server_is_in_the_ledger(here: Lab) -> None:
+    """One of two servers is stopped, and what its sockets are sent has no room."""
+    clients = [await here.child(f"worker{n}", layer=LAYERS["memory"]) for n in range(2)]
+    async with servers.serving(UVICORN, 2, here.directory, here.settings()) as running:
+        stage = Stage(here, running, clients, small().arguments)
+        await stage.begin()
+        shares = websockets.seats(many=6, room=3, workers=2)
+        await stage.connect(shares)
+        running[1].process.send_signal(signal.SIGSTOP)
+        how = {"rate": 50.0, "seconds": 1.0, "size": 130}
+        names = [name for name, _ in shares[0]]
+        await clients[0].call(sockets.say, phase="measured", names=names, **how)
+        await asyncio.sleep(1)
+        running[1].process.send_signal(signal.SIGCONT)
+        await here.settle()
+        await stage.end()
+    stage.count()
+    entries = await here.entries()
+    verdict = check(entries)
+    assert verdict.dropped > 0
+    assert verdict.owed > verdict.received
+    assert (verdict.examples, verdict.broken) == ([], False)
+    # The count is what makes it balance.
+    assert check(entry for entry in entries if entry.kind != ledger.DROPPED).lost > 0
+
+
+async def test_servers_have_ended_afterwards(here: Lab) -> None:
+    async with servers.serving(UVICORN, 2, here.directory, here.settings()) as running:
+        processes = [psutil.Process(server.pid) for server in running]
+        running[0].process.send_signal(signal.SIGSTOP)
+    _, alive = psutil.wait_procs(processes, timeout=10)
+    assert not alive
+
+
+async def test_a_server_that_does_not_come_up_is_a_result(here: Lab) -> None:
+    wrong = Kind("wrong", (*UVICORN.command, "--no-such-option"), ())
+    with pytest.raises(ServerError, match=r"a server ended \(2\): (.|\n)*no-such"):
+        async with servers.serving(wrong, 1, here.directory, here.settings()):
+            pass
+
+
+async def test_an_exception_in_a_server_is_a_result(here: Lab) -> None:
+    async with servers.serving(UVICORN, 1, here.directory, here.settings()) as (server,):
+        server.check()
+        server.errors.write_text("Traceback (most recent call last):\nKeyError: 'room'")
+        with pytest.raises(ServerError, match="KeyError: 'room'"):
+            server.check()
+
+
+async def test_a_server_that_is_not_installed_is_named() -> None:
+    assert Kind("none", (), ("no_such_server",)).missing() == "no_such_server is not installed"
+
+
+@pytest.mark.parametrize(("many", "room", "workers"), [(200, 10, 2), (120, 2, 6), (7, 3, 4)])
+async def test_the_sockets_of_a_room_are_spread_over_the_workers(
+    many: int, room: int, workers: int
+) -> None:
+    shares = websockets.seats(many, room, workers)
+    every = [seat for share in shares for seat in share]
+    assert len({name for name, _ in every}) == many
+    assert max(map(len, shares)) - min(map(len, shares)) <= room
+    for place in {place for _, place in every}:
+        together = [sum(where == place for _, where in share) for share in shares]
+        assert max(together) - min(together) <= 1
+
+
+def entry(kind: str, at: float, sender: str, channel: str = "") -> Entry:
+    return Entry(kind, round(at * 1e6), "p", sender, 0, "room0", channel)
+
+
+async def test_what_a_socket_hears_of_itself_is_an_echo_and_the_rest_is_delivered() -> None:
+    entries = [
+        entry(ledger.RECEIVED, 9, "warm-up socket1", "socket2"),
+        entry(ledger.RECEIVED, 5, "measured socket1", "socket1"),
+        entry(ledger.RECEIVED, 7, "measured socket1", "socket2"),
+        entry(ledger.SENT, 4, "measured socket1"),
+    ]
+    assert websockets.delays(entries) == ([1.0], [3.0])
+
+
+@pytest.mark.parametrize(
+    ("plan", "name"),
+    [
+        (Plan(), "200 sockets in rooms of 10, every second, 2 x uvicorn-uvloop"),
+        (Plan("full"), "200 sockets in rooms of 10, every second, 2 x uvicorn-uvloop"),
+        (
+            Plan(sockets=120, members=2, processes=6, servers=["daphne"]),
+            "120 sockets in rooms of 2, every second, 6 x daphne",
+        ),
+        (
+            Plan(sockets=2000, processes=4, rate=0.1),
+            "2,000 sockets in rooms of 10, every 10 s, 4 x uvicorn-uvloop",
+        ),
+        (
+            Plan(sockets=50, members=50),
+            "a broadcast to 50 sockets, every second, 2 x uvicorn-uvloop",
+        ),
+    ],
+)
+async def test_the_options_make_the_case(plan: Plan, name: str) -> None:
+    (case,) = websockets.cases(plan)
+    assert case.name == name
+    assert case.arguments["seconds"] >= 1 / case.arguments["rate"]  # each speaks once at least
+
+
+async def test_layers_that_do_not_keep_up_are_left_out() -> None:
+    (few,), (many,) = (  # of sockets
+        websockets.cases(Plan(sockets=n, servers=["daphne"])) for n in (200, 2000)
+    )
+    left_out = [
+        {layer.name for layer in LAYERS.values() if case.excludes(layer)} for case in (few, many)
+    ]
+    assert left_out == [{"channels-lite"}, {"channels-lite", "memory"}]
+
+
+async def test_the_quick_profile_leaves_it_out_and_says_so() -> None:
+    made = program(Plan("quick"), [SCENARIO], [LAYERS["sqlite"], LAYERS["redis"]])
+    assert made.measurements == 0
+    assert {skipped.why for skipped in made.skipped} == {"not in the quick profile"}

@@ -1,0 +1,176 @@
+"""A project of somebody else's, with tests of its own; see test_suites.py.
+
+Its settings are those of the README. The layer's database is the test's `database`, which stands
+for the one that a developer works with.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.docs.project import PATIENCE, Project
+
+SETTINGS = """\
+from pathlib import Path
+
+from tests.project.settings import *
+
+BASE_DIR = Path(__file__).resolve().parent
+INSTALLED_APPS = [*INSTALLED_APPS, "chat"]
+ASGI_APPLICATION = "chat.asgi.application"
+DATABASES["default"]["NAME"] = BASE_DIR / "db.sqlite3"
+DATABASES["channels"]["NAME"] = BASE_DIR / "channels.sqlite3"
+LOGGING = {
+    "version": 1,
+    "handlers": {
+        "file": {"class": "logging.FileHandler", "filename": BASE_DIR / "log", "delay": True}
+    },
+    "loggers": {"channels_sqlite": {"handlers": ["file"], "level": "WARNING"}},
+}
+"""
+
+ON_A_FILE = 'DATABASES["channels"]["TEST"] = {"NAME": BASE_DIR / "test_channels.sqlite3"}\n'
+
+MANAGE = """\
+import os
+
+from django.core.management import execute_from_command_line
+
+if __name__ == "__main__":
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
+    execute_from_command_line()
+"""
+
+ASGI = """\
+from django.core.asgi import get_asgi_application
+
+http = get_asgi_application()
+
+from channels.routing import ProtocolTypeRouter
+
+from tests.project.chat import ChatConsumer
+
+application = ProtocolTypeRouter({"http": http, "websocket": ChatConsumer.as_asgi()})
+"""
+
+STEPS = """\
+import asyncio
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from channels.testing import WebsocketCommunicator
+
+from channels_sqlite.models import Message
+from tests.project.chat import ChatConsumer
+
+JOB = {"type": "job", "sender": "suite"}
+
+
+def flush():
+    async_to_sync(get_channel_layer().flush)()
+
+
+def send(channel):
+    async_to_sync(get_channel_layer().send)(channel, JOB)
+
+
+def receive(channel):
+    return async_to_sync(arrival)(channel)
+
+
+async def arrival(channel):
+    return await asyncio.wait_for(get_channel_layer().receive(channel), 10)
+
+
+def count(channel):
+    return Message.objects.filter(channel=channel).count()
+
+
+def send_and_receive():
+    send("jobs")
+    assert receive("jobs") == JOB
+
+
+def say(text):
+    event = {**JOB, "type": "chat.message", "text": text}
+    async_to_sync(get_channel_layer().group_send)("room", event)
+
+
+@async_to_sync
+async def chat():
+    one = WebsocketCommunicator(ChatConsumer.as_asgi(), "/")
+    two = WebsocketCommunicator(ChatConsumer.as_asgi(), "/")
+    assert (await one.connect())[0]
+    assert (await two.connect())[0]
+    await one.send_json_to({"text": "hello"})
+    assert await two.receive_json_from(timeout=10) == {"text": "hello"}
+    await get_channel_layer().group_send("room", {**JOB, "type": "chat.message", "text": "bye"})
+    await one.disconnect()
+    await two.disconnect()
+"""
+
+
+class Suite:
+    """A project in `directory`, whose tests are the module `code`; `app` is its apps.py."""
+
+    def __init__(self, directory: Path, code: str, *, settings: str = "", app: str = "") -> None:
+        self.directory = directory
+        (directory / "chat").mkdir()
+        files = {
+            "manage.py": MANAGE,
+            "settings.py": SETTINGS + settings,
+            "chat/__init__.py": "",
+            "chat/apps.py": app,
+            "chat/asgi.py": ASGI,
+            "chat/steps.py": STEPS,
+            "chat/tests.py": code,
+        }
+        for name, text in files.items():
+            (directory / name).write_text(text)
+        self._before = set(self._files())
+
+    def test(self, *arguments: str, cwd: Path | None = None) -> int:
+        """Run `manage.py test`; the number of tests, all of which passed."""
+        manage = str(self.directory / "manage.py")
+        said = self._run(manage, "test", "chat", "--noinput", *arguments, cwd=cwd)
+        return count_in(said, r"Ran (\d+) test")
+
+    def pytest(self, *arguments: str) -> int:
+        """Run pytest with pytest-django; the number of tests, all of which passed."""
+        fixed = ["-m", "pytest", "-p", "no:cacheprovider", "--ds=settings", "chat/tests.py"]
+        return count_in(self._run(*fixed, *arguments), r"(\d+) passed")
+
+    def left(self) -> list[str]:
+        """The names of the files that its runs have made and not removed."""
+        return sorted(path.name for path in set(self._files()) - self._before)
+
+    def _run(self, *arguments: str, cwd: Path | None = None) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=cwd or self.directory,
+            env=Project(self.directory).environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == 0, done.stdout
+        log = self.directory / "log"
+        assert not log.exists(), f"the layer has warned:\n{log.read_text()}"
+        return done.stdout
+
+    def _files(self) -> Iterable[Path]:
+        found = self.directory.rglob("*")
+        return (path for path in found if "__pycache__" not in path.parts)
+
+
+def count_in(said: str, pattern: str) -> int:
+    """The number that the output names."""
+    found = re.search(pattern, said)
+    assert found, said
+    return int(found[1])

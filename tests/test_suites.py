@@ -1,0 +1,583 @@
+"""How the tests of other people's projects meet the layer, with the settings of the README.
+
+Each test makes a small project, beside the database that its developer works with, and runs its
+tests as the developer does: with `manage.py test`, or with pytest.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from asgiref.sync import async_to_sync
+
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.conftest import Start
+from tests.processes import Child
+from tests.suites import ON_A_FILE, Suite
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a file in use cannot be removed")
+
+GROUP, CHANNEL = "room", "jobs"  # also those of the suites
+MESSAGE = {"type": "test.message", "sender": "developer"}
+
+on_both = pytest.mark.parametrize("where", ["", ON_A_FILE], ids=["in-memory", "on-a-file"])
+"""What the settings say of the test database."""
+
+
+class Developer:
+    """A developer's file in use: a server receives from it, and a message waits in it."""
+
+    def __init__(self, database: Path, layer: SqliteChannelLayer, server: Child) -> None:
+        self._database = database
+        self._server = server
+        self._send = async_to_sync(layer.send)
+        self._group_send = async_to_sync(layer.group_send)
+        assert server.hear() == "ready"
+        self._send("waiting", MESSAGE)
+        self._before = self._rows()
+
+    def must_be_undisturbed(self) -> None:
+        """No row came or went; the server is a member still, and hears first what is sent here."""
+        assert self._rows() == self._before
+        self._group_send(GROUP, MESSAGE)
+        assert self._server.hear() == [GROUP, "developer"]
+        self._send(CHANNEL, MESSAGE)
+        assert self._server.hear() == [CHANNEL, "developer"]
+
+    def _rows(self) -> list[list[tuple[object, ...]]]:
+        """The messages, the memberships, and the highest id that a message ever had."""
+        questions = (
+            "select id, channel from channels_sqlite_message order by id",
+            'select channel, "group" from channels_sqlite_membership',
+            "select seq from sqlite_sequence where name = 'channels_sqlite_message'",
+        )
+        with closing(sqlite3.connect(self._database)) as connection:
+            return [connection.execute(question).fetchall() for question in questions]
+
+
+@pytest.fixture
+def developer(database: Path, alias: str, start: Start) -> Iterator[Developer]:
+    layer = SqliteChannelLayer(database=alias)
+    yield Developer(database, layer, start("tests.developer.server", group=GROUP, channel=CHANNEL))
+    async_to_sync(layer.close)()
+
+
+# The developer's file
+
+CASE = """\
+from django.test import SimpleTestCase, TestCase, TransactionTestCase
+
+from .steps import chat, flush, send_and_receive
+
+
+class Tests({base}):
+    {databases}
+
+    def setUp(self):
+        flush()
+
+    def test_a_job(self):
+        send_and_receive()
+
+    def test_a_chat(self):
+        chat()
+"""
+
+UNMARKED = """\
+import pytest
+
+from .steps import chat, flush, send_and_receive
+
+
+@pytest.fixture(autouse=True)
+def clean():
+    flush()
+
+
+@pytest.mark.parametrize("use", [send_and_receive, chat])
+def test_the_layer(use):
+    use()
+"""
+
+
+def case(base: str, databases: str = "") -> str:
+    """The tests of a project that derives its test cases from `base`."""
+    return CASE.format(base=base, databases=databases)
+
+
+ALL = 'databases = "__all__"'
+
+of_each_kind = pytest.mark.parametrize(
+    ("code", "where", "run"),
+    [
+        pytest.param(case("SimpleTestCase"), "", Suite.test, id="SimpleTestCase"),
+        pytest.param(case("TestCase"), "", Suite.test, id="TestCase"),
+        pytest.param(case("TransactionTestCase"), "", Suite.test, id="TransactionTestCase"),
+        pytest.param(case("TestCase", ALL), "", Suite.test, id="all-databases-in-memory"),
+        pytest.param(
+            case("TransactionTestCase", ALL), ON_A_FILE, Suite.test, id="all-databases-on-a-file"
+        ),
+        pytest.param(UNMARKED, "", Suite.pytest, id="unmarked-pytest"),
+    ],
+)
+"""What a project tests with, what its settings say of the test database, and how it is run."""
+
+
+@of_each_kind
+def test_tests_stay_away_from_the_developers_file(
+    developer: Developer, tmp_path: Path, code: str, where: str, run: Callable[[Suite], int]
+) -> None:
+    """They send, receive, chat and flush, whether `databases` names the layer's or not."""
+    suite = Suite(tmp_path, code, settings=where)
+    assert run(suite) == 2
+    developer.must_be_undisturbed()
+
+
+@of_each_kind
+def test_tests_need_no_developers_file(
+    tmp_path: Path, code: str, where: str, run: Callable[[Suite], int]
+) -> None:
+    """As where only the tests run, and nobody has migrated. They leave no file either."""
+    suite = Suite(tmp_path, code, settings=where)
+    assert run(suite) == 2
+    assert suite.left() == []
+
+
+# A layer that is used before the runner changes NAME
+
+COUNTED = """\
+from django.test import TransactionTestCase
+
+from .apps import ask_the_thread
+from .steps import chat, count, receive, send
+
+
+class Tests(TransactionTestCase):
+    databases = {"default", "channels"}
+
+    def test_the_orm_counts_what_is_sent(self):
+        send("orders")
+        self.assertEqual(count("orders"), 1)
+
+    def test_the_orm_counts_what_the_thread_sends(self):
+        ask_the_thread()
+        self.assertEqual(count("answers"), 1)
+        receive("answers")
+
+    def test_a_chat(self):
+        chat()
+"""
+
+USED_EARLY = """\
+import threading
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+
+asked, answered = threading.Event(), threading.Event()
+
+
+class ChatConfig(AppConfig):
+    name = "chat"
+
+    def ready(self):
+        use_the_layer()
+        threading.Thread(target=work, daemon=True).start()
+        post_migrate.connect(send, sender=self)
+
+
+def use_the_layer():
+    async_to_sync(get_channel_layer().group_count)("room")
+
+
+def send(**kwargs):
+    async_to_sync(get_channel_layer().send)("answers", {"type": "answer", "sender": "suite"})
+
+
+def work():
+    use_the_layer()
+    asked.wait()
+    send()
+    answered.set()
+
+
+def ask_the_thread():
+    asked.set()
+    assert answered.wait(10)
+"""
+
+
+@on_both
+def test_a_layer_used_before_the_runner_changes_name_works_in_the_test_database(
+    developer: Developer, tmp_path: Path, where: str
+) -> None:
+    """In ready(), in a thread that is started there, and in a handler of post_migrate."""
+    suite = Suite(tmp_path, COUNTED, settings=where, app=USED_EARLY)
+    assert suite.test() == 3
+    assert suite.left() == []
+    developer.must_be_undisturbed()
+
+
+ANSWERED = """\
+from django.test import TransactionTestCase
+
+from .steps import count, receive, send
+
+
+class Tests(TransactionTestCase):
+    databases = {"default", "channels"}
+
+    def test_the_thread_answers(self):
+        send("orders")
+        self.assertEqual(receive("answers")["sender"], "suite")
+        self.assertEqual(count("orders"), 1)
+"""
+
+RECEIVES_EARLY = """\
+import asyncio
+import threading
+
+from channels.layers import get_channel_layer
+from django.apps import AppConfig
+
+from channels_sqlite.exceptions import ChannelsSqliteError
+
+
+class ChatConfig(AppConfig):
+    name = "chat"
+
+    def ready(self):
+        threading.Thread(target=asyncio.run, args=[work()], daemon=True).start()
+
+
+async def work():
+    layer = get_channel_layer()
+    while True:
+        try:
+            await layer.send("answers", await layer.receive("orders"))
+        except ChannelsSqliteError:  # the tables are being made
+            await asyncio.sleep(0.1)
+"""
+
+
+@on_both
+def test_a_receive_that_waits_when_the_runner_changes_name_goes_on_in_the_test_database(
+    developer: Developer, tmp_path: Path, where: str
+) -> None:
+    """As of a thread that is started in ready(), and works off what comes."""
+    suite = Suite(tmp_path, ANSWERED, settings=where, app=RECEIVES_EARLY)
+    assert suite.test() == 1
+    assert suite.left() == []
+    developer.must_be_undisturbed()
+
+
+# Test databases that are files
+
+TWO_CASES = """\
+from django.test import TestCase, TransactionTestCase
+
+from .steps import chat, count, flush, send, send_and_receive
+
+
+class Cases:
+    databases = {"default", "channels"}
+
+    def test_the_orm_counts_what_is_sent(self):
+        flush()
+        send("jobs")
+        self.assertEqual(count("jobs"), 1)
+
+    def test_a_job(self):
+        flush()
+        send_and_receive()
+
+
+class Tests(Cases, TestCase):
+    pass
+
+
+class TransactionTests(Cases, TransactionTestCase):
+    def test_a_chat(self):
+        chat()
+"""
+
+
+@on_both
+@pytest.mark.parametrize("app", ["", USED_EARLY], ids=["fresh", "used-early"])
+def test_tests_run_in_parallel_twice_in_a_row(
+    developer: Developer, tmp_path: Path, where: str, app: str
+) -> None:
+    """Each of the processes has a copy of the database; no file of theirs stays.
+
+    Also where the process that copies it, and forks, has used the layer before.
+    """
+    suite = Suite(tmp_path, TWO_CASES, settings=where, app=app)
+    for _ in range(2):
+        assert suite.test("--parallel=2") == 5
+        assert suite.left() == []
+    developer.must_be_undisturbed()
+
+
+def test_tests_run_in_parallel_on_kept_databases(developer: Developer, tmp_path: Path) -> None:
+    """With --keepdb the databases stay, and only they; the next run without it removes them."""
+    suite = Suite(tmp_path, TWO_CASES, settings=ON_A_FILE)
+    kept = [f"test_channels{each}.sqlite3" for each in ("", "_1", "_2")]
+    for _ in range(2):
+        assert suite.test("--parallel=2", "--keepdb") == 5
+        assert [name for name in suite.left() if name.endswith(".sqlite3")] == kept
+    assert suite.test("--parallel=2") == 5
+    assert suite.left() == []
+    developer.must_be_undisturbed()
+
+
+MARKED = """\
+import pytest
+
+from .steps import chat, count, send, send_and_receive
+
+pytestmark = pytest.mark.django_db(databases=["default", "channels"], transaction=True)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_the_layer(number):
+    send(f"channel-{number}")
+    assert count(f"channel-{number}") == 1
+    send_and_receive()
+    chat()
+"""
+
+
+def test_pytest_runs_tests_in_parallel(developer: Developer, tmp_path: Path) -> None:
+    """With pytest-xdist, as above."""
+    suite = Suite(tmp_path, MARKED, settings=ON_A_FILE)
+    assert suite.pytest("--numprocesses=2") == 4
+    assert suite.left() == []
+    developer.must_be_undisturbed()
+
+
+# A server in another process
+
+LIVE = """\
+from channels.testing import ChannelsLiveServerTestCase
+from websockets.sync.client import connect
+
+from .steps import say
+
+
+class Tests(ChannelsLiveServerTestCase):
+    serve_static = False
+    {databases}
+
+    def test_two_visitors_chat(self):
+        with connect(self.live_server_ws_url) as one, connect(self.live_server_ws_url) as two:
+            one.send('{{"text": "hello"}}')
+            for each in one, two:
+                self.assertEqual(each.recv(10), '{{"text": "hello"}}')
+"""
+
+AND_FROM_THE_TEST = """\
+
+    def test_the_test_itself_sends_to_a_visitor(self):
+        with connect(self.live_server_ws_url) as visitor:
+            visitor.send('{"text": "hello"}')
+            self.assertEqual(visitor.recv(10), '{"text": "hello"}')
+            say("bye")
+            self.assertEqual(visitor.recv(10), '{"text": "bye"}')
+"""
+
+SERVED = """\
+import multiprocessing
+
+multiprocessing.set_start_method("{method}", force=True)
+DATABASES["default"]["TEST"] = {{"NAME": BASE_DIR / "test_db.sqlite3"}}
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_live_server_stays_away_from_the_developers_file(
+    developer: Developer, tmp_path: Path, method: str
+) -> None:
+    """The server of a ChannelsLiveServerTestCase, with each way to start a process.
+
+    A spawned one inherits neither NAME nor the test environment: it is the way on macOS, and on
+    Linux the one that is used from Python 3.14 on is alike.
+    """
+    suite = Suite(tmp_path, LIVE.format(databases=""), settings=SERVED.format(method=method))
+    assert suite.test() == 1
+    assert suite.left() == []
+    developer.must_be_undisturbed()
+
+
+def test_a_test_and_its_live_server_share_a_file(developer: Developer, tmp_path: Path) -> None:
+    """As the documentation advises for tests with several processes."""
+    code = LIVE.format(databases=ALL) + AND_FROM_THE_TEST
+    suite = Suite(tmp_path, code, settings=SERVED.format(method="fork") + ON_A_FILE)
+    assert suite.test() == 2
+    assert suite.left() == []
+    developer.must_be_undisturbed()
+
+
+# Other settings
+
+
+def test_a_mirror_of_the_default_database_is_the_layers_too(
+    developer: Developer, tmp_path: Path
+) -> None:
+    """With TEST's MIRROR both aliases mean one test database, which has the layer's tables."""
+    mirror = 'DATABASES["channels"]["TEST"] = {"MIRROR": "default"}\n'
+    suite = Suite(tmp_path, TWO_CASES, settings=mirror)
+    assert suite.test() == 5
+    assert suite.left() == []
+    developer.must_be_undisturbed()
+
+
+RELATIVE = """\
+DATABASES["channels"]["NAME"] = "channels.sqlite3"
+DATABASES["channels"]["TEST"] = {"NAME": "test_channels.sqlite3"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "count"),
+    [(case("TransactionTestCase"), 2), (TWO_CASES, 5)],
+    ids=["without-databases", "with-databases"],
+)
+def test_a_relative_name_is_that_of_the_working_directory(
+    developer: Developer, tmp_path: Path, code: str, count: int
+) -> None:
+    """Layer and ORM agree about it; the developer's file is in another directory."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    suite = Suite(tmp_path, code, settings=RELATIVE)
+    assert suite.test(cwd=elsewhere) == count
+    assert suite.left() == []
+    developer.must_be_undisturbed()
+
+
+OVERRIDDEN = """\
+from channels.exceptions import ChannelFull
+from channels.layers import get_channel_layer
+from django.test import SimpleTestCase, TransactionTestCase, override_settings
+
+from .steps import chat, count, flush, send, send_and_receive
+
+MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+OURS = {
+    "default": {
+        "BACKEND": "channels_sqlite.layers.SqliteChannelLayer",
+        "CONFIG": {"database": "channels", "capacity": 1},
+    }
+}
+
+
+class Tests:
+    def test_another_config(self):
+        with override_settings(CHANNEL_LAYERS=OURS):
+            flush()
+            send_and_receive()
+            send("full")
+            with self.assertRaises(ChannelFull):
+                send("full")
+
+    def test_another_layer(self):
+        with override_settings(CHANNEL_LAYERS=MEMORY):
+            self.assertEqual(type(get_channel_layer()).__name__, "InMemoryChannelLayer")
+            send_and_receive()
+            chat()
+        send_and_receive()
+        chat()
+
+
+class WithoutDatabases(Tests, SimpleTestCase):
+    pass
+"""
+
+AND_WITH_DATABASES = """
+
+class WithDatabases(Tests, TransactionTestCase):
+    databases = {"default", "channels"}
+
+    def test_the_orm_counts(self):
+        with override_settings(CHANNEL_LAYERS=OURS):
+            send("counted")
+            self.assertEqual(count("counted"), 1)
+"""
+
+MEMORY = 'CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}\n'
+
+
+@pytest.mark.parametrize(
+    ("code", "count"),
+    [(OVERRIDDEN, 2), (OVERRIDDEN + AND_WITH_DATABASES, 5)],
+    ids=["without-databases", "with-databases"],
+)
+@pytest.mark.parametrize("settings", ["", MEMORY], ids=["from-ours", "from-in-memory"])
+def test_tests_override_channel_layers(
+    developer: Developer, tmp_path: Path, settings: str, code: str, count: int
+) -> None:
+    """From this layer to another and back, and from another to this one and back."""
+    suite = Suite(tmp_path, code, settings=settings)
+    assert suite.test() == count
+    developer.must_be_undisturbed()
+
+
+# Transactions
+
+OWN_TRANSACTION = """\
+import time
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.test import TestCase
+
+from channels_sqlite.exceptions import DatabaseUnavailable
+from channels_sqlite.models import Message
+
+from .steps import JOB
+
+
+class Tests(TestCase):
+    databases = {"default", "channels"}
+
+    def setUp(self):
+        now = time.time()
+        Message.objects.create(
+            inbox="jobs", channel="jobs", body=b"", created_at=now, expires_at=now + 60
+        )
+
+    def test_to_send(self):
+        self.check("send", "jobs", JOB)
+
+    def test_to_join(self):
+        self.check("group_add", "room", "jobs")
+
+    def check(self, verb, *arguments):
+        began = time.monotonic()
+        try:
+            async_to_sync(getattr(get_channel_layer(), verb))(*arguments)
+        except DatabaseUnavailable as error:
+            words = str(error)
+            self.assertIn("transaction.on_commit", words)
+            self.assertIn("transaction", words.replace("transaction.on_commit", ""))
+        self.assertLess(time.monotonic() - began, 10)  # the timeout is 20
+"""
+
+
+@on_both
+def test_a_test_that_has_written_with_the_orm_is_told_so_when_it_sends(
+    developer: Developer, tmp_path: Path, where: str
+) -> None:
+    """The transaction of a TestCase holds SQLite's lock until the test ends: to wait is in vain.
+
+    The error names that transaction and the remedy, long before the timeout. To work is as good.
+    """
+    suite = Suite(tmp_path, OWN_TRANSACTION, settings=where)
+    assert suite.test() == 2
+    developer.must_be_undisturbed()
