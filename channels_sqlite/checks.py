@@ -143,7 +143,7 @@ def _watching(name: str, options: Options) -> Iterator[checks.CheckMessage]:
             id="channels_sqlite.E006",
         )
     interval, expiry = options.polling_interval, options.expiry
-    if interval >= min(SLOW_POLLING, expiry):
+    if options.watcher != "inotify" and interval >= min(SLOW_POLLING, expiry):
         yield checks.Warning(
             f'CHANNEL_LAYERS["{name}"] has a polling_interval of {interval} s and an expiry of '
             f"{expiry} s: a reader that polls is late by the first, and messages older than the "

@@ -238,6 +238,8 @@ def test_options_beside_config(settings: Settings) -> None:
     [
         ({"polling_interval": 1}, True),
         ({"polling_interval": 50}, True),
+        ({"polling_interval": 50, "watcher": "watchfiles"}, True),
+        ({"polling_interval": 50, "watcher": "inotify"}, False),
         ({"polling_interval": 0.9}, False),
         ({"polling_interval": 0.5, "expiry": 0.5}, True),
         ({"polling_interval": 0.5, "expiry": 0.6}, False),

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from .._storing.messages import Item
 from ..counters import Counters, DropLog
@@ -158,6 +159,13 @@ class Queues:
         with self._lock:
             for channel in list(self._items):
                 self._tell(channel, here, everybody=True)
+
+    def tell_everybody(self) -> None:
+        """Have every consumer look again, from any thread."""
+        with self._lock:
+            for waiter in [each for waiting in self._waiters.values() for each in waiting]:
+                with suppress(RuntimeError):  # its loop was closed
+                    waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
     def _tell(self, channel: str, here: Loop, *, everybody: bool) -> None:
         for waiter in list(self._waiters.get(channel, ())):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Collection
+from functools import partial
 
 from .._storing import sql
 from .._storing.connections import Busy, Lost
@@ -168,9 +169,7 @@ class Reading:
             after, upto, taken = inbox.acknowledged, inbox.cursor, inbox.taken
             try:
                 self._database.try_write(
-                    lambda connection, name=name, after=after, upto=upto: self._acknowledge(
-                        connection, name, after, upto
-                    )
+                    partial(self._acknowledge, name=name, after=after, upto=upto)
                 )
             except (Busy, Lost):
                 return False

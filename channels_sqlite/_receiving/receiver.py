@@ -48,6 +48,10 @@ CLOCK_WAS_SET = 1.0  # seconds that the wall clock moves against the monotonic o
 UNCHANGING = frozenset([str, bytes, int, float, bool, type(None)])
 
 
+class Retired(Exception):
+    """The layer works in another database by now."""
+
+
 class Receiver:
     """Everything that one layer receives, in one process, from one database."""
 
@@ -87,6 +91,7 @@ class Receiver:
         self._received = 0
         self._clocks_apart = _clocks_apart()
         self._lapse_at = float("inf")
+        self._retired = False
         database.readers.add(self)
 
     # Consumers
@@ -130,6 +135,8 @@ class Receiver:
             if item is not None:
                 return item
             self._queues.leave(channel, found, loop)  # it was told to come and take
+            if self._retired:
+                raise Retired
 
     def _leave_queue(self, channel: str, waiter: Waiter, loop: Loop, *, shared: bool) -> None:
         self._queues.leave(channel, waiter, loop)
@@ -292,11 +299,14 @@ class Receiver:
             gone = True
         self._bell.close(remove=gone or not os.path.exists(self._database.path))
 
-    def forget_parent(self) -> None:
-        """In a fork's child: nothing that is inherited is used."""
-        for watcher in self._watchers.values():
-            if watcher is not None:
-                watcher.after_fork_in_child()
+    def retire(self) -> None:
+        """NAME means another database by now: those that wait are to wait there."""
+        self._retired = True
+        for loop in list(self._listeners):
+            with suppress(RuntimeError):  # it was closed
+                loop.call_soon_threadsafe(self._stop, loop)
+        self._queues.tell_everybody()
+        self.leave()
 
     # Being woken
 
@@ -308,6 +318,9 @@ class Receiver:
                 return
         if here is not None and here in self._listeners:
             self._listeners[here].look(rung=inboxes is not None)
+            return
+        if here is not None and not self._listeners:  # it was closed, and some still wait
+            self._look(here, rung=True)
             return
         for listener in list(self._listeners.values()):
             if ring_if_open(listener):

@@ -30,6 +30,7 @@ logger = logging.getLogger("channels_sqlite")
 T = TypeVar("T")
 Function = Callable[[sqlite3.Connection], T]
 
+NO_CHECKPOINT_ON_CLOSE = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
 BUSY, LOCKED, INTERRUPT = 5, 6, 9  # SQLite's primary result codes
 LET_GO_AFTER = 0.01  # seconds to wait for another thread's statement on the same connection
 FORK_WAITS = 2.0  # seconds for a statement that was interrupted; only a commit takes its time
@@ -115,7 +116,7 @@ class Handle:
             if not hasattr(self._raw, "setconfig"):  # before Python 3.12
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._raw))
                 return
-            self._raw.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
+            self._raw.setconfig(NO_CHECKPOINT_ON_CLOSE, True)
         self._raw.close()
 
     def before_fork(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import logging
+import multiprocessing
 import sqlite3
 import threading
 import time
@@ -16,6 +17,7 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from multiprocessing import util
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -50,7 +52,10 @@ class Local(Protocol):
     """A reader in this process."""
 
     client: str
-    has_bell: bool
+
+    @property
+    def has_bell(self) -> bool:
+        """Return True if it may be in groups."""
 
     def rung(self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None) -> None:
         """Look: something was written to these inboxes, or to any."""
@@ -435,7 +440,7 @@ class Database:
         for reader in list(self.readers):
             reader.leave()
         connections, self._connections = self._connections, None
-        self.files.remove_bells_of_nothing()
+        self.files.remove_what_is_left()
         if connections is not None:
             connections.close(CLOSE_WAITS)
 
@@ -494,6 +499,8 @@ def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
     with _registry.lock:
         made = _registry.databases.get(name)
         if made is None:
+            if not _registry.databases:
+                _close_with_worker_process()
             made = Database(alias, name, settings.get("OPTIONS") or {})
             _registry.databases[name] = made
         return made
@@ -504,3 +511,9 @@ def _close_at_exit() -> None:
     for database in list(_registry.databases.values()):
         with suppress(Exception):  # nobody is there to be told
             database.close_at_exit()
+
+
+def _close_with_worker_process() -> None:
+    """multiprocessing's children end without calling what atexit was told."""
+    if multiprocessing.parent_process() is not None:
+        util.Finalize(None, _close_at_exit, exitpriority=0)

@@ -7,6 +7,7 @@ private database in memory instead, as it would in the in-memory layer.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 
@@ -37,6 +38,10 @@ _PRIVATE = "channels-sqlite-private-"
 
 
 def _are_tests_running() -> bool:
-    """Return True if `setup_test_environment` was called, as each test runner does."""
+    """Return True if `setup_test_environment` was called, as each test runner does; or in the server
+    process of a ChannelsLiveServerTestCase, which is told of the tests of one database only.
+    """
     utils = sys.modules.get("django.test.utils")
-    return utils is not None and hasattr(utils._TestState, "saved_data")
+    if utils is not None and hasattr(utils._TestState, "saved_data"):
+        return True
+    return "channels.testing.live" in sys.modules and multiprocessing.parent_process() is not None

@@ -29,6 +29,7 @@ PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 def cases(plan: Plan) -> list[Case]:
     many, rate = plan.sockets or 200, plan.rate or 1.0
     room = min(plan.members or 10, many)
+    many -= many % room  # all rooms are full
     workers = plan.processes or 2
     seconds = plan.seconds or max(6.0, 1 / rate)
     idle = min(seconds, 3.0)
@@ -85,6 +86,7 @@ class Stage:
     clients: Sequence[Child]
     arguments: Mapping[str, Any]
     expected: int = 0  # deliveries so far
+    arrived: int = 0
 
     @property
     def pids(self) -> list[int]:
@@ -107,7 +109,7 @@ class Stage:
             self.expected += await client.call(
                 sockets.say, phase="warm-up", names=[name], rate=2.0, seconds=0.5, size=size
             )
-        await self.lab.settle(self.expected)
+        self.arrived = await self.lab.settle(self.expected)
 
     async def connect(self, shares: Sequence[list[Seat]]) -> dict[str, float]:
         before = self.memory()
@@ -134,8 +136,7 @@ class Stage:
         self, phase: str, speakers: Sequence[list[str]], seconds: float
     ) -> dict[str, float]:
         how = {"rate": self.arguments["rate"], "seconds": seconds, "size": self.arguments["size"]}
-        arrived = self.expected
-        before = self.usages()
+        arrived, before = self.arrived, self.usages()
         clients = [measure.usage(client.pid) for client in self.clients]
         said = await asyncio.gather(
             *(
@@ -148,11 +149,11 @@ class Stage:
             for client, was in zip(self.clients, clients, strict=True)
         ]
         self.expected += sum(said) * self.arguments["members"]
-        arrived = await self.lab.settle(self.expected) - arrived
+        self.arrived = await self.lab.settle(self.expected)
         used = sum(now.cpu - was.cpu for was, now in zip(before, self.usages(), strict=True))
         figures = {"clients cpu": max(busy)}
-        if arrived:
-            figures["cpu"] = used / arrived * 1000
+        if self.arrived > arrived:
+            figures["cpu"] = used / (self.arrived - arrived) * 1000
         return figures
 
     async def end(self) -> None:
@@ -195,13 +196,12 @@ async def run(lab: Lab, case: Case) -> Measured:
 
     entries = await lab.entries()
     own, others = delays(entries)
-    arrived = sum(entry.kind == ledger.RECEIVED for entry in entries)
     return Measured(
         {
             **percentiles("echo", own),
             **percentiles("delivery", others),
             "deliveries": measure.rate(entries, ledger.RECEIVED, "measured"),
-            "missing": stage.expected - arrived,
+            "missing": stage.expected - stage.arrived,
             **figures,
         },
         distributions={

@@ -162,6 +162,10 @@ async def test_what_a_socket_hears_of_itself_is_an_echo_and_the_rest_is_delivere
             "2,000 sockets in rooms of 10, every 10 s, 4 x uvicorn-uvloop",
         ),
         (
+            Plan(sockets=125, rate=2.0),
+            "120 sockets in rooms of 10, every 0.5 s, 2 x uvicorn-uvloop",
+        ),
+        (
             Plan(sockets=50, members=50),
             "a broadcast to 50 sockets, every second, 2 x uvicorn-uvloop",
         ),
