@@ -3,17 +3,20 @@
 The house, from the roof down. A row imports only rows beneath it, and within a row only what stands
 to its left; a leading underscore says that it may change.
 
-    apps admin checks management           Django, sync: they hold no logic of the layer
-    _tools: tables doctor tail             what the command, the admin and the checks share
-    layers                                 Channels' rules, names and errors
-    _receiving: queues reading receiver    when to look, and whom to hand a message to
-    _sending: trimmer sender               one statement each
-    stats                                  what the file shows
+    migrations checks apps admin management    Django, sync: no logic of the layer
+    _tools: tables clones orm_forks file_checks admin_filters doctor tail
+    layers                                     Channels' rules, names and errors
+    _receiving: queues reading receiver        when to look, and whom to hand a message to
+    _sending: trimmer sender                   one statement each
+    stats                                      what the file shows
     _waking: bells listener inotify watchfiles watchers
-    _storing: forks locks once messages schema sql upkeep worker mounts files connections private database
-    models db_routers migrations           the tables, as Django sees them
-    _options: conf codec settings          CONFIG, checked; bodies
-    counters serializers exceptions        what users name, subclass and catch
+    models                                     the tables, as Django sees them
+    _storing: connections private database     the process's way into one file
+    _storing: forks locks once messages schema sql upkeep worker mounts files
+    db_routers                                 which database the tables are in
+    _options: conf codec settings              CONFIG, checked; bodies
+    counters serializers                       what users name and read
+    exceptions                                 what they catch
 
 A send passes `layers`, `sender`, `database`, `connections`, `sql` and `bells`; a wake `inotify`,
 `listener`, `receiver`, `reading`, `database`, `connections`, `sql` and `queues`.

@@ -29,7 +29,7 @@ from . import serializers
 from ._options.codec import Codec
 from ._options.conf import Options
 from ._options.settings import configured_layers
-from .admin_filters import (
+from ._tools.admin_filters import (
     AgeFilter,
     ChannelFilter,
     GroupFilter,

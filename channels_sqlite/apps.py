@@ -14,15 +14,19 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate, pre_migrate
 
-from . import clones, tables
 from ._options.settings import configured_databases
-from ._storing import private
+from ._storing import forks, private
 from ._storing.files import is_in_memory
+from ._tools import clones, tables
+from ._tools.orm_forks import OrmConnections
 
 if TYPE_CHECKING:
     from django.db.migrations import Migration
 
     Plan = list[tuple[Migration, bool]]
+
+
+_orm_connections = OrmConnections()
 
 
 class ChannelsSqliteConfig(AppConfig):
@@ -34,6 +38,7 @@ class ChannelsSqliteConfig(AppConfig):
         from . import checks  # it imports the models, which are loaded only now
 
         private.note_names()
+        forks.register(_orm_connections)
         register(checks.check_settings, self.label)
         register(checks.check_databases, self.label, Tags.database)
         register(checks.check_deployment, self.label, deploy=True)

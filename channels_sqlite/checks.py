@@ -20,7 +20,7 @@ from django.core import checks
 from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.utils.module_loading import import_string
 
-from . import file_checks, serializers
+from . import serializers
 from ._options.codec import Codec
 from ._options.conf import Options
 from ._options.settings import (
@@ -31,6 +31,7 @@ from ._options.settings import (
     is_ours,
 )
 from ._storing.database import OLDEST_SQLITE
+from ._tools import file_checks
 from ._waking.watchers import is_installed
 from .db_routers import ChannelsRouter
 from .exceptions import InvalidOption

@@ -84,9 +84,7 @@ def translate(error: sqlite3.Error, path: str) -> Exception:
     if isinstance(error, sqlite3.DataError) or primary == 18:  # SQLITE_TOOBIG
         return MessageTooLarge(f"A message is too large for one row of {path}: {error}.")
     if primary == 14 and not _has_descriptors():  # SQLITE_CANTOPEN
-        return DatabaseUnavailable(
-            f"{path}: no file descriptors are left (ulimit -n)."
-        )
+        return DatabaseUnavailable(f"{path}: no file descriptors are left (ulimit -n).")
     remedy = _REMEDIES.get(primary, "").format(user=this_user())
     return DatabaseUnavailable(f"{path}: {error}.{remedy}")
 

@@ -19,8 +19,9 @@ from django.test import Client
 from django.urls import reverse
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from channels_sqlite import admin, admin_filters
+from channels_sqlite import admin
 from channels_sqlite._options.settings import BACKEND
+from channels_sqlite._tools import admin_filters
 from channels_sqlite.models import LayerMembership, LayerMessage
 
 pytestmark = pytest.mark.django_db(databases=["default", "channels"])

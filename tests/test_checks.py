@@ -21,10 +21,10 @@ from django.core.management import call_command
 from django.db import connections
 from pytest_django import DjangoDbBlocker, Settings
 
-from channels_sqlite import file_checks, tables
 from channels_sqlite._options.conf import Options
 from channels_sqlite._options.settings import BACKEND
 from channels_sqlite._storing import mounts, schema
+from channels_sqlite._tools import file_checks, tables
 from tests import databases
 from tests.projects import Project
 

@@ -1,4 +1,6 @@
-"""Imports go one way, down; and the asynchronous half never loads the ORM."""
+"""Imports go down, in the picture of the package's docstring; and the asynchronous half never loads
+the ORM.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +12,52 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "channels_sqlite"
+import channels_sqlite
 
-# A row imports only from rows beneath it. `wakes` and `management` are packages.
-PICTURE = """
-    management
-    apps  admin  doctor
-    checks  layers
-    db_routers  receiver  sender  tail
-    settings  claims  inboxes  roll_call  trimmer  inspection  databases
-    consumers  tasks  upkeep  database  codec
-    store  buffers  waiters  connection  serializers  conf  wakes  models
-    counters  messages  complaints  in_place  files
-    exceptions  schema
-"""
-ROWS = [line.split() for line in PICTURE.strip().splitlines()]
-HEIGHT = {unit: -row for row, units in enumerate(ROWS) for unit in units}
-
-DJANGO_HALF = {"management", "apps", "admin", "checks", "models"}
+PACKAGE = Path(channels_sqlite.__file__).parent
 
 
-def unit(path: Path) -> str:
-    """The module or the subpackage of ours that the file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def picture() -> list[list[str]]:
+    """The rows of the docstring's picture: in each the modules, `management` and `migrations` as
+    one each.
+    """
+    assert channels_sqlite.__doc__ is not None
+    drawn = [line for line in channels_sqlite.__doc__.splitlines() if line.startswith("    ")]
+    rows = []
+    for line in drawn:
+        names = line.strip().partition("   ")[0].split()
+        package = names.pop(0).rstrip(":") + "." if names[0].endswith(":") else ""
+        rows.append([package + name for name in names])
+    return rows
 
 
-def modules() -> dict[Path, ast.Module]:
+HEIGHT = {
+    unit: (-row, column) for row, units in enumerate(picture()) for column, unit in enumerate(units)
+}
+
+DJANGO_HALF = {"management", "apps", "admin", "checks", "models", "migrations"}
+
+
+def unit(parts: list[str]) -> str:
+    """The name in the picture of a module, by the parts of its own name."""
+    if len(parts) > 1 and parts[0].startswith("_"):
+        return f"{parts[0]}.{parts[1]}"
+    return parts[0]
+
+
+def modules() -> dict[str, tuple[Path, ast.Module]]:
+    """Each module's tree, by its name inside the package."""
     paths = [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
-    return {path: ast.parse(path.read_text()) for path in paths if unit(path) != "migrations"}
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): (
+            path,
+            ast.parse(path.read_text()),
+        )
+        for path in paths
+    }
+
+
+MODULES = modules()
 
 
 def imports(path: Path, tree: ast.Module) -> Iterator[str]:
@@ -52,28 +72,32 @@ def imports(path: Path, tree: ast.Module) -> Iterator[str]:
             yield from (".".join([*parts, alias.name]) for alias in node.names)
 
 
-def ours(path: Path, tree: ast.Module) -> set[str]:
+def ours(name: str) -> set[str]:
     """The units of ours that a module imports, other than its own."""
-    names = [name.split(".") for name in imports(path, tree)]
-    return {name[1] for name in names if name[0] == "channels_sqlite"} - {unit(path)}
+    path, tree = MODULES[name]
+    names = [each.split(".")[1:] for each in imports(path, tree) if "channels_sqlite" in each]
+    return {unit(each) for each in names if each} - {unit(name.split("."))}
 
 
-@pytest.mark.parametrize(
-    ("path", "tree"), [pytest.param(*each, id=unit(each[0])) for each in modules().items()]
-)
-def test_imports_go_down(path: Path, tree: ast.Module) -> None:
-    not_beneath = {name for name in ours(path, tree) if HEIGHT[name] >= HEIGHT[unit(path)]}
-    assert not_beneath == set()
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down(name: str) -> None:
+    here = HEIGHT[unit(name.split("."))]
+    wrong = {
+        each
+        for each in ours(name)
+        if HEIGHT[each][0] > here[0] or (HEIGHT[each][0] == here[0] and HEIGHT[each][1] > here[1])
+    }
+    assert wrong == set()
 
 
 def test_every_module_has_its_place_in_the_picture() -> None:
-    assert {unit(path) for path in modules()} == set(HEIGHT)
+    assert {unit(name.split(".")) for name in MODULES} == set(HEIGHT)
 
 
 def test_the_asynchronous_half_imports_nothing_of_the_other() -> None:
-    for path, tree in modules().items():
-        if unit(path) not in DJANGO_HALF:
-            assert ours(path, tree) & DJANGO_HALF == set(), path
+    for name in MODULES:
+        if unit(name.split(".")) not in DJANGO_HALF and not name.startswith("_tools"):
+            assert ours(name) & DJANGO_HALF == set(), name
 
 
 def test_a_layer_is_used_without_the_orm() -> None:
@@ -90,15 +114,14 @@ def test_a_layer_is_used_without_the_orm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("units", "forbidden"),
+    ("packages", "forbidden"),
     [
-        ({"layers", "receiver", "wakes", "buffers", "waiters"}, {"sqlite3", "aiosqlite"}),
-        ({"store", "upkeep", "buffers", "messages", "counters"}, {"asyncio", "aiosqlite"}),
-        ({"wakes"}, {"sqlite3", "django", "channels"}),
+        (["layers", "_receiving.queues", "_receiving.receiver"], {"sqlite3", "aiosqlite"}),
+        (["_receiving.queues", "_waking.listener"], {"django", "channels"}),
+        (["_storing.sql", "_storing.upkeep", "_storing.messages"], {"asyncio", "aiosqlite"}),
     ],
-    ids=["channel rules know no SQL", "what decides does not await", "wakes know a path"],
+    ids=["channel rules know no SQL", "queues and times know no Django", "SQL does not await"],
 )
-def test_seams(units: set[str], forbidden: set[str]) -> None:
-    for path, tree in modules().items():
-        if unit(path) in units:
-            assert {name.split(".")[0] for name in imports(path, tree)} & forbidden == set(), path
+def test_seams(packages: list[str], forbidden: set[str]) -> None:
+    for name in packages:
+        assert {each.split(".")[0] for each in imports(*MODULES[name])} & forbidden == set(), name

@@ -18,9 +18,9 @@ from django.db import connections
 from django.db.models.signals import post_migrate
 from pytest_django import DjangoDbBlocker, Settings
 
-from channels_sqlite import tables
 from channels_sqlite._options.settings import BACKEND
 from channels_sqlite._storing import schema
+from channels_sqlite._tools import tables
 from tests import databases
 from tests.projects import Project
 

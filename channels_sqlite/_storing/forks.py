@@ -36,6 +36,7 @@ class _Forks:
         self._members: WeakSet[Forkable] = WeakSet()
         self._members_lock = threading.Lock()
         self.unsafe: set[str] = set()
+        self.late = False
 
     def add(self, member: Forkable) -> None:
         with self._members_lock:
@@ -72,7 +73,13 @@ def taint(path: str) -> None:
 def notice() -> None:
     """Notice a fork without Python's hooks."""
     if os.getpid() != _forks.pid:
+        _forks.late = True
         _after_in_child()
+
+
+def is_late() -> bool:
+    """Return True if the last fork ran no hooks: what is open by now, the child may have opened."""
+    return _forks.late
 
 
 def is_tainted(path: str) -> bool:

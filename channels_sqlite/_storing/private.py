@@ -38,8 +38,8 @@ _PRIVATE = "channels-sqlite-private-"
 
 
 def _are_tests_running() -> bool:
-    """Return True if `setup_test_environment` was called, as each test runner does; or in the server
-    process of a ChannelsLiveServerTestCase, which is told of the tests of one database only.
+    """Return True if `setup_test_environment` was called, as each test runner does; and in the
+    server process of a ChannelsLiveServerTestCase, which is told of one test database only.
     """
     utils = sys.modules.get("django.test.utils")
     if utils is not None and hasattr(utils._TestState, "saved_data"):

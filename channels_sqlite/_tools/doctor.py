@@ -106,7 +106,7 @@ async def examine(options: Options, watcher: str) -> Finding:
             await _converse(layer, yours, finding, PATIENCE + options.polling_interval)
     except (ChannelsSqliteError, ChildProcessError) as error:
         finding.problem = str(error)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         finding.problem = "The other process did not answer in time."
     finally:
         await layer.close()

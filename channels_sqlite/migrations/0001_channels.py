@@ -7,7 +7,7 @@ take for ours.
 # ruff: noqa: E501, RUF012 - as makemigrations writes it
 from django.db import migrations, models
 
-from channels_sqlite import tables
+from channels_sqlite._tools import tables
 
 
 class Migration(migrations.Migration):

@@ -14,9 +14,10 @@ import pytest
 from django.core.management import load_command_class
 from django.db.models import Model
 
-from channels_sqlite import checks, exceptions, file_checks
+from channels_sqlite import checks, exceptions
 from channels_sqlite._options import conf
 from channels_sqlite._storing import schema
+from channels_sqlite._tools import file_checks
 from channels_sqlite.models import LayerMembership, LayerMessage, LayerSequence
 from tests.docs.blocks import DOCS
 

@@ -15,11 +15,11 @@ from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
+from .._storing import mounts
+from .._storing.files import INDEX, LOG, Files
+from ..db_routers import APP_LABEL
+from ..exceptions import this_user
 from . import tables
-from ._storing import mounts
-from ._storing.files import INDEX, LOG, Files
-from .db_routers import APP_LABEL
-from .exceptions import this_user
 
 LONG_LOG = 128 * 2**20
 """Bytes of a write-ahead log that a long read keeps from being reset: eight times the size that

@@ -13,8 +13,8 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
-from ._storing import schema
-from .db_routers import APP_LABEL
+from .._storing import schema
+from ..db_routers import APP_LABEL
 
 if TYPE_CHECKING:
     from django.db.migrations.state import StateApps

@@ -17,7 +17,7 @@ from pathlib import Path
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ._storing.files import INDEX, LOG, Files
+from .._storing.files import INDEX, LOG, Files
 
 LOGS = (LOG, INDEX, "-journal")
 
