@@ -40,7 +40,7 @@ class _Ends(NamedTuple):
     trimmer: Trimmer
 
 
-class SqliteChannelLayer(BaseChannelLayer):
+class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     """A channel layer on one SQLite file. The keys of CONFIG are the fields of `Options`, in the
     reference's page on settings.
 
@@ -283,14 +283,6 @@ class SqliteChannelLayer(BaseChannelLayer):
         if self._made is not None:
             await self._made.receiver.close()
             await self._made.database.close()
-
-    # Around a fork
-
-    def before_fork(self) -> None:
-        """Nothing to do: the database closes its connections."""
-
-    def after_fork_in_parent(self) -> None:
-        """Nothing to do."""
 
     def after_fork_in_child(self) -> None:
         """Begin with nothing: another client, no memberships, no buffers."""

@@ -26,7 +26,7 @@ NoneType = type(None)
 # How deep dicts and lists may be nested, the message itself being the first. Counted here, for
 # neither side can be asked: msgpack 1.1 packs 511 levels and 1.2 packs 1,024, and what json reads
 # depends on the reader's Python and on its stack, up to 3.11 it is 1,000 less the stack.
-DEPTH = 500
+DEPTH = 100  # of lists and dicts; the admin, the command and every JSON parser show so many
 
 # For error messages. The built-in repr fails on what is nested too deep, and on broken classes.
 _repr = reprlib.Repr()

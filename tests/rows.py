@@ -6,6 +6,9 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 from channels_sqlite._storing.messages import GroupMessage, Item, Outgoing, Row
@@ -56,6 +59,13 @@ def inbox_of(channel: str) -> str:
     """What one reader drains: the name up to the "!", if it has one."""
     local, mark, _ = channel.partition("!")
     return local + mark
+
+
+@contextmanager
+def sql(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that knows nothing of the layer."""
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as connection:
+        yield connection
 
 
 def select(connection: sqlite3.Connection, what: str, *values: Any) -> list[Any]:

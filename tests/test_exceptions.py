@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,10 +13,6 @@ from django.db.utils import DatabaseError, OperationalError
 
 from channels_sqlite import exceptions
 from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable, MessageTooLarge
-
-needs_result_codes = pytest.mark.skipif(
-    sys.version_info < (3, 11), reason="SQLite's result codes, from Python 3.11 on"
-)
 
 
 @pytest.mark.parametrize(
@@ -75,14 +70,12 @@ def translated(error: sqlite3.Error) -> str:
     return str(ours)
 
 
-@needs_result_codes
 def test_a_lock_held_for_too_long_points_at_the_timeout(database: Path) -> None:
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("begin immediate")
         assert "OPTIONS['timeout']" in translated(failure(database, "begin immediate"))
 
 
-@needs_result_codes
 def test_a_lock_in_memory_points_at_this_process() -> None:
     name = "file:locked?mode=memory&cache=shared"
     with closing(sqlite3.connect(name, uri=True, isolation_level=None)) as other:
@@ -92,18 +85,15 @@ def test_a_lock_in_memory_points_at_this_process() -> None:
         assert "in this process" in translated(failure(name, "select * from t", uri=True))
 
 
-@needs_result_codes
 def test_a_read_only_database_points_at_the_rights(database: Path) -> None:
     name = f"file:{database}?mode=ro"
     assert "write access" in translated(failure(name, "create table t (x)", uri=True))
 
 
-@needs_result_codes
 def test_a_file_that_cannot_be_opened_points_at_the_user(tmp_path: Path) -> None:
     assert exceptions.this_user() in translated(failure(tmp_path / "nowhere" / "file.sqlite3"))
 
 
-@needs_result_codes
 def test_a_full_disk_is_called_full(database: Path) -> None:
     error = failure(
         database,
@@ -114,13 +104,11 @@ def test_a_full_disk_is_called_full(database: Path) -> None:
     assert "The disk is full" in translated(error)
 
 
-@needs_result_codes
 def test_a_file_that_is_no_database_is_to_be_moved_away(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("This is not an SQLite database, is it? " * 100)
     assert "move it away" in translated(failure(tmp_path / "text", "select * from t"))
 
 
-@needs_result_codes
 def test_a_damaged_file_is_to_be_moved_away(database: Path) -> None:
     content = bytearray(database.read_bytes())
     content[200:] = b"\x00" * (len(content) - 200)
@@ -134,7 +122,7 @@ def test_an_error_without_a_known_remedy_keeps_sqlites_words(database: Path) -> 
 
 
 def test_an_error_without_a_result_code_keeps_its_words() -> None:
-    """Python raises such ones itself, and before 3.11 there are no others."""
+    """Python raises such ones itself."""
     assert "database is locked" in translated(sqlite3.OperationalError("database is locked"))
 
 

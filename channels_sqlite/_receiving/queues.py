@@ -115,7 +115,7 @@ class Queues:
             self._drops.dropped(channel, oldest.group, capacity, time.time() - oldest.created_at)
         self._tell_next(channel, here)
 
-    def put_back(self, channel: str, returned: Iterable[Item], here: Loop) -> None:
+    def put_back(self, channel: str, returned: Iterable[Item], here: Loop | None) -> None:
         """Return messages that were taken, and not used, to their places."""
         with self._lock:
             items = self._items.setdefault(channel, deque())
@@ -147,7 +147,7 @@ class Queues:
 
     # Telling
 
-    def _tell_next(self, channel: str, here: Loop) -> None:
+    def _tell_next(self, channel: str, here: Loop | None) -> None:
         """Tell the first waiter that was not told, if there is a message, to come and take it."""
         if channel in self._items and channel in self._waiters:
             self._tell(channel, here, everybody=False)
@@ -167,7 +167,7 @@ class Queues:
                 with suppress(RuntimeError):  # its loop was closed
                     waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
-    def _tell(self, channel: str, here: Loop, *, everybody: bool) -> None:
+    def _tell(self, channel: str, here: Loop | None, *, everybody: bool) -> None:
         for waiter in list(self._waiters.get(channel, ())):
             if waiter.done():
                 continue

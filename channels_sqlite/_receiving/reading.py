@@ -79,13 +79,15 @@ class Reading:
     # Looking
 
     def look_rung(self, inboxes: Collection[str], here: Loop) -> bool:
-        """Read these inboxes by their cursors; if nothing is there, ask what has changed. Return
-        True if anything was found.
+        """Read these inboxes by their cursors; if nothing is there, or consumers wait for normal
+        channels as well, ask what has changed. Return True if anything was found.
         """
-        if self._database.try_read(lambda connection: self._read(connection, inboxes, here)):
+        found = self._database.try_read(lambda connection: self._read(connection, inboxes, here))
+        if found and not self._normal:
             return True
-        self.acknowledge()
-        return self.look(here)
+        if not found:
+            self.acknowledge()
+        return self.look(here) or found
 
     def look(self, here: Loop, *, thorough: bool = False) -> bool:
         """Ask for the sequences of all that is read, and read what has moved; a `thorough` look
@@ -225,20 +227,25 @@ class Reading:
             if not self._queues.is_waited_for(channel) and self._queues.is_empty(channel):
                 del self._normal[channel]
 
-    def give_back(self, channel: str, here: Loop) -> bool:
+    def give_back(self, channel: str, here: Loop | None) -> int | None:
         """Put back what was claimed for consumers that are gone, for another process to take;
-        return True if that is done.
+        return how many messages that were.
 
-        What the table cannot take now stays here, for the next consumer or try.
+        What the table cannot take now stays here, for the next consumer or try; None is returned.
         """
         items = self._queues.take_unwanted(channel)
         if not items:
-            return True
+            return 0
         rows, epoch = [item.row for item in items], self._epoch
         try:
             self._database.try_write(lambda connection: sql.give_back(connection, rows, epoch or 0))
         except (Busy, Lost, sqlite3.Error):
             self._normal.setdefault(channel, None)
             self._queues.put_back(channel, items, here)
-            return False
-        return True
+            return None
+        return len(items)
+
+    def give_all_back(self, here: Loop | None) -> bool:
+        """Put back what was claimed for consumers that are gone; return True if that is done."""
+        given = [self.give_back(channel, here) for channel in list(self._normal)]
+        return None not in given

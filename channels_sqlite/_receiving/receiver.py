@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._options.codec import Codec
 from .._options.conf import Options
@@ -27,23 +27,18 @@ from .._storing import sql, upkeep
 from .._storing.connections import Busy, Connections, Lost
 from .._storing.database import Database
 from .._storing.messages import Item
-from .._waking.bells import Bell
-from .._waking.listener import Listener, ring_if_open
-from .._waking.watchers import watch
 from ..counters import Counters, DropLog
 from ..exceptions import UndecodableMessage
 from ..serializers import Message
+from .listening import Listening
 from .queues import Loop, Queues, Waiter
 from .reading import Reading
-
-if TYPE_CHECKING:
-    from .._waking.watchers import Watcher
 
 logger = logging.getLogger("channels_sqlite")
 
 ACKNOWLEDGE_AFTER = 0.05  # seconds
+CLOSING_TRIES = 100  # of a millisecond each, for a lock that others hold
 OVERDUE = 1.0  # seconds; its timer was on a loop that has ended
-WATCH_AGAIN_AFTER = 60.0  # seconds, where watching did not work: a limit of the kernel, perhaps
 CLOCK_WAS_SET = 1.0  # seconds that the wall clock moves against the monotonic one
 UNCHANGING = frozenset([str, bytes, int, float, bool, type(None)])
 
@@ -81,12 +76,7 @@ class Receiver:
             capacity_of,
             keep_delivered=options.message_retention > 0,
         )
-        self._listeners: dict[Loop, Listener] = {}
-        self._watchers: dict[Loop, Watcher | None] = {}
-        self._watched: dict[Loop, object] = {}
-        """The connections that were open when a loop began to watch: of others the log may be
-        another file."""
-        self._bell: Bell | None = None
+        self._listening = Listening(database, options, client, self._look, self._beat, self.status)
         self._acknowledge_at = float("inf")
         self._received = 0
         self._clocks_apart = _clocks_apart()
@@ -103,7 +93,7 @@ class Receiver:
         a copy of its own.
         """
         loop = asyncio.get_running_loop()
-        if loop not in self._listeners:
+        if loop not in self._listening:
             await self._listen(loop)
         if inbox is not None and inbox not in self._reading.inboxes:
             with self._lock:
@@ -145,21 +135,18 @@ class Receiver:
                 given_back = self._reading.give_back(channel, loop)
             if given_back:
                 self._database.ring_locally([channel], loop)
-            elif loop in self._listeners:
-                self._listeners[loop].look_again()
+            else:
+                self._listening.look_again(loop)
 
     def _claim(self, channel: str, loop: Loop) -> None:
         """A consumer has begun to wait for a normal channel."""
         try:
             with self._lock:
                 if channel not in self._reading.normal:
-                    for watcher in self._watchers.values():
-                        if watcher is not None:
-                            watcher.want_touches(True)
+                    self._listening.want_touches()
                 self._reading.claim(channel, loop)
         except Busy:
-            if listener := self._listeners.get(loop):
-                listener.look_again()
+            self._listening.look_again(loop)
         except Lost:
             self._open_then_look(loop)
 
@@ -179,95 +166,15 @@ class Receiver:
     async def _listen(self, loop: Loop) -> None:
         """Watch first, then look, then wait: what is committed in between is seen."""
         await self._database.ready()
-        if loop in self._listeners:
-            return
-        listener = Listener(
-            loop,
-            partial(self._look, loop),
-            partial(self._beat, loop),
-            partial(self._on_deaf, loop),
-            self._database.once,
-        )
         with self._lock:
-            for closed in [each for each in self._listeners if each.is_closed()]:
-                self._stop(closed)
-            self._listeners[loop] = listener
-            try:
-                self._watch(loop)
-            except BaseException:
-                del self._listeners[loop]
-                raise
+            if loop not in self._listening:
+                self._listening.start(loop)
         # Somebody may have written before we watched, and be about to commit.
-        listener.write()
-
-    def _watch(self, loop: Loop) -> None:
-        """Begin to watch the files that are open by now, with a bell of ours among them."""
-        listener, database = self._listeners[loop], self._database
-        watcher = self._watchers.pop(loop, None)
-        if watcher is not None:
-            watcher.stop()
-        self._watched[loop] = database.opened
-        if database.in_memory:  # there are no other processes
-            listener.start(None)
-            return
-        self._make_bell()
-        bell = None if self._bell is None else self._bell.path
-        interval = self._options.polling_interval
-        watcher = watch(
-            self._options.watcher, listener, database.files.wal, bell, interval, database.once
-        )
-        if watcher is not None:
-            watcher.want_touches(bool(self._reading.normal))
-        elif self._options.watcher == "auto":
-            loop.call_later(WATCH_AGAIN_AFTER, self._watch_again, loop)
-        self._watchers[loop] = watcher
-        listener.start(interval if watcher is None else None)
-
-    def _make_bell(self) -> None:
-        if self._bell is not None and self._bell.is_in(self._database.files):
-            return
-        if self._bell is not None:
-            self._bell.close(remove=False)
-        try:
-            self._bell = Bell(self._database.files, self.client, self.status())
-        except OSError as error:
-            self._bell = None
-            self._database.once.warn(
-                "Making a bell",
-                f"No bell can be made in {self._database.files.bells}: {error}. Messages to this"
-                " process come later, and others cannot tell when it has ended.",
-            )
-        else:
-            self._database.once.well("Making a bell")
-
-    def _watch_again(self, loop: Loop) -> None:
-        """Where watching did not work: by now that may be possible."""
-        if loop in self._listeners:
-            with self._lock:
-                self._watch(loop)
-            self._listeners[loop].write()
-
-    def _on_deaf(self, loop: Loop) -> None:
-        """Poll for a while; a directory that was moved, or a full kernel, may be well again."""
-        interval = self._options.polling_interval
-        self._database.once.warn(
-            "Watching",
-            f"No file events for {self._database.files.wal} (network or virtual file system?);"
-            f" polling every {interval} s, and watching again in {WATCH_AGAIN_AFTER:.0f} s.",
-        )
-        self._listeners[loop].start(interval)
-        loop.call_later(WATCH_AGAIN_AFTER, self._watch_again, loop)
+        self._listening.write(loop)
 
     def _stop(self, loop: Loop) -> None:
         with self._lock:
-            listener = self._listeners.pop(loop, None)
-            watcher = self._watchers.pop(loop, None)
-            self._watched.pop(loop, None)
-        if listener is not None:
-            listener.stop()
-            self._counters.missed_wakes += listener.missed_wakes
-        if watcher is not None:
-            watcher.stop()
+            self._listening.stop(loop)
 
     async def close(self) -> None:
         """Stop listening on the running loop, and acknowledge what was taken.
@@ -285,11 +192,12 @@ class Receiver:
     @property
     def has_bell(self) -> bool:
         """Return True if it may be in groups."""
-        return self._bell is not None
+        return self._listening.bell is not None
 
     def leave(self) -> None:
         """The interpreter ends: give up the memberships and what waits, then the bell."""
-        if self._bell is None:
+        bell = self._listening.bell
+        if bell is None:
             return
         gone = False
         with suppress(Exception):  # others find that this reader is gone, and do it
@@ -297,14 +205,12 @@ class Receiver:
                 self._reading.acknowledge()
             self._database.try_write(lambda connection: upkeep.forget(connection, [self.client]))
             gone = True
-        self._bell.close(remove=gone or not os.path.exists(self._database.path))
+        bell.close(remove=gone or not os.path.exists(self._database.path))
 
     def retire(self) -> None:
         """NAME means another database by now: those that wait are to wait there."""
         self._retired = True
-        for loop in list(self._listeners):
-            with suppress(RuntimeError):  # it was closed
-                loop.call_soon_threadsafe(self._stop, loop)
+        self._listening.stop_all(self._stop)
         self._queues.tell_everybody()
         self.leave()
 
@@ -316,15 +222,12 @@ class Receiver:
             inboxes = [each for each in inboxes if self._reads(each)]
             if not inboxes:
                 return
-        if here is not None and here in self._listeners:
-            self._listeners[here].look(rung=inboxes is not None)
-            return
-        if here is not None and not self._listeners:  # it was closed, and some still wait
+        if here is not None and here in self._listening:
+            self._listening.look(here, rung=inboxes is not None)
+        elif here is not None and not self._listening:  # it was closed, and some still wait
             self._look(here, rung=True)
-            return
-        for listener in list(self._listeners.values()):
-            if ring_if_open(listener):
-                return
+        else:
+            self._listening.ring()
 
     def _reads(self, inbox: str) -> bool:
         return inbox in self._reading.inboxes or inbox in self._reading.normal
@@ -350,8 +253,7 @@ class Receiver:
                 )
             except Busy:
                 found = False
-                if listener := self._listeners.get(loop):
-                    listener.look_again()
+                self._listening.look_again(loop)
             except Lost:
                 self._open_then_look(loop)
                 return False
@@ -371,8 +273,8 @@ class Receiver:
     def _acknowledge(self, loop: Loop) -> None:
         self._acknowledge_at = float("inf")
         with self._lock:
-            if not self._reading.acknowledge() and loop in self._listeners:
-                self._listeners[loop].look_again()
+            if not self._reading.acknowledge():
+                self._listening.look_again(loop)
 
     def _open_then_look(self, loop: Loop) -> None:
         """The connections were closed, by a fork for example: open them for those who wait."""
@@ -380,8 +282,8 @@ class Receiver:
         def opened(opening: Future[Connections]) -> None:
             if error := opening.exception():
                 self._database.once.failed("Opening", error)
-            elif listener := self._listeners.get(loop):
-                ring_if_open(listener)
+            else:
+                self._listening.ring_loop(loop)
 
         try:
             self._database.open().add_done_callback(opened)
@@ -401,8 +303,8 @@ class Receiver:
             try:
                 self._mind_the_clock()
                 found = self._reading.look(loop, thorough=True)
-                if self._must_watch_again(loop):
-                    self._watch(loop)
+                if loop in self._listening and self._listening.must_watch_again(loop):
+                    self._listening.watch(loop)
             except Busy:
                 pass
             except Lost:
@@ -412,15 +314,9 @@ class Receiver:
         if self._counters.received > self._received:
             self._received = self._counters.received
             self._trimmer.wrote(0)
-        if self._bell is not None:
-            self._bell.say(self.status())
+        if self._listening.bell is not None:
+            self._listening.bell.say(self.status())
         return found
-
-    def _must_watch_again(self, loop: Loop) -> bool:
-        if self._watched.get(loop) is not self._database.opened:
-            return True
-        bell = self._bell
-        return not self._database.in_memory and not (bell and bell.is_in(self._database.files))
 
     def _tidy(self, loop: Loop) -> None:
         self._queues.expire()
@@ -436,10 +332,10 @@ class Receiver:
         """Have a bell before a channel of ours joins a group, whose membership may lapse in so many
         seconds.
         """
-        if self._bell is None and not self._database.in_memory:
+        if self._listening.bell is None and not self._database.in_memory:
             await self._database.ready()
             with self._lock:
-                self._make_bell()
+                self._listening.make_bell()
         self._lapse_at = min(self._lapse_at, time.monotonic() + lapses_in)
 
     def _mind_the_clock(self) -> None:
@@ -468,29 +364,13 @@ class Receiver:
 
     def status(self) -> dict[str, Any]:
         """How it is, for others."""
-        listeners = list(self._listeners.values())
-        woken_at = max((each.woken_at for each in listeners if each.woken_at), default=None)
-        missed = self._counters.missed_wakes + sum(each.missed_wakes for each in listeners)
+        counters = replace(self._counters, missed_wakes=self._listening.count_missed())
         return {
             "pid": os.getpid(),
-            "watcher": self._watcher_in_use(),
             "channels": len(self._queues),
-            "woken_at": None if woken_at is None else round(_clocks_apart() + woken_at, 3),
-            "counters": asdict(replace(self._counters, missed_wakes=missed)),
+            "counters": asdict(counters),
+            **self._listening.status(),
         }
-
-    def _watcher_in_use(self) -> str:
-        if self._database.in_memory:
-            return "none"
-        kinds = [
-            watcher.kind
-            for loop, watcher in list(self._watchers.items())
-            if watcher is not None and not self._listeners[loop].polls
-        ]
-        return kinds[0] if kinds else "polling"
-
-
-CLOSING_TRIES = 100  # of a millisecond each, for a lock that others hold
 
 
 def _clocks_apart() -> float:

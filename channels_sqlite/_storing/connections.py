@@ -56,7 +56,7 @@ def pause(since: float) -> float:
     return PAUSE if time.monotonic() < since + SOON else LONG_PAUSE
 
 
-class Handle:
+class Handle(forks.Forkable):
     """One connection, and the lock under which it is used and closed."""
 
     def __init__(self, raw: sqlite3.Connection, files: Files) -> None:

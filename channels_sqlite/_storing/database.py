@@ -70,7 +70,7 @@ class Local(Protocol):
         """The interpreter ends: give up the memberships and the bell."""
 
 
-class Database:
+class Database(forks.Forkable):
     """One database; get it from `database_for`."""
 
     def __init__(self, alias: str, name: str, options: dict[str, Any]) -> None:
@@ -452,9 +452,6 @@ class Database:
     def after_fork_in_parent(self) -> None:
         self._lock.release()
 
-    def after_fork_in_child(self) -> None:
-        """The child has its own, from `database_for`."""
-
 
 def _only_read(connection: sqlite3.Connection) -> None:
     connection.execute("pragma query_only = on")
@@ -462,7 +459,7 @@ def _only_read(connection: sqlite3.Connection) -> None:
     connection.text_factory = lambda value: value.decode("utf-8", "replace")
 
 
-class _Registry:
+class _Registry(forks.Forkable):
     """The process's databases: one for each name, whatever number of layers use it."""
 
     def __init__(self) -> None:

@@ -12,11 +12,10 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Protocol
 from weakref import WeakSet
 
 
-class Forkable(Protocol):
+class Forkable:
     """What has to do something around a fork. All of it runs on the thread that forks."""
 
     def before_fork(self) -> None:

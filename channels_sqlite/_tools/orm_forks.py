@@ -9,21 +9,19 @@ from django.db import connections
 
 from .._options.settings import configured_databases
 from .._storing import forks
-from .._storing.files import Files
+from .._storing.files import Files, is_in_memory
 
 
-class OrmConnections:
+class OrmConnections(forks.Forkable):
     """Closes those of the thread that forks; the others cannot be reached."""
 
     def before_fork(self) -> None:
         """Close Django's connections to our databases, except in a transaction."""
         for connection in connections.all(initialized_only=True):
             ours = connection.alias in configured_databases() and connection.vendor == "sqlite"
-            if ours and not connection.in_atomic_block and not connection.is_in_memory_db():
+            in_memory = is_in_memory(str(connection.settings_dict["NAME"]))
+            if ours and not connection.in_atomic_block and not in_memory:
                 connection.close()
-
-    def after_fork_in_parent(self) -> None:
-        """Django opens them again."""
 
     def after_fork_in_child(self) -> None:
         """Refuse a file that is still open: a transaction's connection, or another thread's."""

@@ -38,7 +38,7 @@ def client_of(inbox: str) -> str | None:
     return client if CLIENT.fullmatch(client) else None
 
 
-class Bell:
+class Bell(forks.Forkable):
     """A reader's own bell; there, and locked, from the making of this object to its `close`."""
 
     def __init__(self, files: Files, client: str, status: dict[str, Any]) -> None:
@@ -70,12 +70,6 @@ class Bell:
             with suppress(OSError):
                 os.unlink(self.path)
         os.close(descriptor)
-
-    def before_fork(self) -> None:
-        """Nothing to do: the lock belongs to the open file, and the child closes its half."""
-
-    def after_fork_in_parent(self) -> None:
-        """Nothing to do."""
 
     def after_fork_in_child(self) -> None:
         """Close it: the child must not keep the parent's lock when that dies."""

@@ -26,7 +26,7 @@ _c = ctypes.CDLL(None, use_errno=True)
 _watchers: WeakSet[InotifyWatcher] = WeakSet()
 
 
-class InotifyWatcher:
+class InotifyWatcher(forks.Forkable):
     """Wakes one listener by two files: its reader's bell, and the database's log.
 
     The files, and not their directories: nothing else in these wakes anybody.
@@ -116,12 +116,6 @@ class InotifyWatcher:
             self._listener.touch()
         if wal & (MODIFY | ATTRIB | GONE) and self._hears_writes:
             self._listener.write()
-
-    def before_fork(self) -> None:
-        """Nothing to do."""
-
-    def after_fork_in_parent(self) -> None:
-        """Nothing to do."""
 
     def after_fork_in_child(self) -> None:
         """Close it, and leave the loop alone: it shares its selector with the parent."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from .._storing.once import Once
 
@@ -74,10 +74,10 @@ class Listener:
     def start(self, polling_interval: float | None) -> None:
         """Look at every heartbeat from now on, and every `polling_interval` seconds if given."""
         self._running = True
-        self._after("beat", HEARTBEAT, self._heartbeat)
+        self.call_after(HEARTBEAT, "beat", self._heartbeat)
         self._polls = polling_interval is not None
         if polling_interval is not None:
-            self._after("poll", polling_interval, self._poll, polling_interval)
+            self.call_after(polling_interval, "poll", self._poll, polling_interval)
         elif "poll" in self._timers:
             self._timers.pop("poll").cancel()
 
@@ -94,10 +94,11 @@ class Listener:
         """Whether it looks without being woken."""
         return self._polls
 
-    def _after(self, what: str, delay: float, call: Callable[..., None], *arguments: float) -> None:
+    def call_after(self, delay: float, what: str, call: Callable[..., None], *given: Any) -> None:
+        """Call it later, unless it is stopped, in place of what would have been called as `what`."""
         if what in self._timers:
             self._timers[what].cancel()
-        self._timers[what] = self.loop.call_later(delay, call, *arguments)
+        self._timers[what] = self.loop.call_later(delay, call, *given)
 
     # What wakes it
 
@@ -150,7 +151,7 @@ class Listener:
         if self._running and "again" not in self._timers:
             delay = AGAIN[min(self._tries, len(AGAIN) - 1)]
             self._tries += 1
-            self._after("again", delay, self._look_again)
+            self.call_after(delay, "again", self._look_again)
 
     def _look_again(self) -> None:
         del self._timers["again"]
@@ -162,11 +163,11 @@ class Listener:
         assert self._ladder is not None  # noqa: S101 - for mypy
         delay = next(self._ladder, None)
         if delay is not None:
-            self._after("write", delay, self._look_after_write)
+            self.call_after(delay, "write", self._look_after_write)
             return
         self._lull = 0 if self._found else min(self._lull + 1, len(RESTS) - 1)
         rest = self._written_at + RESTS[self._lull] - self.loop.time()
-        self._after("write", max(0.0, rest), self._listen_again)
+        self.call_after(max(0.0, rest), "write", self._listen_again)
 
     def _look_after_write(self) -> None:
         self._found |= self.look(rung=False)
@@ -181,11 +182,11 @@ class Listener:
             self._lull = 0
 
     def _poll(self, interval: float) -> None:
-        self._after("poll", interval, self._poll, interval)
+        self.call_after(interval, "poll", self._poll, interval)
         self.look(rung=False)
 
     def _heartbeat(self) -> None:
-        self._after("beat", HEARTBEAT, self._heartbeat)
+        self.call_after(HEARTBEAT, "beat", self._heartbeat)
         if self._suspect:
             # What the last heartbeat found has not been announced since: not late, but missed.
             self.missed_wakes += 1

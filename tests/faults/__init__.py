@@ -3,7 +3,8 @@ says what is wrong.
 
     deaths    processes that are killed, stopped, or told to end
     disks     full, failing, read-only
-    files     deleted, replaced, damaged, of others; names and links
+    files     damaged, of others; names and links
+    replaced  replaced, deleted, moved, restored, flushed, mounted, shared under running processes
     locks     held by others; readers that stay
     wakes     events that are lost, late, too many, or not to be had
     clocks    set forward and back

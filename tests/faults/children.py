@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import resource
@@ -160,17 +159,6 @@ def stops_in_a_statement(channel: str) -> None:
         for _ in range(hear()):
             connection.execute(INSERT, values(channel, 1, 3_000_000))
             say("committed")
-
-
-async def stubborn_echo(**config: Any) -> None:
-    """Say the name of a channel, and send back what comes there, whatever happens to the file."""
-    layer = SqliteChannelLayer(**config)
-    channel = await layer.new_channel()
-    say(channel)
-    while True:
-        message = await layer.receive(channel)
-        with contextlib.suppress(ChannelsSqliteError):
-            await layer.send(message["reply_to"], message)
 
 
 # A locked database

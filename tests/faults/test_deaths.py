@@ -19,8 +19,7 @@ from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite._storing.schema import MESSAGE
 from tests.conftest import WATCHERS, OpenLayer, Start
-from tests.parts import sql
-from tests.rows import select
+from tests.rows import select, sql
 from tests.waiting import cancel, soon, until, wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -16,9 +16,8 @@ import pytest
 from channels_sqlite.exceptions import this_user
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer, Start
-from tests.parts import sql
 from tests.processes import Child
-from tests.rows import select
+from tests.rows import select, sql
 from tests.waiting import soon
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such limits here")

@@ -25,7 +25,7 @@ from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite.wakes import watchfiles
 from tests.conftest import WATCHERS, OpenLayer
-from tests.parts import sql
+from tests.rows import sql
 from tests.waiting import PATIENCE, cancel, soon, until
 
 ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)

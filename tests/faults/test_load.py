@@ -22,7 +22,7 @@ from channels_sqlite import counters, trimmer
 from channels_sqlite._storing.database import WAL_LIMIT
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from tests.conftest import OpenLayer
-from tests.parts import sql
+from tests.rows import sql
 
 LIFE = 0.2  # seconds
 LIVES = 60

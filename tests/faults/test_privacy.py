@@ -16,7 +16,7 @@ from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite._storing.schema import MESSAGE
 from tests import databases
 from tests.conftest import OpenLayer
-from tests.parts import sql
+from tests.rows import sql
 from tests.waiting import cancel, soon
 
 by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)

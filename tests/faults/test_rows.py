@@ -28,7 +28,7 @@ from channels_sqlite import serializers
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
-from tests.parts import sql
+from tests.rows import sql
 from tests.waiting import cancel, soon
 
 EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "200"))

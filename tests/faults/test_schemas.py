@@ -13,9 +13,8 @@ import pytest
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
-from tests.parts import sql
 from tests.processes import ROOT, environment
-from tests.rows import select
+from tests.rows import select, sql
 from tests.waiting import soon
 
 MIGRATE = [sys.executable, "-m", "django", "migrate", "--database=channels", "--verbosity=0"]

@@ -1,0 +1,230 @@
+"""A receiver's ears: its bell, and for each event loop that receives a listener with a watcher."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from .._options.conf import Options
+from .._storing.connections import Connections
+from .._storing.database import Database
+from .._waking.bells import Bell
+from .._waking.listener import Listener, ring_if_open
+from .._waking.watchers import watch
+from .queues import Loop
+
+if TYPE_CHECKING:
+    from .._waking.watchers import Watcher
+
+WATCH_AGAIN_AFTER = 60.0  # seconds, where watching did not work: a limit of the kernel, perhaps
+
+
+class Ear:
+    """What one event loop has."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self.watcher: Watcher | None = None
+        self.opened: Connections | None = None
+        """What was open when it began to watch: of other connections the log may be another
+        file."""
+
+    def stop_watching(self) -> None:
+        """Release what the operating system lent."""
+        watcher, self.watcher = self.watcher, None
+        if watcher is not None:
+            watcher.stop()
+
+
+class Listening:
+    """The receiver holds its lock around every call that changes it."""
+
+    def __init__(
+        self,
+        database: Database,
+        options: Options,
+        client: str,
+        look: Callable[[Loop, bool], bool],
+        beat: Callable[[Loop], bool],
+        describe: Callable[[], dict[str, Any]],
+    ) -> None:
+        self.missed_wakes = 0
+        """Those of loops that have ended."""
+        self._database = database
+        self._options = options
+        self._client = client
+        self._look = look
+        self._beat = beat
+        self._describe = describe
+        self._ears: dict[Loop, Ear] = {}
+        self._wants_touches = False
+        self.bell: Bell | None = None
+
+    def __contains__(self, loop: Loop) -> bool:
+        return loop in self._ears
+
+    def __len__(self) -> int:
+        return len(self._ears)
+
+    def loops(self) -> list[Loop]:
+        """The event loops that listen."""
+        return list(self._ears)
+
+    # Beginning and ending
+
+    def start(self, loop: Loop) -> None:
+        """Listen on this loop, and no more on those that were closed."""
+        for closed in [each for each in self._ears if each.is_closed()]:
+            self.stop(closed)
+        self._ears[loop] = Ear(
+            Listener(
+                loop,
+                lambda rung: self._look(loop, rung),
+                lambda: self._beat(loop),
+                lambda: self._on_deaf(loop),
+                self._database.once,
+            )
+        )
+        try:
+            self.watch(loop)
+        except BaseException:
+            del self._ears[loop]
+            raise
+
+    def stop(self, loop: Loop) -> None:
+        """Listen on this loop no more."""
+        ear = self._ears.pop(loop, None)
+        if ear is not None:
+            ear.listener.stop()
+            ear.stop_watching()
+            self.missed_wakes += ear.listener.missed_wakes
+
+    def watch(self, loop: Loop) -> None:
+        """Begin to watch the files that are open by now, with a bell of ours among them."""
+        ear, database = self._ears[loop], self._database
+        ear.stop_watching()
+        ear.opened = database.opened
+        if database.in_memory:  # there are no other processes
+            ear.listener.start(None)
+            return
+        self.make_bell()
+        interval = self._options.polling_interval
+        ear.watcher = watch(
+            self._options.watcher,
+            ear.listener,
+            database.files.wal,
+            None if self.bell is None else self.bell.path,
+            interval,
+            database.once,
+        )
+        if ear.watcher is not None:
+            ear.watcher.want_touches(self._wants_touches)
+        elif self._options.watcher == "auto":
+            loop.call_later(WATCH_AGAIN_AFTER, self._watch_again, loop)
+        ear.listener.start(interval if ear.watcher is None else None)
+
+    def must_watch_again(self, loop: Loop) -> bool:
+        """Return True if the database was opened again, or the bell is gone."""
+        if self._ears[loop].opened is not self._database.opened:
+            return True
+        has_bell = self.bell is not None and self.bell.is_in(self._database.files)
+        return not (self._database.in_memory or has_bell)
+
+    def _watch_again(self, loop: Loop) -> None:
+        """Where watching did not work: by now that may be possible."""
+        if loop in self._ears:
+            self.watch(loop)
+            self._ears[loop].listener.write()
+
+    def _on_deaf(self, loop: Loop) -> None:
+        """Poll for a while; a directory that was moved, or a full kernel, may be well again."""
+        interval = self._options.polling_interval
+        self._database.once.warn(
+            "Watching",
+            f"No file events for {self._database.files.wal} (network or virtual file system?);"
+            f" polling every {interval} s, and watching again in {WATCH_AGAIN_AFTER:.0f} s.",
+        )
+        self._ears[loop].listener.start(interval)
+        loop.call_later(WATCH_AGAIN_AFTER, self._watch_again, loop)
+
+    def make_bell(self) -> None:
+        """Have a bell in the directory of the files that are open."""
+        if self.bell is not None and self.bell.is_in(self._database.files):
+            return
+        if self.bell is not None:
+            self.bell.close(remove=False)
+            self.bell = None
+        try:
+            self.bell = Bell(self._database.files, self._client, self._describe())
+        except OSError as error:
+            self._database.once.warn(
+                "Making a bell",
+                f"No bell can be made in {self._database.files.bells}: {error}. Messages to this"
+                " process come later, and others cannot tell when it has ended.",
+            )
+        else:
+            self._database.once.well("Making a bell")
+
+    # Passing on
+
+    def want_touches(self) -> None:
+        """Wake at once when a normal channel is written to, from now on."""
+        self._wants_touches = True
+        for ear in self._ears.values():
+            if ear.watcher is not None:
+                ear.watcher.want_touches(True)
+
+    def write(self, loop: Loop) -> None:
+        """Somebody may have written before this loop began to watch."""
+        self._ears[loop].listener.write()
+
+    def look(self, loop: Loop, *, rung: bool) -> None:
+        """Look, on the running loop."""
+        self._ears[loop].listener.look(rung=rung)
+
+    def look_again(self, loop: Loop) -> None:
+        """Look soon: a lock of others was in the way."""
+        if loop in self._ears:
+            self._ears[loop].listener.look_again()
+
+    def ring(self) -> None:
+        """Have any loop look, from any thread."""
+        for ear in list(self._ears.values()):
+            if ring_if_open(ear.listener):
+                return
+
+    def ring_loop(self, loop: Loop) -> None:
+        """Have this loop look, from any thread."""
+        if ear := self._ears.get(loop):
+            ring_if_open(ear.listener)
+
+    def stop_all(self, stop: Callable[[Loop], None]) -> None:
+        """Have every loop stop itself, from any thread."""
+        for loop in self.loops():
+            with suppress(RuntimeError):  # it was closed
+                loop.call_soon_threadsafe(stop, loop)
+
+    # How they are
+
+    def status(self) -> dict[str, Any]:
+        """What wakes this process, and when it last did."""
+        ears = list(self._ears.values())
+        woken_at = max((each.listener.woken_at or 0.0 for each in ears), default=0.0)
+        kinds = [
+            each.watcher.kind
+            for each in ears
+            if each.watcher is not None and not each.listener.polls
+        ]
+        otherwise = "none" if self._database.in_memory else "polling"
+        return {
+            "watcher": kinds[0] if kinds else otherwise,
+            "woken_at": round(time.time() - time.monotonic() + woken_at, 3) if woken_at else None,
+        }
+
+    def count_missed(self) -> int:
+        """How many wakes were missed."""
+        return self.missed_wakes + sum(
+            each.listener.missed_wakes for each in list(self._ears.values())
+        )

@@ -1,0 +1,602 @@
+"""Files that are replaced, deleted, moved, restored, flushed, mounted and shared under processes
+that use them.
+
+Three processes, each with another watcher, send each other numbered messages all the time.
+Whatever is done to the file, none of them gets a message twice, the file is whole, and they hear
+each other again by themselves; messages are lost only around the change.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests import databases
+from tests.processes import PATIENCE, ROOT, Child, environment
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
+
+CHILDREN = "tests.faults.replaced_children"
+WATCHERS = ("auto", "watchfiles", "polling")
+NOTICED = 1.5  # seconds in which each process has a heartbeat, and time to open the file again
+SECONDS = float(os.environ.get("FAULTS_REPLACE_SECONDS", "3"))  # for two replacements
+LINES = 3  # that a process may log for one change: what is gone, what fails meanwhile
+
+Sent = tuple[str, str, int]
+"""A message: from whom, to whom or to which channel, and its number."""
+
+
+class Record(NamedTuple):
+    """What all talkers have noted."""
+
+    sent: set[Sent]
+    got: list[Sent]
+    delays: list[float]
+    refused: dict[str, dict[str, str]]
+    """By the name of the talker and that of the error: the latest error's words."""
+    logged: dict[str, list[str]]
+    """By the name of the talker: the log's name, the words, and the error that they are about."""
+
+
+class Talkers:
+    """Processes that know each other's channels; each bears the name of its watcher."""
+
+    def __init__(self, children: dict[str, Child], newcomers: Child, database: Path) -> None:
+        self.children = children
+        self.newcomers = newcomers
+        self.database = database
+        self.channels = {name: child.hear() for name, child in children.items()}
+
+    def order(self, *order: Any, to: str | None = None) -> Record:
+        """Have one talker, or all, do something; what they have noted by then."""
+        names = [to] if to else list(self.children)
+        for name in names:
+            self.children[name].tell(order)
+        said = {name: self.children[name].hear() for name in names}
+        return Record(
+            {(name, *sent) for name, each in said.items() for sent in each["sent"]},
+            [(*got,) for each in said.values() for got in each["got"]],
+            [delay for each in said.values() for delay in each["delays"]],
+            {name: each["refused"] for name, each in said.items()},
+            {name: each["logged"] for name, each in said.items()},
+        )
+
+    def record(self) -> Record:
+        """What all have noted so far."""
+        return self.order("report")
+
+    def talk(self) -> None:
+        """Send to each other from now on, and to a normal channel on which all receive.
+
+        As in a file that has been in use for a while, most stands in the file, unread messages
+        among it, and only the latest in the log.
+        """
+        self.order("send", {"kept": "kept"}, 100)
+        for name in self.children:
+            peers = {each: channel for each, channel in self.channels.items() if each != name}
+            self.order("talk", {**peers, "anyone": "anyone"}, to=name)
+        before = self.record().sent
+        self.wait_until_all_have_sent(before)
+        self.wait_for(self.record().sent - before - self.kept())
+        query(self.database, "pragma wal_checkpoint")
+
+    def kept(self) -> set[Sent]:
+        """What was sent to a normal channel on which nobody receives."""
+        return {each for each in self.record().sent if each[1] == "kept"}
+
+    def hush(self) -> None:
+        """Stop sending."""
+        self.order("talk", {})
+
+    def wait(self, missing: Callable[[Record], set[Any]]) -> None:
+        """Wait until nothing is missing in what all have noted."""
+        deadline = time.monotonic() + PATIENCE
+        while left := missing(self.record()):
+            assert time.monotonic() < deadline, f"{len(left)} are missing: {sorted(left)}"
+            time.sleep(0.05)
+
+    def wait_until_all_have_sent(self, before: set[Sent]) -> None:
+        """Wait until each has had a message accepted for each, beside those of `before`."""
+        pairs = {(name, to) for name in self.children for to in (*self.children, "anyone")}
+        pairs -= {(name, name) for name in self.children}
+        self.wait(lambda record: pairs - {each[:2] for each in record.sent - before})
+
+    def wait_for(self, sent: set[Sent]) -> None:
+        """Wait until all these messages have come."""
+        self.wait(lambda record: sent.difference(record.got))
+
+    def answer(self, *, group: bool = False) -> None:
+        """Each answers a process that has just opened the file, as it is now."""
+        self.newcomers.tell(
+            {
+                "database": str(self.database),
+                "channels": self.channels,
+                "group": group,
+                "patience": PATIENCE,
+            }
+        )
+        silent = self.newcomers.hear(2 * PATIENCE)
+        assert silent == [], self.record().logged
+
+    def recover(self, *, newcomer: bool = True) -> None:
+        """They answer a newcomer, and hear each other; from a second later on nothing is lost."""
+        if newcomer:
+            self.answer()
+        time.sleep(1)
+        before = self.record().sent
+        self.wait_until_all_have_sent(before)
+        self.hush()
+        self.wait_for(self.record().sent - before)
+
+    def end(self, changes: int = 1) -> None:
+        """End them; nobody got anything twice, the file is whole, no log is flooded."""
+        record = self.record()
+        for child in self.children.values():
+            child.tell(None)
+            child.finish()
+        twice = {each: count for each, count in Counter(record.got).items() if count > 1}
+        damage = damage_in(self.database)
+        assert (damage, twice) == ([], {}), f"{len(twice)} of {len(record.got)} came twice"
+        for words in record.logged.values():
+            assert len(words) <= LINES * changes, words
+            assert all(line.startswith("channels_sqlite: ") for line in words), words
+            assert not any("announces nothing" in line for line in words), words
+
+
+def query(database: Path, statement: str) -> list[Any]:
+    """What a process that knows nothing of the layer gets of it."""
+    with closing(sqlite3.connect(database, timeout=10)) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def damage_in(database: Path) -> list[str]:
+    """What SQLite finds wrong with the file."""
+    try:
+        found = [line for (line,) in query(database, "pragma integrity_check")]
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return [line for line in found if line != "ok"]
+
+
+@pytest.fixture
+def database(migrated: Path, tmp_path: Path) -> Path:
+    """The test's own database file, in a directory that holds nothing else."""
+    (tmp_path / "folder").mkdir()
+    return Path(shutil.copy(migrated, tmp_path / "folder" / "channels.sqlite3"))
+
+
+@pytest.fixture
+def fresh(migrated: Path, tmp_path: Path) -> Callable[[], Path]:
+    """Makes one more file as `migrate` leaves it, elsewhere in the same file system."""
+    return lambda: Path(shutil.copy(migrated, tempfile.mkdtemp(dir=tmp_path)))
+
+
+@pytest.fixture(scope="module")
+def newcomers(migrated: Path) -> Iterator[Child]:
+    with Child(f"{CHILDREN}.newcomers", migrated) as child:
+        yield child
+
+
+Meet = Callable[..., Talkers]
+"""Starts talkers on the test's database, with these watchers."""
+
+
+@pytest.fixture
+def meet(newcomers: Child, database: Path) -> Iterator[Meet]:
+    with ExitStack() as children:
+
+        def meet_(*watchers: str) -> Talkers:
+            started = {
+                name: children.enter_context(
+                    Child(f"{CHILDREN}.talker", database, name=name, watcher=name)
+                )
+                for name in watchers or WATCHERS
+            }
+            return Talkers(started, newcomers, database)
+
+        yield meet_
+
+
+# Replaced and deleted
+
+
+def test_a_fresh_file_takes_its_place(
+    meet: Meet, database: Path, fresh: Callable[[], Path]
+) -> None:
+    """Twice, as a deployment does it that moves a file there; log and index stay where they are."""
+    talkers = meet()
+    talkers.talk()
+    for _ in range(2):
+        os.replace(fresh(), database)
+        time.sleep(SECONDS / 2)
+    talkers.recover()
+    talkers.end(changes=2)
+
+
+def test_a_newcomer_is_the_first_to_open_the_new_file(
+    meet: Meet, database: Path, fresh: Callable[[], Path]
+) -> None:
+    """Before the others have noticed, while their log and index stand beside the new file and they
+    write there. Twice.
+    """
+    talkers = meet()
+    talkers.talk()
+    for _ in range(2):
+        os.replace(fresh(), database)
+        talkers.answer()
+    talkers.recover()
+    talkers.end(changes=2)
+
+
+@pytest.mark.parametrize("how", ["rm and mv", "rm -rf and migrate"])
+def test_the_file_is_deleted_and_another_comes_later(
+    meet: Meet, database: Path, fresh: Callable[[], Path], how: str
+) -> None:
+    """Alone, or with all that bears its name. Meanwhile senders are told to migrate, and nobody
+    makes a file of that name.
+    """
+    talkers = meet()
+    talkers.talk()
+    os.unlink(database)
+    if how == "rm -rf and migrate":
+        for path in database.parent.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    talkers.wait(
+        lambda record: {name for name, each in record.refused.items() if "NotMigrated" not in each}
+    )
+    assert not database.exists()
+    for refused in talkers.record().refused.values():
+        assert "migrate --database" in refused["NotMigrated"]
+    if how == "rm and mv":
+        os.replace(fresh(), database)
+    else:
+        databases.migrate(database)
+    talkers.recover()
+    talkers.end(changes=2)
+
+
+@pytest.mark.parametrize("ends", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids=" ".join)
+def test_the_log_is_deleted(meet: Meet, database: Path, ends: list[str]) -> None:
+    """Or its index, or both. SQLite would go on in two worlds, or with I/O errors.
+
+    Those that have a deleted index open may go on with it, as long as nobody comes.
+    """
+    talkers = meet()
+    talkers.talk()
+    for end in ends:
+        os.unlink(f"{database}{end}")
+    time.sleep(NOTICED)
+    talkers.recover(newcomer=ends != ["-shm"])
+    talkers.end()
+
+
+def test_a_newcomer_after_the_index_was_deleted(meet: Meet, database: Path) -> None:
+    """It would make another index, and with it overwrite what the others have in the log."""
+    talkers = meet()
+    talkers.talk()
+    os.unlink(f"{database}-shm")
+    time.sleep(NOTICED)
+    talkers.recover()
+    talkers.end()
+
+
+# Moved
+
+
+@pytest.mark.parametrize("what", ["the file", "its directory"])
+def test_it_is_moved_away_and_back(meet: Meet, database: Path, what: str) -> None:
+    """As a volume that is unmounted for a while: nothing of what was accepted before is lost, read
+    or not, and groups have their members.
+    """
+    talkers = meet()
+    talkers.talk()
+    talkers.hush()
+    before = talkers.record().sent
+    assert len(talkers.kept()) == 300
+    moved = database if what == "the file" else database.parent
+    away = database.parent.with_name("away")
+    os.rename(moved, away)
+    time.sleep(NOTICED)
+    os.rename(away, moved)
+    talkers.answer(group=True)
+    talkers.order("listen", "kept", to="auto")
+    talkers.wait_for(before)
+    talkers.talk()
+    talkers.recover()
+    talkers.end(changes=2)
+
+
+def test_the_directory_is_another_one(
+    meet: Meet, database: Path, fresh: Callable[[], Path]
+) -> None:
+    """Renamed, with another made in its place: they talk in the new one, and are woken by its
+    events as they were by those of the old one. Heartbeats would take a hundred times as long.
+    """
+    talkers = meet("polling", "auto", "watchfiles")
+    speaker, *listeners = talkers.children
+    talkers.order("talk", {each: talkers.channels[each] for each in listeners}, to=speaker)
+    before = [median_delay(talkers, each) for each in listeners]
+    os.rename(database.parent, database.parent.with_name("old"))
+    os.rename(fresh().parent, database.parent)
+    talkers.answer()
+    time.sleep(NOTICED)
+    after = [median_delay(talkers, each) for each in listeners]
+    assert all(late < max(5 * early, 0.1) for early, late in zip(before, after, strict=True)), (
+        f"{before} seconds before, {after} after"
+    )
+    talkers.end()
+
+
+def median_delay(talkers: Talkers, name: str) -> float:
+    """Of the next ten messages that come to one of them, in seconds."""
+    earlier = len(talkers.order("report", to=name).delays)
+    wait_until(lambda: len(talkers.order("report", to=name).delays) >= earlier + 10, PATIENCE)
+    return statistics.median(talkers.order("report", to=name).delays[earlier:])
+
+
+def test_a_symbolic_link_is_pointed_elsewhere(
+    meet: Meet, database: Path, fresh: Callable[[], Path]
+) -> None:
+    """NAME means another file from then on, and the processes go there."""
+    first, second = database.rename(database.with_name("first")), fresh()
+    database.symlink_to(first)
+    talkers = meet()
+    talkers.talk()
+    new = database.with_name("new")
+    new.symlink_to(second)
+    os.replace(new, database)
+    talkers.recover()
+    talkers.end()
+    assert damage_in(first) == []
+
+
+# Restored and flushed
+
+
+def test_an_older_copy_is_restored_into_the_file(
+    meet: Meet, database: Path, tmp_path: Path
+) -> None:
+    """With sqlite3's backup, which writes into the file: numbers of rows are used again, and what
+    had been read is unread again.
+    """
+    talkers = meet()
+    talkers.talk()
+    copy = tmp_path / "copy.sqlite3"
+    backup(database, copy)
+    talkers.hush()
+    sent = talkers.order("send", {"auto": talkers.channels["auto"]}, 500, to="polling").sent
+    talkers.wait_for(sent - talkers.kept())
+    backup(copy, database)
+    talkers.answer()
+    talkers.talk()
+    talkers.recover()
+    talkers.end()
+
+
+def backup(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as old, closing(sqlite3.connect(target)) as new:
+        old.backup(new)
+
+
+@pytest.mark.parametrize(
+    ("count", "stopped"),
+    [(5, False), (20, False), (200, True)],
+    ids=["fewer than before", "more than before", "many for a stopped reader"],
+)
+def test_django_flushes_the_database(meet: Meet, database: Path, count: int, stopped: bool) -> None:
+    """Numbers of rows begin anew: all that is sent afterwards arrives, on a process-local and on a
+    normal channel, and nothing twice.
+    """
+    talkers = meet("auto", "polling")
+    reader = talkers.children["auto"]
+    addresses = {"auto": talkers.channels["auto"], "kept": "kept"}
+    talkers.order("listen", "kept", to="auto")
+    before = talkers.order("send", addresses, 10, to="polling").sent
+    talkers.wait_for(before)
+    if stopped:
+        reader.signal(signal.SIGSTOP)
+    manage(database, "flush", "--database=channels", "--no-input")
+    after = talkers.order("send", addresses, count, to="polling").sent - before
+    assert len(after) == 2 * count
+    reader.signal(signal.SIGCONT)
+    talkers.wait_for(after)
+    talkers.end()
+
+
+def manage(
+    database: Path, *command: str, prefix: Sequence[str] = (), may_fail: bool = False
+) -> None:
+    """What `manage.py` does, in a project whose channels live in the database."""
+    subprocess.run(
+        [*prefix, sys.executable, "-m", "django", *command],
+        cwd=ROOT,
+        env=environment(database),
+        check=not may_fail,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+# Mounted
+
+
+@cache
+def has_namespaces() -> bool:
+    """Whether a process may have a view of its own of the disks; on Linux, where it is allowed."""
+    if shutil.which("unshare") is None:
+        return False
+    return subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode == 0
+
+
+namespaces = pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
+
+
+def started_with(prefix: Sequence[str], function: str, database: Path, **arguments: Any) -> Child:
+    """A child that is run by the command `prefix`."""
+    return type("PrefixedChild", (Child,), {"prefix": prefix})(
+        f"{CHILDREN}.{function}", database, **arguments
+    )
+
+
+def mounting(source: Path, target: Path) -> Sequence[str]:
+    """The command that runs another one in a namespace in which `target` is `source`."""
+    script = f'mount --bind {source} {target}; exec "$@"'
+    return ("unshare", "-Urm", "sh", "-ec", script, "sh")
+
+
+@namespaces
+def test_the_file_is_a_mount_point_by_itself(database: Path) -> None:
+    """As with a container's `-v file:file`: its log would be another in each; told to mount the
+    directory.
+    """
+    with started_with(mounting(database, database), "uses", database) as child:
+        name, words = child.hear()
+        child.finish()
+    assert name == "InvalidOption"
+    assert str(database) in words
+    assert "mount" in words.lower()
+    assert "directory" in words
+
+
+@namespaces
+def test_two_containers_mount_the_directory(
+    database: Path, tmp_path: Path, newcomers: Child
+) -> None:
+    """Each at a place of its own: they talk, woken by each other's events."""
+    with ExitStack() as children:
+        started = {}
+        for name in ("auto", "watchfiles"):
+            (tmp_path / name).mkdir()
+            child = started_with(
+                mounting(database.parent, tmp_path / name),
+                "talker",
+                tmp_path / name / database.name,
+                name=name,
+                watcher=name,
+            )
+            started[name] = children.enter_context(child)
+        talkers = Talkers(started, newcomers, database)
+        talkers.talk()
+        talkers.recover()
+        talkers.end()
+
+
+# Shared by users
+
+
+class User(NamedTuple):
+    """Somebody with the rights of a file's mode, but to read whatever Python itself needs."""
+
+    uid: int
+    gid: int
+    umask: int = 0o022
+
+    @property
+    def prefix(self) -> Sequence[str]:
+        """The command that runs another one as this user."""
+        return (
+            *("setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"),
+            *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+            *("sh", "-ec", f'umask {self.umask:o}; exec "$@"', "sh"),
+        )
+
+
+OWNER, OTHER = User(61001, 61001), User(61002, 61002)
+
+
+@cache
+def may_be_others() -> bool:
+    """Whether processes may be run as other users: by root, with its rights, on Linux."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("setpriv") is None:
+        return False
+    command = [*OTHER.prefix, sys.executable, "-c", "import django"]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+users = pytest.mark.skipif("not may_be_others()", reason="no rights to be other users here")
+
+
+@pytest.fixture
+def shared(migrated: Path) -> Iterator[Path]:
+    """A database file of OWNER's in a directory that all may write to, below no private one."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        path = Path(shutil.copy(migrated, name))
+        os.chown(path, OWNER.uid, OWNER.gid)
+        os.chmod(path, 0o644)
+        yield path
+
+
+def can_send(user: User, database: Path) -> list[str]:
+    """What comes of a send by a user: "sent", or an error and its words."""
+    with started_with(user.prefix, "uses", database) as child:
+        said: list[str] = child.hear()
+        assert child.wait() == 0
+    return said
+
+
+@users
+def test_another_user_checks_the_database(shared: Path) -> None:
+    """A log or an index of that user's would keep the owner from writing."""
+    assert can_send(OWNER, shared) == ["sent", ""]
+    manage(shared, "check", "--database=channels", prefix=OTHER.prefix, may_fail=True)
+    assert [each.name for each in shared.parent.iterdir() if each.stat().st_uid == OTHER.uid] == []
+    assert can_send(OWNER, shared) == ["sent", ""]
+
+
+@users
+def test_two_users_of_one_group(shared: Path, newcomers: Child) -> None:
+    """With a umask of 0002, a directory that hands its group on, and a file of mode 0664."""
+    group = 62000
+    os.chown(shared.parent, OWNER.uid, group)
+    os.chmod(shared.parent, 0o2775)
+    os.chown(shared, OWNER.uid, group)
+    os.chmod(shared, 0o664)
+    with ExitStack() as children:
+        started = {
+            name: children.enter_context(
+                started_with(
+                    User(user.uid, group, 0o002).prefix,
+                    "talker",
+                    shared,
+                    name=name,
+                    watcher=name,
+                )
+            )
+            for name, user in (("auto", OWNER), ("watchfiles", OTHER))
+        }
+        talkers = Talkers(started, newcomers, shared)
+        talkers.talk()
+        talkers.recover(newcomer=False)
+        talkers.end()
+
+
+@users
+def test_the_log_is_somebody_else_s(shared: Path) -> None:
+    """And may not be written: the error names it and its owner."""
+    with started_with(OWNER.prefix, "talker", shared, name="auto") as child:
+        child.hear()
+        child.kill()
+    log = f"{shared}-wal"
+    os.chown(log, OTHER.uid, OTHER.gid)
+    os.chmod(log, 0o644)
+    name, words = can_send(OWNER, shared)
+    assert name == "DatabaseUnavailable"
+    assert log in words
+    assert str(OTHER.uid) in words

@@ -1,0 +1,73 @@
+"""Short forms of the SQL functions, for tests that care for little of what they pass."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+
+from channels_sqlite._storing import sql
+from channels_sqlite._storing.messages import Outgoing, Row
+from channels_sqlite._storing.schema import EPOCH, MESSAGE
+from tests.rows import LATER, inbox_of, select, to_group
+
+LOCAL, OTHER = "specific.abc!x", "specific.abc!y"
+"""Channels of one reader."""
+INBOX = "specific.abc!"
+
+
+def send(connection: sqlite3.Connection, *messages: Outgoing) -> list[bool]:
+    return sql.send(connection, messages, time.time())
+
+
+def claim(connection: sqlite3.Connection, limit: int, *, keep: bool = True) -> list[Row]:
+    return sql.claim(connection, "test-channel", limit, time.time(), keep=keep)
+
+
+def waiting(connection: sqlite3.Connection, inbox: str = "test-channel") -> list[int]:
+    """The numbers of the undelivered messages of an inbox, in their order."""
+    query = f"body from {MESSAGE} where inbox = ? and delivered_at is null order by id"
+    return [int(body) for body in select(connection, query, inbox)]
+
+
+def numbers(rows: list[Row]) -> list[int]:
+    return [int(each.body) for each in rows]
+
+
+def sequence(connection: sqlite3.Connection, inbox: str = "test-channel") -> int:
+    return sql.sequences(connection, [inbox]).get(inbox, 0)
+
+
+def epoch(connection: sqlite3.Connection) -> int:
+    return sequence(connection, EPOCH)
+
+
+def join(
+    connection: sqlite3.Connection,
+    *channels: str,
+    group: str = "test-group",
+    expires_in: float = LATER,
+) -> None:
+    now = time.time()
+    for channel in channels:
+        inbox = inbox_of(channel)
+        sql.group_add(connection, group, inbox, channel, now, now + expires_in)
+
+
+def leave(connection: sqlite3.Connection, *channels: str) -> None:
+    for channel in channels:
+        sql.group_discard(connection, "test-group", channel)
+
+
+def group_send(
+    connection: sqlite3.Connection, number: int, capacity: int | None = 100, **fields: float
+) -> tuple[list[str], list[str]]:
+    """The inboxes that were written to, and those without room."""
+    message = to_group(number, **fields)
+    written, full = sql.group_send(connection, message, capacity, lambda _: capacity or 100)
+    return sorted(written), sorted(full)
+
+
+def arrivals(connection: sqlite3.Connection, cursor: int = 0) -> list[tuple[int, list[str]]]:
+    """What one reader finds, and the channels that each message is for."""
+    found = sql.arrivals(connection, INBOX, cursor, 100)
+    return [(int(row.body), sorted(channels)) for row, _, channels in found]
