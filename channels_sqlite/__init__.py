@@ -11,7 +11,7 @@ to its left; a leading underscore says that it may change.
     stats                                      what the file shows
     _waking: bells listener inotify watchfiles watchers
     models                                     the tables, as Django sees them
-    _storing: connections private database     the process's way into one file
+    _storing: connections private opener database registry
     _storing: forks locks once messages schema sql upkeep worker mounts files
     db_routers                                 which database the tables are in
     _options: conf codec settings              CONFIG, checked; bodies

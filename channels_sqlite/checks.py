@@ -30,7 +30,7 @@ from ._options.settings import (
     configured_layers,
     is_ours,
 )
-from ._storing.database import OLDEST_SQLITE
+from ._storing.opener import OLDEST_SQLITE
 from ._tools import file_checks
 from ._waking.watchers import is_installed
 from .db_routers import ChannelsRouter

@@ -18,8 +18,9 @@ from ._receiving.receiver import Receiver, Retired
 from ._sending.sender import Sender
 from ._sending.trimmer import Trimmer
 from ._storing import forks, private, sql
-from ._storing.database import Database, database_for
+from ._storing.database import Database
 from ._storing.messages import GroupMessage, Outgoing
+from ._storing.registry import database_for
 from ._waking.bells import Ringer
 from .counters import Counters, DropLog
 from .exceptions import ForeignChannel, MessageTooLarge

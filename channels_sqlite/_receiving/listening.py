@@ -124,6 +124,8 @@ class Listening:
         elif self._options.watcher == "auto":
             loop.call_later(WATCH_AGAIN_AFTER, self._watch_again, loop)
         ear.listener.start(interval if ear.watcher is None else None)
+        if self.bell is not None:
+            self.bell.say(self._describe())
 
     def must_watch_again(self, loop: Loop) -> bool:
         """Return True if the database was opened again, or the bell is gone."""

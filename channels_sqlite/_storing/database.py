@@ -7,9 +7,7 @@ SQLite's lock.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
-import multiprocessing
 import sqlite3
 import threading
 import time
@@ -17,32 +15,21 @@ from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from multiprocessing import util
 from typing import Any, Protocol, TypeVar
 from weakref import WeakSet
 
-from django.apps import apps
-
-from ..exceptions import DatabaseUnavailable, InvalidOption, NotMigrated, translate
+from ..exceptions import DatabaseUnavailable, translate
 from . import forks
 from .connections import Busy, Connections, Function, Handle, Lost, pause
 from .files import Files
 from .once import Once
-from .private import is_private
-from .schema import EVERYTHING, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
+from .opener import Opener
 from .worker import Worker, settled
 
 logger = logging.getLogger("channels_sqlite")
 
 T = TypeVar("T")
 
-OLDEST_SQLITE = (3, 35, 0)  # RETURNING
-WAL_PAGES = 4000
-"""Pages in the log at which the thread copies them into the database, with an fsync of both. Four
-times SQLite's default: fewer stalls, and fewer chances for the WAL-reset bug of SQLite 3.7.0 to
-3.51.2."""
-WAL_LIMIT = WAL_PAGES * 4096
-"""Bytes that the log is cut back to when a long read has let it grow."""
 CHECK_EVERY = 1.0  # seconds between looks whether the files are still the same, while it is used
 OPEN_AGAIN = 0.005  # seconds between tries to open while others hold a lock
 CLOSE_WAITS = 0.5  # seconds for other processes that open or close the file
@@ -71,7 +58,7 @@ class Local(Protocol):
 
 
 class Database(forks.Forkable):
-    """One database; get it from `database_for`."""
+    """One database; get it from `registry`."""
 
     def __init__(self, alias: str, name: str, options: dict[str, Any]) -> None:
         self.alias = alias
@@ -84,10 +71,7 @@ class Database(forks.Forkable):
         self.once = Once()
         self.when_opened: Callable[[Connections], None] = lambda _: None
         """Called on the thread, each time that it was opened."""
-        self._private = is_private(name)
-        self._anchor: sqlite3.Connection | None = None
-        """Keeps a private database while no other connection to it is open."""
-        self._init_command = options.get("init_command")
+        self._opener = Opener(alias, name, self.files, options)
         self._worker = Worker()
         self._lock = threading.Lock()
         self._opening: Future[Connections] | None = None
@@ -300,86 +284,15 @@ class Database(forks.Forkable):
 
     def _connect(self) -> Connections:
         if self.in_memory:
-            return Connections(self._connection, self.files, self._worker, self.once)
+            return Connections(self._opener.connect, self.files, self._worker, self.once)
         if not self.files.find():
-            raise self._not_migrated("does not exist")
+            raise self._opener.not_migrated("does not exist")
         with self.files.alone(CLOSE_WAITS) as alone:
             if alone:
                 self.files.remove_stale_log()
-            connections = Connections(self._connection, self.files, self._worker, self.once)
+            connections = Connections(self._opener.connect, self.files, self._worker, self.once)
             self.files.note_opened()
         return connections
-
-    def _connection(self) -> sqlite3.Connection:
-        raw = sqlite3.connect(
-            self.files.target,
-            timeout=0,
-            isolation_level=None,
-            check_same_thread=False,
-            uri=True,
-            cached_statements=256,
-        )
-        try:
-            self._check(raw)
-            self._configure(raw)
-        except sqlite3.OperationalError as error:
-            raw.close()
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (5, 6):
-                raise Busy from error
-            raise
-        except BaseException:
-            raw.close()
-            raise
-        return raw
-
-    def _check(self, connection: sqlite3.Connection) -> None:
-        """Refuse what cannot work: an old SQLite, a file without our tables."""
-        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-            raise InvalidOption(
-                f"channels-sqlite needs SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer; "
-                f"this Python has {sqlite3.sqlite_version}."
-            )
-        if self._private:
-            self._anchor = self._anchor or sqlite3.connect(
-                self.files.target, uri=True, check_same_thread=False
-            )
-            for statement in EVERYTHING:
-                connection.execute(statement)
-        wanted = {MESSAGE, MEMBERSHIP, SEQUENCE, *TRIGGERS}
-        found = {name for (name,) in connection.execute("select name from sqlite_master")}
-        if missing := sorted(wanted - found):
-            raise self._not_migrated(f"lacks {', '.join(missing)}")
-        columns = connection.execute(f"select name from pragma_table_info('{MEMBERSHIP}')")
-        if ("left_after",) not in columns.fetchall():
-            raise self._not_migrated("has the tables of an older version")
-
-    def _not_migrated(self, why: str) -> NotMigrated:
-        """The tables are Django's to make, and are not made here, not even in place of a file that
-        was deleted under us: Django keeps account of its migrations in the same file, and without
-        that account `migrate` would fail on tables that are there already.
-        """
-        remedy = f"Run: python manage.py migrate --database={self.alias}"
-        if apps.ready and not apps.is_installed("channels_sqlite"):  # migrate would make nothing
-            remedy = f'Add "channels_sqlite" to INSTALLED_APPS. {remedy}'
-        return NotMigrated(f"The database {self.path} {why}. {remedy}")
-
-    def _configure(self, connection: sqlite3.Connection) -> None:
-        """Set up a connection, with the project's own commands last.
-
-        NORMAL never damages the file, and may lose the last commits when the power fails:
-        messages that live for a minute are not worth an fsync each.
-        """
-        # WAL is a property of the file: it is set only where it is not, because that takes a lock.
-        if connection.execute("pragma journal_mode").fetchall() == [("delete",)]:
-            connection.execute("pragma journal_mode = wal").fetchall()
-        connection.execute("pragma synchronous = normal")
-        connection.execute(f"pragma wal_autocheckpoint = {WAL_PAGES}").fetchall()
-        connection.execute(f"pragma journal_size_limit = {WAL_LIMIT}").fetchall()
-        if self.in_memory:  # only there are locks for whole tables, which a look must not meet
-            connection.execute("pragma read_uncommitted = on")
-        if self._init_command:
-            connection.executescript(self._init_command)
-        connection.execute("pragma user_version").fetchall()  # makes the log and its index
 
     # Closing
 
@@ -457,60 +370,3 @@ def _only_read(connection: sqlite3.Connection) -> None:
     connection.execute("pragma query_only = on")
     connection.execute("pragma read_uncommitted = on")  # tables in memory have locks
     connection.text_factory = lambda value: value.decode("utf-8", "replace")
-
-
-class _Registry(forks.Forkable):
-    """The process's databases: one for each name, whatever number of layers use it."""
-
-    def __init__(self) -> None:
-        self.databases: dict[str, Database] = {}
-        self.lock = threading.Lock()
-        forks.register(self)
-
-    def before_fork(self) -> None:
-        self.lock.acquire()
-
-    def after_fork_in_parent(self) -> None:
-        self.lock.release()
-
-    def after_fork_in_child(self) -> None:
-        self.databases = {}
-        self.lock = threading.Lock()
-
-
-_registry = _Registry()
-
-
-def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
-    """The one `Database` of this process for a NAME, with Django's settings for the alias."""
-    if settings.get("ENGINE") != "django.db.backends.sqlite3":
-        raise InvalidOption(
-            f"CHANNEL_LAYERS CONFIG key 'database' is {alias!r}, whose ENGINE is "
-            f"{settings.get('ENGINE')!r}; it must be 'django.db.backends.sqlite3'."
-        )
-    if name == ":memory:":
-        raise InvalidOption(
-            f"DATABASES[{alias!r}] is ':memory:', of which each connection would see its own. "
-            "Give it a file."
-        )
-    with _registry.lock:
-        made = _registry.databases.get(name)
-        if made is None:
-            if not _registry.databases:
-                _close_with_worker_process()
-            made = Database(alias, name, settings.get("OPTIONS") or {})
-            _registry.databases[name] = made
-        return made
-
-
-@atexit.register
-def _close_at_exit() -> None:
-    for database in list(_registry.databases.values()):
-        with suppress(Exception):  # nobody is there to be told
-            database.close_at_exit()
-
-
-def _close_with_worker_process() -> None:
-    """multiprocessing's children end without calling what atexit was told."""
-    if multiprocessing.parent_process() is not None:
-        util.Finalize(None, _close_at_exit, exitpriority=0)

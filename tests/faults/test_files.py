@@ -17,13 +17,12 @@ import pytest
 from channels_sqlite.exceptions import DatabaseUnavailable, InvalidOption, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
-from tests.conftest import WATCHERS, OpenLayer
+from tests.conftest import OpenLayer
 from tests.parts import sql
 from tests.rows import select
 from tests.waiting import soon
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
-ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
 by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
 
 RECOVERY = 3.0  # seconds: a heartbeat, the opening, and a busy machine

@@ -19,7 +19,7 @@ import pytest
 from channels.exceptions import ChannelFull
 
 from channels_sqlite import counters, trimmer
-from channels_sqlite._storing.database import WAL_LIMIT
+from channels_sqlite._storing.opener import WAL_LIMIT
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from tests.conftest import OpenLayer
 from tests.rows import sql

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from channels_sqlite import checks
-from channels_sqlite._storing.database import WAL_LIMIT
+from channels_sqlite._storing.opener import WAL_LIMIT
 from tests.conftest import OpenLayer, Start
 from tests.waiting import soon
 

@@ -1,0 +1,108 @@
+"""Opening a connection: what is refused, and how SQLite is set up."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from django.apps import apps
+
+from ..exceptions import InvalidOption, NotMigrated
+from .connections import BUSY, LOCKED, Busy
+from .files import Files
+from .private import is_private
+from .schema import EVERYTHING, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
+
+OLDEST_SQLITE = (3, 35, 0)  # RETURNING
+WAL_PAGES = 4000
+"""Pages in the log at which the thread copies them into the database, with an fsync of both. Four
+times SQLite's default: fewer stalls, and fewer chances for the WAL-reset bug of SQLite 3.7.0 to
+3.51.2."""
+WAL_LIMIT = WAL_PAGES * 4096
+"""Bytes that the log is cut back to when a long read has let it grow."""
+
+
+class Opener:
+    """Opens connections to what NAME means, as the project's OPTIONS have it."""
+
+    def __init__(self, alias: str, name: str, files: Files, options: dict[str, Any]) -> None:
+        self._alias = alias
+        self._files = files
+        self._private = is_private(name)
+        self._anchor: sqlite3.Connection | None = None
+        """Keeps a private database while no other connection to it is open."""
+        self._init_command = options.get("init_command")
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection that is ready to use. Raises Busy, NotMigrated, or sqlite3's error."""
+        raw = sqlite3.connect(
+            self._files.target,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
+            cached_statements=256,
+        )
+        try:
+            self._check(raw)
+            self._configure(raw)
+        except sqlite3.OperationalError as error:
+            raw.close()
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (BUSY, LOCKED):
+                raise Busy from error
+            raise
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    def _check(self, connection: sqlite3.Connection) -> None:
+        """Refuse what cannot work: an old SQLite, a file without our tables."""
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            raise InvalidOption(
+                f"channels-sqlite needs SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer; "
+                f"this Python has {sqlite3.sqlite_version}."
+            )
+        if self._private:
+            self._anchor = self._anchor or sqlite3.connect(
+                self._files.target, uri=True, check_same_thread=False
+            )
+            for statement in EVERYTHING:
+                connection.execute(statement)
+        wanted = {MESSAGE, MEMBERSHIP, SEQUENCE, *TRIGGERS}
+        found = {name for (name,) in connection.execute("select name from sqlite_master")}
+        if missing := sorted(wanted - found):
+            raise self.not_migrated(f"lacks {', '.join(missing)}")
+        columns = connection.execute(f"select name from pragma_table_info('{MEMBERSHIP}')")
+        if ("left_after",) not in columns.fetchall():
+            raise self.not_migrated("has the tables of an older version")
+
+    def not_migrated(self, why: str) -> NotMigrated:
+        """The tables are Django's to make, and are not made here, not even in place of a file that
+        was deleted under us: Django keeps account of its migrations in the same file, and without
+        that account `migrate` would fail on tables that are there already.
+        """
+        remedy = f"Run: python manage.py migrate --database={self._alias}"
+        if apps.ready and not apps.is_installed("channels_sqlite"):  # migrate would make nothing
+            remedy = f'Add "channels_sqlite" to INSTALLED_APPS. {remedy}'
+        return NotMigrated(f"The database {self._files.path} {why}. {remedy}")
+
+    def _configure(self, connection: sqlite3.Connection) -> None:
+        """Set up a connection, with the project's own commands last.
+
+        NORMAL never damages the file, and may lose the last commits when the power fails:
+        messages that live for a minute are not worth an fsync each.
+        """
+        # WAL is a property of the file: it is set only where it is not, because that takes a lock.
+        if connection.execute("pragma journal_mode").fetchall() == [("delete",)]:
+            connection.execute("pragma journal_mode = wal").fetchall()
+        connection.execute("pragma synchronous = normal")
+        connection.execute(f"pragma wal_autocheckpoint = {WAL_PAGES}").fetchall()
+        connection.execute(f"pragma journal_size_limit = {WAL_LIMIT}").fetchall()
+        if (
+            self._files.in_memory
+        ):  # only there are locks for whole tables, which a look must not meet
+            connection.execute("pragma read_uncommitted = on")
+        if self._init_command:
+            connection.executescript(self._init_command)
+        connection.execute("pragma user_version").fetchall()  # makes the log and its index

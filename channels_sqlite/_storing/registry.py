@@ -1,0 +1,71 @@
+"""The process's databases: one for each NAME, whatever number of layers use it."""
+
+from __future__ import annotations
+
+import atexit
+import multiprocessing
+import threading
+from contextlib import suppress
+from multiprocessing import util
+from typing import Any
+
+from ..exceptions import InvalidOption
+from . import forks
+from .database import Database
+
+
+class _Registry(forks.Forkable):
+    """The process's databases: one for each name, whatever number of layers use it."""
+
+    def __init__(self) -> None:
+        self.databases: dict[str, Database] = {}
+        self.lock = threading.Lock()
+        forks.register(self)
+
+    def before_fork(self) -> None:
+        self.lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        self.lock.release()
+
+    def after_fork_in_child(self) -> None:
+        self.databases = {}
+        self.lock = threading.Lock()
+
+
+_registry = _Registry()
+
+
+def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
+    """The one `Database` of this process for a NAME, with Django's settings for the alias."""
+    if settings.get("ENGINE") != "django.db.backends.sqlite3":
+        raise InvalidOption(
+            f"CHANNEL_LAYERS CONFIG key 'database' is {alias!r}, whose ENGINE is "
+            f"{settings.get('ENGINE')!r}; it must be 'django.db.backends.sqlite3'."
+        )
+    if name == ":memory:":
+        raise InvalidOption(
+            f"DATABASES[{alias!r}] is ':memory:', of which each connection would see its own. "
+            "Give it a file."
+        )
+    with _registry.lock:
+        made = _registry.databases.get(name)
+        if made is None:
+            if not _registry.databases:
+                _close_with_worker_process()
+            made = Database(alias, name, settings.get("OPTIONS") or {})
+            _registry.databases[name] = made
+        return made
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    for database in list(_registry.databases.values()):
+        with suppress(Exception):  # nobody is there to be told
+            database.close_at_exit()
+
+
+def _close_with_worker_process() -> None:
+    """multiprocessing's children end without calling what atexit was told."""
+    if multiprocessing.parent_process() is not None:
+        util.Finalize(None, _close_at_exit, exitpriority=0)

@@ -1,0 +1,165 @@
+"""What a day of retained messages costs a statement: nothing, whatever an ANALYZE has found."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from channels_sqlite._storing import sql, upkeep
+from channels_sqlite._storing.schema import GROUP_SEND, MESSAGE, SEND
+from tests.rows import outgoing, row, to_group
+from tests.storing import parts
+from tests.storing.tables import INBOX, group_send, join, leave, send
+
+RETAINED = 100_000
+MEMBERS = 10_000
+SOON = time.time() + 3600
+
+Work = Callable[[sqlite3.Connection], object]
+
+IN_PLACE: dict[str, Work] = {
+    "send": lambda each: send(each, outgoing(1, "inbox-1", capacity=0)),
+    "send-many": lambda each: send(each, *[outgoing(1, "inbox-1", capacity=0)] * 3),
+    "has-members": lambda each: sql.has_members(each, "large-group"),
+    "group-send": lambda each: group_send(each, 1, capacity=0),
+    "group-send-of-capacities": lambda each: sql.group_send(
+        each, to_group(1, "large-group"), None, lambda _: 0
+    ),
+    "sequences": lambda each: sql.sequences(each, ["inbox-1", "inbox-2"]),
+    "arrivals": lambda each: sql.arrivals(each, "inbox-1", 0, 9),
+    "arrivals-of-a-group": lambda each: sql.arrivals(each, "specific.small!", 0, 9),
+    "has-waiting": lambda each: sql.has_waiting(each, "inbox-1", 0),
+    "acknowledge": lambda each: sql.acknowledge(each, "inbox-1", 0, 0, 0, keep=True),
+    "acknowledge-without-retention": lambda each: sql.acknowledge(
+        each, "inbox-1", 0, 0, 0, keep=False
+    ),
+    "claim": lambda each: sql.claim(each, "inbox-1", 0, 0, keep=True),
+    "claim-without-retention": lambda each: sql.claim(each, "inbox-1", 0, 0, keep=False),
+    "give-back": lambda each: sql.give_back(each, [row(1, "inbox-1")], 0),
+    "group-add": lambda each: join(each, f"{INBOX}1", group="large-group"),
+    "group-discard": lambda each: leave(each, "nobody!x"),
+    "group-discard-while-something-waits": lambda each: leave(each, "specific.small!x"),
+    "end-memberships": lambda each: sql.end_memberships(each, [INBOX], 0),
+}
+ASIDE: dict[str, Work] = {
+    "trim-delivered": lambda each: upkeep.trim_delivered(each, 100, -1),
+    "trim-expired": lambda each: upkeep.trim_expired(each, 100, -1),
+    "trim-memberships": lambda each: upkeep.trim_memberships(each, 100, -1, ["a"]),
+    "trim-left": lambda each: upkeep.trim_left(each, 100),
+    "trim-sequences": lambda each: upkeep.trim_sequences(each, 0),
+    "forget-messages": lambda each: upkeep.forget_messages(each, 100, "nobody!"),
+}
+BY_SQL: dict[str, Work] = {
+    "send-by-sql": lambda each: each.execute(f"insert into {SEND} values ('inbox-1', '{{}}')"),
+    "group-send-by-sql": lambda each: each.execute(
+        f"insert into {GROUP_SEND} values ('test-group', '{{}}')"
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["", "analyzed"])
+def full(
+    request: pytest.FixtureRequest, migrated: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[sqlite3.Connection]:
+    """A table of 100,000 delivered messages, 10,000 members of one group, and a few messages that
+    wait; ANALYZE was run when there were few of all.
+    """
+    path = tmp_path_factory.mktemp("full") / "channels.sqlite3"
+    path.write_bytes(migrated.read_bytes())
+    with parts.sql(path) as connection:
+        if request.param:
+            send(connection, *(outgoing(number, f"{INBOX}x") for number in range(3)))
+            sql.acknowledge(connection, INBOX, 0, 2, 0, keep=True)
+            join(connection, *(f"{INBOX}{number}" for number in range(3)), group="large-group")
+            leave(connection, f"{INBOX}0")
+            connection.execute("analyze")
+        with sql.transaction(connection):
+            connection.execute(
+                f"""
+                with recursive number (n) as (values (1) union all select n + 1 from number
+                    where n < {RETAINED})
+                insert into {MESSAGE} (inbox, channel, body, created_at, expires_at, delivered_at)
+                select 'inbox-' || (n % 100), 'inbox-' || (n % 100), x'80', n, n + 60, n
+                from number
+                """
+            )
+            join(connection, *(f"{INBOX}{number}" for number in range(MEMBERS)), group="large-group")
+        fill(connection)
+    with parts.sql(path) as connection:  # which reads what ANALYZE has found
+        yield connection
+
+
+def fill(connection: sqlite3.Connection) -> None:
+    """What every one of these tables has."""
+    send(connection, *(outgoing(number, f"inbox-{number}") for number in range(5)))
+    join(connection, "specific.small!x")
+    group_send(connection, 1)
+
+
+def plans(connection: sqlite3.Connection, work: Work) -> list[str]:
+    """How SQLite finds the rows of every statement that is run, one line for each table."""
+    ran: list[str] = []
+    connection.set_trace_callback(ran.append)
+    work(connection)
+    connection.set_trace_callback(None)
+    statements = [each for each in ran if not each.startswith(("--", "begin", "commit"))]
+    assert statements
+    return [
+        detail
+        for statement in statements
+        for *_, detail in connection.execute(f"explain query plan {statement}").fetchall()
+    ]
+
+
+OURS = "channels_sqlite|sqlite_sequence|message|membership|waiting|sequence"
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_statements_in_place_seek_and_never_scan(full: sqlite3.Connection, name: str) -> None:
+    found = plans(full, IN_PLACE[name])
+    assert [each for each in found if re.match(f"SCAN ({OURS})", each)] == []
+
+
+@pytest.mark.parametrize("name", ASIDE)
+def test_statements_on_the_thread_scan_only_what_waits_or_is_left(
+    full: sqlite3.Connection, name: str
+) -> None:
+    """These indexes are partial; the table of sequences has a row for each inbox."""
+    found = plans(full, ASIDE[name])
+    partial = "using .*channels_sqlite_(waiting|member_left)|^scan sequence"
+    assert [
+        each
+        for each in found
+        if re.match(f"SCAN ({OURS})", each) and not re.search(partial, each, re.IGNORECASE)
+    ] == []
+
+
+@pytest.mark.parametrize("name", IN_PLACE | ASIDE | BY_SQL)
+def test_a_statement_costs_no_more_when_100_000_messages_are_retained(
+    full: sqlite3.Connection, connection: sqlite3.Connection, name: str
+) -> None:
+    """Counted in steps of SQLite's virtual machine, which no busy machine changes."""
+    fill(connection)
+    work = (IN_PLACE | ASIDE | BY_SQL)[name]
+    for each in (connection, full):
+        work(each)
+    assert steps(full, work) < 3 * steps(connection, work) + 1000
+
+
+def steps(connection: sqlite3.Connection, work: Work) -> int:
+    count = 0
+
+    def step() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    connection.set_progress_handler(step, 1)
+    work(connection)
+    connection.set_progress_handler(None, 0)
+    return count
