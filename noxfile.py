@@ -38,7 +38,7 @@ def test(session: nox.Session) -> None:
     run_tests(session)
 
 
-AT_LENGTH = {"FAULTS_EXAMPLES": "10000", "FAULTS_LOCK_SECONDS": "30"}
+AT_LENGTH = {"FAULTS_EXAMPLES": "10000", "FAULTS_FORKS": "1000", "FAULTS_LOCK_SECONDS": "30"}
 FAULTS = ["tests/faults", "tests/test_life.py", "tests/test_processes.py"]
 
 

@@ -46,6 +46,7 @@ class ChannelsSqliteConfig(AppConfig):
         post_migrate.connect(complete, sender=self)
         post_migrate.connect(write_log_back)
         connection_created.connect(read_past_locks_in_memory)
+        connection_created.connect(_orm_connections.note)
 
 
 def migrate_layers_first(

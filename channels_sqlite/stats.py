@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -47,7 +48,10 @@ def readers(database: Database) -> list[Reader]:
         said = {each.client: each.status() for each in list(database.readers)}
     else:
         said = bells.living(database.files)
-    found = [_reader(client, status) for client, status in said.items() if status]
+    found = []
+    for client, status in said.items():
+        with suppress(AttributeError, LookupError, TypeError, ValueError):  # nobody's words
+            found.append(_reader(client, status))
     return sorted(found, key=lambda each: (each.pid, each.client))
 
 
@@ -58,7 +62,7 @@ def _reader(client: str, status: Mapping[str, Any]) -> Reader:
     woken_at = status.get("woken_at")
     return Reader(
         client=client,
-        pid=int(status.get("pid", 0)),
+        pid=int(status["pid"]),
         channels=int(status.get("channels", 0)),
         watcher=str(status.get("watcher", "")),
         last_wake=None if woken_at is None else max(0.0, time.time() - woken_at),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Protocol
@@ -64,7 +64,7 @@ class Runner:
         self._numbers = count(1)
         self.run = Run(
             command=command,
-            started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            started=datetime.now(UTC).isoformat(timespec="seconds"),
             machine=machine.machine(Path(tempfile.gettempdir())),
             versions=machine.versions(),
             commit=machine.commit(),
@@ -156,7 +156,7 @@ class Runner:
                 measurement.counters = dict(here.counters)
                 if here.errors and not scenario.may_fail:
                     measurement.trouble = f"sends failed: {dict(here.errors)}"
-        except asyncio.TimeoutError:
+        except TimeoutError:
             measurement.trouble = f"hung: ended after {patience:.0f} s"
         except Exception as error:
             # One layer that breaks down is a result, and no reason not to measure the others.

@@ -17,8 +17,8 @@ MESSAGE = "channels_sqlite_message"
 
 # How the statements of each part begin.
 READER = {
-    "look": ("select inbox, seq from ", "select id, channel, "),
-    "acknowledge": (f"update {MESSAGE} set delivered_at = ? where inbox",),
+    "look": ("select inbox, seq from ", "select id, inbox, channel, "),
+    "acknowledge": (f"update {MESSAGE} indexed by ",),
     "claim": (f"update {MESSAGE} set delivered_at = :now where id in",),
 }
 WRITER = {

@@ -45,7 +45,7 @@ class Window:
             self._told.clear()
             try:
                 await asyncio.wait_for(self._told.wait(), patience)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 return False
         self.begun += 1
         return True

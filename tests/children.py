@@ -18,7 +18,6 @@ import sqlite3
 import sys
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -30,7 +29,6 @@ import msgpack
 import psutil
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
-from django.core.management import call_command
 
 from channels_sqlite._options.conf import database_settings
 from channels_sqlite.layers import SqliteChannelLayer
@@ -210,13 +208,6 @@ def fresh_loops(counts: list[int], receives: bool, **config: Any) -> None:
         )
 
 
-def flushes(**_config: Any) -> None:
-    """What `manage.py flush --database=channels` does."""
-    django.setup()
-    call_command("flush", database="channels", interactive=False, verbosity=0)
-    say("flushed")
-
-
 def many_loops(threads: int, seconds: float, **config: Any) -> None:
     """Send and receive on many threads, in event loops that live for three messages; say how that
     went.
@@ -314,58 +305,6 @@ def serves(**config: Any) -> None:
             await waiting
 
     asyncio.run(serve())
-
-
-def forks(**config: Any) -> None:
-    """Use a layer, fork twice, and have parent and children talk with each other."""
-    layer = SqliteChannelLayer(**config)
-    mine = async_to_sync(layer.new_channel)()
-    async_to_sync(use)(layer)
-    children = []
-    for _ in range(2):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that fork and threads do not go together, from 3.12
-            pid = os.fork()
-        if pid == 0:
-            asyncio.run(introduce(layer, mine))
-            sys.exit()
-        children.append(pid)
-    asyncio.run(meet(layer, mine, len(children)))
-    say([os.waitpid(pid, 0)[1] for pid in children])
-
-
-async def introduce(layer: SqliteChannelLayer, parent: str) -> None:
-    """In a forked child: join the children, and answer what they are asked."""
-    await use(layer)
-    channel = await layer.new_channel()
-    await layer.group_add("children", channel)
-    await layer.send(parent, {"type": "hello", "channel": channel})
-    while (message := await layer.receive(channel))["number"] >= 0:
-        await layer.send(parent, message)
-    await layer.close()
-    await layer.send(parent, {"type": "bye", "missed": layer.counters.missed_wakes})
-    await layer.close()
-
-
-async def meet(layer: SqliteChannelLayer, mine: str, children: int) -> None:
-    """In their parent: ask them all 20 times, and say what came of it."""
-    names = {(await layer.receive(mine))["channel"] for _ in range(children)}
-    answers = []
-    for number in range(20):
-        await layer.group_send("children", {"type": "test", "number": number})
-        answers += [(await layer.receive(mine))["number"] for _ in range(children)]
-        await asyncio.sleep(0.01)
-    await layer.group_send("children", {"type": "test", "number": -1})
-    missed = sum([(await layer.receive(mine))["missed"] for _ in range(children)])
-    await use(layer)
-    await layer.close()
-    say(
-        {
-            "prefixes": len({name.split("!")[0] for name in [*names, mine]}),
-            "answers": answers,
-            "missed": missed + layer.counters.missed_wakes,
-        }
-    )
 
 
 # Histories
@@ -496,16 +435,15 @@ def sqlite3_writer(inbox: str, channel: str, count: int) -> None:
 
 def orm_writer(inbox: str, channel: str, count: int) -> None:
     """Insert messages with Django's ORM, in transactions, as the admin does."""
-    import django
     from django.db import transaction
 
     django.setup()
-    from channels_sqlite.models import Message
+    from channels_sqlite.models import LayerMessage
 
     for number in range(count):
         now = time.time()
         with transaction.atomic(using="channels"):
-            Message.objects.create(
+            LayerMessage.objects.create(
                 inbox=inbox,
                 channel=channel,
                 body=body(number),

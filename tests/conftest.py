@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import signal
 import sqlite3
@@ -9,7 +10,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -107,7 +107,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def available(kind: str) -> str:
-    if kind == "inotify" and not (sys.platform == "linux"):
+    if kind == "inotify" and sys.platform != "linux":
         pytest.skip("no inotify here")
     return kind
 
@@ -134,6 +134,7 @@ async def open_layer(
     """Opens layers of the wanted kind, and closes them when the test is over.
 
     A layer of ours that has warned of anything fails the test, unless the test has cleared that.
+    Not of drops, of which it warns a second later, in whichever test is running by then.
     """
     make: OpenLayer
     if kind == "memory":
@@ -156,8 +157,16 @@ async def open_layer(
     yield open_
     for layer in layers:
         await (layer.flush() if kind == "redis" else layer.close())
-    warned = [*caplog.get_records("call"), *caplog.get_records("teardown")]
-    assert [record.getMessage() for record in warned if record.name == "channels_sqlite"] == []
+    said = [*caplog.get_records("call"), *caplog.get_records("teardown")]
+    assert [each.getMessage() for each in said if is_a_warning_of_ours(each)] == []
+
+
+def is_a_warning_of_ours(record: logging.LogRecord) -> bool:
+    return (
+        record.name == "channels_sqlite"
+        and record.levelno >= logging.WARNING
+        and "dropped for want of room" not in record.getMessage()
+    )
 
 
 @pytest.fixture

@@ -333,7 +333,7 @@ async def test_garbage_is_logged_and_skipped(
 
 
 @ours
-async def test_counters(open_layer: OpenLayer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_counters(open_layer: OpenLayer) -> None:
     layer = open_layer(capacity=2)
     channel = await layer.new_channel()
     await layer.group_add("test-group", channel)
@@ -347,7 +347,6 @@ async def test_counters(open_layer: OpenLayer, caplog: pytest.LogCaptureFixture)
     counted = layer.counters
     assert (counted.sent, counted.refused, counted.received) == (4, 1, 2)
     assert (counted.expired, counted.dropped) == (1, 1)
-    caplog.clear()
 
 
 # Databases
@@ -507,17 +506,6 @@ async def test_the_file_is_replaced_while_the_layer_is_closed(
 
 
 @by_default
-async def test_django_flushes_the_database(open_layer: OpenLayer, start: Start) -> None:
-    """`manage.py flush` sets the count of messages to zero, in the same file."""
-    layer = open_layer()
-    channel = await receive_twenty(layer)
-    assert await asyncio.to_thread(start("flushes").hear) == "flushed"
-    await asyncio.sleep(1.2)  # a heartbeat
-    await layer.send(channel, message(1))
-    assert await receive(layer, channel) == message(1)
-
-
-@by_default
 async def test_nothing_of_a_new_file_is_acknowledged_by_the_ids_of_the_old_one(
     open_layer: OpenLayer,
     database: Path,
@@ -568,4 +556,4 @@ async def test_the_log_is_reset_under_steady_reading(open_layer: OpenLayer, data
         assert (await soon(waiting))["number"] == number
         waiting = asyncio.create_task(layer.receive(channel))
     await cancel(waiting)
-    assert os.stat(f"{database}-wal").st_size < 30_000_000
+    assert os.stat(f"{database}-wal").st_size < 6 * WAL_LIMIT  # 160 MB were written

@@ -21,6 +21,7 @@ from channels.layers import BaseChannelLayer, channel_layers, get_channel_layer
 from django.test import override_settings
 
 from channels_sqlite._storing import sql as store
+from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite.exceptions import (
     ForeignChannel,
     InvalidOption,
@@ -28,7 +29,6 @@ from channels_sqlite.exceptions import (
     NotMigrated,
 )
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from tests.rows import select
 from tests.waiting import cancel, soon, until
 
@@ -381,13 +381,3 @@ async def test_a_layer_that_was_closed_and_forgotten_is_gone(open_: Open, alias:
         return gone() is None
 
     await until(is_gone)
-
-
-async def test_another_name_after_a_fork(layer: SqliteChannelLayer) -> None:
-    """Two processes with the same names would read each other's messages."""
-    before = await layer.new_channel()
-    layer.begin_anew()
-    after = await layer.new_channel()
-    assert before.split("!")[0] != after.split("!")[0]
-    with pytest.raises(ForeignChannel):
-        await layer.receive(before)

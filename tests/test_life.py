@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -16,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +91,8 @@ def test_the_next_loop_acknowledges_what_the_last_one_read(open_layer: OpenLayer
 def check_holdings(child: Child) -> None:
     before, after = child.hear(), child.hear(60)
     child.finish()
-    # The last loop's watcher may be about to end; what grew with the loops would be hundreds.
-    assert after["threads"] <= before["threads"] + 1
+    # Watchers of the last loops may be about to end; what grew with the loops would be hundreds.
+    assert after["threads"] <= before["threads"] + 10
     assert after["descriptors"] <= before["descriptors"] + 3
     assert after["memory"] - before["memory"] < 2_000_000
 
@@ -174,13 +172,8 @@ async def test_a_thousand_consumers_make_the_first_use(open_layer: OpenLayer) ->
 
 
 @on_files
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.filterwarnings(
-    # Python says so of every task that such a loop leaves behind, and has not begun.
-    "ignore::pytest.PytestUnraisableExceptionWarning"
-)
 def test_a_loop_is_closed_with_a_call_in_flight(open_layer: OpenLayer, start: Start) -> None:
-    """Its thread dies when it reports to the closed loop; others who wait for it are served."""
+    """Nobody can be told what became of it; others who wait for the same lock are served."""
     layer = open_layer()
     async_to_sync(send_and_receive)(layer)
     holder = start("lock_holder")
@@ -275,16 +268,6 @@ def test_exit_by_a_signal(start: Start, watcher: str, function: str, number: int
     child.finish(PROMPTLY)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_fork_after_use(start: Start, watcher: str) -> None:
-    """Each has connections, a watcher and a name of its own, and ends without harm to the other."""
-    child = start("forks", watcher=watcher)
-    both = [number for number in range(20) for _ in range(2)]
-    assert child.hear() == {"prefixes": 3, "answers": both, "missed": 0}
-    assert child.hear() == [0, 0]
-    child.finish()
-
-
 URLS = """
 import os
 from asgiref.sync import async_to_sync
@@ -361,53 +344,6 @@ def pid_of(port: int) -> int:
 
 
 # The file
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted here")
-@pytest.mark.parametrize(
-    ("kind", "how"),
-    [*((watcher, "deleted") for watcher in WATCHERS), ("auto", "renamed over")],
-    indirect=["kind"],
-)
-async def test_the_file_is_replaced(
-    open_layer: OpenLayer,
-    database: Path,
-    migrated: Path,
-    start: Start,
-    how: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Consumers that wait get what is sent to the new file, where ids begin anew."""
-    layer = open_layer()
-    local = await layer.new_channel()
-    for channel in (local, "test-channel"):
-        for number in range(20):
-            await layer.send(channel, message(number))
-            assert await receive(layer, channel) == number
-    waiting = [asyncio.create_task(layer.receive(each)) for each in (local, "test-channel")]
-    await asyncio.sleep(0.1)
-    # Nobody could use a new file with the old one's log beside it.
-    for end in ("-wal", "-shm"):
-        os.unlink(f"{database}{end}")
-    if how == "deleted":
-        os.unlink(database)
-        shutil.copy(migrated, database)
-    else:
-        os.replace(shutil.copy(migrated, database.with_name("new")), database)
-    for channel in (local, "test-channel"):
-        child = start("writer", channel=channel, numbers=[1])
-        assert await asyncio.to_thread(child.hear) == "sent"
-    assert await soon(asyncio.gather(*waiting)) == [message(1), message(1)]
-    await send_and_receive(layer)
-    with closing(sqlite3.connect(database)) as connection:
-        ((count,),) = connection.execute("select count(*) from channels_sqlite_message")
-    assert count == 4  # two of the other process, two of ours
-    assert [record.levelname for record in caplog.records if is_ours(record)] == ["WARNING"]
-    caplog.clear()
-
-
-def is_ours(record: Any) -> bool:
-    return bool(record.name == "channels_sqlite")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc/locks here")

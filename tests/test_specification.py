@@ -373,9 +373,7 @@ async def test_capacity_is_shared_by_process_local_channels(open_layer: OpenLaye
 
 
 @pytest.mark.fails("memory", because="a full queue refuses the newest message")
-async def test_receive_buffer_respects_capacity(
-    open_layer: OpenLayer, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_receive_buffer_respects_capacity(open_layer: OpenLayer) -> None:
     """A consumer that does not read loses its oldest messages, and harms nobody else."""
     layer = open_layer(capacity=3)
     stuck, quick = await layer.new_channel(), await layer.new_channel()
@@ -387,10 +385,9 @@ async def test_receive_buffer_respects_capacity(
         waiting = asyncio.create_task(layer.receive(quick))
     await cancel(waiting)
     assert [await receive(layer, stuck) for _ in range(3)] == [message(5), message(6), message(7)]
-    caplog.clear()  # ours has warned
 
 
-async def test_groups_channel_full(open_layer: OpenLayer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_groups_channel_full(open_layer: OpenLayer) -> None:
     """group_send drops what has no room, for that channel only, and never raises ChannelFull."""
     layer = open_layer(capacity=2)
     await layer.group_add("test-group", "full")
@@ -401,7 +398,6 @@ async def test_groups_channel_full(open_layer: OpenLayer, caplog: pytest.LogCapt
     assert await receive(layer, "free") == message(3)
     assert [await receive(layer, "full") for _ in range(2)] == [message(1), message(2)]
     assert await rest(layer, "full") == []
-    caplog.clear()  # ours has warned
 
 
 async def test_group_of_more_members_than_the_capacity(open_layer: OpenLayer) -> None:
@@ -634,26 +630,21 @@ async def test_message_expiry__frees_capacity(open_layer: OpenLayer, brief: Brie
     assert await receive(layer, channel) == message(3)
 
 
-@pytest.mark.fails("redis", because="it never looks whether a member's messages expired")
-async def test_message_expiry__group_send__one_channel_expires_message(
-    open_layer: OpenLayer, brief: Brief
-) -> None:
-    """A channel whose message expired leaves its groups; others stay."""
+@pytest.mark.fails("memory", because="a channel that lets a message expire leaves its groups")
+async def test_message_expiry__members_stay(open_layer: OpenLayer, brief: Brief) -> None:
+    """A layer may drop them, says the specification. A consumer that was busy for long would then
+    hear nothing any more, and not know it.
+    """
     layer = open_layer(expiry=brief.expiry)
-    for group in ("one", "two"):
-        for channel in ("gone-1", "gone-2", "alive"):
-            await layer.group_add(group, channel)
-    await layer.send("gone-1", message(1))
-    await layer.group_send("one", message(2))
-    assert await receive(layer, "gone-1") == message(1)
-    assert await receive(layer, "gone-1") == message(2)
-    assert await receive(layer, "alive") == message(2)
-    await layer.send("gone-1", message(3))
+    channels = ("test-channel", await layer.new_channel())
+    for channel in channels:
+        await layer.group_add("test-group", channel)
+        await layer.send(channel, message(1))
+    await layer.group_send("test-group", message(2))
     await asyncio.sleep(brief.over)
-    for group, gone in (("one", "gone-1"), ("two", "gone-1"), ("one", "gone-2")):
-        await soon(leaves(layer, group, gone))
-    await layer.group_send("two", message(4))
-    assert message(4) in await rest(layer, "alive")
+    await layer.group_send("test-group", message(3))
+    for channel in channels:
+        assert await rest(layer, channel) == [message(3)]
 
 
 async def test_group_expiry__counts_from_the_latest_group_add(
@@ -753,15 +744,6 @@ def test_repeated_group_send_with_async_to_sync(open_layer: OpenLayer) -> None:
 
 
 # Helpers
-
-
-async def leaves(layer: Any, group: str, channel: str) -> None:
-    """Wait until the group's messages no longer reach the channel."""
-    while True:
-        await layer.group_send(group, {"type": "test.probe"})
-        if await rest(layer, channel) == []:
-            return
-        await asyncio.sleep(0.2)
 
 
 async def send_when_there_is_room(layer: Any, channel: str, sent: Message) -> None:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import sqlite3
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 import pytest
 from channels.exceptions import ChannelFull
 
-from channels_sqlite._sending import trimmer
-from channels_sqlite._storing.schema import MESSAGE, SEND
+from channels_sqlite._storing.schema import SEND
 from tests.conftest import OpenLayer, Start
+from tests.rows import sql
 from tests.waiting import PATIENCE, cancel, soon, until
 
 by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
 THREADS = 6
-SECONDS = 3.0
+SECONDS = 2.0
 
 
 def run(*functions: Callable[[], Any]) -> None:
@@ -56,10 +55,8 @@ def test_loops_come_and_go_on_many_threads(start: Start) -> None:
     assert outcomes == {}
 
 
-# aiosqlite's thread dies when it reports to a loop that was closed, and ours makes another.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @by_default
-def test_a_claim_outlives_the_loop_that_made_it(open_layer: OpenLayer) -> None:
+def test_a_claim_outlives_the_loop_that_made_it(open_layer: OpenLayer, database: Path) -> None:
     """A loop that ends has claimed for a consumer of another one, which stands still meanwhile."""
     layer = open_layer()
     ends = threading.Event()
@@ -86,19 +83,10 @@ def test_a_claim_outlives_the_loop_that_made_it(open_layer: OpenLayer) -> None:
         time.sleep(0.4)  # noqa: ASYNC251 - it computes
         got.append(await soon(waiting))
 
-    async def send() -> None:
-        database = layer._ends.database
-        busy = asyncio.create_task(database.run(lambda _: time.sleep(0.8)))
-        await asyncio.sleep(0.05)
-        database._connection._in_place._slow_until = time.monotonic() + 3  # as after a slow commit
-        with closing(sqlite3.connect(database.path)) as connection, connection:
-            connection.execute(f"insert into {SEND} values ('work', '{{}}')")
-        os.utime(database.wal)
-        await busy
-
     def send_while_it_ends() -> None:
         assert ends.wait(PATIENCE)
-        asyncio.run(send())
+        with sql(database) as connection:
+            connection.execute(f"insert into {SEND} values ('work', '{{}}')")
 
     run(lambda: asyncio.run(wait()), lambda: asyncio.run(end()), send_while_it_ends)
     assert got == [{}]
@@ -187,30 +175,3 @@ def test_event_loops_that_have_ended_are_not_kept(open_layer: OpenLayer) -> None
         asyncio.run(send())
     gc.collect()
     assert len(loops) <= 2
-
-
-@by_default
-def test_a_loop_that_is_left_stopped_ends_nothing_for_the_others(
-    open_layer: OpenLayer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a trimming under way on it, which never goes on."""
-    monkeypatch.setattr(trimmer, "CALM", 0)
-    monkeypatch.setattr(trimmer, "SWEEP_EVERY", 0.1)
-    layer = open_layer(expiry=0.1, capacity=1000)
-    asyncio.run(layer.send("test-channel", {"type": "test"}))
-    time.sleep(0.2)
-    stopped = asyncio.new_event_loop()
-    run(lambda: stopped.run_until_complete(layer.send("test-channel", {"type": "test"})))
-
-    async def send_until_it_is_trimmed() -> None:
-        with closing(sqlite3.connect(layer._ends.database.path)) as connection:
-            count = f"select count(*) from {MESSAGE} where id < 50"
-            while connection.execute(count).fetchone() > (0,):
-                await layer.send("test-channel", {"type": "test"})
-                await asyncio.sleep(0.05)
-
-    asyncio.run(soon(send_until_it_is_trimmed()))
-    for task in asyncio.all_tasks(stopped):
-        task.cancel()
-    stopped.run_until_complete(asyncio.sleep(0.1))
-    stopped.close()

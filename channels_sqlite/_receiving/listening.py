@@ -30,6 +30,8 @@ class Ear:
         self.opened: Connections | None = None
         """What was open when it began to watch: of other connections the log may be another
         file."""
+        self.bell: Bell | None = None
+        """The one that it watches."""
 
     def stop_watching(self) -> None:
         """Release what the operating system lent."""
@@ -90,7 +92,7 @@ class Listening:
         try:
             self.watch(loop)
         except BaseException:
-            del self._ears[loop]
+            self.stop(loop)
             raise
 
     def stop(self, loop: Loop) -> None:
@@ -105,8 +107,9 @@ class Listening:
         """Begin to watch the files that are open by now, with a bell of ours among them."""
         ear, database = self._ears[loop], self._database
         ear.stop_watching()
-        ear.opened = database.opened
+        opened = database.opened
         if database.in_memory:  # there are no other processes
+            ear.opened = opened
             ear.listener.start(None)
             return
         self.make_bell()
@@ -115,41 +118,45 @@ class Listening:
             self._options.watcher,
             ear.listener,
             database.files.wal,
-            None if self.bell is None else self.bell.path,
+            self.bell,
             interval,
             database.once,
         )
         if ear.watcher is not None:
             ear.watcher.want_touches(self._wants_touches)
         elif self._options.watcher == "auto":
-            loop.call_later(WATCH_AGAIN_AFTER, self._watch_again, loop)
+            ear.listener.call_after(WATCH_AGAIN_AFTER, "watch", self._watch_again, loop)
+        ear.opened, ear.bell = opened, self.bell
         ear.listener.start(interval if ear.watcher is None else None)
         if self.bell is not None:
             self.bell.say(self._describe())
 
-    def must_watch_again(self, loop: Loop) -> bool:
-        """Return True if the database was opened again, or the bell is gone."""
-        if self._ears[loop].opened is not self._database.opened:
-            return True
-        has_bell = self.bell is not None and self.bell.is_in(self._database.files)
-        return not (self._database.in_memory or has_bell)
+    def keep_watching(self, loop: Loop) -> None:
+        """Watch again if the database was opened again, or the bell is another one."""
+        if not self._database.in_memory:
+            self.make_bell()
+        ear = self._ears.get(loop)
+        if ear is not None and (
+            ear.opened is not self._database.opened or ear.bell is not self.bell
+        ):
+            self.watch(loop)
 
     def _watch_again(self, loop: Loop) -> None:
-        """Where watching did not work: by now that may be possible."""
-        if loop in self._ears:
-            self.watch(loop)
-            self._ears[loop].listener.write()
+        """Where watching did not work: by now that may be possible. The next heartbeat tries."""
+        if ear := self._ears.get(loop):
+            ear.opened = None
 
     def _on_deaf(self, loop: Loop) -> None:
         """Poll for a while; a directory that was moved, or a full kernel, may be well again."""
-        interval = self._options.polling_interval
-        self._database.once.warn(
-            "Watching",
-            f"No file events for {self._database.files.wal} (network or virtual file system?);"
-            f" polling every {interval} s, and watching again in {WATCH_AGAIN_AFTER:.0f} s.",
-        )
-        self._ears[loop].listener.start(interval)
-        loop.call_later(WATCH_AGAIN_AFTER, self._watch_again, loop)
+        interval, listener = self._options.polling_interval, self._ears[loop].listener
+        if not self._database.in_memory:  # where the ORM's writes announce nothing
+            self._database.once.warn(
+                "Watching",
+                f"No file events for {self._database.files.wal} (network or virtual file system?);"
+                f" polling every {interval} s, and watching again in {WATCH_AGAIN_AFTER:.0f} s.",
+            )
+        listener.start(interval)
+        listener.call_after(WATCH_AGAIN_AFTER, "watch", self._watch_again, loop)
 
     def make_bell(self) -> None:
         """Have a bell in the directory of the files that are open."""
@@ -171,12 +178,12 @@ class Listening:
 
     # Passing on
 
-    def want_touches(self) -> None:
-        """Wake at once when a normal channel is written to, from now on."""
-        self._wants_touches = True
+    def want_touches(self, wanted: bool) -> None:
+        """Wake at once when a normal channel is written to, from now on; or no more."""
+        self._wants_touches = wanted
         for ear in self._ears.values():
             if ear.watcher is not None:
-                ear.watcher.want_touches(True)
+                ear.watcher.want_touches(wanted)
 
     def write(self, loop: Loop) -> None:
         """Somebody may have written before this loop began to watch."""

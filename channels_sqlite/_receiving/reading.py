@@ -34,6 +34,18 @@ class Inbox:
         self.acknowledged = 0
         self.taken = 0
         """Messages between the two."""
+        self.newest = 0.0
+        """When the newest message that was taken was created."""
+        self.before = 0
+        """The cursor before ids went back."""
+
+    def go_back(self) -> None:
+        """An older copy of the file was restored: read it from its beginning."""
+        self.before, self.cursor, self.acknowledged = self.cursor, 0, 0
+
+    def has_had(self, row: Row) -> bool:
+        """Return True for a message that was taken before ids went back."""
+        return row.id <= self.before and row.created_at <= self.newest
 
 
 class Reading:
@@ -109,9 +121,11 @@ class Reading:
                 found |= self._claim_moved(channel, sequences.get(channel), here)
         return found
 
-    def _has_moved(self, inbox: Inbox, sequence: int) -> bool:
+    def _has_moved(self, inbox: Inbox, sequence: object) -> bool:
+        if not isinstance(sequence, (int, float)):  # anybody may write anything into any column
+            return True
         if 0 < sequence < inbox.cursor:  # an older copy of the file was restored
-            inbox.cursor = inbox.acknowledged = 0
+            inbox.go_back()
         return sequence > inbox.cursor
 
     def _notice_epoch(self, epoch: int | None) -> bool:
@@ -146,6 +160,9 @@ class Reading:
         for row, _, channels in rows:
             inbox.cursor = row.id
             inbox.taken += 1
+            if inbox.has_had(row):
+                continue
+            inbox.newest = max(inbox.newest, row.created_at)
             if (remaining := row.remaining(now)) > 0:
                 self._queues.deliver(channels, Item(row, monotonic + remaining), here)
             else:
@@ -185,12 +202,15 @@ class Reading:
     def _acknowledge(
         self, connection: sqlite3.Connection, name: str, after: int, upto: int
     ) -> None:
-        sql.acknowledge(connection, name, after, upto, time.time(), keep=self._keep)
+        # In another file, or in tables that Django has flushed, these ids are of other messages.
+        if sql.sequences(connection, [EPOCH]).get(EPOCH) == self._epoch:
+            sql.acknowledge(connection, name, after, upto, time.time(), keep=self._keep)
 
     # Normal channels
 
     def claim(self, channel: str, here: Loop) -> bool:
-        """Claim for the consumers that wait; return True if there was anything.
+        """Claim for the consumers that wait, or give back what none waits for; return True if there
+        was anything.
 
         Raises Busy or Lost when it is to be tried again; the next look then does.
         """
@@ -198,6 +218,8 @@ class Reading:
         seen = self._normal.get(channel)
         self._normal[channel] = None
         rows: list[Row] = []
+        if self._queues.wanted(channel) < 0 and self.give_back(channel, here) is None:
+            raise Busy
         if self._queues.wanted(channel) > 0:
             epoch, waits = database.try_read(lambda each: sql.has_waiting(each, channel, now))
             self._notice_epoch(epoch)
@@ -240,7 +262,7 @@ class Reading:
         try:
             self._database.try_write(lambda connection: sql.give_back(connection, rows, epoch or 0))
         except (Busy, Lost, sqlite3.Error):
-            self._normal.setdefault(channel, None)
+            self._normal[channel] = None  # the next look tries it again
             self._queues.put_back(channel, items, here)
             return None
         return len(items)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import asdict, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -28,7 +29,7 @@ from .._storing.connections import Busy, Connections, Lost
 from .._storing.database import Database
 from .._storing.messages import Item
 from ..counters import Counters, DropLog
-from ..exceptions import UndecodableMessage
+from ..exceptions import UndecodableMessage, translate
 from ..serializers import Message
 from .listening import Listening
 from .queues import Loop, Queues, Waiter
@@ -40,6 +41,7 @@ ACKNOWLEDGE_AFTER = 0.05  # seconds
 CLOSING_TRIES = 100  # of a millisecond each, for a lock that others hold
 OVERDUE = 1.0  # seconds; its timer was on a loop that has ended
 CLOCK_WAS_SET = 1.0  # seconds that the wall clock moves against the monotonic one
+LAPSES_EVERY = 60.0  # seconds between deletions of memberships that have lapsed
 UNCHANGING = frozenset([str, bytes, int, float, bool, type(None)])
 
 
@@ -80,7 +82,7 @@ class Receiver:
         self._acknowledge_at = float("inf")
         self._received = 0
         self._clocks_apart = _clocks_apart()
-        self._lapse_at = float("inf")
+        self._lapse_at = self._last_lapse_at = float("inf")
         self._retired = False
         database.readers.add(self)
 
@@ -98,7 +100,8 @@ class Receiver:
         if inbox is not None and inbox not in self._reading.inboxes:
             with self._lock:
                 self._reading.add(inbox)
-            self._look(loop, rung=True, inboxes=[inbox])
+            with self._translated():
+                self._look(loop, rung=True, inboxes=[inbox])
         while True:
             item = await self._next_item(channel, loop, shared=inbox is None)
             try:
@@ -111,12 +114,15 @@ class Receiver:
 
     async def _next_item(self, channel: str, loop: Loop, *, shared: bool) -> Item:
         while True:
+            if self._retired:
+                self._stop(loop)
+                raise Retired
             found = self._queues.take_or_wait(channel, loop)
             if isinstance(found, Item):
                 return found
-            if shared:
-                self._claim(channel, loop)
             try:
+                if shared:
+                    self._claim(channel, loop)
                 item = await found
             except BaseException:  # a signal handler's, too
                 with suppress(RuntimeError):  # the loop was closed under it
@@ -125,30 +131,35 @@ class Receiver:
             if item is not None:
                 return item
             self._queues.leave(channel, found, loop)  # it was told to come and take
-            if self._retired:
-                raise Retired
 
     def _leave_queue(self, channel: str, waiter: Waiter, loop: Loop, *, shared: bool) -> None:
         self._queues.leave(channel, waiter, loop)
         if shared:
             with self._lock:
                 given_back = self._reading.give_back(channel, loop)
-            if given_back:
-                self._database.ring_locally([channel], loop)
-            else:
+            if given_back is None:
                 self._listening.look_again(loop)
+            elif given_back:
+                self._database.ring_locally([channel], loop)
 
     def _claim(self, channel: str, loop: Loop) -> None:
         """A consumer has begun to wait for a normal channel."""
         try:
-            with self._lock:
+            with self._lock, self._translated():
                 if channel not in self._reading.normal:
-                    self._listening.want_touches()
+                    self._listening.want_touches(True)
                 self._reading.claim(channel, loop)
         except Busy:
             self._listening.look_again(loop)
         except Lost:
             self._open_then_look(loop)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate(error, self._database.path) from error
 
     def _message_in(self, item: Item, channel: str) -> Message:
         """To copy what is flat takes a tenth of the time that it takes to decode it."""
@@ -177,15 +188,17 @@ class Receiver:
             self._listening.stop(loop)
 
     async def close(self) -> None:
-        """Stop listening on the running loop, and acknowledge what was taken.
+        """Stop listening on the running loop, acknowledge what was taken, and give back what was
+        claimed for consumers that are gone.
 
         The bell stays while the process lives: its memberships do, and the next use goes on with
         them.
         """
-        self._stop(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._stop(loop)
         for _ in range(CLOSING_TRIES):
             with self._lock:
-                if not self._reading.owes or self._reading.acknowledge():
+                if self._reading.acknowledge() and self._reading.give_all_back(loop):
                     break
             await asyncio.sleep(0.001)
 
@@ -203,6 +216,7 @@ class Receiver:
         with suppress(Exception):  # others find that this reader is gone, and do it
             with self._lock:
                 self._reading.acknowledge()
+                self._reading.give_all_back(None)
             self._database.try_write(lambda connection: upkeep.forget(connection, [self.client]))
             gone = True
         bell.close(remove=gone or not os.path.exists(self._database.path))
@@ -225,7 +239,7 @@ class Receiver:
         if here is not None and here in self._listening:
             self._listening.look(here, rung=inboxes is not None)
         elif here is not None and not self._listening:  # it was closed, and some still wait
-            self._look(here, rung=True)
+            self._look_unasked(here)
         else:
             self._listening.ring()
 
@@ -260,8 +274,15 @@ class Receiver:
             if reading.owes:
                 self._acknowledge_soon(loop)
         if reading.more:  # others on the loop have their turn first
-            loop.call_soon(self._look, loop, True)
+            loop.call_soon(self._look_unasked, loop)
         return found
+
+    def _look_unasked(self, loop: Loop) -> None:
+        """Look, and log an error: nobody is there who could be told."""
+        try:
+            self._look(loop, rung=True)
+        except sqlite3.Error as error:
+            self._database.once.failed("Looking at the database", error)
 
     def _acknowledge_soon(self, loop: Loop) -> None:
         """In a batch; the time is kept here, because a timer may be of a loop that has ended."""
@@ -295,6 +316,7 @@ class Receiver:
     def _beat(self, loop: Loop) -> bool:
         """Look at everything, trusting nothing, and do what is to be done now and then."""
         database = self._database
+        self._counters.missed_wakes = self._listening.count_missed()
         if database.ended:
             return False
         database.notice_replaced()
@@ -303,14 +325,13 @@ class Receiver:
             try:
                 self._mind_the_clock()
                 found = self._reading.look(loop, thorough=True)
-                if loop in self._listening and self._listening.must_watch_again(loop):
-                    self._listening.watch(loop)
             except Busy:
                 pass
             except Lost:
                 self._open_then_look(loop)
                 return False
             self._tidy(loop)
+            self._listening.keep_watching(loop)
         if self._counters.received > self._received:
             self._received = self._counters.received
             self._trimmer.wrote(0)
@@ -321,9 +342,9 @@ class Receiver:
     def _tidy(self, loop: Loop) -> None:
         self._queues.expire()
         self._queues.tell_again(loop)
-        for channel in list(self._reading.normal):
-            self._reading.give_back(channel, loop)
+        self._reading.give_all_back(loop)
         self._reading.forget_idle()
+        self._listening.want_touches(bool(self._reading.normal))
         if self._reading.owes:
             self._reading.acknowledge()
         self._end_memberships()
@@ -336,7 +357,9 @@ class Receiver:
             await self._database.ready()
             with self._lock:
                 self._listening.make_bell()
-        self._lapse_at = min(self._lapse_at, time.monotonic() + lapses_in)
+        lapses_at = time.monotonic() + lapses_in
+        self._lapse_at = min(self._lapse_at, lapses_at)
+        self._last_lapse_at = lapses_at + 2 * CLOCK_WAS_SET  # clocks may be as far apart
 
     def _mind_the_clock(self) -> None:
         """Memberships of a reader that lives age by a clock that nobody sets: when the wall clock
@@ -352,23 +375,25 @@ class Receiver:
             self._clocks_apart = apart
 
     def _end_memberships(self) -> None:
-        """Delete those that have lapsed."""
-        if time.monotonic() >= self._lapse_at:
-            now, names = time.time(), list(self._reading.inboxes)
-            with suppress(Busy, Lost):
-                self._database.try_write(
-                    lambda connection: sql.end_memberships(connection, names, now)
-                )
+        """Delete those that have lapsed. It takes the write lock: only while there may be any."""
+        now = time.monotonic()
+        if now < self._lapse_at:
+            return
+        wall, names = time.time(), list(self._reading.inboxes)
+        with suppress(Busy, Lost):
+            self._database.try_write(lambda each: sql.end_memberships(each, names, wall))
+            may_be_more = now < self._last_lapse_at
+            next_at = min(now + LAPSES_EVERY, self._last_lapse_at)
+            self._lapse_at = next_at if may_be_more else float("inf")
 
     # How it is
 
     def status(self) -> dict[str, Any]:
         """How it is, for others."""
-        counters = replace(self._counters, missed_wakes=self._listening.count_missed())
         return {
             "pid": os.getpid(),
             "channels": len(self._queues),
-            "counters": asdict(counters),
+            "counters": asdict(self._counters),
             **self._listening.status(),
         }
 

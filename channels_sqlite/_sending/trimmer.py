@@ -78,7 +78,8 @@ class Trimmer:
 
     def _sweep(self, connections: Connections) -> Trimmed:
         self._swept_at = time.monotonic()
-        self._sweep_readers(connections)
+        if _is_due(os.path.join(self._database.files.bells, SWEPT)):
+            self._sweep_readers(connections)
         return self._trim_all(connections)
 
     async def trim(self) -> Trimmed:
@@ -86,7 +87,8 @@ class Trimmer:
         return await self._database.run_aside(self._sweep)
 
     def _trim_all(self, connections: Connections) -> Trimmed:
-        now, living = time.time(), bells.living(self._database.files).keys()
+        now, ours = time.time(), (reader.client for reader in list(self._database.readers))
+        living = {*bells.living(self._database.files), *ours}
         in_batches = partial(self._in_batches, connections)
         trimmed = Trimmed(
             in_batches(self._delivered()),
@@ -118,27 +120,14 @@ class Trimmer:
     # Readers that are gone
 
     def _sweep_readers(self, connections: Connections) -> None:
-        """Delete the memberships, and the waiting messages, of readers that have died; once a
-        second, whichever process does it.
-        """
+        """Delete the memberships, and the waiting messages, of readers that have died."""
         files = self._database.files
-        if files.in_memory or not self._is_due(os.path.join(files.bells, SWEPT)):
+        if files.in_memory or not files.has_bells():
             return
+        _mark(os.path.join(files.bells, SWEPT))
         forget = partial(self._forget, connections)
         while bells.remove_dead(files, forget, BELLS_AT_ONCE) == BELLS_AT_ONCE:
             pass
-
-    @staticmethod
-    def _is_due(path: str) -> bool:
-        with suppress(OSError):
-            if 0 <= time.time() - os.stat(path).st_mtime < SWEEP_EVERY:
-                return False
-            os.utime(path)
-            return True
-        with suppress(OSError):
-            flags = os.O_CREAT | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-            os.close(os.open(path, flags, 0o666))
-        return True
 
     def _forget(self, connections: Connections, clients: list[str]) -> None:
         if not clients:
@@ -159,3 +148,19 @@ class Trimmer:
                 memberships,
                 messages,
             )
+
+
+def _is_due(mark: str) -> bool:
+    """Return True unless a process has swept within the last second."""
+    with suppress(OSError):
+        return not 0 <= time.time() - os.lstat(mark).st_mtime < SWEEP_EVERY
+    return True
+
+
+def _mark(mark: str) -> None:
+    """Note for other processes that one sweeps."""
+    with suppress(OSError):  # it may be another user's
+        try:
+            os.utime(mark, follow_symlinks=False)
+        except FileNotFoundError:
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TypeVar
 
 from . import forks, upkeep
 from .files import Files
 from .once import Once
-from .worker import Worker, settled
+from .worker import NoThread, Worker, settled
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -38,6 +38,8 @@ SLOW = 0.05  # seconds in one statement; the event loop has better things to do
 SLOW_FOR = 1.0  # seconds for which the thread then writes
 PAUSE, LONG_PAUSE, SOON = 0.001, 0.02, 0.1  # seconds between tries, and for how long the short ones
 PAGES_A_WRITE = 10  # pages of the log that a write fills, at most as a rule
+LOOK_EVERY = 8  # writes, at the size of the log: those of large bodies fill more
+GROWN = 16 * 2**20  # bytes that the log is longer than it was
 
 
 class Busy(Exception):
@@ -69,27 +71,21 @@ class Handle(forks.Forkable):
 
     def run(self, function: Function[T], patience: float = LET_GO_AFTER) -> T:
         """The result of `function(connection)`. Raises Busy, Lost, or sqlite3's error."""
-        with self._used(patience):
-            try:
-                if self._raw.in_transaction:  # an exception out of a signal handler has left it
-                    self._raw.rollback()
-                return function(self._raw)
-            except sqlite3.Error as error:
-                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                if code in (BUSY, LOCKED):
-                    raise Busy from error
-                if code == INTERRUPT:
-                    raise Lost from error
-                raise
-
-    @contextmanager
-    def _used(self, patience: float) -> Iterator[None]:
         if not self._in_use.acquire(timeout=patience):
             raise Busy from sqlite3.OperationalError("another thread uses the connection")
         try:
             if self.closed:
                 raise Lost
-            yield
+            if self._raw.in_transaction:  # an exception out of a signal handler has left it
+                self._raw.rollback()
+            return function(self._raw)
+        except sqlite3.Error as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (BUSY, LOCKED):
+                raise Busy from error
+            if code == INTERRUPT:
+                raise Lost from error
+            raise
         finally:
             self._in_use.release()
 
@@ -97,16 +93,12 @@ class Handle(forks.Forkable):
         """Close it when its statement has ended, waiting so many seconds for processes that open or
         close the same file.
 
-        The last connection to close deletes the log, by its name. Where that is another file's by
-        now, the log is left alone, and so is the connection if this Python cannot tell SQLite so.
+        The last connection to close deletes the log, by its name. Where the database's name means
+        another file by now, so does the log's: it is left alone, and so is the connection if this
+        Python cannot tell SQLite so.
         """
         with forks.quiet(), self._files.alone(wait) as alone, self._in_use:
-            self._close(replaced=not alone or bool(self._files.replaced()))
-
-    def close_replaced(self) -> None:
-        """Close it; its file's name means another file by now."""
-        with forks.quiet(), self._in_use:
-            self._close(replaced=True)
+            self._close(replaced=not alone or self._files.is_another())
 
     def _close(self, *, replaced: bool) -> None:
         if self.closed:
@@ -129,7 +121,7 @@ class Handle(forks.Forkable):
             )
         elif not (self.closed or self._files.in_memory):
             with self._files.alone(FORK_WAITS) as alone:
-                self._close(replaced=not alone or bool(self._files.replaced()))
+                self._close(replaced=not alone or self._files.is_another())
 
     def _hold(self) -> bool:
         self._held = self._in_use.acquire(blocking=False)
@@ -163,19 +155,21 @@ class Connections:
     def __init__(
         self, connect: Callable[[], sqlite3.Connection], files: Files, worker: Worker, once: Once
     ) -> None:
-        """Called on the worker's thread."""
+        """Called on the worker's thread, while no other process opens or closes the file."""
         self.files = files
         self._worker = worker
         self._once = once
-        self._here = Handle(connect(), files)
+        here = connect()
         try:
-            self._aside = Handle(connect(), files)
-            self._writes = 0
-            self._checkpoint_every = self._here.run(_take_over) // PAGES_A_WRITE
-            self._aside.run(_take_over)
+            aside = connect()
         except BaseException:
-            self._here.close_replaced()
+            here.close()
             raise
+        self._here, self._aside = Handle(here, files), Handle(aside, files)
+        self._aside.run(_take_over)
+        pages = self._here.run(_take_over)
+        self._checkpoint_every = -(-pages // PAGES_A_WRITE)
+        self._writes = self._log_size = 0
         self._slow_until = 0.0
 
     @property
@@ -224,8 +218,10 @@ class Connections:
 
         return await settled(self._worker.submit(run))
 
-    def post(self, topic: str, job: Callable[[], object]) -> None:
-        """Run a job on the thread, for which nobody waits; what goes wrong is logged."""
+    def post(self, topic: str, job: Callable[[], object]) -> bool:
+        """Run a job on the thread, for which nobody waits; what goes wrong is logged. Return False
+        if there is no thread to be had.
+        """
 
         def run() -> None:
             try:
@@ -239,8 +235,10 @@ class Connections:
 
         try:
             self._worker.submit(run)
-        except RuntimeError as error:
+        except NoThread as error:
             self._once.failed(topic, error)
+            return False
+        return True
 
     def write_aside(self, function: Function[T], until: float) -> T:
         """The result of `function`; on the worker's thread. Raises Busy at `until`, and Lost."""
@@ -262,9 +260,21 @@ class Connections:
 
     def _count_write(self) -> None:
         self._writes += 1
-        if self._checkpoint_every and self._writes >= self._checkpoint_every:
+        if self._checkpoint_every and (
+            self._writes >= self._checkpoint_every
+            or (self._writes % LOOK_EVERY == 0 and self._log_has_grown())
+        ):
             self._writes = 0
             self.post("A checkpoint", self.checkpoint)
+
+    def _log_has_grown(self) -> bool:
+        try:
+            size = os.stat(self.files.wal).st_size
+        except OSError:  # in memory there is none
+            return False
+        grown = size > self._log_size + GROWN
+        self._log_size = size if grown else min(size, self._log_size)
+        return grown
 
     def checkpoint(self) -> None:
         """Copy the log into the database, unless that is another file by now."""
@@ -277,11 +287,6 @@ class Connections:
         """Close both, waiting so many seconds for processes that open or close the same file."""
         self._aside.close(wait)
         self._here.close(wait)
-
-    def close_replaced(self) -> None:
-        """Close both, whose file's names mean other files by now."""
-        self._aside.close_replaced()
-        self._here.close_replaced()
 
 
 def _take_over(connection: sqlite3.Connection) -> int:

@@ -24,7 +24,7 @@ from .connections import Busy, Connections, Function, Handle, Lost, pause
 from .files import Files
 from .once import Once
 from .opener import Opener
-from .worker import Worker, settled
+from .worker import NoThread, Worker, settled
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -68,7 +68,7 @@ class Database(forks.Forkable):
         self.readers: WeakSet[Local] = WeakSet()
         self.ended = False
         """The interpreter ends: readers on daemon threads open nothing any more."""
-        self.once = Once()
+        self.once = Once(lambda error: translate(error, self.path))
         self.when_opened: Callable[[Connections], None] = lambda _: None
         """Called on the thread, each time that it was opened."""
         self._opener = Opener(alias, name, self.files, options)
@@ -128,7 +128,7 @@ class Database(forks.Forkable):
                 if time.monotonic() >= until:
                     raise self._translated(error) from error.__cause__
                 await asyncio.sleep(pause(since))
-            except sqlite3.Error as error:
+            except (sqlite3.Error, NoThread) as error:
                 raise self._translated(error) from error
             else:
                 if then is not None:
@@ -170,13 +170,13 @@ class Database(forks.Forkable):
         while True:
             await self.ready()
             reader = Worker()
-            job = reader.submit(lambda: self._read_aside(function))
-            reader.stop()
             try:
+                job = reader.submit(lambda: self._read_aside(function))
+                reader.stop()
                 return await settled(job)
             except Lost:
                 continue
-            except (sqlite3.Error, Busy) as error:
+            except (sqlite3.Error, Busy, NoThread) as error:
                 raise self._translated(error) from error
 
     def _read_aside(self, function: Function[T]) -> T:
@@ -192,12 +192,13 @@ class Database(forks.Forkable):
             handle.close(CLOSE_WAITS)
 
     def post(self, topic: str, job: Callable[[Connections], object]) -> bool:
-        """Run a job on the thread, for which nobody waits; False if the database is not open."""
+        """Run a job on the thread, for which nobody waits; False if the database is not open, or
+        there is no thread.
+        """
         connections = self._connections
         if connections is None or connections.closed:
             return False
-        connections.post(topic, lambda: job(connections))
-        return True
+        return connections.post(topic, lambda: job(connections))
 
     async def run_aside(self, job: Callable[[Connections], T]) -> T:
         """The result of a job on the thread, of any number of transactions."""
@@ -207,7 +208,7 @@ class Database(forks.Forkable):
                 return await settled(self._worker.submit(partial(job, connections)))
             except Lost:
                 continue
-            except (sqlite3.Error, Busy) as error:
+            except (sqlite3.Error, Busy, NoThread) as error:
                 raise self._translated(error) from error
 
     def _translated(self, error: Exception) -> Exception:
@@ -237,7 +238,7 @@ class Database(forks.Forkable):
             raise self._translated(error) from error
 
     def _open_now(self) -> Connections:
-        """The connections; raises Lost if there are none, and begins to open them."""
+        """The connections; raises Lost if there are none."""
         self._refuse_inherited()
         connections = self._connections
         if connections is None or connections.closed:
@@ -256,28 +257,30 @@ class Database(forks.Forkable):
         """Begin to open it, once, however many ask."""
         with self._lock:
             if self._opening is None:
-                opening = self._worker.submit(self._open)
-                self._opening = opening
+                self._opening = self._worker.submit(self._open)
             return self._opening
 
     def _open(self) -> Connections:
         until = time.monotonic() + self.timeout
-        while True:
-            try:
-                with forks.quiet():
-                    connections = self._connect()
-                    with self._lock:
-                        self._connections, self._opening = connections, None
-                    self._check_at = time.monotonic() + CHECK_EVERY
-                break
-            except Busy as error:
-                if time.monotonic() >= until:
-                    self._opening = None
-                    raise self._translated(error) from error.__cause__
-                time.sleep(OPEN_AGAIN)
-            except BaseException:
-                self._opening = None  # the next one to ask tries again
-                raise
+        try:
+            while True:
+                try:
+                    return self._open_unless_open()
+                except Busy as error:
+                    if time.monotonic() >= until:
+                        raise self._translated(error) from error.__cause__
+                    time.sleep(OPEN_AGAIN)
+        finally:
+            with self._lock:
+                self._opening = None  # where it failed, the next one to ask tries again
+
+    def _open_unless_open(self) -> Connections:
+        with forks.quiet():
+            connections = self._connections
+            if connections is not None and not connections.closed:
+                return connections
+            self._connections = connections = self._connect()
+            self._check_at = time.monotonic() + CHECK_EVERY
         self.once.well("Opening")
         connections.post("Sweeping", lambda: self.when_opened(connections))
         return connections
@@ -287,6 +290,7 @@ class Database(forks.Forkable):
             return Connections(self._opener.connect, self.files, self._worker, self.once)
         if not self.files.find():
             raise self._opener.not_migrated("does not exist")
+        self._refuse_inherited()
         with self.files.alone(CLOSE_WAITS) as alone:
             if alone:
                 self.files.remove_stale_log()
@@ -324,13 +328,13 @@ class Database(forks.Forkable):
         with self._lock:
             connections, self._connections = self._connections, None
         if connections is not None:
-            with suppress(RuntimeError):  # no thread
+            with suppress(NoThread):
                 self._worker.submit(lambda: self._close_replaced(connections))
 
     def _close_replaced(self, connections: Connections) -> None:
         replaced = self.files.replaced()
-        with self.files.alone(CLOSE_WAITS) as alone:
-            connections.close_replaced()
+        with forks.quiet(), self.files.alone(CLOSE_WAITS) as alone:
+            connections.close(CLOSE_WAITS)
             if alone:
                 with suppress(OSError):
                     self.files.forget_index(replaced)
@@ -339,10 +343,13 @@ class Database(forks.Forkable):
         """Close the connections; the next use opens them again."""
         with self._lock:
             connections, self._connections = self._connections, None
-        if connections is not None:
-            with suppress(RuntimeError):  # no thread any more: they are closed with the process
-                await settled(self._worker.submit(lambda: connections.close(CLOSE_WAITS)))
-        self._worker.stop()
+        try:
+            if connections is not None:
+                with suppress(NoThread):  # they are closed with the process
+                    job = self._worker.submit(lambda: connections.close(CLOSE_WAITS))
+                    await settled(job, shared=True)
+        finally:
+            self._worker.stop()
 
     def close_at_exit(self) -> None:
         """Close what nobody has closed, so that the last one out removes the log."""

@@ -14,7 +14,7 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ..exceptions import DatabaseUnavailable, InvalidOption, this_user
 from .locks import lock
@@ -25,6 +25,7 @@ Identity = tuple[int, int]
 
 LOG, INDEX = "-wal", "-shm"  # what SQLite adds to the database's name
 BELLS = "-bells"
+RECORD_SIZE = 4096  # bytes, more than it has
 RECORD = ".opened"  # in the directory of bells: the lock, and which files were opened last
 
 
@@ -35,8 +36,12 @@ class Files:
         self.in_memory = is_in_memory(name)
         self._name = name if self.in_memory else os.path.abspath(_without_uri(name))
         self.path = self._name
-        self.target = name if name.startswith("file:") else self._name
+        self._uri = name if name.startswith("file:") else ""
+        self.target = name
+        """The URI to open."""
         self._opened: dict[str, Identity] = {}
+        self._record = -1
+        """The descriptor of RECORD while we are alone."""
 
     @property
     def wal(self) -> str:
@@ -55,8 +60,8 @@ class Files:
         being used.
         """
         self.path = os.path.realpath(self._name)
-        if not self.target.startswith("file:"):
-            self.target = self.path
+        # SQLite would make an empty file where it was deleted meanwhile.
+        self.target = self._uri or f"file:{quote(os.fsencode(self.path))}?mode=rw"
         self._opened = self._on_disk("")
         if self._opened:
             self._refuse_other_names()
@@ -73,18 +78,19 @@ class Files:
                 os.unlink(self.path + end)
 
     def note_opened(self) -> None:
-        """SQLite has made or opened the log and its index, and it was under the lock."""
+        """SQLite has made or opened the log and its index; called while we are alone."""
         self._opened |= self._on_disk(LOG, INDEX)
-        with contextlib.suppress(OSError), open(self._record, "r+b") as file:
-            file.truncate()
-            file.write(json.dumps(self._opened).encode())
+        if self._record >= 0:
+            os.ftruncate(self._record, 0)
+            os.pwrite(self._record, json.dumps(self._opened).encode(), 0)
 
     def _read_record(self) -> dict[str, Identity]:
+        if self._record < 0:
+            return {}
         try:
-            with open(self._record, "rb") as file:
-                noted = json.load(file)
+            noted = json.loads(os.pread(self._record, RECORD_SIZE, 0))
             return {end: (device, inode) for end, (device, inode) in noted.items()}
-        except (OSError, ValueError, AttributeError, TypeError):
+        except (ValueError, AttributeError, TypeError):
             return {}
 
     # While it is open
@@ -102,6 +108,16 @@ class Files:
         return [
             self.path + end for end, identity in self._opened.items() if found.get(end) != identity
         ]
+
+    def is_another(self) -> bool:
+        """Return True if the database's name means another file, or none."""
+        if self.in_memory:
+            return False
+        try:
+            found = self._on_disk("").get("")
+            return os.path.realpath(self._name) != self.path or found != self._opened.get("")
+        except OSError:
+            return True
 
     def only_index(self, replaced: list[str]) -> bool:
         """Return True if only the log's index was; that is then not noticed again.
@@ -134,9 +150,12 @@ class Files:
 
     # Its directory of bells
 
-    @property
-    def _record(self) -> str:
-        return os.path.join(self.bells, RECORD)
+    def has_bells(self) -> bool:
+        """Return True if the directory is there, and no link to another one."""
+        try:
+            return stat.S_ISDIR(os.lstat(self.bells).st_mode)
+        except OSError:
+            return False
 
     def make_bells(self) -> None:
         """Make the directory of bells, with the rights that the database has; OSError if it cannot
@@ -147,7 +166,7 @@ class Files:
             os.mkdir(self.bells, 0o700)
             may_read = (status.st_mode & 0o444) >> 2  # who may read the file may search here
             give_rights(self.bells, status, (status.st_mode & 0o777) | may_read | 0o300)
-        if not stat.S_ISDIR(os.lstat(self.bells).st_mode):
+        if not self.has_bells():
             raise NotADirectoryError(f"{self.bells} is not a directory")
 
     @contextlib.contextmanager
@@ -155,29 +174,34 @@ class Files:
         """Open or close the file as the only one of our processes; False where that cannot be had
         within so many seconds.
         """
-        try:
-            descriptor = -1 if self.in_memory else self._open_record()
-        except OSError:  # it was never opened, or may not be written, which SQLite then says
-            yield False
-            return
-        if descriptor < 0:
+        if self.in_memory or self._record >= 0:  # we are alone already
             yield True
             return
         try:
-            yield lock(descriptor, wait)
+            self._record = self._open_record()
+        except OSError:  # it was never opened, or may not be written, which SQLite then says
+            yield False
+            return
+        try:
+            yield _lock_if_possible(self._record, wait)
         finally:
+            descriptor, self._record = self._record, -1
             os.close(descriptor)
 
     def _open_record(self) -> int:
         self.make_bells()
-        flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
+        path = os.path.join(self.bells, RECORD)
+        flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
-            return os.open(self._record, flags)
+            descriptor = os.open(path, flags)
         except FileNotFoundError:
-            descriptor = os.open(self._record, flags | os.O_CREAT, 0o600)
+            descriptor = os.open(path, flags | os.O_CREAT, 0o600)
             status = os.stat(self.path)
             give_rights(descriptor, status, status.st_mode & 0o666)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
             return descriptor
+        os.close(descriptor)
+        raise OSError(f"{path} is not a file")
 
     def remove_what_is_left(self) -> None:
         """Remove what stands beside a database that is gone, unless other readers live there: test
@@ -226,6 +250,14 @@ class Files:
                     f"{os.path.basename(self.wal)} and {os.path.basename(self.path + INDEX)} "
                     "beside it, and to its directory."
                 )
+
+
+def _lock_if_possible(descriptor: int, wait: float) -> bool:
+    """Return True if it is locked, or the file system has no locks."""
+    try:
+        return lock(descriptor, wait)
+    except OSError:
+        return True
 
 
 def give_rights(place: str | int, like: os.stat_result, mode: int) -> None:

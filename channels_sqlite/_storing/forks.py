@@ -34,8 +34,9 @@ class _Forks:
         self.lock = threading.RLock()
         self._members: WeakSet[Forkable] = WeakSet()
         self._members_lock = threading.Lock()
+        self.resting: list[Forkable] = []
+        """Those that were told of the fork that is under way; others may have come since."""
         self.unsafe: set[str] = set()
-        self.late = False
 
     def add(self, member: Forkable) -> None:
         with self._members_lock:
@@ -49,6 +50,7 @@ class _Forks:
         self.pid = os.getpid()
         self.lock = threading.RLock()
         self._members_lock = threading.Lock()
+        self.resting = []
 
 
 _forks = _Forks()
@@ -72,13 +74,7 @@ def taint(path: str) -> None:
 def notice() -> None:
     """Notice a fork without Python's hooks."""
     if os.getpid() != _forks.pid:
-        _forks.late = True
         _after_in_child()
-
-
-def is_late() -> bool:
-    """Return True if the last fork ran no hooks: what is open by now, the child may have opened."""
-    return _forks.late
 
 
 def is_tainted(path: str) -> bool:
@@ -88,12 +84,14 @@ def is_tainted(path: str) -> bool:
 
 def _before() -> None:
     _forks.lock.acquire()
-    for member in _forks.members():
+    _forks.resting = _forks.members()
+    for member in _forks.resting:
         member.before_fork()
 
 
 def _after_in_parent() -> None:
-    for member in _forks.members():
+    resting, _forks.resting = _forks.resting, []
+    for member in resting:
         member.after_fork_in_parent()
     _forks.lock.release()
 

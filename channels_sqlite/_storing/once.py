@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+from collections.abc import Callable
 
 logger = logging.getLogger("channels_sqlite")
+
+_CODE = "sqlite_errorcode"
 
 
 class Once:
@@ -12,7 +16,9 @@ class Once:
     in between.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, translate: Callable[[sqlite3.Error], Exception] | None = None) -> None:
+        """`translate` puts an error that SQLite reports into words of ours."""
+        self._translate = translate
         self._said: dict[str, str] = {}
 
     def warn(self, topic: str, words: str) -> None:
@@ -25,6 +31,9 @@ class Once:
         """Log that something failed; with a traceback if it is no error of ours, whose words say
         the remedy.
         """
+        # Errors without a code of SQLite's are raised by Python, because of a bug of ours.
+        if self._translate and isinstance(error, sqlite3.Error) and hasattr(error, _CODE):
+            error = self._translate(error)
         words = f"{type(error).__name__}: {error}"
         if self._said.get(topic) == words:
             return

@@ -11,7 +11,7 @@ from ..exceptions import InvalidOption, NotMigrated
 from .connections import BUSY, LOCKED, Busy
 from .files import Files
 from .private import is_private
-from .schema import EVERYTHING, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
+from .schema import EVERYTHING, INDEXES, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
 
 OLDEST_SQLITE = (3, 35, 0)  # RETURNING
 WAL_PAGES = 4000
@@ -69,7 +69,7 @@ class Opener:
             )
             for statement in EVERYTHING:
                 connection.execute(statement)
-        wanted = {MESSAGE, MEMBERSHIP, SEQUENCE, *TRIGGERS}
+        wanted = {MESSAGE, MEMBERSHIP, SEQUENCE, *INDEXES, *TRIGGERS}
         found = {name for (name,) in connection.execute("select name from sqlite_master")}
         if missing := sorted(wanted - found):
             raise self.not_migrated(f"lacks {', '.join(missing)}")

@@ -13,6 +13,7 @@ MEMBER = "channels_sqlite_member"
 MEMBER_READS = "channels_sqlite_member_reads"
 MEMBER_EXPIRES = "channels_sqlite_member_expires"
 MEMBER_LEFT = "channels_sqlite_member_left"
+SEQUENCE_KEY = f"sqlite_autoindex_{SEQUENCE}_1"  # SQLite's own, of the primary key
 
 EPOCH = ""
 """The inbox of no channel. Its sequence is a random number, and another one once the tables were

@@ -16,7 +16,16 @@ from contextlib import contextmanager
 from functools import cache
 
 from .messages import GroupMessage, Outgoing, Row
-from .schema import EPOCH, MEMBER, MEMBER_READS, MEMBERSHIP, MESSAGE, SEQUENCE, WAITING
+from .schema import (
+    EPOCH,
+    MEMBER,
+    MEMBER_READS,
+    MEMBERSHIP,
+    MESSAGE,
+    SEQUENCE,
+    SEQUENCE_KEY,
+    WAITING,
+)
 
 LARGEST_BODY = 10**9 - 2**10
 """Bytes; SQLite's default limit for a whole row, less the other columns."""
@@ -134,8 +143,8 @@ def group_send(
         return [inbox for (inbox,) in found], {}
     with transaction(connection):
         recipients = connection.execute(f"{_RECIPIENTS} select * from recipient", values).fetchall()
-        full = [inbox for inbox, waiting in recipients if waiting >= capacity_of(inbox)]
-        written = [inbox for inbox, _ in recipients if inbox not in set(full)]
+        full = {inbox for inbox, waiting in recipients if waiting >= capacity_of(inbox)}
+        written = [inbox for inbox, _ in recipients if inbox not in full]
         connection.executemany(
             f'insert into {MESSAGE} (inbox, "group", body, created_at, expires_at)'
             " values (?, ?, ?, ?, ?)",
@@ -163,7 +172,7 @@ def _oldest(connection: sqlite3.Connection, inbox: str, now: float) -> float:
 @cache
 def _sequences(count: int) -> str:
     marks = ", ".join("?" * count)
-    return f"select inbox, seq from {SEQUENCE} where inbox in ({marks})"
+    return f"select inbox, seq from {SEQUENCE} indexed by {SEQUENCE_KEY} where inbox in ({marks})"
 
 
 def sequences(connection: sqlite3.Connection, inboxes: Sequence[str]) -> dict[str, int]:
@@ -282,9 +291,12 @@ def claim(
         where inbox = :inbox and delivered_at is null and expires_at > :now
         order by id limit :limit
     """
-    change = f"update {MESSAGE} set delivered_at = :now" if keep else f"delete from {MESSAGE}"
+    theirs = f"{MESSAGE} indexed by {WAITING}"
+    change = f"update {theirs} set delivered_at = :now" if keep else f"delete from {theirs}"
+    # By id alone, SQLite might scan the whole table.
     rows = connection.execute(
-        f"{change} where id in ({oldest}) returning {COLUMNS}",
+        f"{change} where inbox = :inbox and delivered_at is null and id in ({oldest})"
+        f" returning {COLUMNS}",
         {"inbox": inbox, "now": now, "limit": limit},
     ).fetchall()
     return sorted(_row(*columns) for columns in rows)  # RETURNING promises no order

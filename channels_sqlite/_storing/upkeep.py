@@ -20,6 +20,9 @@ from .schema import (
     SEQUENCE,
     WAITING,
 )
+from .sql import transaction
+
+LONG_LOG = 4000  # pages
 
 _CLIENT = "substr(inbox, -13, 12)"
 """The client part of a process-local inbox, `prefix.CLIENT!`: whose bell it is."""
@@ -27,20 +30,24 @@ _CLIENT = "substr(inbox, -13, 12)"
 
 def trim_delivered(connection: sqlite3.Connection, limit: int, before: float) -> int:
     """Delete messages that were delivered until `before`."""
-    return connection.execute(
-        f"delete from {MESSAGE} where id in (select id from {MESSAGE} indexed by {DELIVERED}"
-        " where delivered_at is not null and delivered_at <= ? limit ?)",
-        (before, limit),
-    ).rowcount
+    return _delete(
+        connection,
+        f"select id, :before from {MESSAGE} indexed by {DELIVERED}"
+        " where delivered_at is not null and delivered_at <= :before limit :limit",
+        {"before": before, "limit": limit},
+        f"delete from {MESSAGE} where id = ? and delivered_at <= ?",
+    )
 
 
 def trim_expired(connection: sqlite3.Connection, limit: int, now: float) -> int:
     """Delete messages that have expired before anybody took them."""
-    return connection.execute(
-        f"delete from {MESSAGE} where id in (select id from {MESSAGE} indexed by {WAITING}"
-        " where delivered_at is null and expires_at <= ? limit ?)",
-        (now, limit),
-    ).rowcount
+    return _delete(
+        connection,
+        f"select id from {MESSAGE} indexed by {WAITING}"
+        " where delivered_at is null and expires_at <= :now limit :limit",
+        {"now": now, "limit": limit},
+        f"delete from {MESSAGE} where id = ? and delivered_at is null",
+    )
 
 
 def trim_memberships(
@@ -49,55 +56,48 @@ def trim_memberships(
     """Delete memberships that have lapsed, except those of readers that live: `living` are their
     client parts.
     """
-    return connection.execute(
-        f"delete from {MEMBERSHIP} where id in (select id"
-        f" from {MEMBERSHIP} indexed by {MEMBER_EXPIRES} where expires_at <= ?"
-        f" and {_CLIENT} not in (select value from json_each(?)) limit ?)",
-        (now, json.dumps([*living]), limit),
-    ).rowcount
+    return _delete(
+        connection,
+        f"select id, :now from {MEMBERSHIP} indexed by {MEMBER_EXPIRES} where expires_at <= :now"
+        f" and {_CLIENT} not in (select value from json_each(:living)) limit :limit",
+        {"now": now, "living": json.dumps([*living]), "limit": limit},
+        f"delete from {MEMBERSHIP} where id = ? and expires_at <= ?",
+    )
 
 
 def trim_left(connection: sqlite3.Connection, limit: int) -> int:
     """Delete memberships that have ended, and whose reader has taken all that was sent before."""
-    return connection.execute(
+    return _delete(
+        connection,
         f"""
-        delete from {MEMBERSHIP} where id in (
-            select id from {MEMBERSHIP} as membership indexed by {MEMBER_LEFT}
-            where left_after is not null and not exists (
-                select 1 from {MESSAGE} as waiting indexed by {WAITING}
-                where waiting.inbox = membership.inbox and waiting.delivered_at is null
-                and waiting.id <= membership.left_after
-            )
-            limit ?
+        select id from {MEMBERSHIP} as membership indexed by {MEMBER_LEFT}
+        where left_after is not null and not exists (
+            select 1 from {MESSAGE} as waiting indexed by {WAITING}
+            where waiting.inbox = membership.inbox and waiting.delivered_at is null
+            and waiting.id <= membership.left_after
         )
+        limit :limit
         """,
-        (limit,),
-    ).rowcount
+        {"limit": limit},
+        f"delete from {MEMBERSHIP} where id = ?",
+    )
 
 
 def trim_sequences(connection: sqlite3.Connection, limit: int) -> int:
     """Delete the sequences of inboxes in which nothing waits; the next message makes a new one."""
-    idle = connection.execute(
-        f"""
-        select inbox from {SEQUENCE} as sequence
-        where inbox <> '{EPOCH}' and not exists (
-            select 1 from {MESSAGE} as waiting indexed by {WAITING}
-            where waiting.inbox = sequence.inbox and waiting.delivered_at is null
-        )
-        limit ?
-        """,
-        (limit,),
-    ).fetchall()
-    # Found without the write lock. A message that came since has made its sequence higher.
-    return connection.execute(
-        f"""
-        delete from {SEQUENCE} where inbox in (select value from json_each(?)) and not exists (
+    idle = f"""
+        not exists (
             select 1 from {MESSAGE} as waiting indexed by {WAITING}
             where waiting.inbox = {SEQUENCE}.inbox and waiting.delivered_at is null
         )
-        """,
-        (json.dumps([inbox for (inbox,) in idle]),),
-    ).rowcount
+    """
+    return _delete(
+        connection,
+        f"select inbox from {SEQUENCE} where inbox <> '{EPOCH}' and {idle} limit :limit",
+        {"limit": limit},
+        # A message that came since has made its sequence higher.
+        f"delete from {SEQUENCE} where inbox = ? and {idle}",
+    )
 
 
 def inboxes_of(connection: sqlite3.Connection, clients: Collection[str]) -> list[str]:
@@ -116,23 +116,24 @@ def inboxes_of(connection: sqlite3.Connection, clients: Collection[str]) -> list
 
 def forget_messages(connection: sqlite3.Connection, limit: int, inbox: str) -> int:
     """Delete what waits in the inbox of a reader that is gone."""
-    return connection.execute(
-        f"delete from {MESSAGE} where id in (select id from {MESSAGE} indexed by {WAITING}"
-        " where inbox = ? and delivered_at is null limit ?)",
-        (inbox, limit),
-    ).rowcount
+    return _delete(
+        connection,
+        f"select id from {MESSAGE} indexed by {WAITING}"
+        " where inbox = :inbox and delivered_at is null limit :limit",
+        {"inbox": inbox, "limit": limit},
+        f"delete from {MESSAGE} where id = ? and delivered_at is null",
+    )
 
 
 def forget_memberships(connection: sqlite3.Connection, limit: int, inboxes: Collection[str]) -> int:
     """Delete the memberships of readers that are gone."""
-    found = connection.execute(
-        f"select id from {MEMBERSHIP} where inbox in (select value from json_each(?)) limit ?",
-        (json.dumps([*inboxes]), limit),
-    ).fetchall()
-    return connection.execute(
-        f"delete from {MEMBERSHIP} where id in (select value from json_each(?))",
-        (json.dumps([id_ for (id_,) in found]),),
-    ).rowcount
+    return _delete(
+        connection,
+        f"select id from {MEMBERSHIP}"
+        " where inbox in (select value from json_each(:inboxes)) limit :limit",
+        {"inboxes": json.dumps([*inboxes]), "limit": limit},
+        f"delete from {MEMBERSHIP} where id = ?",
+    )
 
 
 def forget(connection: sqlite3.Connection, clients: Collection[str]) -> None:
@@ -145,8 +146,25 @@ def forget(connection: sqlite3.Connection, clients: Collection[str]) -> None:
     )
 
 
-def checkpoint(connection: sqlite3.Connection) -> None:
-    """Copy the log into the database as far as nobody reads it, which lets SQLite begin the log
-    again.
+def _delete(
+    connection: sqlite3.Connection, find: str, values: dict[str, object], delete: str
+) -> int:
+    """Find rows without the write lock, then delete each of which the same still holds.
+
+    One by one: `where id in (...)` would scan the table after an ANALYZE of a few rows.
     """
-    connection.execute("pragma wal_checkpoint(passive)").fetchall()
+    found = connection.execute(find, values).fetchall()
+    if not found:
+        return 0
+    with transaction(connection):
+        return connection.executemany(delete, found).rowcount
+
+
+def checkpoint(connection: sqlite3.Connection) -> None:
+    """Copy the log into the database as far as nobody reads it. SQLite then begins the log again at
+    the next write, but only if nobody has written meanwhile: where somebody always does, the rest
+    is copied with the write lock held, once the log is long.
+    """
+    ((_, pages, _),) = connection.execute("pragma wal_checkpoint(passive)").fetchall()
+    if pages > LONG_LOG:
+        connection.execute("pragma wal_checkpoint(full)").fetchall()

@@ -12,6 +12,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+
+class NoThread(RuntimeError):
+    """No thread can be started: a limit of the system, or the interpreter ends."""
+
+
 Job = tuple[Callable[[], Any], "Future[Any]"]
 
 
@@ -28,14 +33,17 @@ class Worker:
         self._lock = threading.Lock()
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
-        """Run it, after all that were submitted before; RuntimeError if no thread can be started,
-        and then nothing has changed.
+        """Run it, after all that were submitted before. Raises NoThread, and then nothing has
+        changed.
         """
         job: Future[T] = Future()
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="channels-sqlite", daemon=True)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise NoThread(str(error)) from error
                 self._thread = thread
             self._jobs.put((function, job))
         return job
@@ -54,11 +62,9 @@ class Worker:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                result = function()
+                future.set_result(function())
             except BaseException as error:
                 future.set_exception(error)
-            else:
-                future.set_result(result)
             del job, function, future  # they may hold a layer that is otherwise gone
 
 

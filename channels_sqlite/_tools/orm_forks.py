@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .._options.settings import configured_databases
 from .._storing import forks
@@ -13,33 +15,28 @@ from .._storing.files import Files, is_in_memory
 
 
 class OrmConnections(forks.Forkable):
-    """Closes those of the thread that forks; the others cannot be reached."""
+    """Closes those of the thread that forks; those of other threads may be in use."""
+
+    def __init__(self) -> None:
+        self._opened_by: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
+        """The process that has opened each."""
+
+    def note(self, connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
+        """Django has opened a connection; a handler of its signal."""
+        name = str(connection.settings_dict.get("NAME"))
+        if connection.alias in configured_databases() and not is_in_memory(name):
+            self._opened_by[connection] = os.getpid()
 
     def before_fork(self) -> None:
-        """Close Django's connections to our databases, except in a transaction."""
+        """Close them, except in a transaction."""
         for connection in connections.all(initialized_only=True):
-            ours = connection.alias in configured_databases() and connection.vendor == "sqlite"
-            in_memory = is_in_memory(str(connection.settings_dict["NAME"]))
-            if ours and not connection.in_atomic_block and not in_memory:
+            if connection in self._opened_by and not connection.in_atomic_block:
                 connection.close()
 
     def after_fork_in_child(self) -> None:
-        """Refuse a file that is still open: a transaction's connection, or another thread's."""
-        if forks.is_late():
-            return
-        for alias in configured_databases():
-            if alias in connections.settings:
-                path = Files(str(connections.settings[alias]["NAME"])).path
-                if _is_open(path):
-                    forks.taint(path)
-
-
-def _is_open(path: str) -> bool:
-    """Return True if this process has the file open; False where that cannot be told."""
-    with suppress(OSError):
-        wanted = os.stat(path)
-        for descriptor in os.listdir("/proc/self/fd"):
-            with suppress(OSError):
-                if os.path.samestat(os.fstat(int(descriptor)), wanted):
-                    return True
-    return False
+        """Refuse a file of which a connection was inherited: a transaction's, or another
+        thread's.
+        """
+        for connection, pid in list(self._opened_by.items()):
+            if pid != os.getpid() and connection.connection is not None:
+                forks.taint(Files(str(connection.settings_dict["NAME"])).path)

@@ -44,9 +44,12 @@ class Bell(forks.Forkable):
     def __init__(self, files: Files, client: str, status: dict[str, Any]) -> None:
         """Raises OSError where it cannot be made."""
         self.path = os.path.join(files.bells, client)
-        self._descriptor = _give_birth(files, client, status)
         self._status = status
-        forks.register(self)
+        self._descriptor = -1
+        with forks.quiet():  # a child that is forked meanwhile would keep the lock
+            self._descriptor = _give_birth(files, client, status)
+            forks.register(self)
+        self._said_at = os.fstat(self._descriptor).st_mtime_ns
 
     def is_in(self, files: Files) -> bool:
         """Return True if it is still there, by its name, in the directory of these files."""
@@ -60,6 +63,17 @@ class Bell(forks.Forkable):
             self._status = status
             with suppress(OSError):
                 os.pwrite(self._descriptor, _encoded(status), 0)
+                self._said_at = os.fstat(self._descriptor).st_mtime_ns
+
+    @property
+    def was_rung(self) -> bool:
+        """Return False if its latest change was `say`: not all watchers can tell that from a
+        touch.
+        """
+        try:
+            return os.fstat(self._descriptor).st_mtime_ns != self._said_at
+        except OSError:  # it is closed
+            return True
 
     def close(self, *, remove: bool) -> None:
         """Give up the lock; without `remove`, for others to find that the reader is gone."""
@@ -122,20 +136,20 @@ def _encoded(status: dict[str, Any]) -> bytes:
 
 
 @contextmanager
-def _each(directory: str) -> Iterator[Iterator[tuple[str, int]]]:
+def _each(files: Files) -> Iterator[Iterator[tuple[str, int]]]:
     """The bells that can be opened, by name, each with a descriptor that is closed afterwards."""
     descriptors: list[int] = []
 
     def bells() -> Iterator[tuple[str, int]]:
         try:
-            names = os.listdir(directory)
+            names = os.listdir(files.bells) if files.has_bells() else []
         except OSError:
             return
         for name in names:
             if not CLIENT.fullmatch(name.removeprefix(BEING_MADE)):
                 continue
             try:
-                descriptor = os.open(os.path.join(directory, name), LOOKING)
+                descriptor = os.open(os.path.join(files.bells, name), LOOKING)
             except OSError:
                 continue
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -156,7 +170,7 @@ def _each(directory: str) -> Iterator[Iterator[tuple[str, int]]]:
 def living(files: Files) -> dict[str, dict[str, Any]]:
     """What the readers that live say of themselves, by client part."""
     found = {}
-    with _each(files.bells) as bells:
+    with _each(files) as bells:
         for name, descriptor in bells:
             if not name.startswith(BEING_MADE) and _lives(descriptor):
                 found[name] = _said(descriptor)
@@ -183,6 +197,23 @@ def _lives(descriptor: int) -> bool | None:
         return None
 
 
+class _Lock(forks.Forkable):
+    """A lock that is held; a child that is forked meanwhile would keep it."""
+
+    def __init__(self, descriptor: int) -> None:
+        with forks.quiet():
+            self.descriptor = os.dup(descriptor)
+            forks.register(self)
+
+    def close(self) -> None:
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def after_fork_in_child(self) -> None:
+        self.close()
+
+
 def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int) -> int:
     """Remove the bells of dead readers, `forget` having been told their client parts, and return
     how many; at most `at_once`.
@@ -190,23 +221,23 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int)
     Their locks are held meanwhile, and a bell is removed only if it still is the one that was
     locked.
     """
-    held: dict[str, int] = {}
+    held: dict[str, _Lock] = {}
     try:
-        with _each(files.bells) as bells:
+        with _each(files) as bells:
             for name, descriptor in bells:
                 if len(held) == at_once:
                     break
                 if _lives(descriptor) is False:
-                    held[name] = os.dup(descriptor)
+                    held[name] = _Lock(descriptor)
         forget([name for name in held if not name.startswith(BEING_MADE)])
-        for name, descriptor in held.items():
+        for name, lock in held.items():
             path = os.path.join(files.bells, name)
-            if _is_named(descriptor, path):
+            if _is_named(lock.descriptor, path):
                 with suppress(OSError):
                     os.unlink(path)
     finally:
-        for descriptor in held.values():
-            os.close(descriptor)
+        for lock in held.values():
+            lock.close()
     return len(held)
 
 

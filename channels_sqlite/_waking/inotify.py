@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from .._storing import forks
 from ..exceptions import WatcherUnavailable
+from .bells import Bell
 from .listener import Listener
 
 MODIFY, ATTRIB, DELETE_SELF, MOVE_SELF = 0x2, 0x4, 0x400, 0x800
@@ -34,11 +35,12 @@ class InotifyWatcher(forks.Forkable):
 
     kind = "inotify"
 
-    def __init__(self, listener: Listener, wal: str, bell: str | None) -> None:
+    def __init__(self, listener: Listener, wal: str, bell: Bell | None) -> None:
         self._listener = listener
         self._wal = wal
         self._wants_touches = False
         self._hears_writes = True
+        self._descriptor = -1
         for other in list(_watchers):  # nobody has to close a layer before a loop
             if other.has_ended:
                 other.stop()
@@ -47,10 +49,10 @@ class InotifyWatcher(forks.Forkable):
             raise _unavailable(wal)
         try:
             self._wal_watch = self._add(wal, self._wal_mask())
-            self._bell_watch = -1 if bell is None else self._add(bell, ATTRIB | GONE)
+            self._bell_watch = -1 if bell is None else self._add(bell.path, ATTRIB | GONE)
             listener.loop.add_reader(self._descriptor, self._drain)
         except BaseException:
-            os.close(self._descriptor)
+            self._close()
             raise
         _watchers.add(self)
         forks.register(self)
@@ -91,11 +93,18 @@ class InotifyWatcher(forks.Forkable):
 
     def stop(self) -> None:
         """Release what the operating system lent."""
+        if self._descriptor >= 0 and not self._listener.loop.is_closed():
+            self._listener.loop.remove_reader(self._descriptor)
+        self._close()
+
+    def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            if not self._listener.loop.is_closed():
-                self._listener.loop.remove_reader(descriptor)
             os.close(descriptor)
+
+    def __del__(self) -> None:
+        """Its loop was closed, and forgotten with it."""
+        self._close()
 
     def _drain(self) -> None:
         try:
@@ -119,9 +128,7 @@ class InotifyWatcher(forks.Forkable):
 
     def after_fork_in_child(self) -> None:
         """Close it, and leave the loop alone: it shares its selector with the parent."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
+        self._close()
 
 
 def _unavailable(path: str) -> WatcherUnavailable:

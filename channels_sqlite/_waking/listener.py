@@ -95,7 +95,7 @@ class Listener:
         return self._polls
 
     def call_after(self, delay: float, what: str, call: Callable[..., None], *given: Any) -> None:
-        """Call it later, unless it is stopped, in place of what would have been called as `what`."""
+        """Call it later, unless stopped, in place of what was to be called as the same `what`."""
         if what in self._timers:
             self._timers[what].cancel()
         self._timers[what] = self.loop.call_later(delay, call, *given)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._storing.once import Once
 from ..exceptions import WatcherUnavailable
+from .bells import Bell
 from .listener import Listener
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def watch(
     kind: str,
     listener: Listener,
     wal: str,
-    bell: str | None,
+    bell: Bell | None,
     polling_interval: float,
     once: Once,
 ) -> Watcher | None:
@@ -59,7 +60,7 @@ def is_installed(kind: str) -> bool:
 
 
 def _start(
-    kind: str, listener: Listener, wal: str, bell: str | None, polling_interval: float, once: Once
+    kind: str, listener: Listener, wal: str, bell: Bell | None, polling_interval: float, once: Once
 ) -> Watcher | None:
     if kind == "polling":
         return None

@@ -16,6 +16,7 @@ from watchfiles._rust_notify import RustNotify
 
 from .._storing.once import Once
 from ..exceptions import WatcherUnavailable
+from .bells import Bell
 from .listener import Listener
 
 QUICK_STEP = 1  # ms; a change is seen after one to two steps, 1.5 on average
@@ -33,7 +34,7 @@ class WatchfilesWatcher:
     kind = "watchfiles"
 
     def __init__(
-        self, listener: Listener, wal: str, bell: str | None, polling_interval: float, once: Once
+        self, listener: Listener, wal: str, bell: Bell | None, polling_interval: float, once: Once
     ) -> None:
         self._listener = listener
         self._wal, self._bell = wal, bell
@@ -68,7 +69,7 @@ class WatchfilesWatcher:
 
     def _watch(self) -> RustNotify:
         return RustNotify(
-            [path for path in (self._wal, self._bell) if path is not None],
+            [self._wal] if self._bell is None else [self._wal, self._bell.path],
             debug=False,
             force_polling=False,
             poll_delay_ms=300,
@@ -101,7 +102,8 @@ class WatchfilesWatcher:
     def _wake(self, changed: set[str]) -> None:
         listener, loop = self._listener, self._listener.loop
         with suppress(RuntimeError):  # the loop is closed
-            if self._bell is not None and os.path.basename(self._bell) in changed:
+            bell = self._bell
+            if bell is not None and os.path.basename(bell.path) in changed and bell.was_rung:
                 loop.call_soon_threadsafe(listener.ring)
             if os.path.basename(self._wal) not in changed:
                 return

@@ -2,6 +2,9 @@
 says what is wrong.
 
     deaths    processes that are killed, stopped, or told to end
+    forks     children, grandchildren, servers that preload; with and without Python's hooks
+    members   groups, while their members stop, die, expire and are discarded
+    bells     the directory of bells in every state; births, kills, crowds and containers
     disks     full, failing, read-only
     files     damaged, of others; names and links
     replaced  replaced, deleted, moved, restored, flushed, mounted, shared under running processes

@@ -17,8 +17,9 @@ from typing import Any
 import msgpack
 from django.db import connections
 
-from channels_sqlite import receiver, store
-from channels_sqlite.claims import Claims
+from channels_sqlite._receiving import listening
+from channels_sqlite._receiving.queues import Queues
+from channels_sqlite._storing import sql
 from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import connect, hear, main, say
@@ -64,17 +65,17 @@ def dies_before_the_ring(channel: str) -> None:
 def dies_with_a_claim(channel: str) -> None:
     """For each line heard fork a reader that claims a message, and is killed before anybody has it.
 
-    Between the commit of a claim and its arrival there is nothing of SQLite's to die in.
+    Between the commit of a claim and its delivery there is nothing of SQLite's to die in.
     """
     while hear():
         pid = os.fork()
         if pid == 0:
-            Claims._arrive = die  # type: ignore[assignment, method-assign]
+            Queues.deliver = die  # type: ignore[assignment, method-assign]
             asyncio.run(SqliteChannelLayer().receive(channel))
         say(os.waitpid(pid, 0)[1])
 
 
-def die(*_: object) -> None:
+def die(*_: object, **__: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -117,7 +118,7 @@ async def reads_between_stops(**config: Any) -> None:
 
 async def watches_again(limit: str, again_after: float) -> None:
     """Receive while the kernel allows for no watch, and then while it does; say what held."""
-    receiver.WATCH_AGAIN_AFTER = again_after
+    listening.WATCH_AGAIN_AFTER = again_after
     file = f"/proc/sys/user/{limit}"
     with open(file, "w") as limits:  # noqa: ASYNC230
         limits.write("0")
@@ -129,11 +130,11 @@ async def watches_again(limit: str, again_after: float) -> None:
             await asyncio.sleep(again_after)
             connection.execute(INSERT, values(channel, number))
             await waiting
-        polled = layer._ends.receiver._watcher is None
+        polled = await watcher_of(layer) == "polling"
         descriptors = len(os.listdir("/proc/self/fd"))
         with open(file, "w") as limits:  # noqa: ASYNC230
             limits.write("1000")
-        while layer._ends.receiver._watcher is None:  # noqa: ASYNC110
+        while await watcher_of(layer) == "polling":  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         begun = time.monotonic()
         for number in range(30):
@@ -144,6 +145,12 @@ async def watches_again(limit: str, again_after: float) -> None:
         took = time.monotonic() - begun
     await layer.close()
     say({"polled": polled, "descriptors": descriptors, "took": took})
+
+
+async def watcher_of(layer: SqliteChannelLayer) -> str:
+    """What wakes this process."""
+    (reader,) = await layer.readers()
+    return reader.watcher
 
 
 def stops_in_a_statement(channel: str) -> None:
@@ -199,10 +206,10 @@ async def ticks() -> None:
     say(ticker.stop())
 
 
-async def under_a_lock(timeout: float, **config: Any) -> None:
+async def under_a_lock(patience: float, **config: Any) -> None:
     """Receive and send while another process holds the lock; say how the loop fared."""
     logging.disable()
-    connections.settings["channels"]["OPTIONS"] = {"timeout": timeout}
+    connections.settings["channels"]["OPTIONS"] = {"timeout": patience}
     layer = SqliteChannelLayer(**config)
     channel = await layer.new_channel()
     for number in range(20):
@@ -230,7 +237,7 @@ async def under_a_lock(timeout: float, **config: Any) -> None:
     got = []
     for _ in range(20):
         got.append((await layer.receive(channel))["number"])
-        await asyncio.sleep(timeout / 30)
+        await asyncio.sleep(patience / 30)
     say(got)
     await asyncio.to_thread(hear)
     latest = ticker.stop()
@@ -352,7 +359,7 @@ async def may_not_write(count: int) -> None:
                 await asyncio.wait_for(verb, 3)
             except ChannelsSqliteError as error:
                 say([type(error).__name__, str(error)])
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 say(["TimeoutError", ""])
     await layer.close()
 
@@ -382,7 +389,7 @@ def flusher(count: int) -> None:
     with closing(connect()) as connection:
         connection.execute("pragma busy_timeout = 10000")
         for _ in range(count):
-            store.flush(connection)
+            sql.flush(connection)
             time.sleep(0.01)
     say("flushed")
 

@@ -15,9 +15,9 @@ import pytest
 from channels.exceptions import ChannelFull
 from django.db import connections
 
+from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from channels_sqlite._storing.schema import MESSAGE
 from tests.conftest import WATCHERS, OpenLayer, Start
 from tests.rows import select, sql
 from tests.waiting import cancel, soon, until, wait_until
@@ -142,30 +142,6 @@ def test_terminated_while_consumers_wait(start: Start, watcher: str) -> None:
         child.finish()
         took.append(time.monotonic() - begun)
     assert statistics.median(took) < 1
-
-
-@by_default
-async def test_killed_receivers_leave_their_groups(
-    open_layer: OpenLayer, start: Start, database: Path
-) -> None:
-    """What they were sent expires, and with it their membership, without harm to the others."""
-    layer = open_layer(expiry=0.5)
-    mine = await layer.new_channel()
-    await layer.group_add("test-group", mine)
-    for _ in range(3):
-        child = start("echo")
-        await layer.group_add("test-group", await asyncio.to_thread(child.hear))
-        child.kill()
-
-    async def send_until_they_are_gone() -> None:
-        number = 0
-        while await layer.group_count("test-group") > 1:
-            number += 1
-            await layer.group_send("test-group", message(number))
-            assert (await layer.receive(mine))["number"] == number
-            await asyncio.sleep(0.1)
-
-    await soon(send_until_they_are_gone())
 
 
 async def test_processes_race_for_the_last_room(start: Start, database: Path) -> None:

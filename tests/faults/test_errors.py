@@ -253,53 +253,6 @@ async def test_the_sweeper(
         assert (await soon(waiting))["number"] == 2
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@ours
-async def test_the_writing_thread_dies(open_layer: OpenLayer, database: Path) -> None:
-    """Its loop was closed with a call in flight; consumers who only wait are served all the same,
-    without a send of this process. Five times.
-    """
-    layer = open_layer()
-    local = await layer.new_channel()
-    deafest = 0.0
-    for turn in range(5):
-        waiting = asyncio.create_task(layer.receive(local))
-        await asyncio.sleep(0.1)
-        doomed = await asyncio.to_thread(kill_thread, layer)
-        died = time.monotonic()
-        with sql(database) as connection:
-            now = time.time()
-            connection.execute(
-                f"insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)"
-                " values (?, ?, ?, ?, ?)",
-                (layer.non_local_name(local), local, msgpack.packb(message(turn)), now, now + 60),
-            )
-        assert (await soon(waiting))["number"] == turn
-        deafest = max(deafest, time.monotonic() - died)
-        del doomed
-    gc.collect()
-    assert deafest < DEAF
-
-
-def kill_thread(layer: Any) -> asyncio.Task[Any]:
-    entered, go = threading.Event(), threading.Event()
-
-    def hold(connection: sqlite3.Connection) -> None:
-        entered.set()
-        go.wait(PATIENCE)
-
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(layer._ends.database.run(hold))
-    loop.run_until_complete(asyncio.sleep(0))
-    assert entered.wait(PATIENCE)
-    loop.close()
-    task._log_destroy_pending = False  # type: ignore[attr-defined] # that is what is tested
-    connection = layer._ends.database._connection
-    go.set()
-    connection.ended.result(PATIENCE)
-    return task
-
-
 async def test_the_watching_thread(
     alias: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

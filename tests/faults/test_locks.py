@@ -29,7 +29,7 @@ def test_the_lock_is_held(start: Start, watcher: str, seconds: float) -> None:
     error when its own timeout is over.
     """
     timeout = seconds * 0.6
-    child = start(f"{CHILDREN}.under_a_lock", timeout=timeout, watcher=watcher)
+    child = start(f"{CHILDREN}.under_a_lock", patience=timeout, watcher=watcher)
     bystander = start(f"{CHILDREN}.ticks")
     assert child.hear() == bystander.hear() == "ready"
     holder = start("lock_holder")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite._storing.schema import MESSAGE
+from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.conftest import OpenLayer
 from tests.rows import sql

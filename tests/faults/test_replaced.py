@@ -36,6 +36,7 @@ CHILDREN = "tests.faults.replaced_children"
 WATCHERS = ("auto", "watchfiles", "polling")
 NOTICED = 1.5  # seconds in which each process has a heartbeat, and time to open the file again
 SECONDS = float(os.environ.get("FAULTS_REPLACE_SECONDS", "3"))  # for two replacements
+AROUND = 0.5  # seconds after the first answers in which messages may be lost
 LINES = 3  # that a process may log for one change: what is gone, what fails meanwhile
 
 Sent = tuple[str, str, int]
@@ -135,10 +136,10 @@ class Talkers:
         assert silent == [], self.record().logged
 
     def recover(self, *, newcomer: bool = True) -> None:
-        """They answer a newcomer, and hear each other; from a second later on nothing is lost."""
+        """They answer a newcomer and hear each other; nothing that is sent from then on is lost."""
         if newcomer:
             self.answer()
-        time.sleep(1)
+        time.sleep(AROUND)
         before = self.record().sent
         self.wait_until_all_have_sent(before)
         self.hush()

@@ -23,6 +23,18 @@ INSERT = f"""
 """
 
 
+def insert(connection: sqlite3.Connection) -> int:
+    """Write a row; on which thread."""
+    connection.execute(INSERT)
+    return threading.get_ident()
+
+
+def count(connection: sqlite3.Connection) -> int:
+    """How many messages there are."""
+    ((found,),) = connection.execute(f"select count(*) from {MESSAGE}").fetchall()
+    return int(found)
+
+
 @contextmanager
 def sql(path: Path | str) -> Iterator[sqlite3.Connection]:
     """A connection of somebody else's."""
@@ -36,6 +48,16 @@ def locked(path: Path | str) -> Iterator[None]:
     """Somebody else holds the write lock."""
     with sql(path) as connection:
         connection.execute("begin immediate")
+        yield
+        connection.execute("rollback")
+
+
+@contextmanager
+def locked_up(path: Path | str) -> Iterator[None]:
+    """Somebody else lets nobody read either."""
+    with sql(path) as connection:
+        connection.execute("pragma locking_mode = exclusive").fetchall()
+        connection.execute("begin exclusive")
         yield
         connection.execute("rollback")
 

@@ -15,7 +15,6 @@ from tests.storing.tables import (
     LOCAL,
     OTHER,
     arrivals,
-    claim,
     group_send,
     join,
     leave,
@@ -109,16 +108,6 @@ def test_a_member_gets_what_was_sent_between_its_joining_and_its_leaving(
     ]
     stays = f"joined_after, left_after from {MEMBERSHIP} where channel = ? order by id"
     assert select(connection, stays, LOCAL) == [(0, 1), (2, 3), (4, 5)]
-
-
-def test_a_new_member_gets_the_next_message_though_the_newest_was_deleted(
-    connection: sqlite3.Connection,
-) -> None:
-    send(connection, outgoing(1))
-    claim(connection, 1, keep=False)
-    join(connection, LOCAL)
-    group_send(connection, 2)
-    assert arrivals(connection) == [(2, [LOCAL])]
 
 
 def test_a_membership_counts_that_had_not_lapsed_when_the_message_was_made(

@@ -57,7 +57,7 @@ def test_lapsed_memberships_go_except_those_of_readers_that_live(
 ) -> None:
     join(connection, "normal", local(CLIENT), local(LIVING), expires_in=-1)
     join(connection, local(CLIENT, "stays"))
-    assert upkeep.trim_memberships(connection, 100, NOW, [LIVING]) == 2
+    assert upkeep.trim_memberships(connection, 100, time.time(), [LIVING]) == 2
     assert members(connection) == sorted([local(CLIENT, "stays"), local(LIVING)])
 
 
@@ -107,17 +107,39 @@ def test_sequences_of_inboxes_in_which_nothing_waits_go(connection: sqlite3.Conn
 def test_a_batch_deletes_no_more_than_its_limit_and_says_how_many(
     connection: sqlite3.Connection, trim: Callable[..., int]
 ) -> None:
-    send(connection, *(outgoing(each, f"{each}", expires_at=NOW - 9) for each in range(25)))
-    send(connection, *(outgoing(each) for each in range(25)))
+    some, left = range(25), [f"specific.has-left-567!{each}" for each in range(25)]
+    send(connection, *(outgoing(each, f"{each}", expires_at=NOW - 9) for each in some))
+    send(connection, *(outgoing(each) for each in some))
     claim(connection, 25)
-    for each in range(25):
-        join(connection, f"{inbox('has-left-567')}{each}", expires_in=60)
+    connection.executemany(
+        f"insert into {SEQUENCE} values (?, 1)", [(f"?{each}",) for each in some]
+    )
+    join(connection, *left)
     group_send(connection, 1)
-    leave(connection, *(f"{inbox('has-left-567')}{each}" for each in range(25)))
-    sql.acknowledge(connection, inbox("has-left-567"), 0, 1000, NOW, keep=False)
-    send(connection, *(outgoing(each, f"{inbox(CLIENT)}{each}") for each in range(25)))
-    join(connection, *(f"{inbox(CLIENT)}{each}" for each in range(25)), expires_in=-9)
+    leave(connection, *left)
+    sql.acknowledge(connection, "specific.has-left-567!", 0, sql.newest(connection), 0, keep=False)
+    send(connection, *(outgoing(each, local(CLIENT, f"{each}")) for each in some))
+    join(connection, *(local(CLIENT, f"{each}") for each in some), expires_in=-1000)
     deleted = [trim(connection, limit=10) for _ in range(6)]
     assert deleted[:2] == [10, 10]
     assert 5 <= deleted[2] <= 10
     assert deleted[-1] == 0
+
+
+# Readers that are gone
+
+
+def test_only_what_is_kept_for_a_reader_that_is_gone_is_forgotten(
+    connection: sqlite3.Connection,
+) -> None:
+    """Its inboxes are found by its client part, whatever the prefix, in either table."""
+    others = ["normal", f"specific.{CLIENT}", local(LIVING), "short!x"]
+    for channel in [*others, local(CLIENT), f"other.prefix.{CLIENT}!x"]:
+        send(connection, outgoing(1, channel))
+    join(connection, *others, local(CLIENT), f"members-only.{CLIENT}!x")
+    gone = upkeep.inboxes_of(connection, [CLIENT, "nobody-45678"])
+    prefixes = ("members-only", "other.prefix", "specific")
+    assert sorted(gone) == [f"{prefix}.{CLIENT}!" for prefix in prefixes]
+    upkeep.forget(connection, [CLIENT])
+    assert members(connection) == sorted(others)
+    assert sorted(select(connection, f"channel from {MESSAGE}")) == sorted(others)

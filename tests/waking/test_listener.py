@@ -74,17 +74,21 @@ class Subject(Listener):
 
 
 @pytest.fixture
-async def listener() -> AsyncIterator[Subject]:
-    """One that has no heartbeat for a second."""
+def slow_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT", 3600)
+
+
+@pytest.fixture
+def quick_heart(slow_heart: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT", BEAT)
+
+
+@pytest.fixture
+async def listener(slow_heart: None) -> AsyncIterator[Subject]:
     subject = Subject()
     subject.start(None)
     yield subject
     subject.stop()
-
-
-@pytest.fixture
-def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT", BEAT)
 
 
 # Wakes
@@ -182,7 +186,12 @@ async def test_after_a_lock_it_looks_again_and_later_each_time(listener: Subject
 
 async def test_a_ring_from_a_thread_is_answered_on_the_loop(listener: Subject) -> None:
     threads: list[threading.Thread] = []
-    listener.finds = lambda how: not threads.append(threading.current_thread())
+
+    def find(how: str) -> bool:
+        threads.append(threading.current_thread())
+        return True
+
+    listener.finds = find
     await asyncio.to_thread(listener.ring_from_elsewhere)
     await until(lambda: threads)
     assert threads == [threading.current_thread()]
@@ -326,12 +335,13 @@ async def test_stopped_it_looks_no_more_whatever_was_announced(listener: Subject
         test_a_ring_from_a_thread_is_answered_on_the_loop,
     ],
 )
+@pytest.mark.usefixtures("slow_heart")
 def test_uvloop_will_do(case: Callable[[Subject], Awaitable[None]]) -> None:
     uvloop = pytest.importorskip("uvloop", reason="no uvloop here")
 
     async def run() -> None:
         subject = Subject()
-        subject.start(3600)
+        subject.start(None)
         await case(subject)
         subject.stop()
 

@@ -1,0 +1,325 @@
+"""The processes of test_members.py and test_bells.py: see peers.py, and tests/processes.py."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+from django.db import connections
+
+from channels_sqlite.exceptions import ChannelFull, ChannelsSqliteError
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.children import main, say
+
+PATIENCE = 10.0  # seconds; only what never comes takes so many
+OUTLIVES = 300  # seconds, after which a forked process ends by itself if its test has died
+
+
+def message(number: int, **more: Any) -> dict[str, Any]:
+    return {"type": "test", "number": number, **more}
+
+
+# A process that does what it is told
+
+
+def obeys(**config: Any) -> None:
+    """Do one order after the other, until the order is null or SIGTERM comes."""
+
+    async def obey() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        obedient = Obedient(SqliteChannelLayer(**config))
+        async for verb, arguments, options in orders():
+            say(await obedient.do(verb, arguments, options))
+
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(obey())
+
+
+async def orders() -> AsyncIterator[tuple[str, list[Any], dict[str, Any]]]:
+    """The lines of stdin. No thread reads them, because asyncio.run() would wait for it."""
+    stdin = asyncio.StreamReader(limit=2**20)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin
+    )
+    try:
+        while (order := json.loads(await stdin.readline() or "null")) is not None:
+            yield order["verb"], order["arguments"], order["options"]
+    finally:
+        transport.close()
+
+
+class Obedient:
+    """One layer and its consumers. An order is a method of this class, or one of the layer's."""
+
+    def __init__(self, layer: SqliteChannelLayer) -> None:
+        self.layer = layer
+        self.queues: dict[str, asyncio.Queue[int]] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.logged: list[list[str]] = []
+        logger = logging.getLogger("channels_sqlite")
+        logger.setLevel(logging.INFO)
+        logger.addHandler(Notes(self.logged))
+
+    async def do(self, verb: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, Any]:
+        method = getattr(self, verb, None) or getattr(self.layer, verb)
+        try:
+            result = method(*arguments, **options)
+            return {"result": await result if asyncio.iscoroutine(result) else result}
+        except ChannelsSqliteError as error:
+            return {"error": f"{type(error).__name__}: {error}"}
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self.tasks.add(asyncio.create_task(coroutine))
+
+    # Consumers
+
+    async def consume(self) -> str:
+        """Make a channel, and have a consumer wait on it before this returns."""
+        channel: str = await self.layer.new_channel()
+        self.queues[channel] = asyncio.Queue()
+        self.spawn(self._consume(channel))
+        await asyncio.sleep(0)
+        return channel
+
+    async def _consume(self, channel: str) -> None:
+        while True:
+            received = await self.layer.receive(channel)
+            self.queues[channel].put_nowait(received["number"])
+
+    async def join(self, *groups: str) -> str:
+        """Consume a new channel, and add it to the groups."""
+        channel = await self.consume()
+        for group in groups:
+            await self.layer.group_add(group, channel)
+        return channel
+
+    async def join_many(self, group: str, count: int) -> list[str]:
+        """Consume so many new channels, and add each to the group."""
+        return [await self.join(group) for _ in range(count)]
+
+    async def heard(self, channel: str, last: int) -> list[int]:
+        """The numbers that came since this was asked before, up to `last` or until none comes."""
+        numbers: list[int] = []
+        with contextlib.suppress(TimeoutError):
+            while numbers[-1:] != [last]:
+                numbers.append(await asyncio.wait_for(self.queues[channel].get(), PATIENCE))
+        return numbers
+
+    # Senders
+
+    def keep_sending(self, pause: float = 0.01) -> None:
+        """Send from now on, to a channel of this process, which is read. So this process sweeps."""
+        self.spawn(self._keep_sending(pause))
+
+    async def _keep_sending(self, pause: float) -> None:
+        channel = await self.layer.new_channel()
+        number = 0
+        while True:
+            number += 1
+            with contextlib.suppress(ChannelsSqliteError):
+                await self.layer.send(channel, message(number))
+                await self.layer.receive(channel)
+            await asyncio.sleep(pause)
+
+    def keep_opening(self) -> None:
+        """Open the file and close it from now on. Each time this process sweeps."""
+        self.spawn(self._keep_opening())
+
+    async def _keep_opening(self) -> None:
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # not only once a second
+                os.unlink(f"{bells()}/.swept")
+            await self.layer.group_count("nobody")
+            await self.layer.close()
+            await asyncio.sleep(0.001)
+
+    async def echo(self, inbox: str) -> None:
+        """From now on send back what comes to a channel."""
+        self.spawn(self._echo(inbox))
+
+    async def _echo(self, inbox: str) -> None:
+        while True:
+            received = await self.layer.receive(inbox)
+            await self.layer.send(received["reply_to"], received)
+
+    async def ping(self, channel: str, mine: str, count: int) -> list[int]:
+        """Exchange so many messages with an echo; say in which rounds there was no room."""
+        full = []
+        for number in range(count):
+            try:
+                await self.layer.send(channel, message(number, reply_to=mine))
+            except ChannelFull:
+                full.append(number)
+            else:
+                await asyncio.wait_for(self.layer.receive(mine), PATIENCE)
+        return full
+
+    # Births
+
+    async def births(self, count: int) -> list[str]:
+        """Have so many layers begin to receive, and close each; say what each has missed."""
+        missed = [await self._birth(f"birth-{os.getpid()}-{n}") for n in range(count)]
+        return [each for each in missed if each]
+
+    async def _birth(self, group: str) -> str:
+        newborn = SqliteChannelLayer()
+        channel = await newborn.new_channel()
+        receiving = asyncio.create_task(newborn.receive(channel))
+        await asyncio.sleep(0)
+        try:
+            await newborn.group_add(group, channel)
+            await self.layer.group_send(group, message(1))
+            await asyncio.wait_for(receiving, PATIENCE)
+            if not os.access(bell_of(channel), os.F_OK):
+                return f"{group}: its bell"
+            await asyncio.sleep(random.uniform(0, 0.01))
+            if await self.layer.group_count(group) != 1:
+                return f"{group}: its membership"
+            await self.layer.send(channel, message(2))
+            await asyncio.wait_for(newborn.receive(channel), PATIENCE)
+        except TimeoutError:
+            return f"{group}: a message"
+        finally:
+            await newborn.close()
+        return ""
+
+    # This process
+
+    async def readers(self) -> list[int]:
+        """The process ids of those that receive."""
+        return [each.pid for each in await self.layer.readers()]
+
+    def set_clock(self, ahead: float) -> None:
+        """Show this process a wall clock so many seconds ahead of the real one."""
+        time.time = lambda: REAL_TIME() + ahead
+
+    def log(self) -> list[list[str]]:
+        """The level and the words of what was logged since this was asked before."""
+        logged, self.logged[:] = [*self.logged], []
+        return logged
+
+    def leave_behind(self, how: str) -> int:
+        """Start a process that outlives this one and does not use the layer; its process id."""
+        if how == "a program":
+            quiet = subprocess.DEVNULL
+            command = ["sleep", str(OUTLIVES)]
+            return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet).pid
+        pid = fork()
+        if pid == 0:
+            for descriptor in range(3):  # or the test would wait for what it says
+                os.close(descriptor)
+            time.sleep(OUTLIVES)
+            os._exit(0)
+        return pid
+
+
+REAL_TIME = time.time
+
+
+class Notes(logging.Handler):
+    """Notes what is logged."""
+
+    def __init__(self, logged: list[list[str]]) -> None:
+        super().__init__()
+        self._logged = logged
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._logged.append([record.levelname, record.getMessage()])
+
+
+# Processes that fork others
+
+
+def fork() -> int:
+    """Fork. The child ends by itself after a while, in case its test does not live to end it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fork and threads do not go together, from 3.12
+        pid = os.fork()
+    if pid == 0:
+        signal.alarm(OUTLIVES)
+    return pid
+
+
+def fork_for(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Fork a process that does the work in an event loop, and ends."""
+    pid = fork()
+    if pid == 0:
+        asyncio.run(work())
+        os._exit(0)
+    return pid
+
+
+def killed_while_young(count: int, within: float, group: str) -> None:
+    """Fork so many processes that join a group; kill each at a random moment of its first steps."""
+    connections["channels"]  # imports the backend, once for all
+
+    async def live() -> None:
+        layer = SqliteChannelLayer()
+        channel = await layer.new_channel()
+        receiving = asyncio.create_task(layer.receive(channel))
+        await asyncio.sleep(0)
+        await layer.group_add(group, channel)
+        await receiving
+
+    for _ in range(count):
+        pid = fork_for(live)
+        time.sleep(random.uniform(0, within))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    say("killed")
+
+
+def crowd(processes: int, layers: int, group: str) -> None:
+    """Fork so many processes with so many layers each; each says when all its layers have joined,
+    and then what they heard, and how many descriptors that took.
+    """
+    connections["channels"]
+
+    async def attend() -> None:
+        before = descriptors()
+        readers = [SqliteChannelLayer() for _ in range(layers)]
+        channels = [await reader.new_channel() for reader in readers]
+        receiving = [
+            asyncio.create_task(reader.receive(channel))
+            for reader, channel in zip(readers, channels, strict=True)
+        ]
+        for reader, channel in zip(readers, channels, strict=True):
+            await reader.group_add(group, channel)
+        say("joined")
+        heard = [received["number"] for received in await asyncio.gather(*receiving)]
+        say({"heard": heard, "descriptors": descriptors() - before})
+
+    pids = [fork_for(attend) for _ in range(processes)]
+    for pid in pids:
+        os.waitpid(pid, 0)
+
+
+def bell_of(channel: str) -> str:
+    client = channel.partition("!")[0].rpartition(".")[2]
+    return f"{bells()}/{client}"
+
+
+def bells() -> str:
+    return f"{os.environ['CHANNELS_DATABASE']}-bells"
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+if __name__ == "__main__":
+    main(globals(), *sys.argv[1:])

@@ -1,0 +1,332 @@
+"""What the processes of the tests of forks do; see tests/processes.py."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import itertools
+import multiprocessing
+import os
+import random
+import signal
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import partial
+from typing import Any, NoReturn
+
+import django
+import msgpack
+from channels.layers import get_channel_layer
+from django.db import connections, transaction
+
+from channels_sqlite.exceptions import DatabaseUnavailable
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.children import main, say, send
+
+# From Python 3.12 on, a fork warns in a process that has threads. These have some, as the layer's
+# users have, who fork all the same: that it goes well is what is tested.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+
+CHANNEL = "test-channel"
+GROUP = "test-group"
+PATIENCE = 20.0  # seconds; only a child that hangs takes so many
+
+
+def message(number: int) -> dict[str, Any]:
+    return {"type": "test", "number": number}
+
+
+# Readers and writers
+
+
+async def comes_and_goes() -> None:
+    """Receive until a negative number comes, then say the numbers received.
+
+    It closes the layer after every third message and opens it again. So it is at times another
+    process that closes the file as the last.
+    """
+    layer = SqliteChannelLayer()
+    say("ready")
+    numbers = [(await layer.receive(CHANNEL))["number"]]
+    while numbers[-1] >= 0:
+        if len(numbers) % 3 == 0:
+            await layer.close()
+            await asyncio.sleep(0.02)
+        numbers.append((await layer.receive(CHANNEL))["number"])
+    say(numbers[:-1])
+    await layer.close()
+
+
+def send_number(number: int) -> None:
+    asyncio.run(send(get_channel_layer(), CHANNEL, message(number)))
+
+
+def insert_number(number: int) -> None:
+    """Send it by Django's connection, as the ORM and the admin do, which is not the layer's."""
+    now = time.time()
+    with connections["channels"].cursor() as cursor:
+        cursor.execute(
+            "insert into channels_sqlite_message (inbox, channel, body, created_at, expires_at)"
+            " values (%s, %s, %s, %s, %s)",
+            [CHANNEL, CHANNEL, msgpack.packb(message(number)), now, now + 60],
+        )
+
+
+def close_layer() -> None:
+    asyncio.run(get_channel_layer().close())
+
+
+def close_django() -> None:
+    connections["channels"].close()
+
+
+USES = {"layer": (send_number, close_layer), "Django": (insert_number, close_django)}
+"""How a process sends a number, and how it closes the connection that it sent it by."""
+
+
+# Forks
+
+
+def forked(function: Callable[..., None], *arguments: Any) -> int:
+    """Fork a child that calls the function and ends; its pid."""
+    pid = os.fork()
+    if pid == 0:
+        call_and_end(function, *arguments)
+    return pid
+
+
+def call_and_end(function: Callable[..., None], *arguments: Any) -> NoReturn:
+    """End without the rest of the program, which is the parent's."""
+    status = 1
+    try:
+        function(*arguments)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def ended(pid: int) -> int:
+    """Wait until a child has ended; its exit status, -9 for one that hung."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.001)
+    return os.waitstatus_to_exitcode(found[1])
+
+
+def start(how: str, function: Callable[..., None], *arguments: Any) -> Callable[[], int]:
+    """Start a worker in one of Python's ways; returns what waits for its exit status."""
+    if how == "os.fork":
+        return partial(ended, forked(function, *arguments))
+    context: Any = multiprocessing.get_context(how)
+    context.set_forkserver_preload(["channels_sqlite.layers"])  # as projects do, for speed
+    process = context.Process(target=function, args=arguments)
+    process.start()
+    return partial(joined, process)
+
+
+def joined(process: Any) -> int:
+    """As `ended`, for a process that need not be a child of this one, but of the forkserver."""
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    return process.exitcode
+
+
+def workers(how: str, uses: str, count: int) -> None:
+    """For each job start a worker. Send before, and meanwhile; close every second time. Say how the
+    workers ended.
+    """
+    django.setup()
+    send_one, close = USES[uses]
+    numbers = itertools.count()
+    statuses = []
+    for turn in range(count):
+        send_one(next(numbers))
+        wait = start(how, job, next(numbers), next(numbers), turn % 4 == 3)
+        time.sleep(random.uniform(0, 0.04))
+        if turn % 2:
+            close()
+        send_one(next(numbers))
+        statuses.append(wait())
+    say(statuses)
+
+
+def job(first: int, second: int, closes: bool) -> None:
+    """Send a number, and another one in a while."""
+    send_number(first)
+    time.sleep(0.02)
+    send_number(second)
+    if closes:
+        close_layer()
+
+
+def beside_a_thread(count: int) -> None:
+    """Fork while a thread opens, uses and closes the layer, until a child or a thread hangs; say
+    how the children ended.
+    """
+    statuses: list[int] = []
+    while len(statuses) < count:
+        thread = threading.Thread(target=asyncio.run, args=[use_and_close()])
+        thread.start()
+        time.sleep(random.uniform(0, 0.012))
+        statuses.append(ended(forked(use_sqlite_and_send, len(statuses))))
+        thread.join(PATIENCE)
+        if statuses[-1] or thread.is_alive():
+            break
+    say(statuses)
+
+
+async def use_and_close() -> None:
+    layer = get_channel_layer()
+    for number in range(random.randrange(8)):
+        await layer.send("of-the-thread", message(number))
+        await layer.receive("of-the-thread")
+    await layer.close()
+
+
+def use_sqlite_and_send(number: int) -> None:
+    """SQLite's own mutexes are free, whatever the parent's threads did at the fork."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("create table test (number)")
+    send_number(number)
+
+
+def generations(families: int, depth: int) -> None:
+    """Fork a child that forks a grandchild, and so on; all of them send two numbers."""
+    for family in range(families):
+        generation(2 * depth * family, depth)
+    say("sent")
+
+
+def generation(number: int, depth: int) -> None:
+    """Send; fork the next generation; close while that one is at work, and send again."""
+    send_number(number)
+    child = None if depth == 1 else forked(generation, number + 2, depth - 1)
+    time.sleep(random.uniform(0, 0.03))
+    close_layer()
+    send_number(number + 1)
+    assert child is None or ended(child) == 0
+
+
+def in_a_transaction() -> None:
+    """Fork inside of `atomic()`. The child sends after the commit; it says whether it could."""
+    django.setup()
+    committed, commit = os.pipe()
+    with transaction.atomic(using="channels"):
+        insert_number(0)
+        child = forked(send_after, committed, 2)
+        insert_number(1)
+    close_django()
+    os.write(commit, b".")
+    say(ended(child))
+
+
+def send_after(event: int, number: int) -> None:
+    os.read(event, 1)
+    try:
+        send_number(number)
+    except DatabaseUnavailable:
+        say("refused")
+    else:
+        say("accepted")
+
+
+async def while_it_receives() -> None:
+    """Fork two children while a consumer waits. All three say what they receive."""
+    receiving = asyncio.create_task(say_numbers("parent"))
+    await asyncio.sleep(0.2)  # so that it waits
+    for name in ("child", "child that closes"):
+        if os.fork() == 0:
+            call_and_end(lives_on, name)
+    await receiving
+
+
+def lives_on(name: str) -> None:
+    """Be a child for which its parent does not wait."""
+    if name == "child that closes":
+        close_layer()  # which is its parent's, so far
+    asyncio.run(say_numbers(name))
+
+
+async def say_numbers(name: str) -> None:
+    """Join the group, and say what comes until a negative number does. Then end without closing."""
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+    await layer.group_add(GROUP, channel)
+    say([name, channel])
+    while (number := (await layer.receive(channel))["number"]) >= 0:
+        say([name, number])
+
+
+def without_hooks(uses: str | None) -> None:
+    """Fork as C code does, after the use of a connection or before any. Say what the child could
+    do, how it ended, and go on.
+    """
+    django.setup()
+    get_channel_layer()  # made, as at the import of an application, which is no use yet
+    if uses is not None:
+        send_one, _ = USES[uses]
+        send_one(0)
+    # PyDLL rather than CDLL: no other thread holds the interpreter's lock at the fork.
+    child = ctypes.PyDLL(None).fork()
+    if child == 0:
+        call_and_end(lambda: say(asyncio.run(outcomes())))
+    say(ended(child))
+    send_number(1)
+
+
+async def outcomes() -> list[str]:
+    """What came of each use of an inherited layer, and of a new one: words of an error, or ""."""
+    found = []
+    for number, layer in enumerate((get_channel_layer(), SqliteChannelLayer()), 2):
+        verbs = [
+            layer.send("of-the-child", message(number)),
+            layer.receive("of-the-child"),
+            layer.group_add(GROUP, "of-the-child"),
+            layer.group_send(GROUP, message(number)),
+            layer.send(CHANNEL, message(number)),
+        ]
+        for verb in verbs:
+            try:
+                await asyncio.wait_for(verb, PATIENCE / 4)
+            except DatabaseUnavailable as error:
+                found.append(str(error))
+            else:
+                found.append("")
+    return found
+
+
+# gunicorn
+
+
+def preloaded() -> Callable[..., Iterable[bytes]]:
+    """A WSGI application that has used the layer when it is there, and sends with each request."""
+    send_number(0)
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+        send_number(int(environ["QUERY_STRING"]))
+        start_response("200 OK", [])
+        return []
+
+    return application
+
+
+def close_in_master(_server: object, _workers: int, _before: int | None) -> None:
+    """A hook, called in the master process when the number of workers changes."""
+    close_layer()
+
+
+if __name__ == "__main__":
+    os.setpgrp()  # so that the test can end all that is forked here
+    main(globals(), *sys.argv[1:])

@@ -1,0 +1,351 @@
+"""Processes that fork, in each way there is: what any of them sends arrives, and arrives once.
+
+Forty forks here each time, and a thousand with FAULTS_FORKS=1000, as `nox -s faults` has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import psutil
+import pytest
+
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.children import send
+from tests.conftest import Start
+from tests.example.servers import free_port
+from tests.processes import PATIENCE, ROOT, Child, environment
+from tests.waiting import soon, wait_until
+
+FORKS = int(os.environ.get("FAULTS_FORKS", "40"))
+CHILDREN = "tests.faults.fork_children"
+CHANNEL = "test-channel"
+GROUP = "test-group"
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+long = pytest.mark.timeout(120 + FORKS)
+
+
+def message(number: int) -> dict[str, Any]:
+    return {"type": "test", "number": number}
+
+
+class Family(Child):
+    """A process and all that it forks: at the end of the `with` none of them is left, though they
+    hang.
+    """
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):  # its group: it has ended, or has not come to make one
+            os.killpg(self.pid, signal.SIGKILL)
+        super().kill()
+
+
+class Receiver:
+    """A process that receives on the channel of the tests, and now and then closes its layer."""
+
+    def __init__(self, child: Child, layer: SqliteChannelLayer, database: Path) -> None:
+        self._child = child
+        self._layer = layer
+        self._database = database
+
+    async def received(self, *sent: int) -> None:
+        """It has received each of these once and nothing else, and the file is whole."""
+        await soon(send(self._layer, CHANNEL, message(-1)))
+        counts = Counter(await asyncio.to_thread(self._child.hear))
+        await asyncio.to_thread(self._child.finish)
+        wrong = {number: counts[number] for number in {*sent, *counts} if counts[number] != 1}
+        assert (wrong, counts.keys() - {*sent}) == ({}, set())
+        with closing(sqlite3.connect(self._database)) as connection:
+            assert connection.execute("pragma integrity_check").fetchall() == [("ok",)]
+
+
+@pytest.fixture
+def start(database: Path) -> Iterator[Start]:
+    """Starts functions of the children's module, and kills what has not ended with the test."""
+    with ExitStack() as families:
+
+        def start_(function: str, **arguments: Any) -> Family:
+            return families.enter_context(Family(f"{CHILDREN}.{function}", database, **arguments))
+
+        yield start_
+
+
+@pytest.fixture
+async def layer(alias: str) -> AsyncIterator[SqliteChannelLayer]:
+    """A layer of the test's own process, which does not fork."""
+    layer = SqliteChannelLayer(database=alias)
+    yield layer
+    await layer.close()
+
+
+@pytest.fixture
+async def receiver(start: Start, layer: SqliteChannelLayer, database: Path) -> Receiver:
+    child = start("comes_and_goes")
+    assert await asyncio.to_thread(child.hear) == "ready"
+    return Receiver(child, layer, database)
+
+
+@long
+@pytest.mark.parametrize("uses", ["layer", "Django"])
+@pytest.mark.parametrize(
+    ("how", "count"),
+    [("os.fork", FORKS), ("fork", FORKS // 2), ("forkserver", FORKS // 4), ("spawn", FORKS // 10)],
+)
+async def test_a_worker_for_each_job(
+    start: Start, receiver: Receiver, how: str, count: int, uses: str
+) -> None:
+    """All that the workers send arrives, and all that their parent does. It has used the layer
+    before, or Django's connection to the same file, and closes it now and then.
+    """
+    parent = start("workers", how=how, uses=uses, count=count)
+    assert await asyncio.to_thread(parent.hear, PATIENCE + FORKS) == [0] * count
+    await asyncio.to_thread(parent.finish)
+    await receiver.received(*range(4 * count))
+
+
+@long
+async def test_a_thread_opens_and_closes_meanwhile(start: Start, receiver: Receiver) -> None:
+    """No child hangs, at whatever moment of its parent's threads it was forked."""
+    parent = start("beside_a_thread", count=FORKS)
+    assert await asyncio.to_thread(parent.hear, PATIENCE + FORKS) == [0] * FORKS
+    await asyncio.to_thread(parent.finish)
+    await receiver.received(*range(FORKS))
+
+
+@long
+async def test_children_fork_grandchildren(start: Start, receiver: Receiver) -> None:
+    """Four generations send, each of which closes the layer while the next one is at work."""
+    families, depth = FORKS // 4, 4
+    eldest = start("generations", families=families, depth=depth)
+    assert await asyncio.to_thread(eldest.hear, PATIENCE + FORKS) == "sent"
+    await asyncio.to_thread(eldest.finish)
+    await receiver.received(*range(families * depth * 2))
+
+
+async def test_in_a_transaction(start: Start, receiver: Receiver) -> None:
+    """The parent's transaction goes on and is committed. What the child sends after that is refused
+    or arrives.
+    """
+    parent = start("in_a_transaction")
+    outcome = await asyncio.to_thread(parent.hear)
+    assert await asyncio.to_thread(parent.hear) == 0
+    await asyncio.to_thread(parent.finish)
+    await receiver.received(0, 1, *([2] if outcome == "accepted" else []))
+
+
+async def test_a_consumer_waits_meanwhile(start: Start, layer: SqliteChannelLayer) -> None:
+    """The children have channels and memberships of their own, and no part in their parent's: it
+    keeps them when a child ends, and loses them when it is killed, though a child lives on.
+    """
+    parent = start("while_it_receives")
+    channels = dict([await asyncio.to_thread(parent.hear) for _ in range(3)])
+    assert len({*channels.values()}) == 3
+
+    async def assert_heard(number: int, *names: str) -> None:
+        heard = [await asyncio.to_thread(parent.hear) for _ in names]
+        assert sorted(heard) == [[name, number] for name in sorted(names)]
+
+    for number, (name, channel) in enumerate(channels.items()):
+        await layer.send(channel, message(number))
+        await assert_heard(number, name)
+    await layer.group_send(GROUP, message(10))
+    await assert_heard(10, *channels)
+
+    await layer.send(channels["child that closes"], message(-1))
+    await count_members(layer, 2)
+    await layer.group_send(GROUP, message(11))
+    await assert_heard(11, "parent", "child")
+
+    parent.signal(signal.SIGKILL)
+    await asyncio.to_thread(parent.wait)
+    await count_members(layer, 1)
+    await layer.group_send(GROUP, message(12))
+    await assert_heard(12, "child")
+    await layer.send(channels["child"], message(-1))
+    assert await asyncio.to_thread(parent.rest) == []
+
+
+async def count_members(layer: SqliteChannelLayer, count: int) -> None:
+    """Exchange messages until the group has so many members."""
+
+    async def exchange() -> None:
+        while await layer.group_count(GROUP) != count:
+            await layer.send("of-the-test", message(0))
+            await layer.receive("of-the-test")
+            await asyncio.sleep(0.05)
+
+    await soon(exchange())
+
+
+@pytest.mark.parametrize("uses", ["layer", "Django"])
+async def test_without_hooks_after_a_use(start: Start, receiver: Receiver, uses: str) -> None:
+    """A child forked by C code could not lock the file. Every use of the layer in it raises, and
+    says why; its parent goes on.
+    """
+    parent = start("without_hooks", uses=uses)
+    for error in await asyncio.to_thread(parent.hear):
+        assert "fork" in error
+    assert await asyncio.to_thread(parent.hear) == 0
+    await asyncio.to_thread(parent.finish)
+    await receiver.received(0, 1)
+
+
+async def test_without_hooks_before_any_use(start: Start, receiver: Receiver) -> None:
+    """A child forked by C code is as good as any other, if nothing was open."""
+    parent = start("without_hooks", uses=None)
+    assert {*await asyncio.to_thread(parent.hear)} == {""}
+    assert await asyncio.to_thread(parent.hear) == 0
+    await asyncio.to_thread(parent.finish)
+    await receiver.received(1, 2, 3)
+
+
+# Servers
+
+
+@contextmanager
+def gunicorn(database: Path, directory: Path) -> Iterator[tuple[psutil.Process, str]]:
+    """gunicorn with the application preloaded; its master process, and its URL."""
+    configuration = directory / "gunicorn.conf.py"
+    configuration.write_text(
+        f"from {CHILDREN} import close_in_master as nworkers_changed\n"
+        "control_socket_disable = True  # it would be in the home directory\n"
+    )
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers=2", f"--bind={address}"]
+    server = psutil.Popen(
+        [*command, f"--config={configuration}", f"{CHILDREN}:preloaded()"],
+        cwd=ROOT,
+        env=environment(database),
+    )
+    try:
+        yield server, f"http://{address}/"
+    finally:
+        server.terminate()
+        server.wait(PATIENCE)
+
+
+async def test_gunicorn_preloads(
+    start: Start, receiver: Receiver, database: Path, tmp_path: Path
+) -> None:
+    """The application has used the layer when it was imported, the workers send, and the master
+    process closes the layer.
+    """
+    with gunicorn(database, tmp_path) as (master, url), ThreadPoolExecutor(4) as browsers:
+
+        def visit(number: int) -> None:
+            urlopen(f"{url}?{number}", timeout=PATIENCE).close()
+
+        wait_until(lambda: len(master.children()) == 2, PATIENCE)
+        list(browsers.map(visit, range(1, 20)))
+        master.send_signal(signal.SIGTTIN)  # one worker more
+        wait_until(lambda: len(master.children()) == 3, PATIENCE)
+        list(browsers.map(visit, range(20, 40)))
+        await receiver.received(*range(40))
+
+
+LIVE_SERVER = {
+    "manage.py": """\
+        import multiprocessing, os, sys
+        from django.core.management import execute_from_command_line
+
+        if __name__ == "__main__":
+            multiprocessing.set_start_method("fork")  # no longer the default from 3.14 on
+            os.environ["DJANGO_SETTINGS_MODULE"] = "project"
+            execute_from_command_line(sys.argv)
+        """,
+    "project.py": """\
+        from pathlib import Path
+        from tests.settings import *
+
+        ASGI_APPLICATION = "served.application"
+        STATIC_URL = "static/"
+        for alias, database in DATABASES.items():
+            name = Path(__file__).with_name(f"{alias}.sqlite3")
+            database |= {"NAME": name, "TEST": {"NAME": name.with_name(f"test_{alias}.sqlite3")}}
+        """,
+    "served.py": """\
+        from channels.generic.websocket import AsyncJsonWebsocketConsumer
+        from channels.routing import ProtocolTypeRouter
+        from django.core.asgi import get_asgi_application
+
+        class Consumer(AsyncJsonWebsocketConsumer):
+            groups = ["everybody"]
+
+            async def receive_json(self, content):
+                await self.channel_layer.send(content["reply_to"], {"type": "reply"})
+
+            async def news(self, event):
+                await self.send_json(event["number"])
+
+        application = ProtocolTypeRouter(
+            {"http": get_asgi_application(), "websocket": Consumer.as_asgi()}
+        )
+        """,
+    "test_live.py": """\
+        import asyncio, json
+        from asgiref.sync import async_to_sync
+        from channels.layers import get_channel_layer
+        from channels.testing import ChannelsLiveServerTestCase
+        from django.db import connections
+        from websockets.sync.client import connect
+
+        class LiveTest(ChannelsLiveServerTestCase):
+            databases = ["default", "channels"]
+
+            def test_1(self):
+                self.exchange(1)
+
+            def test_2(self):
+                self.exchange(2)
+
+            def test_3(self):
+                self.exchange(3)
+
+            def exchange(self, number):
+                self.addCleanup(connections["channels"].close)
+                self.addCleanup(async_to_sync(get_channel_layer().close))
+                with connect(self.live_server_ws_url) as browser:
+                    news = {"type": "news", "number": number}
+                    async_to_sync(get_channel_layer().group_send)("everybody", news)
+                    self.assertEqual(json.loads(browser.recv(timeout=10)), number)
+                    asyncio.run(self.ask(browser))
+
+            async def ask(self, browser):
+                layer = get_channel_layer()
+                channel = await layer.new_channel()
+                browser.send(json.dumps({"reply_to": channel}))
+                await asyncio.wait_for(layer.receive(channel), 10)
+        """,
+}
+
+
+def test_a_live_server(tmp_path: Path) -> None:
+    """Channels forks a server for Django's tests: it and they reach each other, in the first test
+    and in those after it, between which the tables are emptied.
+    """
+    for name, code in LIVE_SERVER.items():
+        (tmp_path / name).write_text(textwrap.dedent(code))
+    done = subprocess.run(
+        [sys.executable, "manage.py", "test", "test_live"],
+        cwd=tmp_path,
+        env=environment(tmp_path / "channels.sqlite3"),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Ran 3 tests" in done.stderr

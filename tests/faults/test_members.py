@@ -1,0 +1,334 @@
+"""Members of groups: they stay while their process lives, they go with it, and a discard cuts
+between the message before it and the one after it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Start
+from tests.faults.peers import (
+    EXAMPLES,
+    SETTLES,
+    Company,
+    Peer,
+    Refused,
+    bell_of,
+    bells_in,
+    message,
+    sql,
+    stop,
+    stopped,
+    waiting_for,
+)
+from tests.waiting import wait_until
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="no signals here"),
+    pytest.mark.timeout(120 + EXAMPLES),
+]
+ROUNDS = max(200, EXAMPLES // 10)
+DAYS = 2 * 86400.0
+GONE = 15.0  # seconds, of which only a reader that is never swept takes so many
+
+
+# A discard
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "and added again"])
+def test_a_discard_cuts_between_before_and_after(start: Start, database: Path, again: bool) -> None:
+    """A message sent before the discard arrives, one sent after it does not. The sender, a third
+    process or the member's own process discards; the member reads meanwhile or stands still. A
+    member that is added again gets what is sent from then on.
+    """
+    member, sender, third = [Peer(start) for _ in range(3)]
+    channel = member.consume()
+    for turn in range(ROUNDS):
+        before, between, after, last = range(turn * 4, turn * 4 + 4)
+        discarder = [sender, third, member][turn % 3]
+        member.group_add("group", channel)
+        stands_still = turn % 2 and discarder is not member
+        with stopped(member, database) if stands_still else nullcontext():
+            sender.group_send("group", message(before))
+            discarder.group_discard("group", channel)
+            sender.group_send("group", message(between))
+            if again:
+                discarder.group_add("group", channel)
+                sender.group_send("group", message(after))
+            sender.send(channel, message(last))
+        expected = [before, after, last] if again else [before, last]
+        assert member.heard(channel, last) == expected, (turn, stands_still)
+    assert sender.group_count("group") == again
+
+
+def test_a_member_gets_what_was_sent_while_it_was_one(start: Start, database: Path) -> None:
+    """Three processes add and discard it, in random order, while it reads or stands still."""
+    member, sender, third = [Peer(start) for _ in range(3)]
+    channel = member.consume()
+    is_member, number = False, 0
+    for turn in range(ROUNDS):
+        dice = random.Random(turn)
+        stands_still = dice.random() < 0.5
+        actors = [sender, third] if stands_still else [sender, third, member]
+        steps = [dice.choice(["add", "discard", "send", "send"]) for _ in range(dice.randint(2, 8))]
+        expected = []
+        with stopped(member, database) if stands_still else nullcontext():
+            for step in steps:
+                if step == "send":
+                    number += 1
+                    sender.group_send("group", message(number))
+                    expected += [number] if is_member else []
+                else:
+                    is_member = step == "add"
+                    getattr(dice.choice(actors), f"group_{step}")("group", channel)
+            number += 1
+            sender.send(channel, message(number))
+        assert member.heard(channel, number) == [*expected, number], (turn, stands_still, steps)
+        assert sender.group_count("group") == is_member
+
+
+def test_a_discard_is_for_one_member_of_one_group(start: Start, database: Path) -> None:
+    """The others of its process and its other groups get what is sent afterwards, each once."""
+    members, sender = Peer(start), Peer(start)
+    leaver, stayer = members.join("group", "other"), members.join("group", "other")
+    for turn in range(20):
+        first, second, third, last = range(turn * 4, turn * 4 + 4)
+        with stopped(members, database) if turn % 2 else nullcontext():
+            sender.group_send("group", message(first))
+            sender.group_discard("group", leaver)
+            sender.group_send("group", message(second))
+            sender.group_send("other", message(third))
+            sender.group_add("group", leaver)
+            for channel in (leaver, stayer):
+                sender.send(channel, message(last))
+        assert members.heard(leaver, last) == [first, third, last]
+        assert members.heard(stayer, last) == [first, second, third, last]
+
+
+# Messages that expire
+
+
+@pytest.mark.parametrize("retention", [86400, 0])
+def test_messages_that_expire_take_nobody_out(start: Start, retention: float) -> None:
+    """Five consumers that wait, in three groups; messages to them live for a millisecond."""
+    config = {"message_retention": retention, "trim_batch_size": 1}
+    processes = [Peer(start, **config) for _ in range(2)]
+    sender = Peer(start, expiry=0.001, **config)
+    lasting = Peer(start, **config)
+    groups = ["a", "b", "c"]
+    consumers = [(processes[n % 2], processes[n % 2].join(*groups)) for n in range(5)]
+    end = time.monotonic() + SETTLES
+    while time.monotonic() < end:
+        for group in groups:
+            send_in_time(sender.group_send, group)
+        for _, channel in consumers:
+            send_in_time(sender.send, channel)
+        time.sleep(0.01)
+    assert [sender.group_count(group) for group in groups] == [5, 5, 5]
+    for number, group in enumerate(groups, 1):
+        lasting.group_send(group, message(number))
+    for process, channel in consumers:
+        assert process.heard(channel, 3)[-3:] == [1, 2, 3]
+
+
+def send_in_time(send: Callable[..., None], address: str) -> None:
+    """Send, if that takes no longer than the message may live."""
+    with suppress(Refused):
+        send(address, message(0))
+
+
+def test_a_sender_that_waited_longer_than_its_message_may_live(start: Start) -> None:
+    """It gets DatabaseUnavailable, nobody gets the message, and everybody stays a member."""
+    sender, lasting, member = Peer(start, expiry=0.3), Peer(start), Peer(start)
+    channel = member.join("group")
+    sender.send(channel, message(1))
+    lasting.send(channel, message(2))
+    assert member.heard(channel, 2)[-1:] == [2]
+    for number, (verb, address) in enumerate([("send", channel), ("group_send", "group")], 1):
+        holder = start("lock_holder")
+        assert holder.hear() == "locked"
+        sender.begin(verb, address, message(number * 10))
+        time.sleep(1)
+        holder.tell("release")
+        assert holder.hear() == "free"
+        with pytest.raises(Refused, match="DatabaseUnavailable"):
+            sender.result()
+        lasting.group_send("group", message(number * 10 + 1))
+        assert member.heard(channel, number * 10 + 1) == [number * 10 + 1]
+    sender.keep_sending()
+    time.sleep(SETTLES)
+    assert lasting.group_channels("group") == [channel]
+
+
+def test_a_process_that_stood_still_is_still_a_member(start: Start, database: Path) -> None:
+    """For ten lives of a message, while others send to it, and trim."""
+    expiry = 0.3
+    config = {"expiry": expiry, "trim_batch_size": 1}
+    member, other, sender = [Peer(start, **config) for _ in range(3)]
+    lasting = Peer(start)
+    channel, others = member.join("group"), other.join("group")
+    sender.keep_sending()
+    with stopped(member, database):
+        end = time.monotonic() + 10 * expiry
+        while time.monotonic() < end:
+            send_in_time(sender.group_send, "group")
+            time.sleep(0.02)
+        assert lasting.group_channels("group") == sorted([channel, others])
+    lasting.group_send("group", message(1))
+    assert member.heard(channel, 1)[-1:] == [1]
+    assert other.heard(others, 1)[-1:] == [1]
+    lasting.send(channel, message(2))
+    assert member.heard(channel, 2) == [2]
+
+
+# Processes that end
+
+
+@pytest.mark.parametrize("witness", ["others send meanwhile", "the next one opens the file"])
+def test_a_killed_process_is_forgotten(start: Start, database: Path, witness: str) -> None:
+    """Its memberships, what waits for it and its bell go; one line at INFO says so. Afterwards no
+    row is written for it.
+    """
+    doomed, other, later = [Peer(start) for _ in range(3)]
+    channel, *_ = doomed.join_many("group", 1000)
+    stop(doomed, database)
+    other.group_send("group", message(1))
+    other.keep_sending()
+    time.sleep(SETTLES)
+    assert other.group_count("group") == 1000  # stopped is not dead
+    other.log()
+    doomed.child.kill()
+    if witness == "the next one opens the file":
+        other.child.kill()  # and may have swept a moment before
+        other = later
+    wait_until(lambda: other.group_count("group") == 0, GONE)
+    other.group_send("group", message(2))
+    wait_until(lambda: not bell_of(database, channel).exists(), GONE)
+    assert waiting_for(database, channel) == 0
+    told = [words for level, words in other.log() if level == "INFO" and "1000" in words]
+    assert len(told) == 1
+
+
+def test_what_a_killed_process_leaves_behind_does_not_speak_for_it(
+    start: Start, database: Path
+) -> None:
+    """A fork and a program that it has started live on, and are no readers. As long as it lives
+    itself, nothing that they close takes anything from it.
+    """
+    doomed, survivor = Peer(start), Peer(start)
+    channel = doomed.join("group")
+    left = [doomed.leave_behind(how) for how in ("a fork", "a program")]
+    try:
+        survivor.keep_sending()
+        time.sleep(SETTLES)
+        assert survivor.group_channels("group") == [channel]
+        doomed.child.kill()
+        wait_until(lambda: survivor.group_count("group") == 0, GONE)
+        wait_until(lambda: not bell_of(database, channel).exists(), GONE)
+    finally:
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("how", ["returns", "closes", "SIGTERM"])
+def test_a_process_that_ends_takes_its_memberships_along(
+    start: Start, database: Path, how: str
+) -> None:
+    """It returns from asyncio.run() with or without close(), or its tasks are cancelled. Its bell
+    goes with it; nobody else is there who could remove it.
+    """
+    leaver = Peer(start)
+    channels = leaver.join_many("group", 20)
+    assert bell_of(database, channels[0]).exists()
+    if how == "closes":
+        leaver.close()
+    if how == "SIGTERM":
+        leaver.child.signal(signal.SIGTERM)
+        leaver.child.finish()
+    else:
+        leaver.finish()
+    assert bells_in(database) == set()
+    other = Peer(start)
+    other.keep_sending()
+    wait_until(lambda: other.group_count("group") == 0, GONE)
+
+
+# Clocks
+
+
+def test_a_wall_clock_that_is_set_takes_nobody_out(start: Start) -> None:
+    """Forward, back, and right again: two days are longer than `group_expiry`, but no reader has
+    lived them.
+    """
+    company = Company(start)
+    for ahead in (DAYS, -DAYS, 0.0):
+        for peer in (company.sender, *(peer for peer, _ in company.members)):
+            peer.set_clock(ahead)
+        company.check()
+
+
+@pytest.mark.parametrize("jump", [0.0, DAYS, -DAYS], ids=["never set", "set forward", "set back"])
+def test_group_expiry_counts_the_seconds_that_a_reader_has_lived(start: Start, jump: float) -> None:
+    """Two of them, wherever the wall clock is set meanwhile."""
+    member, sender = Peer(start, group_expiry=2), Peer(start)
+    channel = member.consume()
+    sender.group_send("group", message(0))
+    begun = time.monotonic()
+    member.group_add("group", channel)
+    for peer in (member, sender):
+        peer.set_clock(jump)
+    sender.keep_sending()
+    wait_until(lambda: sender.group_count("group") == 0, GONE)
+    assert time.monotonic() - begun > 1.9
+    sender.group_send("group", message(1))
+    sender.send(channel, message(2))
+    assert member.heard(channel, 2) == [2]
+    member.group_add("group", channel)
+    sender.group_send("group", message(3))
+    assert member.heard(channel, 3) == [3]
+
+
+# Groups and channels with little in them
+
+
+def test_a_group_without_members_costs_nothing(start: Start, database: Path) -> None:
+    """Nothing is written, nobody is woken, and the write lock of somebody else is no hindrance."""
+    sender = Peer(start)
+    sender.group_send("nobody", message(0))
+    with sql(database) as connection:
+
+        def state() -> Any:
+            (version,) = connection.execute("pragma data_version").fetchone()
+            log = os.stat(f"{database}-wal")
+            return version, log.st_size, log.st_mtime_ns
+
+        connection.execute("select count(*) from channels_sqlite_message").fetchone()
+        before = state()
+        for number in range(50):
+            sender.group_send("nobody", message(number))
+        assert state() == before
+    holder = start("lock_holder")
+    assert holder.hear() == "locked"
+    sender.group_send("nobody", message(0))
+    holder.tell("release")
+    assert holder.hear() == "free"
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+def test_there_is_always_room_for_an_answer(start: Start, local: bool) -> None:
+    """Capacity 1, 300 rounds: a message that was answered no longer takes room."""
+    one, other = [Peer(start, capacity=1) for _ in range(2)]
+    inboxes = [peer.new_channel() for peer in (one, other)] if local else ["one", "other"]
+    mine, yours = inboxes
+    other.echo(yours)
+    assert one.ping(yours, mine, 300) == []

@@ -1,0 +1,411 @@
+"""The receiver: it looks when something may have come, and nothing is lost on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import shutil
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+from django.db import connections
+
+from channels_sqlite._receiving.receiver import Receiver
+from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
+from channels_sqlite._waking import listener
+from channels_sqlite.exceptions import DatabaseUnavailable, WatcherUnavailable
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.rows import inbox_of, select, sql
+from tests.storing.parts import locked
+from tests.waiting import cancel, soon, until
+
+Open = Callable[..., "Process"]
+NORMAL = "test-channel"
+DAY = 86400.0
+
+
+class Process:
+    """A layer, as one process has it."""
+
+    def __init__(self, alias: str, **config: Any) -> None:
+        self.layer = SqliteChannelLayer(database=alias, **config)
+        self.channel = f"specific.{self.layer.client_prefix}!x"
+
+    @property
+    def receiver(self) -> Receiver:
+        return self.layer._ends.receiver
+
+    async def send(self, *numbers: int, channel: str | None = None) -> None:
+        for number in numbers:
+            await self.layer.send(channel or self.channel, {"number": number})
+
+    async def receive(self, channel: str | None = None) -> int:
+        number: int = (await self.layer.receive(channel or self.channel))["number"]
+        return number
+
+    async def begin(self, channel: str | None = None) -> asyncio.Task[int]:
+        """A consumer that waits."""
+        task = asyncio.create_task(self.receive(channel))
+        await until(lambda: self.receiver._queues.is_waited_for(channel or self.channel))
+        return task
+
+
+@pytest.fixture
+async def open_(alias: str) -> AsyncIterator[Open]:
+    processes: list[Process] = []
+
+    def open_one(alias: str = alias, **config: Any) -> Process:
+        processes.append(Process(alias, **config))
+        return processes[-1]
+
+    yield open_one
+    for process in processes:
+        await process.layer.close()
+
+
+@pytest.fixture
+def process(open_: Open) -> Process:
+    return open_()
+
+
+@pytest.fixture
+def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "HEARTBEAT", 0.05)
+
+
+def rows(database: Path, where: str) -> int:
+    with sql(database) as connection:
+        (count,) = select(connection, f"count(*) from {where}")
+    assert isinstance(count, int)
+    return count
+
+
+def waiting(database: Path) -> int:
+    return rows(database, f"{MESSAGE} where delivered_at is null")
+
+
+def insert(connection: sqlite3.Connection, body: bytes, channel: str) -> None:
+    """What somebody sends who knows nothing of the layer."""
+    connection.execute(
+        f"insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)"
+        " values (?, ?, ?, ?, ?)",
+        (inbox_of(channel), channel, body, time.time(), time.time() + 60),
+    )
+
+
+# Consumers
+
+
+@pytest.mark.parametrize("channel", [None, NORMAL], ids=["local", "normal"])
+async def test_consumers_get_what_was_there_and_what_comes(
+    process: Process, channel: str | None
+) -> None:
+    await process.send(1, 2, channel=channel)
+    assert [await soon(process.receive(channel)) for _ in range(2)] == [1, 2]
+    tasks = [await process.begin(channel) for _ in range(20)]
+    await process.send(*range(20), channel=channel)
+    assert sorted(await soon(asyncio.gather(*tasks))) == [*range(20)]
+
+
+async def test_a_thousand_consumers_begin_to_listen_once(process: Process) -> None:
+    threads = threading.active_count()
+    channels = [f"{process.channel}{number}" for number in range(1000)]
+    tasks = [asyncio.create_task(process.receive(channel)) for channel in channels]
+    await until(lambda: len(process.receiver._queues) == 1000)
+    assert threading.active_count() <= threads + 1
+    assert len(process.receiver._listening) == 1
+    await cancel(*tasks)
+
+
+async def test_what_was_taken_is_acknowledged_though_nothing_else_comes(
+    process: Process, database: Path
+) -> None:
+    await process.send(*range(100))
+    assert [await soon(process.receive()) for _ in range(100)] == [*range(100)]
+    await until(lambda: waiting(database) == 0)
+
+
+async def test_rows_that_cannot_be_decoded_are_said_and_skipped(
+    process: Process, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with sql(database) as other:
+        for garbage in (b"\xc1", b"", msgpack.packb([1]), msgpack.packb({"number": 7})):
+            insert(other, garbage, process.channel)
+    assert await soon(process.receive()) == 7
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
+    assert all(f"to {process.channel}, is skipped" in said for said in caplog.messages)
+    assert process.layer.counters.received == 1
+
+
+@pytest.mark.parametrize("channel", [None, NORMAL], ids=["local", "normal"])
+async def test_an_error_of_sqlite_is_one_of_ours_and_takes_no_message(
+    process: Process, database: Path, channel: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = await process.begin("another-channel")
+    with sql(database) as other:
+        other.execute(f"alter table {MESSAGE} rename to elsewhere")
+        with pytest.raises(DatabaseUnavailable, match=MESSAGE):
+            await soon(process.receive(channel))
+        other.execute(f"alter table elsewhere rename to {MESSAGE}")
+    await process.send(1, channel=channel)
+    assert await soon(process.receive(channel)) == 1
+    await cancel(task)
+    caplog.clear()
+
+
+# Cancellation
+
+
+async def claimed(process: Process, database: Path) -> asyncio.Task[int]:
+    """A consumer that was handed a message, and has not come to use it."""
+    task = await process.begin(NORMAL)
+    with sql(database) as other:
+        insert(other, msgpack.packb({"number": 1}), NORMAL)
+    process.receiver.rung([NORMAL], asyncio.get_running_loop())
+    assert waiting(database) == 0
+    return task
+
+
+async def test_to_cancel_does_not_wait_for_a_lock_and_loses_nothing(
+    process: Process, open_: Open, database: Path
+) -> None:
+    task = await claimed(process, database)
+    with locked(database):
+        await cancel(task)
+        assert task.cancelled()
+        assert waiting(database) == 0
+    await until(lambda: waiting(database) == 1)  # though nobody has written anything
+    assert await soon(open_().receive(NORMAL)) == 1
+
+
+async def test_what_one_that_is_cancelled_was_handed_is_for_another(
+    process: Process, database: Path
+) -> None:
+    other = await process.begin(NORMAL)
+    task = await claimed(process, database)
+    other.cancel()
+    assert await soon(task) == 1
+    assert waiting(database) == 0
+
+
+async def test_to_cancel_after_the_layer_was_closed_opens_nothing(process: Process) -> None:
+    task = await process.begin(NORMAL)
+    await soon(process.layer.close())
+    await cancel(task)
+    await asyncio.sleep(0.05)
+    assert process.layer.database.opened is None
+
+
+# Loops
+
+
+async def test_loops_that_were_closed_are_forgotten(process: Process) -> None:
+    await process.send(1, 2, 3, channel=NORMAL)
+    for number in range(1, 4):
+        assert await asyncio.to_thread(asyncio.run, process.receive(NORMAL)) == number
+    task = await process.begin(NORMAL)
+    assert process.receiver._listening.loops() == [asyncio.get_running_loop()]
+    await cancel(task)
+
+
+async def test_a_message_told_to_a_loop_that_is_closed_goes_to_another(process: Process) -> None:
+    """Abruptly, before it could come and take."""
+    doomed = asyncio.new_event_loop()
+    gone = await asyncio.to_thread(doomed.run_until_complete, process.begin(NORMAL))
+    gone._log_destroy_pending = False  # type: ignore[attr-defined] # that is what is tested
+    task = await process.begin(NORMAL)
+    await process.send(1, channel=NORMAL)
+    await until(lambda: process.receiver._queues.wanted(NORMAL) == 1)
+    doomed.close()
+    assert await soon(task) == 1
+
+
+# Closing
+
+
+async def test_closing_acknowledges_and_gives_back(process: Process, database: Path) -> None:
+    await process.send(1, 2)
+    assert await soon(process.receive()) == 1
+    assert waiting(database) == 2
+    await soon(process.layer.close())
+    assert waiting(database) == 0
+    task = await claimed(process, database)
+    with locked(database):
+        await cancel(task)
+        closing = asyncio.create_task(process.layer.close())
+        await asyncio.sleep(0.02)
+        assert not closing.done()
+    await soon(closing)
+    await soon(process.layer.close())
+    assert waiting(database) == 1
+    assert process.layer.database.opened is None
+    assert await soon(process.receive()) == 2
+
+
+async def test_one_that_still_waits_is_served_by_the_next_send_from_here(process: Process) -> None:
+    tasks = [await process.begin(channel) for channel in (None, NORMAL)]
+    await soon(process.layer.close())
+    for channel in (None, NORMAL):
+        await process.send(7, channel=channel)
+    assert await soon(asyncio.gather(*tasks)) == [7, 7]
+
+
+async def test_closed_and_forgotten_it_is_gone(alias: str) -> None:
+    """No watcher keeps it, no database, and no loop."""
+    process = Process(alias)
+    await process.send(1)
+    assert await soon(process.receive()) == 1
+    await soon(process.layer.close())
+    gone = weakref.ref(process.receiver)
+    del process
+    await asyncio.sleep(0.1)  # the timer of an acknowledgement
+    gc.collect()
+    assert gone() is None
+
+
+async def test_one_that_waits_follows_a_name_that_changes(
+    process: Process, alias: str, database: Path, migrated: Path, tmp_path: Path
+) -> None:
+    """A test runner does that; nothing stays behind."""
+    channels = (process.channel, NORMAL)
+    tasks = [await process.begin(channel) for channel in channels]
+    await process.layer.group_add("test-group", process.channel)
+    retired = process.receiver
+    connections.settings[alias]["NAME"] = str(shutil.copy(migrated, tmp_path / "other.sqlite3"))
+    await process.send(1)
+    await process.send(2, channel=NORMAL)
+    assert await soon(asyncio.gather(*tasks)) == [1, 2]
+    assert rows(database, MESSAGE) == rows(database, MEMBERSHIP) == 0
+    assert not retired._listening
+    assert not [name for name in os.listdir(f"{database}-bells") if not name.startswith(".")]
+
+
+# Clocks
+
+
+@pytest.mark.usefixtures("quick_heart")
+@pytest.mark.parametrize("by", [DAY, -DAY], ids=["forward", "back"])
+async def test_memberships_stay_when_the_clock_is_set(
+    open_: Open, monkeypatch: pytest.MonkeyPatch, by: float
+) -> None:
+    process, real = open_(group_expiry=60), time.time
+    await process.layer.group_add("test-group", process.channel)
+    task = await process.begin()
+    monkeypatch.setattr(time, "time", lambda: real() + by)
+    await asyncio.sleep(0.2)
+    await process.layer.group_send("test-group", {"number": 7})
+    assert await soon(task) == 7
+    assert await process.layer.group_count("test-group") == 1
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_memberships_end_by_the_readers_own_clock(open_: Open, database: Path) -> None:
+    """And then it does not ask for the write lock any more."""
+    process = open_(group_expiry=0.5)
+    task = await process.begin()
+    await process.layer.group_add("test-group", process.channel)
+    await asyncio.sleep(0.3)
+    other = f"{process.channel}y"
+    await process.layer.group_add("test-group", other)
+    await until(lambda: rows(database, MEMBERSHIP) == 1)
+    assert await process.layer.group_channels("test-group") == [other]
+    await until(lambda: rows(database, MEMBERSHIP) == 0)
+    await until(lambda: process.receiver._lapse_at == float("inf"))
+    await cancel(task)
+
+
+# Bells and watching
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_a_bell_that_was_deleted_is_made_again_and_watched_by_every_loop(
+    process: Process,
+) -> None:
+    listening, stop = process.receiver._listening, threading.Event()
+
+    async def elsewhere() -> None:
+        task = await process.begin(NORMAL)
+        await until(stop.is_set)
+        await cancel(task)
+
+    thread = threading.Thread(target=asyncio.run, args=(elsewhere(),))
+    thread.start()
+    task = await process.begin()
+    await until(lambda: len(listening) == 2)
+    before = listening.bell
+    shutil.rmtree(process.layer.database.files.bells)
+    await until(lambda: listening.bell is not before and listening.bell is not None)
+    await until(lambda: {ear.bell for ear in listening._ears.values()} == {listening.bell})
+    assert len(await process.layer.readers()) == 1
+    stop.set()
+    await asyncio.to_thread(thread.join)
+    await cancel(task)
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_a_process_without_a_bell_says_so_once_and_receives(
+    process: Process, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = await process.begin()
+    listening = process.receiver._listening
+    shutil.rmtree(f"{database}-bells")
+    Path(f"{database}-bells").touch()  # noqa: ASYNC240
+    await until(lambda: caplog.messages)
+    [ear] = listening._ears.values()
+    watcher = ear.watcher
+    await asyncio.sleep(0.3)
+    assert ear.watcher is watcher
+    with sql(database) as other:
+        insert(other, msgpack.packb({"number": 7}), process.channel)
+    assert await soon(task) == 7
+    [said] = caplog.messages
+    assert "No bell can be made" in said
+    os.unlink(f"{database}-bells")
+    await until(lambda: listening.bell)
+
+
+async def test_a_watcher_that_cannot_start_leaves_no_listener(
+    open_: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = open_(watcher="inotify")
+    monkeypatch.setattr("channels_sqlite._waking.watchers.sys.platform", "another")
+    for _ in range(2):
+        with pytest.raises(WatcherUnavailable):
+            await process.receive()
+    assert not process.receiver._listening
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_touches_are_wanted_while_normal_channels_are_waited_for(process: Process) -> None:
+    listening = process.receiver._listening
+    local, normal = await process.begin(), await process.begin(NORMAL)
+    assert listening._wants_touches
+    await cancel(normal)
+    await until(lambda: not listening._wants_touches)
+    await cancel(await process.begin(NORMAL), local)
+    assert listening._wants_touches
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_in_memory_what_others_write_is_found_and_nobody_called_deaf(
+    open_: Open, memory_alias: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Django's connection may write there; no event says so."""
+    process = open_(memory_alias)
+    with sqlite3.connect(connections.settings[memory_alias]["NAME"], uri=True) as other:
+        for number in range(8):
+            task = await process.begin()
+            insert(other, msgpack.packb({"number": number}), process.channel)
+            other.commit()
+            assert await soon(task) == number
+    other.close()
+    assert caplog.messages == []

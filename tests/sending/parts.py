@@ -1,0 +1,53 @@
+"""A process's sending side on a real file, put together as the layer does it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from channels_sqlite._options.conf import Options
+from channels_sqlite._sending.sender import Sender
+from channels_sqlite._sending.trimmer import Trimmer
+from channels_sqlite._storing.schema import MESSAGE
+from channels_sqlite._waking.bells import Ringer
+from channels_sqlite.counters import Counters, DropLog
+from tests.rows import select
+from tests.storing.parts import database_on, sql
+
+
+class Parts:
+    """`others` is a connection of somebody else's."""
+
+    def __init__(self, database: Any, others: sqlite3.Connection, config: dict[str, Any]) -> None:
+        self.options = Options.from_config(config)
+        self.database = database
+        self.others = others
+        self.counters = Counters()
+        self.trimmer = Trimmer(database, self.options)
+        self.sender = Sender(
+            database,
+            Ringer(database),
+            self.trimmer,
+            self.options,
+            lambda _: self.options.capacity,
+            self.counters,
+            DropLog(self.counters),
+        )
+
+    def sent(self, where: str = "true") -> list[int]:
+        """The numbers of the messages in the table, in their order."""
+        return [int(each) for each in select(self.others, f"body from {MESSAGE} where {where}")]
+
+    def count(self, table: str) -> int:
+        (found,) = select(self.others, f"count(*) from {table}")
+        return int(found)
+
+
+@asynccontextmanager
+async def parts(path: Path, timeout: float = 0.05, **config: Any) -> AsyncIterator[Parts]:
+    async with database_on(path, timeout=timeout) as database:
+        with sql(path) as others:
+            yield Parts(database, others, config)

@@ -1,0 +1,264 @@
+"""The trimmer: nothing grows without a bound, and nobody waits for that."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from channels_sqlite._sending import trimmer as module
+from channels_sqlite._sending.trimmer import Trimmed
+from channels_sqlite._storing import sql
+from channels_sqlite._storing.schema import EPOCH, MEMBERSHIP, MESSAGE, SEQUENCE
+from channels_sqlite._waking.bells import Bell
+from tests.rows import outgoing, select
+from tests.sending.parts import Parts, parts
+from tests.storing.parts import Gate, in_memory, locked
+from tests.storing.tables import join, send
+from tests.waiting import soon, until
+
+BATCH = 10
+
+
+@pytest.fixture
+async def trimming(database: Path) -> AsyncIterator[Parts]:
+    async with parts(database, trim_batch_size=BATCH, message_retention=10) as made:
+        await made.database.ready()
+        yield made
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is looked for each time."""
+    monkeypatch.setattr(module, "SWEEP_EVERY", 0)
+
+
+def deliver(trimming: Parts, count: int, ago: float) -> None:
+    """So many messages were delivered some seconds ago."""
+    messages = [outgoing(number, "delivered", capacity=10**6) for number in range(count)]
+    send(trimming.others, *messages)
+    newest = sql.newest(trimming.others)
+    sql.acknowledge(trimming.others, "delivered", 0, newest, time.time() - ago, keep=True)
+
+
+def reader(trimming: Parts, client: str, *, alive: bool) -> tuple[Bell, str]:
+    """A reader's bell, and a channel of its own."""
+    bell = Bell(trimming.database.files, client, {})
+    if not alive:
+        bell.close(remove=False)
+    return bell, f"specific.{client}!x"
+
+
+def members(trimming: Parts) -> list[Any]:
+    return select(trimming.others, f"channel from {MEMBERSHIP} order by 1")
+
+
+# What
+
+
+async def test_all_that_nobody_needs_is_trimmed_and_counted(trimming: Parts) -> None:
+    deliver(trimming, 3 * BATCH + 1, ago=11)
+    deliver(trimming, 2, ago=9)
+    send(trimming.others, *(outgoing(1, expires_at=time.time() - 1) for _ in range(BATCH)))
+    send(trimming.others, outgoing(2, "waits"))
+    join(trimming.others, "gone", "gone-too", expires_in=-1)
+    join(trimming.others, "stays")
+    assert await soon(trimming.trimmer.trim()) == Trimmed(3 * BATCH + 1, BATCH, 2)
+    assert trimming.count(MESSAGE) == 3
+    assert members(trimming) == ["stays"]
+    assert select(trimming.others, f"inbox from {SEQUENCE} order by 1") == [EPOCH, "waits"]
+    assert await soon(trimming.trimmer.trim()) == Trimmed()
+
+
+async def test_it_trims_in_batches_so_that_others_get_to_write_in_between(
+    trimming: Parts,
+) -> None:
+    deliver(trimming, 3 * BATCH + 1, ago=11)
+    commits: list[int] = []
+
+    def note(connection: sqlite3.Connection) -> None:
+        connection.set_trace_callback(lambda each: commits.append(1) if each == "commit" else None)
+
+    await trimming.database.work(note)
+    await soon(trimming.trimmer.trim())
+    assert len(commits) >= 4
+
+
+@pytest.mark.parametrize("in_this_process", [False, True])
+async def test_a_reader_that_lives_keeps_its_memberships_whatever_the_clock_says(
+    trimming: Parts, in_this_process: bool
+) -> None:
+    """It ends them itself, by a clock that nobody sets."""
+    bell, channel = reader(trimming, "living-45678", alive=True)
+
+    class Reader:
+        client = "living-45678"
+
+    here: Any = Reader()
+    if in_this_process:
+        trimming.database.readers.add(here)
+        bell.close(remove=True)
+    join(trimming.others, channel, "specific.unknown-4567!x", expires_in=-100)
+    assert await soon(trimming.trimmer.trim()) == Trimmed(memberships=1)
+    assert members(trimming) == [channel]
+    bell.close(remove=True)
+
+
+# Readers that have died
+
+
+async def test_a_reader_that_has_died_is_swept_and_its_bell_removed(
+    trimming: Parts, at_once: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    bell, lives = reader(trimming, "living-45678", alive=True)
+    for client in ("dead-4567890", "dead-2-67890"):
+        dead, channel = reader(trimming, client, alive=False)
+        send(trimming.others, outgoing(1, channel), outgoing(1, lives))
+        join(trimming.others, channel, lives)
+    with caplog.at_level("INFO", "channels_sqlite"):
+        await soon(trimming.trimmer.trim())
+    assert members(trimming) == [lives]
+    assert select(trimming.others, f"distinct channel from {MESSAGE}") == [lives]
+    assert not os.path.exists(dead.path)
+    assert os.path.exists(bell.path)
+    (said,) = caplog.messages
+    assert said.startswith("2 reader(s) of ")
+    assert said.endswith("2 membership(s) and 2 waiting message(s) of theirs are deleted.")
+    bell.close(remove=True)
+
+
+async def test_readers_that_have_died_are_swept_when_the_database_is_opened(
+    trimming: Parts,
+) -> None:
+    _, channel = reader(trimming, "dead-4567890", alive=False)
+    join(trimming.others, channel)
+    await trimming.database.close()
+    await trimming.database.ready()
+    await until(lambda: not members(trimming))
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_more_dead_readers_than_may_be_open_at_once_are_swept(
+    trimming: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BELLS_AT_ONCE", 3)
+    for number in range(10):
+        join(trimming.others, reader(trimming, f"dead-{number}-67890", alive=False)[1])
+    await soon(trimming.trimmer.trim())
+    assert members(trimming) == []
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_mark_of_another_user_hinders_no_sweeping(
+    trimming: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    _, channel = reader(trimming, "dead-4567890", alive=False)
+    join(trimming.others, channel)
+    monkeypatch.setattr(os, "utime", refuse)
+    await soon(trimming.trimmer.trim())
+    assert members(trimming) == []
+
+
+# When
+
+
+async def test_it_deletes_twice_what_is_written_after_every_batch(trimming: Parts) -> None:
+    """So it catches up."""
+    deliver(trimming, 5 * BATCH, ago=11)
+    for _ in range(BATCH - 1):
+        trimming.trimmer.wrote(1)
+    await trimming.database.work(sql.newest)
+    assert trimming.count(MESSAGE) == 5 * BATCH
+    trimming.trimmer.wrote(1)
+    await until(lambda: trimming.count(MESSAGE) == 3 * BATCH)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_everything_is_looked_for_after_a_while_however_little_was_written(
+    trimming: Parts,
+) -> None:
+    send(trimming.others, outgoing(1, expires_at=time.time() - 1))
+    trimming.trimmer.wrote(0)
+    await until(lambda: trimming.count(MESSAGE) == 0)
+
+
+async def test_nobody_waits_for_it_and_one_trims_at_a_time(trimming: Parts) -> None:
+    deliver(trimming, 5 * BATCH, ago=11)
+    gate = Gate()
+    trimming.database.post("Testing", gate)
+    for _ in range(100):
+        trimming.trimmer.wrote(BATCH)
+    assert trimming.count(MESSAGE) == 5 * BATCH
+    gate.open()
+    await trimming.database.work(sql.newest)
+    assert trimming.count(MESSAGE) == 3 * BATCH
+
+
+async def test_it_does_nothing_by_itself_where_it_is_switched_off(database: Path) -> None:
+    async with parts(database, auto_trim=False, trim_batch_size=1, message_retention=1) as made:
+        await made.database.ready()
+        deliver(made, 1, ago=11)
+        made.trimmer.wrote(10**6)
+        await made.database.work(sql.newest)
+        assert made.count(MESSAGE) == 1
+        assert await made.trimmer.trim() == Trimmed(delivered=1)
+
+
+async def test_the_table_stops_growing_under_a_steady_stream(database: Path) -> None:
+    async with parts(database, trim_batch_size=100, message_retention=0.05) as made:
+        await made.database.ready()
+        rows = []
+        for _ in range(200):
+            deliver(made, 20, ago=0)
+            made.trimmer.wrote(20)
+            await asyncio.sleep(0.002)
+            rows.append(made.count(MESSAGE))
+        assert max(rows[100:]) <= 2 * max(rows[:100]) < 200 * 20
+
+
+# Errors
+
+
+def no_thread(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError
+
+    trimming.database._worker.stop()
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        trimming.trimmer.wrote(BATCH)
+
+
+def lock(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    with locked(trimming.database.path):
+        trimming.trimmer.wrote(BATCH)
+        trimming.database._worker.submit(lambda: None).result()
+
+
+@pytest.mark.parametrize("trouble", [no_thread, lock])
+async def test_after_a_trouble_it_is_tried_again(
+    trimming: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: Callable[[Parts, pytest.MonkeyPatch], None],
+) -> None:
+    deliver(trimming, 1, ago=11)
+    trouble(trimming, monkeypatch)
+    assert trimming.count(MESSAGE) == 1
+    trimming.trimmer.wrote(BATCH)
+    await until(lambda: trimming.count(MESSAGE) == 0)
+
+
+async def test_in_memory_there_are_no_bells(database: Path) -> None:
+    with in_memory(database) as name:
+        async with parts(Path(name)) as made:
+            assert await made.trimmer.trim() == Trimmed()

@@ -1,0 +1,259 @@
+"""A database's files: which they are, who opens them, and whether they still are the same."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from channels_sqlite._storing import locks, mounts
+from channels_sqlite._storing.files import Files
+from channels_sqlite.exceptions import InvalidOption
+from tests.storing.parts import sql
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
+
+
+ENDS = ("-wal", "-shm")
+
+
+@pytest.fixture
+def opened(database: Path) -> Files:
+    """The files of a database whose log was made, and left."""
+    leave_log(database)
+    files = Files(str(database))
+    assert files.find()
+    with files.alone(0):
+        files.note_opened()
+    return files
+
+
+def leave_log(path: Path) -> None:
+    """Make a log and its index, as a process leaves them that was killed."""
+    with sql(path) as connection:
+        connection.execute("pragma journal_mode = wal").fetchall()
+        connection.execute("insert into channels_sqlite_sequence values ('of the log', 1)")
+        for end in ENDS:
+            shutil.copy(f"{path}{end}", f"{path}{end}.kept")
+    for end in ENDS:
+        os.rename(f"{path}{end}.kept", f"{path}{end}")
+
+
+def replace(path: Path | str) -> None:
+    """Put a copy in its place, as an editor or a deployment does."""
+    shutil.copy(path, f"{path}.new")
+    os.replace(f"{path}.new", path)
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["{}", "file:{}", "file:{}?mode=rw", "file://{}?cache=private"])
+@pytest.mark.parametrize("file", ["with spaces", "100%41", "Grüße & co", "quote's", "a#b"])
+def test_any_file_can_be_named(database: Path, name: str, file: str) -> None:
+    path = database.rename(database.with_name(file))
+    quoted = str(path) if name == "{}" else str(path).replace("%", "%25").replace("#", "%23")
+    files = Files(name.format(quoted))
+    assert files.find()
+    assert (files.path, files.wal) == (str(path), f"{path}-wal")
+    with sql(files.target) as connection:
+        assert connection.execute("select count(*) from channels_sqlite_message").fetchall()
+
+
+def test_a_link_and_a_relative_name_are_followed(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(database)
+    monkeypatch.chdir(tmp_path)
+    files = Files("link")
+    monkeypatch.chdir("/")
+    assert files.find()
+    assert files.path == str(database)
+
+
+def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing", tmp_path / "nowhere" / "nothing"):
+        files = Files(str(path))
+        assert not files.find()
+        with files.alone(0) as alone:
+            assert not alone
+    assert [*tmp_path.iterdir()] == []
+
+
+# What cannot be used
+
+
+def test_a_file_with_two_names_is_refused(database: Path, tmp_path: Path) -> None:
+    os.link(database, tmp_path / "second")
+    with pytest.raises(InvalidOption, match=r"2 names.*find / -xdev -samefile"):
+        Files(str(database)).find()
+
+
+def test_a_file_that_is_mounted_by_itself_is_refused(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name may have spaces, which the kernel writes in octal."""
+    spaced = database.rename(tmp_path / "a b")
+    place = str(spaced).replace(" ", "\\040")
+    (tmp_path / "mountinfo").write_text(
+        f"36 35 98:0 /x {place} rw,noatime master:1 - ext4 /dev/x\n"
+    )
+    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mountinfo")
+    with pytest.raises(InvalidOption, match=f"mounted by itself.*Mount its directory, {tmp_path}"):
+        Files(str(spaced)).find()
+
+
+# One after the other
+
+
+def test_one_at_a_time_opens_or_closes_a_file(opened: Files, database: Path) -> None:
+    other = Files(str(database))
+    other.find()
+    with opened.alone(0) as alone, other.alone(0.01) as other_alone:
+        assert (alone, other_alone) == (True, False)
+    with other.alone(0) as other_alone:
+        assert other_alone
+
+
+@pytest.mark.skipif(not locks.SUPPORTED, reason="no flock here")
+def test_a_file_system_without_locks_can_be_used(
+    opened: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with opened.alone(0) as alone:
+        assert alone
+
+
+def test_the_directory_of_bells_has_the_rights_of_the_database(database: Path) -> None:
+    """A process that may write the file may make a bell, and one that may read it may look."""
+    for mode, expected in ((0o600, 0o700), (0o660, 0o770), (0o640, 0o750), (0o666, 0o777)):
+        database.chmod(mode)
+        files = Files(str(database))
+        files.find()
+        files.make_bells()
+        assert stat.S_IMODE(os.stat(files.bells).st_mode) == expected
+        os.rmdir(files.bells)
+
+
+def test_a_link_in_place_of_the_directory_of_bells_is_refused(
+    database: Path, tmp_path: Path
+) -> None:
+    files = Files(str(database))
+    files.find()
+    os.symlink(tmp_path, files.bells)
+    with pytest.raises(NotADirectoryError):
+        files.make_bells()
+    with files.alone(0) as alone:
+        assert not alone
+
+
+# Replaced
+
+
+def link_elsewhere(files: Files) -> None:
+    os.rename(files.path, f"{files.path}.real")
+    os.symlink(f"{files.path}.real", files.path)
+
+
+CHANGES: dict[str, tuple[Callable[[Files], object], list[str]]] = {
+    "nothing": (lambda _: None, []),
+    "database": (lambda files: replace(files.path), [""]),
+    "log": (lambda files: os.unlink(files.wal), ["-wal"]),
+    "log and index": (lambda files: [os.unlink(files.path + end) for end in ENDS], [*ENDS]),
+    "all": (lambda files: [os.unlink(files.path + end) for end in ("", *ENDS)], ["", *ENDS]),
+    "link": (link_elsewhere, [""]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_is_not_the_one_that_was_opened_is_noticed(opened: Files, change: str) -> None:
+    make, ends = CHANGES[change]
+    make(opened)
+    assert opened.replaced() == [opened.path + end for end in ends]
+
+
+def test_where_nothing_can_be_seen_nothing_is_noticed(
+    opened: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The open files still serve."""
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert opened.replaced() == []
+
+
+def test_an_index_that_was_replaced_alone_is_noticed_once(opened: Files) -> None:
+    replace(opened.path + "-shm")
+    assert opened.only_index(opened.replaced())
+    assert opened.replaced() == []
+    os.unlink(opened.wal)
+    assert not opened.only_index(opened.replaced())
+
+
+def test_the_index_of_a_log_that_is_gone_is_deleted_unless_it_is_another(opened: Files) -> None:
+    index = opened.path + "-shm"
+    opened.forget_index(opened.replaced())
+    assert os.path.exists(index)
+    os.unlink(opened.wal)
+    replaced = opened.replaced()
+    os.rename(index, f"{index}.kept")
+    shutil.copy(f"{index}.kept", index)
+    opened.forget_index(replaced)
+    assert os.path.exists(index)
+    os.replace(f"{index}.kept", index)
+    opened.forget_index(replaced)
+    assert not os.path.exists(index)
+
+
+def test_the_log_of_a_database_that_was_replaced_is_not_played_into_the_new_one(
+    opened: Files, database: Path, migrated: Path
+) -> None:
+    shutil.copy(migrated, f"{database}.new")
+    os.replace(f"{database}.new", database)
+    files = Files(str(database))
+    files.find()
+    with files.alone(0):
+        files.remove_stale_log()
+    assert not os.path.exists(files.wal)
+    with sql(database) as connection:
+        assert connection.execute("select * from channels_sqlite_sequence").fetchall() == []
+
+
+def test_a_log_is_kept_that_belongs_to_the_database_or_is_unknown(
+    opened: Files, database: Path
+) -> None:
+    with opened.alone(0):
+        opened.remove_stale_log()
+        assert os.path.exists(opened.wal)
+        replace(opened.wal)
+        replace(database)
+        opened.remove_stale_log()
+    assert os.path.exists(opened.wal)
+
+
+# At the end
+
+
+def test_beside_a_database_that_is_gone_nothing_is_left_but_readers(opened: Files) -> None:
+    opened.remove_what_is_left()
+    assert os.path.exists(opened.wal)
+    os.unlink(opened.path)
+    bell = os.path.join(opened.bells, "abcdefgh-_12")
+    Path(bell).touch()
+    opened.remove_what_is_left()
+    assert os.listdir(os.path.dirname(opened.path)) == [os.path.basename(opened.bells)]
+    os.unlink(bell)
+    opened.remove_what_is_left()
+    assert os.listdir(os.path.dirname(opened.path)) == []

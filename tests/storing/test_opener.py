@@ -1,0 +1,104 @@
+"""Opening: how a connection is set up, and what cannot be opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from channels_sqlite._storing.connections import Busy
+from channels_sqlite._storing.files import Files
+from channels_sqlite._storing.opener import WAL_LIMIT, WAL_PAGES, Opener
+from channels_sqlite.exceptions import NotMigrated
+from tests.storing.parts import in_memory, locked, locked_up, sql
+
+
+def connect(path: Path | str, **options: Any) -> sqlite3.Connection:
+    files = Files(str(path))
+    files.find()
+    return Opener("channels", str(path), files, options).connect()
+
+
+def pragmas(connection: sqlite3.Connection, *names: str) -> list[object]:
+    found = [connection.execute(f"pragma {name}").fetchall()[0][0] for name in names]
+    connection.close()
+    return found
+
+
+def test_the_log_is_on_and_a_commit_costs_no_fsync(database: Path) -> None:
+    names = ("journal_mode", "synchronous", "wal_autocheckpoint", "journal_size_limit")
+    assert pragmas(connect(database), *names) == ["wal", 1, WAL_PAGES, WAL_LIMIT]
+
+
+def test_the_projects_commands_have_the_last_word(database: Path) -> None:
+    commands = "PRAGMA synchronous=FULL; PRAGMA cache_size=-1234; PRAGMA wal_autocheckpoint=0;"
+    connection = connect(database, init_command=commands)
+    assert pragmas(connection, "synchronous", "cache_size", "wal_autocheckpoint") == [2, -1234, 0]
+
+
+def test_a_log_that_is_on_is_not_switched_on_again(database: Path) -> None:
+    """That takes a lock."""
+    connect(database).close()
+    with locked(database):
+        assert pragmas(connect(database), "journal_mode") == ["wal"]
+
+
+def test_a_database_that_is_locked_is_busy_and_a_broken_command_an_error(database: Path) -> None:
+    with locked_up(database), pytest.raises(Busy):
+        connect(database)
+    with pytest.raises(sqlite3.OperationalError, match="nonsense"):
+        connect(database, init_command="nonsense")
+
+
+def test_in_memory_a_look_meets_no_lock(database: Path) -> None:
+    with in_memory(database) as name:
+        assert pragmas(connect(name), "read_uncommitted", "journal_mode") == [1, "memory"]
+
+
+# What has not been migrated
+
+
+def drop(what: str) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        with sql(path) as connection:
+            connection.execute(what)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda path: path.write_bytes(b""), "lacks channels_sqlite_membership, "),
+        (drop("drop table channels_sqlite_sequence"), "lacks channels_sqlite_sequence"),
+        (drop("drop trigger channels_sqlite_message_bump"), "lacks channels_sqlite_message_bump"),
+        (
+            drop("alter table channels_sqlite_membership rename left_after to x"),
+            "has the tables of an older version",
+        ),
+    ],
+    ids=["empty", "a-table", "a-trigger", "a-column"],
+)
+def test_what_a_file_lacks_is_said_with_the_command_that_makes_it(
+    database: Path, change: Callable[[Path], None], why: str
+) -> None:
+    """Django's schema editor drops triggers when it makes a table again."""
+    change(database)
+    with pytest.raises(NotMigrated, match=why) as raised:
+        connect(database)
+    assert str(database) in str(raised.value)
+    assert "Run: python manage.py migrate --database=channels" in str(raised.value)
+
+
+def test_without_the_app_it_says_that_this_has_to_be_installed(
+    database: Path, settings: Settings
+) -> None:
+    """Otherwise migrate would make nothing."""
+    database.write_bytes(b"")
+    settings.INSTALLED_APPS = ["channels"]
+    with pytest.raises(NotMigrated, match=r"Add .channels_sqlite. to INSTALLED_APPS\. Run:"):
+        connect(database)
