@@ -72,7 +72,9 @@ class DropLog:
     def _say(self) -> None:
         with self._lock:
             self._timer, self._quiet_until = None, time.monotonic() + QUIET_FOR
-            _warn(self._recent, self._last)
+            recent, last = self._recent.copy(), self._last
+            self._recent.clear()
+        _warn(recent, last)  # without the lock: a log handler may send to a layer
 
 
 def _warn(recent: Counter[tuple[str, str | None]], last: str = "") -> None:

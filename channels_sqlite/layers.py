@@ -287,4 +287,5 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
 
     def after_fork_in_child(self) -> None:
         """Begin with nothing: another client, no memberships, no buffers."""
+        forks.register(self)
         self._begin()

@@ -1,63 +1,114 @@
-"""Counters: what was dropped is counted at once, and said now and then."""
+"""Counters: what was dropped is counted at once, and said of a burst, a minute, or a process."""
 
 from __future__ import annotations
 
-import time
+import logging
+import subprocess
+import sys
+import threading
 from dataclasses import asdict
 
 import pytest
 
 from channels_sqlite import counters
 from channels_sqlite.counters import Counters, DropLog
+from tests.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A burst is over at once, and another line may follow at once."""
+    monkeypatch.setattr(counters, "BURST", 0.05)
+    monkeypatch.setattr(counters, "QUIET_FOR", 0.05)
+
+
+@pytest.fixture
+def drops() -> DropLog:
+    return DropLog(Counters())
+
+
+def drop(drops: DropLog, channel: str = "test-channel", times: int = 1) -> None:
+    for _ in range(times):
+        drops.dropped(channel, "test-group", 100, age=12.345)
 
 
 def test_counters_begin_at_nothing() -> None:
-    assert asdict(Counters()) == {
-        "sent": 0,
-        "refused": 0,
-        "received": 0,
-        "expired": 0,
-        "dropped": 0,
-        "missed_wakes": 0,
-    }
+    assert {*asdict(Counters()).values()} == {0}
 
 
-def test_every_drop_is_counted() -> None:
-    log = DropLog(Counters())
-    for _ in range(1000):
-        log.dropped("test-channel", None, 100, age=1)
-    assert log.counters.dropped == 1000
+def test_every_drop_is_counted_at_once(drops: DropLog) -> None:
+    drop(drops, times=1000)
+    assert drops.counters.dropped == 1000
 
 
-def test_the_first_drop_is_said_with_what_helps(caplog: pytest.LogCaptureFixture) -> None:
-    DropLog(Counters()).dropped("specific.abc!", "test-group", 100, age=12.345)
-    (said,) = caplog.messages
-    for word in ("specific.abc!", "test-group", "100", "12.3 s"):
-        assert word in said
-
-
-def test_a_flood_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    log = DropLog(Counters())
-    for number in range(1000):
-        log.dropped(f"channel-{number}", None, 100, age=1)
-    assert len(caplog.messages) == 1
+def test_a_burst_is_one_line_that_names_those_that_missed_most(
+    drops: DropLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number, times in enumerate([3, 9, 1, 6]):
+        drop(drops, f"specific.{number}!", times)
+    drop(drops, "the-last-one")
+    wait_until(lambda: caplog.messages)
+    [said] = caplog.messages
+    assert said == (
+        "20 message(s) dropped for want of room, 9 to specific.1! of group test-group, 6 to"
+        " specific.3! of group test-group, 3 to specific.0! of group test-group. The last one to"
+        " the-last-one of group test-group: capacity 100, the oldest that waits is 12.3 s old."
+    )
 
 
 def test_the_next_line_speaks_for_all_since_the_last(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    drops: DropLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(counters, "QUIET_FOR", 0.05)
-    log = DropLog(Counters())
-    for _ in range(10):
-        log.dropped("test-channel", None, 100, age=1)
-    time.sleep(0.06)
-    log.dropped("test-channel", None, 100, age=1)
-    totals = [int(message.split()[0]) for message in caplog.messages]
-    assert sum(totals) == 11
-    assert totals[0] == 1
+    drop(drops, times=10)
+    wait_until(lambda: len(caplog.messages) == 1)
+    monkeypatch.setattr(counters, "QUIET_FOR", 3600)
+    drop(drops, times=7)
+    wait_until(lambda: len(caplog.messages) == 2)
+    drop(drops, times=5)
+    assert [int(said.split()[0]) for said in caplog.messages] == [10, 7]
+    assert drops._timer is not None
+    drops._timer.cancel()
 
 
 def test_layers_do_not_share_their_silence(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
-        DropLog(Counters()).dropped("test-channel", None, 100, age=1)
+        drop(DropLog(Counters()))
+    wait_until(lambda: len(caplog.messages) == 2)
+
+
+def test_where_no_thread_can_start_it_is_said_at_once(
+    drops: DropLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Timer, "start", refuse)
+    drop(drops, times=2)
     assert len(caplog.messages) == 2
+
+
+def test_a_handler_of_the_log_may_drop_messages_itself(
+    drops: DropLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may send them to a channel layer."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if drops.counters.dropped < 3:
+                drop(drops)
+
+    handler = Handler()
+    monkeypatch.setattr(counters.logger, "handlers", [handler])
+    drop(drops)
+    wait_until(lambda: drops.counters.dropped == 3)
+
+
+def test_what_was_not_said_yet_is_said_when_the_process_ends() -> None:
+    script = (
+        "from channels_sqlite.counters import Counters, DropLog\n"
+        "drops = DropLog(Counters())\n"
+        "for _ in range(2): drops.dropped('mail', None, 100, 1.0)\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", script]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert ended.stderr == "2 message(s) dropped for want of room, 2 to mail of group None.\n"

@@ -192,9 +192,10 @@ class Reading:
                 )
             except (Busy, Lost):
                 return False
-            except sqlite3.Error as error:
+            except Exception as error:  # also a bug of ours: it must not end a timer, or a look
                 self._database.once.failed("Acknowledging", error)
                 return False
+            self._database.once.well("Acknowledging")
             inbox.acknowledged = upto
             inbox.taken -= taken
         return True

@@ -55,11 +55,11 @@ class Trimmer:
             return
         now = time.monotonic()
         if now - self._swept_at >= SWEEP_EVERY:
-            self._start(self._sweep)
+            self._start("Sweeping", self._sweep)
         elif self._written >= self._options.trim_batch_size:
-            self._start(self._trim_some)
+            self._start("Trimming", self._trim_some)
 
-    def _start(self, job: Callable[[Connections], object]) -> None:
+    def _start(self, topic: str, job: Callable[[Connections], object]) -> None:
         self._written, self._busy = 0, True
 
         def run(connections: Connections) -> None:
@@ -68,7 +68,7 @@ class Trimmer:
             finally:
                 self._busy = False
 
-        if not self._database.post("Trimming", run):
+        if not self._database.post(topic, run):
             self._busy = False
 
     def _trim_some(self, connections: Connections) -> None:

@@ -363,6 +363,7 @@ class Database(forks.Forkable):
         self.files.remove_what_is_left()
         if connections is not None:
             connections.close(CLOSE_WAITS)
+        self._opener.close()
 
     # Around a fork
 

@@ -25,7 +25,7 @@ class Forkable:
         """Go on."""
 
     def after_fork_in_child(self) -> None:
-        """Forget what belongs to the parent."""
+        """Forget what belongs to the parent, and register again to go on."""
 
 
 class _Forks:
@@ -46,11 +46,15 @@ class _Forks:
         with self._members_lock:
             return list(self._members)
 
-    def begin_in_child(self) -> None:
+    def begin_in_child(self) -> list[Forkable]:
+        """The parent's members; those that go on in the child register again."""
+        inherited = list(self._members)
+        self._members = WeakSet()
         self.pid = os.getpid()
         self.lock = threading.RLock()
         self._members_lock = threading.Lock()
         self.resting = []
+        return inherited
 
 
 _forks = _Forks()
@@ -97,8 +101,7 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    _forks.begin_in_child()
-    for member in _forks.members():
+    for member in _forks.begin_in_child():
         member.after_fork_in_child()
 
 

@@ -56,6 +56,11 @@ class Opener:
             raise
         return raw
 
+    def close(self) -> None:
+        """The interpreter ends, and a private database with it."""
+        if self._anchor is not None:
+            self._anchor.close()
+
     def _check(self, connection: sqlite3.Connection) -> None:
         """Refuse what cannot work: an old SQLite, a file without our tables."""
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
@@ -69,10 +74,10 @@ class Opener:
             )
             for statement in EVERYTHING:
                 connection.execute(statement)
-        wanted = {MESSAGE, MEMBERSHIP, SEQUENCE, *INDEXES, *TRIGGERS}
         found = {name for (name,) in connection.execute("select name from sqlite_master")}
-        if missing := sorted(wanted - found):
-            raise self.not_migrated(f"lacks {', '.join(missing)}")
+        for wanted in ({MESSAGE, MEMBERSHIP, SEQUENCE, *TRIGGERS}, INDEXES.keys()):
+            if missing := sorted(wanted - found):
+                raise self.not_migrated(f"lacks {', '.join(missing)}")
         columns = connection.execute(f"select name from pragma_table_info('{MEMBERSHIP}')")
         if ("left_after",) not in columns.fetchall():
             raise self.not_migrated("has the tables of an older version")
@@ -99,9 +104,7 @@ class Opener:
         connection.execute("pragma synchronous = normal")
         connection.execute(f"pragma wal_autocheckpoint = {WAL_PAGES}").fetchall()
         connection.execute(f"pragma journal_size_limit = {WAL_LIMIT}").fetchall()
-        if (
-            self._files.in_memory
-        ):  # only there are locks for whole tables, which a look must not meet
+        if self._files.in_memory:  # where locks are of whole tables, which a look must not meet
             connection.execute("pragma read_uncommitted = on")
         if self._init_command:
             connection.executescript(self._init_command)

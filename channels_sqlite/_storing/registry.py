@@ -29,6 +29,7 @@ class _Registry(forks.Forkable):
         self.lock.release()
 
     def after_fork_in_child(self) -> None:
+        forks.register(self)
         self.databases = {}
         self.lock = threading.Lock()
 

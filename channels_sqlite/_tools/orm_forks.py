@@ -37,6 +37,7 @@ class OrmConnections(forks.Forkable):
         """Refuse a file of which a connection was inherited: a transaction's, or another
         thread's.
         """
+        forks.register(self)
         for connection, pid in list(self._opened_by.items()):
             if pid != os.getpid() and connection.connection is not None:
                 forks.taint(Files(str(connection.settings_dict["NAME"])).path)

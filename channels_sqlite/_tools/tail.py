@@ -71,8 +71,12 @@ class Tail:
         self._listener = Listener(
             asyncio.get_running_loop(), self._look, self._beat, self._on_deaf, self._database.once
         )
-        await self._open()
-        self._cursor = self._seen = await self._database.read(sql.newest)
+        try:
+            await self._open()
+            self._cursor = self._seen = await self._database.read(sql.newest)
+        except BaseException:
+            await self.__aexit__()
+            raise
         self._listener.write()  # somebody may have written just before, and be about to commit
         return self
 

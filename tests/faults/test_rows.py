@@ -30,7 +30,7 @@ from channels_sqlite.layers import SqliteChannelLayer
 from tests.rows import sql
 from tests.waiting import cancel, soon
 
-EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "200"))
+EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "100"))
 ROWS = 10  # of each table in one example
 LARGEST_ID = 2**63 - 1
 long = pytest.mark.timeout(120 + EXAMPLES)

@@ -47,7 +47,7 @@ class Parts:
 
 
 @asynccontextmanager
-async def parts(path: Path, timeout: float = 0.05, **config: Any) -> AsyncIterator[Parts]:
-    async with database_on(path, timeout=timeout) as database:
+async def parts(path: Path, patience: float = 0.05, **config: Any) -> AsyncIterator[Parts]:
+    async with database_on(path, timeout=patience) as database:
         with sql(path) as others:
             yield Parts(database, others, config)

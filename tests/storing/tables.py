@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from typing import Any
 
 from channels_sqlite._storing import sql
 from channels_sqlite._storing.messages import Outgoing, Row
@@ -59,7 +60,7 @@ def leave(connection: sqlite3.Connection, *channels: str) -> None:
 
 
 def group_send(
-    connection: sqlite3.Connection, number: int, capacity: int | None = 100, **fields: float
+    connection: sqlite3.Connection, number: int, capacity: int | None = 100, **fields: Any
 ) -> tuple[list[str], list[str]]:
     """The inboxes that were written to, and those without room."""
     message = to_group(number, **fields)

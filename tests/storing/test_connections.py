@@ -141,13 +141,12 @@ def test_the_last_one_to_close_deletes_the_log(open_: Open) -> None:
     assert not os.path.exists(each.files.wal)
 
 
-@pytest.mark.parametrize("known", [True, False])
 def test_the_log_of_a_file_that_was_replaced_is_left_alone(
-    both: Connections, database: Path, known: bool
+    both: Connections, database: Path
 ) -> None:
     """SQLite would delete it by its name, which is another file's by now."""
     replace(database)
-    both.close_replaced() if known else both.close(0)
+    both.close(0)
     assert both.closed
     assert os.path.exists(both.files.wal)
 

@@ -52,7 +52,7 @@ def refuse(_: threading.Thread) -> None:
 
 async def test_it_is_opened_once_however_many_ask(one: Database) -> None:
     """And not before; also for a thread that asks when it has just been opened."""
-    opened = []
+    opened: list[object] = []
     one.when_opened = opened.append
     before = threading.active_count()
     assert one.opened is None
@@ -75,27 +75,22 @@ async def test_a_first_user_that_is_cancelled_takes_no_others_along(one: Databas
 async def test_a_thread_that_cannot_start_is_told_and_tried_again(
     one: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as full:
-        full.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(DatabaseUnavailable, match="can't start new thread"):
-            await one.read(count)
-    assert await soon(one.read(count)) == 0
-    with monkeypatch.context() as full:
-        full.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(DatabaseUnavailable, match="can't start new thread"):
-            await one.read_aside(count)
-    assert await soon(one.read_aside(count)) == 0
+    for use in (one.read, one.read_aside):
+        with monkeypatch.context() as full:
+            full.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(DatabaseUnavailable, match="can't start new thread"):
+                await use(count)
+        assert await soon(use(count)) == 0
 
 
-@pytest.mark.usefixtures("hasty")
 async def test_what_could_not_be_opened_is_tried_again(
     one: Database, database: Path, migrated: Path
 ) -> None:
-    """However soon the first try has failed."""
     os.unlink(database)
-    for _ in range(300):
-        with pytest.raises(NotMigrated):
+    for _ in range(3):
+        with pytest.raises(NotMigrated, match=f"{database} does not exist. Run: python manage.py"):
             await soon(one.ready())
+    assert not exists(database)
     shutil.copy(migrated, database)
     assert await soon(one.read(count)) == 0
 
@@ -132,15 +127,10 @@ async def test_a_file_that_has_a_tainted_connection_is_refused_by_any_name(
 # Using it
 
 
-async def test_a_short_write_is_made_in_place_and_work_on_the_thread(one: Database) -> None:
-    assert await one.write(insert) == threading.get_ident()
-    assert await soon(one.work(insert)) != threading.get_ident()
-    assert await one.read(count) == 2
-
-
 async def test_what_follows_a_write_is_done_though_its_caller_is_cancelled(one: Database) -> None:
     await one.ready()
-    gate, followed = Gate(), []
+    gate = Gate()
+    followed: list[str] = []
     writing = asyncio.create_task(one.write(gate, then=followed.append, long=True))
     await gate.entered()
     await cancel(writing)
@@ -159,7 +149,8 @@ async def test_a_lock_of_others_is_waited_for_as_long_as_the_timeout_says(
         now = time.monotonic()
         with locked(database):
             waiting = asyncio.create_task(patient.write(insert, long=long))
-            for late in ({}, {"since": now - 60}, {"until": now}):
+            lates: list[dict[str, Any]] = [{}, {"since": now - 60}, {"until": now}]
+            for late in lates:
                 with pytest.raises(DatabaseUnavailable, match="held the write lock") as raised:
                     await soon(one.write(insert, long=long, **late))
                 assert isinstance(raised.value.__cause__, sqlite3.OperationalError)
@@ -205,21 +196,9 @@ async def test_a_long_read_makes_no_file_where_it_was_deleted(
 ) -> None:
     await one.ready()
     os.unlink(database)
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises((DatabaseUnavailable, NotMigrated)):
         await soon(one.read_aside(count))
     assert not exists(database)
-
-
-async def test_jobs_run_on_the_thread_with_the_connections(one: Database) -> None:
-    assert not one.post("Trimming", print)
-    assert await soon(one.run_aside(lambda each: each.read_aside(count))) == 0
-    ran: list[object] = []
-    assert one.post("Trimming", ran.append)
-    await until(lambda: ran == [one.opened])
-    with pytest.raises(DatabaseUnavailable, match="no such"):
-        await soon(
-            one.run_aside(lambda each: each.read_aside(lambda raw: raw.execute("drop table x")))
-        )
 
 
 async def test_a_fork_is_survived_by_all_who_use_it(one: Database) -> None:
@@ -246,13 +225,16 @@ async def test_a_file_that_was_replaced_is_opened_again(
     with sql(database) as other:
         assert count(other) == 1
         assert other.execute("pragma integrity_check").fetchall() == [("ok",)]
+    with one.files.alone(0) as alone:  # nobody has kept the lock
+        assert alone
     (said,) = caplog.messages
     assert f"{database} was deleted or replaced; opening the database again" in said
 
 
 async def test_it_is_looked_for_once_in_a_while(
-    one: Database, database: Path, migrated: Path
+    one: Database, database: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "CHECK_EVERY", PATIENCE)
     await one.write(insert)
     assert not one.notice_replaced()
     replace(database, migrated)
@@ -287,15 +269,6 @@ async def test_closing_is_idempotent_and_the_next_use_opens_again(one: Database)
         assert await one.read(count) == number + 1
 
 
-async def test_a_use_that_meets_the_closing_is_done(one: Database) -> None:
-    for _ in range(20):
-        uses = [asyncio.create_task(one.write(insert)) for _ in range(3)]
-        closing = asyncio.create_task(one.close())
-        uses += [asyncio.create_task(one.work(insert)) for _ in range(3)]
-        await soon(asyncio.gather(closing, *uses))
-    assert await one.read(count) == 120
-
-
 async def test_a_closing_that_is_cancelled_is_done(one: Database) -> None:
     await one.ready()
     gate = Gate()
@@ -305,6 +278,12 @@ async def test_a_closing_that_is_cancelled_is_done(one: Database) -> None:
     await cancel(closing)
     gate.open()
     await until(lambda: not exists(one.files.wal))
+
+
+async def test_a_database_that_nobody_has_closed_is_closed_at_exit(one: Database) -> None:
+    await one.write(insert)
+    one.close_at_exit()
+    assert not exists(one.files.wal)
 
 
 # In memory
@@ -328,3 +307,4 @@ async def test_a_private_database_has_its_tables_and_lives_as_long_as_the_proces
         await one.write(insert)
         await one.close()
         assert await one.read(count) == 1
+        one.close_at_exit()

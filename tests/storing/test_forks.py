@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 
@@ -53,13 +52,14 @@ def test_the_parent_rests_from_before_a_fork_until_after_it() -> None:
     assert [each.told for each in members] == [["before", "parent"]] * 2
 
 
-def test_the_child_begins_with_locks_of_its_own() -> None:
+def test_the_child_begins_with_locks_and_members_of_its_own() -> None:
     member = Member()
     forks._before()
     forks._after_in_child()
     assert member.told == ["before", "child"]
     assert not is_quiet()
-    forks.register(Member())
+    assert forks._forks.members() == []
+    Member()
 
 
 def test_a_member_that_comes_while_the_process_forks_is_not_told_to_go_on() -> None:
@@ -72,12 +72,6 @@ def test_a_member_that_comes_while_the_process_forks_is_not_told_to_go_on() -> N
     assert member.told == ["before", "parent"]
 
 
-def test_a_member_is_not_kept() -> None:
-    Member()
-    gc.collect()
-    assert forks._forks.members() == []
-
-
 def test_a_fork_without_hooks_is_noticed_once_by_the_process_id(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -88,3 +82,4 @@ def test_a_fork_without_hooks_is_noticed_once_by_the_process_id(
     for _ in range(3):
         forks.notice()
     assert member.told == ["child"]
+    assert forks.is_late()

@@ -138,17 +138,6 @@ def test_joining_after_the_membership_has_lapsed_is_joining(connection: sqlite3.
     assert select(connection, f"joined_after from {MEMBERSHIP}") == [1]
 
 
-def test_joining_again_mends_an_inbox_that_others_have_written(
-    connection: sqlite3.Connection,
-) -> None:
-    """Otherwise it would be a member for ever, and get nothing."""
-    join(connection, LOCAL)
-    connection.execute(f"update {MEMBERSHIP} set inbox = 'elsewhere!'")
-    join(connection, LOCAL)
-    group_send(connection, 1)
-    assert arrivals(connection) == [(1, [LOCAL])]
-
-
 # Leaving
 
 
