@@ -84,12 +84,12 @@ class Layer:
         }
 
 
-def _sqlite(name: str, says: str, *modules: str, **config: Any) -> Layer:
+def _sqlite(name: str, says: str, **config: Any) -> Layer:
     return Layer(
         name=name,
         says=says,
         backend="channels_sqlite.layers.SqliteChannelLayer",
-        modules=("channels_sqlite.layers", *modules),
+        modules=("channels_sqlite.layers",),
         app="channels_sqlite",
         router="channels_sqlite.db_routers.ChannelsRouter",
         options={
@@ -105,7 +105,7 @@ LAYERS: dict[str, Layer] = {
     layer.name: layer
     for layer in (
         _sqlite("sqlite", "ours, watcher auto"),
-        _sqlite("sqlite:inotify", "ours, watcher inotify", "asyncinotify", watcher="inotify"),
+        _sqlite("sqlite:inotify", "ours, watcher inotify", watcher="inotify"),
         _sqlite("sqlite:watchfiles", "ours, watcher watchfiles", watcher="watchfiles"),
         _sqlite("sqlite:polling", "ours, watcher polling", watcher="polling"),
         Layer(

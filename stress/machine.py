@@ -20,7 +20,6 @@ PACKAGES = (
     "channels",
     "aiosqlite",
     "watchfiles",
-    "asyncinotify",
     "msgpack",
     "channels-redis",
     "redis",

@@ -25,7 +25,6 @@ IMPORTED = (
     "channels_redis.core",
     "channels_redis.pubsub",
     "channels_sqlite.layers",
-    "asyncinotify",
     "django.contrib.contenttypes.apps",
     "django.core.management",
     "django.db.backends.sqlite3.base",

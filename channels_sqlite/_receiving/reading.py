@@ -178,7 +178,9 @@ class Reading:
         return any(inbox.acknowledged < inbox.cursor for inbox in self._inboxes.values())
 
     def acknowledge(self) -> bool:
-        """Tell the table what was taken; return True if that is done."""
+        """Tell the table what was taken; return False if a lock of others is in the way. Where it
+        fails, it waits for the next heartbeat.
+        """
         owed = [
             (name, inbox)
             for name, inbox in self._inboxes.items()
@@ -194,7 +196,7 @@ class Reading:
                 return False
             except Exception as error:  # also a bug of ours: it must not end a timer, or a look
                 self._database.once.failed("Acknowledging", error)
-                return False
+                return True
             self._database.once.well("Acknowledging")
             inbox.acknowledged = upto
             inbox.taken -= taken

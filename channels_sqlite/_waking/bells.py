@@ -258,12 +258,10 @@ class Ringer:
             reader.rung(inboxes, here)
         if self._database.in_memory:
             return
-        clients = {client_of(inbox) for inbox in inboxes}
-        for client in clients - ours:
-            if client is None:
-                self._touch(self._database.files.wal)
-            else:
-                self._touch(os.path.join(self._database.files.bells, client))
+        clients = {client_of(inbox) for inbox in inboxes} - ours
+        if None in clients:
+            self._touch(self._database.files.wal)
+        self._touch_bells({client for client in clients if client is not None})
 
     def ask(self, inbox: str) -> bool:
         """Have the reader of a process-local inbox acknowledge what it has taken; return False if
@@ -272,7 +270,7 @@ class Ringer:
         client = client_of(inbox)
         if client is None or self._database.in_memory:
             return False
-        return self._touch(os.path.join(self._database.files.bells, client))
+        return self._touch_bells({client})
 
     def ring_all(self) -> None:
         """Wake every reader."""
@@ -282,9 +280,15 @@ class Ringer:
         if not self._database.in_memory:
             self._touch(self._database.files.wal)
             with suppress(OSError):
-                for name in os.listdir(self._database.files.bells):
-                    if CLIENT.fullmatch(name):
-                        self._touch(os.path.join(self._database.files.bells, name))
+                names = os.listdir(self._database.files.bells)
+                self._touch_bells({name for name in names if CLIENT.fullmatch(name)})
+
+    def _touch_bells(self, clients: Collection[str]) -> bool:
+        """Return True if any of them is there; they are not looked for by way of a link."""
+        files = self._database.files
+        if not clients or not files.has_bells():
+            return False
+        return any([self._touch(os.path.join(files.bells, client)) for client in clients])  # noqa: C419
 
     def _touch(self, path: str) -> bool:
         """Set a file's time of change, by its path: to open a file of the database, and close it,

@@ -212,6 +212,7 @@ async def under_a_lock(patience: float, **config: Any) -> None:
     connections.settings["channels"]["OPTIONS"] = {"timeout": patience}
     layer = SqliteChannelLayer(**config)
     channel = await layer.new_channel()
+    await layer.group_add("test-group", channel)
     for number in range(20):
         await layer.send(channel, {"type": "test", "number": number})
     say("ready")

@@ -116,8 +116,8 @@ async def test_a_bug_of_ours_in_a_statement(
     caplog: pytest.LogCaptureFixture,
     part: str,
 ) -> None:
-    """Of the acknowledger, of those who claim, of the trimmer, of the sweeper: one traceback, a few
-    tries in two heartbeats, and then it does what it is for, without a word.
+    """Of the acknowledger, of those who claim, of the trimmer, of the sweeper: one traceback from
+    each part that meets it, a few tries in two heartbeats, and then it does what it is for.
     """
     monkeypatch.setattr(trimmer, "SWEEP_EVERY", 0.1)
     layer = open_layer(message_retention=0.1, trim_batch_size=1)
@@ -139,8 +139,9 @@ async def test_a_bug_of_ours_in_a_statement(
         assert (await soon(receiving[0]))["number"] == 1
         await asyncio.sleep(2.2)
         assert receiving[1].done() == (part != "_storing.sql.claim")
-        (record,) = records(caplog)
-        assert record.exc_info is not None
+        said = {each.getMessage(): each.exc_info for each in records(caplog)}
+        assert 1 <= len(said) == len(records(caplog)) <= 2
+        assert None not in said.values()
         assert 1 <= tries <= 15
         caplog.clear()
     mended = time.monotonic()
@@ -235,6 +236,7 @@ async def test_the_sweeper(
     open_layer: OpenLayer, database: Path, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A dead reader's memberships cannot be deleted: said once, and others are served."""
+    caplog.set_level(logging.INFO, "channels_sqlite")
     layer = open_layer()
     reader = start("echo")
     await layer.group_add("test-group", await asyncio.to_thread(reader.hear))

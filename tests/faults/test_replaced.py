@@ -135,10 +135,9 @@ class Talkers:
         silent = self.newcomers.hear(2 * PATIENCE)
         assert silent == [], self.record().logged
 
-    def recover(self, *, newcomer: bool = True) -> None:
+    def recover(self) -> None:
         """They answer a newcomer and hear each other; nothing that is sent from then on is lost."""
-        if newcomer:
-            self.answer()
+        self.answer()
         time.sleep(AROUND)
         before = self.record().sent
         self.wait_until_all_have_sent(before)
@@ -272,26 +271,13 @@ def test_the_file_is_deleted_and_another_comes_later(
     talkers.end(changes=2)
 
 
-@pytest.mark.parametrize("ends", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids=" ".join)
+@pytest.mark.parametrize("ends", [["-wal"], ["-wal", "-shm"]], ids=" ".join)
 def test_the_log_is_deleted(meet: Meet, database: Path, ends: list[str]) -> None:
-    """Or its index, or both. SQLite would go on in two worlds, or with I/O errors.
-
-    Those that have a deleted index open may go on with it, as long as nobody comes.
-    """
+    """Or it and its index. SQLite would go on in two worlds, or with I/O errors."""
     talkers = meet()
     talkers.talk()
     for end in ends:
         os.unlink(f"{database}{end}")
-    time.sleep(NOTICED)
-    talkers.recover(newcomer=ends != ["-shm"])
-    talkers.end()
-
-
-def test_a_newcomer_after_the_index_was_deleted(meet: Meet, database: Path) -> None:
-    """It would make another index, and with it overwrite what the others have in the log."""
-    talkers = meet()
-    talkers.talk()
-    os.unlink(f"{database}-shm")
     time.sleep(NOTICED)
     talkers.recover()
     talkers.end()

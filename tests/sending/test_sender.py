@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from channels_sqlite._sending import sender as module
-from channels_sqlite._storing import sql
+from channels_sqlite._storing import connections, sql
 from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite._waking.bells import Bell
 from channels_sqlite.exceptions import DatabaseUnavailable
@@ -26,7 +26,9 @@ CLIENT = "abcdefgh-_12"
 
 
 @pytest.fixture
-async def sending(database: Path) -> AsyncIterator[Parts]:
+async def sending(database: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
+    """On a machine that is never slow, however busy it is."""
+    monkeypatch.setattr(connections, "SLOW", PATIENCE)
     async with parts(database) as made:
         await made.database.ready()
         yield made

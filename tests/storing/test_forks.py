@@ -82,4 +82,3 @@ def test_a_fork_without_hooks_is_noticed_once_by_the_process_id(
     for _ in range(3):
         forks.notice()
     assert member.told == ["child"]
-    assert forks.is_late()

@@ -76,12 +76,13 @@ def drop(what: str) -> Callable[[Path], None]:
         (lambda path: path.write_bytes(b""), "lacks channels_sqlite_membership, "),
         (drop("drop table channels_sqlite_sequence"), "lacks channels_sqlite_sequence"),
         (drop("drop trigger channels_sqlite_message_bump"), "lacks channels_sqlite_message_bump"),
+        (drop("drop index channels_sqlite_waiting"), "lacks channels_sqlite_waiting"),
         (
             drop("alter table channels_sqlite_membership rename left_after to x"),
             "has the tables of an older version",
         ),
     ],
-    ids=["empty", "a-table", "a-trigger", "a-column"],
+    ids=["empty", "a-table", "a-trigger", "an-index", "a-column"],
 )
 def test_what_a_file_lacks_is_said_with_the_command_that_makes_it(
     database: Path, change: Callable[[Path], None], why: str
