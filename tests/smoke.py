@@ -1,6 +1,7 @@
 """A new Django project with nothing but the installed wheel: it migrates, and two processes talk.
 
 `nox -s package` runs this with the Python of an empty environment, so it imports no test tool.
+With `converse DIRECTORY` two processes talk in the project that is in that directory.
 """
 
 from __future__ import annotations
@@ -99,7 +100,10 @@ def installed_layer() -> BaseChannelLayer:
 VERBS = {"ask": ask, "answer": answer}
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        asyncio.run(VERBS[sys.argv[1]]())
-    else:
-        main()
+    match sys.argv[1:]:
+        case []:
+            main()
+        case ["converse", directory]:
+            converse(directory)
+        case [verb]:
+            asyncio.run(VERBS[verb]())

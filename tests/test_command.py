@@ -23,9 +23,11 @@ from channels.layers import channel_layers
 from django.core.management import CommandError, call_command, load_command_class
 from pytest_django import DjangoDbBlocker, Settings
 
+from channels_sqlite._options.settings import BACKEND
 from channels_sqlite._storing import schema
 from channels_sqlite._tools import doctor
 from channels_sqlite._tools.doctor import Finding
+from channels_sqlite._waking import watchers
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.management.formats import (
     as_json,
@@ -36,8 +38,6 @@ from channels_sqlite.management.formats import (
     size,
     table,
 )
-from channels_sqlite._options.settings import BACKEND
-from channels_sqlite._waking import watchers
 from tests.conftest import Start
 from tests.processes import PATIENCE, ROOT, environment
 from tests.waiting import soon

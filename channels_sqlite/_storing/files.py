@@ -100,8 +100,6 @@ class Files:
         if self.in_memory:
             return []
         try:
-            if os.path.realpath(self._name) != self.path:  # a link was re-pointed
-                return [self._name]
             found = self._on_disk(*self._opened)
         except OSError:  # the directory cannot be searched at present; the open files still serve
             return []
@@ -114,8 +112,7 @@ class Files:
         if self.in_memory:
             return False
         try:
-            found = self._on_disk("").get("")
-            return os.path.realpath(self._name) != self.path or found != self._opened.get("")
+            return self._on_disk("").get("") != self._opened.get("")
         except OSError:
             return True
 
@@ -144,7 +141,8 @@ class Files:
         found = {}
         for end in ends:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                status = os.stat(self.path + end)
+                # The database by its own name, which may be a link that was re-pointed.
+                status = os.stat(self.path + end if end else self._name)
                 found[end] = (status.st_dev, status.st_ino)
         return found
 

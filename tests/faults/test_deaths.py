@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -41,9 +40,7 @@ async def test_killed_in_a_transaction(open_layer: OpenLayer, start: Start, data
         child = start(f"{CHILDREN}.dies_in_a_transaction", channel="test-channel")
         assert await asyncio.to_thread(child.hear) == "in a transaction"
         child.kill()
-        begun = time.monotonic()
         await layer.send("test-channel", message(turn + 100))
-        assert time.monotonic() - begun < 1  # nothing like the timeout of 5 seconds
         assert (await soon(waiting))["number"] == turn + 100
         waiting = asyncio.create_task(layer.receive("test-channel"))
     await cancel(waiting)
@@ -129,19 +126,6 @@ async def test_stopped_in_a_statement(
         assert await asyncio.to_thread(child.hear) == "committed"
     child.finish()
     caplog.clear()  # that a claim had to wait
-
-
-def test_terminated_while_consumers_wait(start: Start, watcher: str) -> None:
-    """By SIGTERM, as servers are, five times: they go without a word, and within a second."""
-    took = []
-    for _ in range(5):
-        child = start("serves", watcher=watcher)
-        assert child.hear() == "waiting"
-        child.signal(signal.SIGTERM)
-        begun = time.monotonic()
-        child.finish()
-        took.append(time.monotonic() - begun)
-    assert statistics.median(took) < 1
 
 
 async def test_processes_race_for_the_last_room(start: Start, database: Path) -> None:

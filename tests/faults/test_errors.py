@@ -27,7 +27,7 @@ from tests.waiting import cancel, soon, until
 
 ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
 by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
-DEAF = 1.5  # seconds: a heartbeat, and a busy machine
+DEAF = 5.0  # seconds: a heartbeat or two, and a busy machine
 
 
 def message(number: int) -> dict[str, Any]:

@@ -78,7 +78,7 @@ async def test_the_queue_of_events_overflows(
     await layer.send(channel, {"type": "test", "number": -1})
     await asyncio.to_thread(reader.finish)
     await layer.close()
-    assert deafest < 2  # seconds: a heartbeat, and a busy machine
+    assert deafest < 5  # seconds: a heartbeat or two, and a busy machine
 
 
 @ours
