@@ -11,9 +11,9 @@ to its left; a leading underscore says that it may change.
     stats                                      what the file shows
     _waking: bells listener inotify watchfiles watchers
     models                                     the tables, as Django sees them
+    db_routers                                 which database the tables are in
     _storing: connections private opener database registry
     _storing: forks locks once messages schema sql upkeep worker mounts files
-    db_routers                                 which database the tables are in
     _options: conf codec settings              CONFIG, checked; bodies
     counters serializers                       what users name and read
     exceptions                                 what they catch

@@ -6,9 +6,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
+from django.db import connections
 from django.db.utils import DEFAULT_DB_ALIAS
 
 from ._options.settings import configured_databases
+from ._storing.private import are_tests_running
 
 if TYPE_CHECKING:
     from django.db.models import Model
@@ -42,7 +44,16 @@ class ChannelsRouter:
     db_for_write = db_for_read
 
     def allow_migrate(self, db: str, app_label: str, **_hints: Any) -> bool | None:
-        is_for_layers = db in configured_databases()
+        is_for_layers = db in configured_databases() or _is_mirrored(db)
         if app_label == APP_LABEL:
             return is_for_layers
         return False if is_for_layers and db != DEFAULT_DB_ALIAS else None
+
+
+def _is_mirrored(db: str) -> bool:
+    """Return True for a database that stands for one of ours in tests, by TEST's MIRROR."""
+    return are_tests_running() and any(
+        connections.settings[alias].get("TEST", {}).get("MIRROR") == db
+        for alias in configured_databases()
+        if alias in connections.settings
+    )

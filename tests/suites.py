@@ -64,7 +64,7 @@ from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 
-from channels_sqlite.models import Message
+from channels_sqlite.models import LayerMessage
 from tests.project.chat import ChatConsumer
 
 JOB = {"type": "job", "sender": "suite"}
@@ -87,7 +87,7 @@ async def arrival(channel):
 
 
 def count(channel):
-    return Message.objects.filter(channel=channel).count()
+    return LayerMessage.objects.filter(channel=channel).count()
 
 
 def send_and_receive():

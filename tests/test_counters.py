@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import pytest
@@ -23,8 +24,12 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def drops() -> DropLog:
-    return DropLog(Counters())
+def drops() -> Iterator[DropLog]:
+    drops = DropLog(Counters())
+    yield drops
+    if drops._timer is not None:
+        drops._timer.cancel()
+    drops._recent.clear()
 
 
 def drop(drops: DropLog, channel: str = "test-channel", times: int = 1) -> None:
@@ -66,13 +71,14 @@ def test_the_next_line_speaks_for_all_since_the_last(
     wait_until(lambda: len(caplog.messages) == 2)
     drop(drops, times=5)
     assert [int(said.split()[0]) for said in caplog.messages] == [10, 7]
-    assert drops._timer is not None
-    drops._timer.cancel()
 
 
-def test_layers_do_not_share_their_silence(caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(2):
-        drop(DropLog(Counters()))
+def test_layers_do_not_share_their_silence(
+    drops: DropLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = DropLog(Counters())
+    drop(drops)
+    drop(other)
     wait_until(lambda: len(caplog.messages) == 2)
 
 

@@ -105,7 +105,9 @@ def imports(path: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-@pytest.mark.parametrize("file", ["README.md", ".ci/run", ".github/workflows/ci.yml"])
+@pytest.mark.parametrize(
+    "file", ["README.md", "CONTRIBUTING.md", ".ci/run", ".github/workflows/ci.yml"]
+)
 def test_every_nox_command_written_down_names_a_session(file: str) -> None:
     written = re.findall(r"nox -s ([\w ]+\w)", (ROOT / file).read_text(encoding="utf-8"))
     assert written

@@ -1,4 +1,4 @@
-"""What the file shows of a layer: readers, counts by inbox and group, members and sizes."""
+"""Statistics: readers, counts by inbox and group, members and sizes."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ async def test_to_count_writes_nothing(file: Database, table: sqlite3.Connection
 
 @pytest.mark.parametrize("query", ["UNDELIVERED", "DELIVERED"])
 def test_bodies_are_not_read_to_count(table: sqlite3.Connection, query: str) -> None:
-    """What stands behind the body in a row is read from an index."""
+    """The columns behind the body are read from an index."""
     statement = f"explain query plan {getattr(stats, f'_{query}')}"
     index = schema.WAITING if query == "UNDELIVERED" else schema.DELIVERED
     plan = table.execute(statement, {"now": 0}).fetchall()

@@ -538,7 +538,7 @@ from channels.layers import get_channel_layer
 from django.test import TestCase
 
 from channels_sqlite.exceptions import DatabaseUnavailable
-from channels_sqlite.models import Message
+from channels_sqlite.models import LayerMessage
 
 from .steps import JOB
 
@@ -548,7 +548,7 @@ class Tests(TestCase):
 
     def setUp(self):
         now = time.time()
-        Message.objects.create(
+        LayerMessage.objects.create(
             inbox="jobs", channel="jobs", body=b"", created_at=now, expires_at=now + 60
         )
 

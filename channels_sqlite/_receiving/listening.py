@@ -53,7 +53,7 @@ class Listening:
         describe: Callable[[], dict[str, Any]],
     ) -> None:
         self.missed_wakes = 0
-        """Those of loops that have ended."""
+        """The missed wakes of loops that have ended."""
         self._database = database
         self._options = options
         self._client = client

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from .._storing import sql
@@ -20,6 +21,7 @@ from .._storing.database import Database
 from .._storing.messages import Item, Row
 from .._storing.schema import EPOCH
 from ..counters import Counters
+from ..exceptions import translate
 from .queues import Loop, Queues
 
 READ_FOR = 0.002  # seconds that one look may hold the event loop
@@ -87,6 +89,14 @@ class Reading:
         message.
         """
         self._inboxes.setdefault(inbox, Inbox())
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """For a consumer's own call: sqlite3's errors come out as ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate(error, self._database.path) from error
 
     # Looking
 

@@ -11,12 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -29,7 +28,7 @@ from .._storing.connections import Busy, Connections, Lost
 from .._storing.database import Database
 from .._storing.messages import Item
 from ..counters import Counters, DropLog
-from ..exceptions import UndecodableMessage, translate
+from ..exceptions import UndecodableMessage
 from ..serializers import Message
 from .listening import Listening
 from .queues import Loop, Queues, Waiter
@@ -100,7 +99,7 @@ class Receiver:
         if inbox is not None and inbox not in self._reading.inboxes:
             with self._lock:
                 self._reading.add(inbox)
-            with self._translated():
+            with self._reading.translated():
                 self._look(loop, rung=True, inboxes=[inbox])
         while True:
             item = await self._next_item(channel, loop, shared=inbox is None)
@@ -145,7 +144,7 @@ class Receiver:
     def _claim(self, channel: str, loop: Loop) -> None:
         """A consumer has begun to wait for a normal channel."""
         try:
-            with self._lock, self._translated():
+            with self._lock, self._reading.translated():
                 if channel not in self._reading.normal:
                     self._listening.want_touches(True)
                 self._reading.claim(channel, loop)
@@ -153,13 +152,6 @@ class Receiver:
             self._listening.look_again(loop)
         except Lost:
             self._open_then_look(loop)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise translate(error, self._database.path) from error
 
     def _message_in(self, item: Item, channel: str) -> Message:
         """To copy what is flat takes a tenth of the time that it takes to decode it."""
@@ -281,7 +273,7 @@ class Receiver:
         """Look, and log an error: nobody is there who could be told."""
         try:
             self._look(loop, rung=True)
-        except sqlite3.Error as error:
+        except Exception as error:
             self._database.once.failed("Looking at the database", error)
 
     def _acknowledge_soon(self, loop: Loop) -> None:

@@ -24,6 +24,7 @@ from .connections import Busy, Connections, Function, Handle, Lost, pause
 from .files import Files
 from .once import Once
 from .opener import Opener
+from .private import is_in_a_tests_transaction
 from .worker import NoThread, Worker, settled
 
 logger = logging.getLogger("channels_sqlite")
@@ -32,6 +33,7 @@ T = TypeVar("T")
 
 CHECK_EVERY = 1.0  # seconds between looks whether the files are still the same, while it is used
 OPEN_AGAIN = 0.005  # seconds between tries to open while others hold a lock
+IN_TESTS_WAIT = 0.2  # seconds for a lock, while a test has a transaction open
 CLOSE_WAITS = 0.5  # seconds for other processes that open or close the file
 
 
@@ -125,7 +127,7 @@ class Database(forks.Forkable):
             except Lost:
                 continue
             except Busy as error:
-                if time.monotonic() >= until:
+                if time.monotonic() >= until or self._waits_in_vain(since):
                     raise self._translated(error) from error.__cause__
                 await asyncio.sleep(pause(since))
             except (sqlite3.Error, NoThread) as error:
@@ -134,6 +136,11 @@ class Database(forks.Forkable):
                 if then is not None:
                     then(result)
                 return result
+
+    def _waits_in_vain(self, since: float) -> bool:
+        """Return True if a lock was waited for long enough, because a test of ours holds it."""
+        waited = time.monotonic() - since
+        return waited > IN_TESTS_WAIT and is_in_a_tests_transaction(self.alias)
 
     async def work(self, function: Function[T]) -> T:
         """The result of a function that may take long, on the thread."""

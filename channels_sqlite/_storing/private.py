@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 
 from django.db import connections
 
@@ -24,7 +25,7 @@ def note_names() -> None:
 
 def name_of(alias: str, name: str) -> str:
     """The NAME to use for what the settings say at this moment."""
-    if _are_tests_running() and _at_start.get(alias) == name:
+    if are_tests_running() and _at_start.get(alias) == name:
         return f"file:{_PRIVATE}{alias}-{os.getpid()}?mode=memory&cache=shared"
     return name
 
@@ -37,11 +38,26 @@ def is_private(name: str) -> bool:
 _PRIVATE = "channels-sqlite-private-"
 
 
-def _are_tests_running() -> bool:
+def are_tests_running() -> bool:
     """Return True if `setup_test_environment` was called, as each test runner does; and in the
     server process of a ChannelsLiveServerTestCase, which is told of one test database only.
     """
     utils = sys.modules.get("django.test.utils")
-    if utils is not None and hasattr(utils._TestState, "saved_data"):
+    if hasattr(getattr(utils, "_TestState", None), "saved_data"):
         return True
     return "channels.testing.live" in sys.modules and multiprocessing.parent_process() is not None
+
+
+_holds_transaction: list[Callable[[str], bool]] = []
+
+
+def tell_of_transactions(holds: Callable[[str], bool]) -> None:
+    """Have `holds(alias)` tell whether Django is in a transaction of this process."""
+    _holds_transaction.append(holds)
+
+
+def is_in_a_tests_transaction(alias: str) -> bool:
+    """Return True if a test, a TestCase for example, has a transaction open: what waits for its end
+    waits in vain.
+    """
+    return are_tests_running() and any(holds(alias) for holds in _holds_transaction)

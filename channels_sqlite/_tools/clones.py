@@ -6,9 +6,11 @@ error perhaps, leave the logs of their copies. SQLite would apply such a log to 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -17,9 +19,11 @@ from pathlib import Path
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .._storing.files import INDEX, LOG, Files
+from .._storing.files import BELLS, INDEX, LOG, Files
 
 LOGS = (LOG, INDEX, "-journal")
+
+_test_databases: set[Path] = set()
 
 
 def write_log_back(connection: BaseDatabaseWrapper) -> None:
@@ -42,11 +46,28 @@ def remove_old_logs(connection: BaseDatabaseWrapper) -> None:
     files = Files(str(name))
     if name != test or files.in_memory:
         return
+    _test_databases.add(Path(files.path))
     for clone in _clones_with_logs(Path(files.path)):
         if not clone.exists():
             _unlink_logs(clone)
         else:
             _fold(clone)
+
+
+@atexit.register
+def _remove_what_is_left() -> None:
+    """At the end of a test run: what stands beside test databases, and copies, that are gone."""
+    for path in _test_databases:
+        left = re.compile(
+            rf"({re.escape(path.stem)}(_\d+)?{re.escape(path.suffix)})"
+            rf"({'|'.join((*LOGS, BELLS))})",
+            re.DOTALL,
+        )
+        with contextlib.suppress(OSError):
+            for found in filter(None, map(left.fullmatch, os.listdir(path.parent))):
+                if not path.with_name(found[1]).exists():
+                    _unlink_logs(path.with_name(found[1]))
+                    shutil.rmtree(path.with_name(found[1] + BELLS), ignore_errors=True)
 
 
 def _clones_with_logs(path: Path) -> Iterator[Path]:

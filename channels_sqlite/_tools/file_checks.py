@@ -44,7 +44,7 @@ def place(alias: str, entry: str) -> Iterator[checks.CheckMessage]:
     path = _path(name)
     if path is None:
         # The name that Django's test runner gives a test database.
-        if not name.startswith(f"file:memorydb_{alias}"):
+        if not name.startswith("file:memorydb_"):
             yield checks.Error(
                 f'DATABASES["{alias}"] is in memory, where no other process can see it.',
                 hint=f"Give it a file:\n{entry}",

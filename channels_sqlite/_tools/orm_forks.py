@@ -23,14 +23,22 @@ class OrmConnections(forks.Forkable):
 
     def note(self, connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
         """Django has opened a connection; a handler of its signal."""
-        name = str(connection.settings_dict.get("NAME"))
-        if connection.alias in configured_databases() and not is_in_memory(name):
+        if connection.alias in configured_databases():
             self._opened_by[connection] = os.getpid()
+
+    def hold_transaction(self, alias: str) -> bool:
+        """Return True if one of this process is in a transaction, on any thread."""
+        return any(
+            connection.alias == alias and connection.in_atomic_block and pid == os.getpid()
+            for connection, pid in list(self._opened_by.items())
+        )
 
     def before_fork(self) -> None:
         """Close them, except in a transaction."""
         for connection in connections.all(initialized_only=True):
-            if connection in self._opened_by and not connection.in_atomic_block:
+            in_memory = is_in_memory(str(connection.settings_dict["NAME"]))
+            is_ours = connection in self._opened_by and not in_memory
+            if is_ours and not connection.in_atomic_block:
                 connection.close()
 
     def after_fork_in_child(self) -> None:
@@ -39,5 +47,6 @@ class OrmConnections(forks.Forkable):
         """
         forks.register(self)
         for connection, pid in list(self._opened_by.items()):
-            if pid != os.getpid() and connection.connection is not None:
-                forks.taint(Files(str(connection.settings_dict["NAME"])).path)
+            files = Files(str(connection.settings_dict["NAME"]))
+            if pid != os.getpid() and connection.connection is not None and not files.in_memory:
+                forks.taint(files.path)

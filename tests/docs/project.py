@@ -43,6 +43,8 @@ ELSEWHERE = {"docker", "litestream", "sudo"}
 # `docs/tutorial.md` and the how-tos say 8000, 8001; here others may be using them.
 PORT = re.compile(r"\b80\d\d\b")
 
+CLONE = "/path/to/channels-sqlite"  # as the pages call the clone that they install from
+
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
 CHECK = """\
@@ -200,6 +202,7 @@ class Project:
 
     def _in_shell(self, block: Block, *, keep: bool) -> str:
         code = PORT.sub(lambda match: self.ports.setdefault(match[0], str(free_port())), block.code)
+        code = code.replace(CLONE, shlex.quote(str(ROOT)))
         state = shlex.quote(str(self.state))
         resume = f"if [ -e {state} ]; then . {state}; fi\n"
         end = f'\n{{ export -p; echo "cd $(printf %q "$PWD")"; }} > {state}' if keep else ""
@@ -244,6 +247,29 @@ class Project:
         assert [Path(program).name, *arguments] in self.commands
         assert Path(unit["Service"]["WorkingDirectory"]).is_absolute()
 
+    def run_uwsgi(self, block: Block) -> None:
+        """It loads a module that there is."""
+        configuration = configparser.ConfigParser(strict=True, interpolation=None)
+        configuration.read_string(block.code)
+        module = configuration["uwsgi"]["module"].replace(".", "/")
+        assert (self.root / f"{module}.py").exists()
+
+    def run_nginx(self, block: Block) -> None:
+        """Its braces match, statements end, and it passes on to what the page has shown to start."""
+        lines = [line.strip() for line in block.code.splitlines() if line.strip()]
+        assert [line for line in lines if line[-1] not in "{};"] == []
+        self._check_proxy(block.code)
+
+    def run_caddy(self, block: Block) -> None:
+        """As `nginx`; statements end with their lines."""
+        self._check_proxy(block.code)
+
+    def _check_proxy(self, configuration: str) -> None:
+        braces = re.findall(r"[{}](?=\s)", configuration)
+        assert braces.count("{") == braces.count("}")
+        started = {word for command in self.commands for word in command if PORT.fullmatch(word)}
+        assert set(re.findall(r"127\.0\.0\.1:(\d+)", configuration)) == started
+
     def run_dockerfile(self, block: Block) -> None:
         """Instructions that there are, files that there are, a command that the page has shown."""
         instructions = [line.split(" ", 1) for line in joined_lines(block.code)]
@@ -277,6 +303,7 @@ class Project:
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             "PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()]),
             "PIP_NO_INDEX": "1",
+            "PIP_NO_BUILD_ISOLATION": "0",  # which is yes: the build backend is here
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PYTHONUNBUFFERED": "1",
         }

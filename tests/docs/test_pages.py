@@ -77,6 +77,10 @@ def test_a_block_that_nobody_can_run_fails(tmp_path: Path) -> None:
         ("output", "what was not said\n"),
         ("yaml", "a: [1\n"),
         ("ini", "[Service]\nExecStart=/bin/none\nWorkingDirectory=/\n"),
+        ("uwsgi", "[uwsgi]\nmodule = none.wsgi\n"),
+        ("nginx", "server {\n    listen 80\n}\n"),
+        ("nginx", "server {\n    proxy_pass http://127.0.0.1:8000;\n}\n"),
+        ("caddy", "chat.example.com {\n"),
         ("dockerfile", "FROM python\nCOPY nothing .\n"),
     ],
 )

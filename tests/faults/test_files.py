@@ -18,7 +18,7 @@ from channels_sqlite.exceptions import DatabaseUnavailable, InvalidOption, NotMi
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.conftest import OpenLayer
-from tests.parts import sql
+from tests.rows import sql
 from tests.rows import select
 from tests.waiting import soon
 
@@ -203,7 +203,7 @@ async def test_processes_meet_under_any_name(migrated: Path, tmp_path: Path, nam
         await layer.send(yours, message(-1))
         await asyncio.to_thread(peer.finish)
         await layer.close()
-    assert [each.name for each in path.parent.iterdir()] == [name]
+    assert {each.name for each in path.parent.iterdir()} == {name, f"{name}-bells"}
 
 
 async def test_a_working_directory_that_changes(

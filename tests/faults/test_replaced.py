@@ -570,7 +570,7 @@ def test_two_users_of_one_group(shared: Path, newcomers: Child) -> None:
         }
         talkers = Talkers(started, newcomers, shared)
         talkers.talk()
-        talkers.recover(newcomer=False)
+        talkers.recover()
         talkers.end()
 
 

@@ -7,99 +7,23 @@ import gc
 import logging
 import os
 import shutil
-import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import msgpack
 import pytest
 from django.db import connections
 
-from channels_sqlite._receiving.receiver import Receiver
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
-from channels_sqlite._waking import listener
-from channels_sqlite.exceptions import DatabaseUnavailable, WatcherUnavailable
-from channels_sqlite.layers import SqliteChannelLayer
-from tests.rows import inbox_of, select, sql
+from channels_sqlite.exceptions import DatabaseUnavailable
+from tests.receiving.processes import NORMAL, Open, Process, insert, rows, waiting
+from tests.rows import sql
 from tests.storing.parts import locked
 from tests.waiting import cancel, soon, until
 
-Open = Callable[..., "Process"]
-NORMAL = "test-channel"
 DAY = 86400.0
-
-
-class Process:
-    """A layer, as one process has it."""
-
-    def __init__(self, alias: str, **config: Any) -> None:
-        self.layer = SqliteChannelLayer(database=alias, **config)
-        self.channel = f"specific.{self.layer.client_prefix}!x"
-
-    @property
-    def receiver(self) -> Receiver:
-        return self.layer._ends.receiver
-
-    async def send(self, *numbers: int, channel: str | None = None) -> None:
-        for number in numbers:
-            await self.layer.send(channel or self.channel, {"number": number})
-
-    async def receive(self, channel: str | None = None) -> int:
-        number: int = (await self.layer.receive(channel or self.channel))["number"]
-        return number
-
-    async def begin(self, channel: str | None = None) -> asyncio.Task[int]:
-        """A consumer that waits."""
-        task = asyncio.create_task(self.receive(channel))
-        await until(lambda: self.receiver._queues.is_waited_for(channel or self.channel))
-        return task
-
-
-@pytest.fixture
-async def open_(alias: str) -> AsyncIterator[Open]:
-    processes: list[Process] = []
-
-    def open_one(alias: str = alias, **config: Any) -> Process:
-        processes.append(Process(alias, **config))
-        return processes[-1]
-
-    yield open_one
-    for process in processes:
-        await process.layer.close()
-
-
-@pytest.fixture
-def process(open_: Open) -> Process:
-    return open_()
-
-
-@pytest.fixture
-def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "HEARTBEAT", 0.05)
-
-
-def rows(database: Path, where: str) -> int:
-    with sql(database) as connection:
-        (count,) = select(connection, f"count(*) from {where}")
-    assert isinstance(count, int)
-    return count
-
-
-def waiting(database: Path) -> int:
-    return rows(database, f"{MESSAGE} where delivered_at is null")
-
-
-def insert(connection: sqlite3.Connection, body: bytes, channel: str) -> None:
-    """What somebody sends who knows nothing of the layer."""
-    connection.execute(
-        f"insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)"
-        " values (?, ?, ?, ?, ?)",
-        (inbox_of(channel), channel, body, time.time(), time.time() + 60),
-    )
 
 
 # Consumers
@@ -321,91 +245,3 @@ async def test_memberships_end_by_the_readers_own_clock(open_: Open, database: P
     await until(lambda: rows(database, MEMBERSHIP) == 0)
     await until(lambda: process.receiver._lapse_at == float("inf"))
     await cancel(task)
-
-
-# Bells and watching
-
-
-@pytest.mark.usefixtures("quick_heart")
-async def test_a_bell_that_was_deleted_is_made_again_and_watched_by_every_loop(
-    process: Process,
-) -> None:
-    listening, stop = process.receiver._listening, threading.Event()
-
-    async def elsewhere() -> None:
-        task = await process.begin(NORMAL)
-        await until(stop.is_set)
-        await cancel(task)
-
-    thread = threading.Thread(target=asyncio.run, args=(elsewhere(),))
-    thread.start()
-    task = await process.begin()
-    await until(lambda: len(listening) == 2)
-    before = listening.bell
-    shutil.rmtree(process.layer.database.files.bells)
-    await until(lambda: listening.bell is not before and listening.bell is not None)
-    await until(lambda: {ear.bell for ear in listening._ears.values()} == {listening.bell})
-    assert len(await process.layer.readers()) == 1
-    stop.set()
-    await asyncio.to_thread(thread.join)
-    await cancel(task)
-
-
-@pytest.mark.usefixtures("quick_heart")
-async def test_a_process_without_a_bell_says_so_once_and_receives(
-    process: Process, database: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    task = await process.begin()
-    listening = process.receiver._listening
-    shutil.rmtree(f"{database}-bells")
-    Path(f"{database}-bells").touch()  # noqa: ASYNC240
-    await until(lambda: caplog.messages)
-    [ear] = listening._ears.values()
-    watcher = ear.watcher
-    await asyncio.sleep(0.3)
-    assert ear.watcher is watcher
-    with sql(database) as other:
-        insert(other, msgpack.packb({"number": 7}), process.channel)
-    assert await soon(task) == 7
-    [said] = caplog.messages
-    assert "No bell can be made" in said
-    os.unlink(f"{database}-bells")
-    await until(lambda: listening.bell)
-
-
-async def test_a_watcher_that_cannot_start_leaves_no_listener(
-    open_: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    process = open_(watcher="inotify")
-    monkeypatch.setattr("channels_sqlite._waking.watchers.sys.platform", "another")
-    for _ in range(2):
-        with pytest.raises(WatcherUnavailable):
-            await process.receive()
-    assert not process.receiver._listening
-
-
-@pytest.mark.usefixtures("quick_heart")
-async def test_touches_are_wanted_while_normal_channels_are_waited_for(process: Process) -> None:
-    listening = process.receiver._listening
-    local, normal = await process.begin(), await process.begin(NORMAL)
-    assert listening._wants_touches
-    await cancel(normal)
-    await until(lambda: not listening._wants_touches)
-    await cancel(await process.begin(NORMAL), local)
-    assert listening._wants_touches
-
-
-@pytest.mark.usefixtures("quick_heart")
-async def test_in_memory_what_others_write_is_found_and_nobody_called_deaf(
-    open_: Open, memory_alias: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Django's connection may write there; no event says so."""
-    process = open_(memory_alias)
-    with sqlite3.connect(connections.settings[memory_alias]["NAME"], uri=True) as other:
-        for number in range(8):
-            task = await process.begin()
-            insert(other, msgpack.packb({"number": number}), process.channel)
-            other.commit()
-            assert await soon(task) == number
-    other.close()
-    assert caplog.messages == []

@@ -1,4 +1,4 @@
-"""What the tests of what wakes a reader share."""
+"""Fixtures for the tests of what wakes a reader."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from pathlib import Path
 
 import pytest
 
+from channels_sqlite._storing.files import Files
 from tests.waking.ears import Ear, Place
 
 
 @pytest.fixture
 async def ear() -> Ear:
-    """Somebody who is to be woken, on the test's event loop."""
+    """A listener that is to be woken, on the test's event loop."""
     return Ear()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    """The files of an empty database."""
+    database = tmp_path / "channels.sqlite3"
+    database.touch()
+    return Files(str(database))
 
 
 @pytest.fixture

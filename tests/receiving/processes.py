@@ -1,0 +1,65 @@
+"""A layer as one process has it, and what stands in its tables."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from channels_sqlite._receiving.receiver import Receiver
+from channels_sqlite._storing.schema import MESSAGE
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.rows import inbox_of, select, sql
+from tests.waiting import until
+
+Open = Callable[..., "Process"]
+NORMAL = "test-channel"
+
+
+class Process:
+    """A layer, as one process has it."""
+
+    def __init__(self, alias: str, **config: Any) -> None:
+        self.layer = SqliteChannelLayer(database=alias, **config)
+        self.channel = f"specific.{self.layer.client_prefix}!x"
+
+    @property
+    def receiver(self) -> Receiver:
+        return self.layer._ends.receiver
+
+    async def send(self, *numbers: int, channel: str | None = None) -> None:
+        for number in numbers:
+            await self.layer.send(channel or self.channel, {"number": number})
+
+    async def receive(self, channel: str | None = None) -> int:
+        number: int = (await self.layer.receive(channel or self.channel))["number"]
+        return number
+
+    async def begin(self, channel: str | None = None) -> asyncio.Task[int]:
+        """A consumer that waits."""
+        task = asyncio.create_task(self.receive(channel))
+        await until(lambda: self.receiver._queues.is_waited_for(channel or self.channel))
+        return task
+
+
+def rows(database: Path, where: str) -> int:
+    with sql(database) as connection:
+        (count,) = select(connection, f"count(*) from {where}")
+    assert isinstance(count, int)
+    return count
+
+
+def waiting(database: Path) -> int:
+    return rows(database, f"{MESSAGE} where delivered_at is null")
+
+
+def insert(connection: sqlite3.Connection, body: bytes, channel: str) -> None:
+    """A message from a writer that knows nothing of the layer, and rings nobody."""
+    connection.execute(
+        f"insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)"
+        " values (?, ?, ?, ?, ?)",
+        (inbox_of(channel), channel, body, time.time(), time.time() + 60),
+    )
