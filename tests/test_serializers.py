@@ -109,7 +109,7 @@ def test_json_is_readable_in_any_sql_shell() -> None:
 offsets = st.timedeltas(
     datetime.timedelta(hours=-23, minutes=-59), datetime.timedelta(hours=23, minutes=59)
 ).map(datetime.timezone)
-zones = st.none() | st.just(datetime.timezone.utc) | offsets | st.timezones()
+zones = st.none() | st.just(datetime.UTC) | offsets | st.timezones()
 
 with_a_reader = (
     st.tuples(st.datetimes(timezones=zones), st.just(parse_datetime))
@@ -152,7 +152,7 @@ def test_other_types_arrive_as_text_that_reads_as_what_was_sent(
     [
         (datetime.datetime(2026, 1, 2, 3, 4, 5, 678901), "2026-01-02T03:04:05.678901"),
         (
-            datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.timezone.utc),
+            datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC),
             "2026-01-02T03:04:00+00:00",
         ),
         (datetime.date(2026, 1, 2), "2026-01-02"),

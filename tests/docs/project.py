@@ -255,7 +255,7 @@ class Project:
         assert (self.root / f"{module}.py").exists()
 
     def run_nginx(self, block: Block) -> None:
-        """Its braces match, statements end, and it passes on to what the page has shown to start."""
+        """Its braces match, statements end, and it passes on to what the page starts."""
         lines = [line.strip() for line in block.code.splitlines() if line.strip()]
         assert [line for line in lines if line[-1] not in "{};"] == []
         self._check_proxy(block.code)

@@ -166,6 +166,7 @@ def stops_in_a_statement(channel: str) -> None:
         for _ in range(hear()):
             connection.execute(INSERT, values(channel, 1, 3_000_000))
             say("committed")
+            hear()
 
 
 # A locked database

@@ -124,6 +124,7 @@ async def test_stopped_in_a_statement(
         child.signal(signal.SIGCONT)
         assert (await soon(waiting))["number"] == 1
         assert await asyncio.to_thread(child.hear) == "committed"
+        child.tell("again")
     child.finish()
     caplog.clear()  # that a claim had to wait
 

@@ -18,8 +18,7 @@ from channels_sqlite.exceptions import DatabaseUnavailable, InvalidOption, NotMi
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.conftest import OpenLayer
-from tests.rows import sql
-from tests.rows import select
+from tests.rows import select, sql
 from tests.waiting import soon
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
