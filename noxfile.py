@@ -141,7 +141,7 @@ def newest_debian(session: nox.Session) -> None:
     It is made once; without .nox/newest-debian it is made again, from what is newest then.
     """
     if not (shutil.which("debootstrap") and shutil.which("unshare")) or os.geteuid() != 0:
-        session.skip("It needs debootstrap and unshare, and to be run as root.")
+        session.skip("It needs debootstrap and unshare, and to be run as root")
     place = Path(session.create_tmp()).resolve()
     root, done = place / "unstable", place / "done"
     if not done.exists():
