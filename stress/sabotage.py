@@ -14,17 +14,18 @@ from typing import Any
 from stress.roles import Worker
 
 MESSAGE = "channels_sqlite_message"
+WAITING = "channels_sqlite_waiting"
 
 # How the statements of each part begin.
 READER = {
     "look": ("select inbox, seq from ", "select id, inbox, channel, "),
-    "acknowledge": (f"update {MESSAGE} indexed by ",),
-    "claim": (f"update {MESSAGE} set delivered_at = :now where id in",),
+    "acknowledge": (f"update {MESSAGE} indexed by {WAITING} set delivered_at = ? ",),
+    "claim": (f"update {MESSAGE} indexed by {WAITING} set delivered_at = :now ",),
 }
 WRITER = {
     "trim": (
-        f"delete from {MESSAGE} where id in",
-        "delete from channels_sqlite_membership where id in",
+        f"select id from {MESSAGE} indexed by ",
+        "select id, :now from channels_sqlite_membership ",
     ),
 }
 PARTS = READER | WRITER

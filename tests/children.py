@@ -199,6 +199,7 @@ def fresh_loops(counts: list[int], receives: bool, **config: Any) -> None:
             if receives:
                 async_to_sync(layer.receive)(channel)
         gc.collect()
+        time.sleep(0.5)  # in which the threads of watchers whose loop was closed end
         say(
             {
                 "threads": threading.active_count(),

@@ -48,7 +48,11 @@ class InotifyWatcher(forks.Forkable):
         if self._descriptor < 0:
             raise _unavailable(wal)
         try:
-            self._wal_watch = self._add(wal, self._wal_mask())
+            self._wal_watch = -1
+            # There is none if another thread has just closed the database, or it was deleted: the
+            # next heartbeat notices that.
+            if os.path.exists(wal):
+                self._wal_watch = self._add(wal, self._wal_mask())
             self._bell_watch = -1 if bell is None else self._add(bell.path, ATTRIB | GONE)
             listener.loop.add_reader(self._descriptor, self._drain)
         except BaseException:

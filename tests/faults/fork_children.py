@@ -175,6 +175,7 @@ def beside_a_thread(count: int) -> None:
     """Fork while a thread opens, uses and closes the layer, until a child or a thread hangs; say
     how the children ended.
     """
+    get_channel_layer()  # a child would wait for ever for a module that a thread was importing
     statuses: list[int] = []
     while len(statuses) < count:
         thread = threading.Thread(target=asyncio.run, args=[use_and_close()])

@@ -94,7 +94,7 @@ def test_sequences_of_inboxes_in_which_nothing_waits_go(connection: sqlite3.Conn
 @pytest.mark.parametrize(
     "trim",
     [
-        partial(upkeep.trim_delivered, before=NOW + 100),
+        partial(upkeep.trim_delivered, before=NOW + 10_000),
         partial(upkeep.trim_expired, now=NOW),
         partial(upkeep.trim_memberships, now=NOW, living=[LIVING]),
         upkeep.trim_left,
