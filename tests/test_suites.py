@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -400,6 +401,13 @@ DATABASES["default"]["TEST"] = {{"NAME": BASE_DIR / "test_db.sqlite3"}}
 """
 
 
+needs_live_server = pytest.mark.skipif(
+    tuple(map(int, version("channels").split(".")[:2])) < (4, 3),
+    reason="Channels' live server before 4.3 does not work with Django 5.2",
+)
+
+
+@needs_live_server
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_live_server_stays_away_from_the_developers_file(
     developer: Developer, tmp_path: Path, method: str
@@ -415,6 +423,7 @@ def test_a_live_server_stays_away_from_the_developers_file(
     developer.must_be_undisturbed()
 
 
+@needs_live_server
 def test_a_test_and_its_live_server_share_a_file(developer: Developer, tmp_path: Path) -> None:
     """As the documentation advises for tests with several processes."""
     code = LIVE.format(databases=ALL) + AND_FROM_THE_TEST

@@ -7,10 +7,12 @@ while nothing happens, and every millisecond for a second after its reader has f
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 import time
 from contextlib import suppress
+from weakref import WeakSet
 
 from watchfiles._rust_notify import RustNotify
 
@@ -26,6 +28,20 @@ QUICK_FOR = 1.0  # seconds
 QUICK_TIMEOUT = 250  # ms
 IDLE_TIMEOUT = 2_000  # ms; then it looks whether its loop was closed
 RETRY_AFTER = 1.0  # seconds; meanwhile there are the heartbeats
+
+
+JOIN_FOR = 2.0  # seconds; it takes a step, but a busy machine may take longer for that
+
+_running: WeakSet[WatchfilesWatcher] = WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """The end of the interpreter must not meet a thread in Rust code: that crashes it."""
+    for watcher in list(_running):
+        watcher.stop()
+    for watcher in list(_running):
+        watcher.thread.join(JOIN_FOR)
 
 
 class WatchfilesWatcher:
@@ -52,6 +68,7 @@ class WatchfilesWatcher:
         except (OSError, RuntimeError) as error:
             raise WatcherUnavailable(f"watchfiles cannot watch {wal}: {error}.") from error
         self.thread = thread
+        _running.add(self)
 
     def want_touches(self, wanted: bool) -> None:
         """Wake at once when a normal channel was written to, or not."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -61,8 +62,8 @@ async def test_polling_needs_none(ear: Ear, place: Place) -> None:
 async def test_a_watcher_asked_for_by_name_does_not_give_way(
     kind: str, ear: Ear, place: Place
 ) -> None:
-    place.wal.unlink()
-    with pytest.raises(WatcherUnavailable, match=f"{kind} cannot watch {place.wal}"):
+    os.unlink(place.bell.path)
+    with pytest.raises(WatcherUnavailable, match=f"{kind} cannot watch {place.files.path}"):
         start(kind, ear, place)
     assert ear.watcher is None
 
@@ -79,7 +80,7 @@ async def test_a_watcher_that_this_system_lacks_is_refused_by_name(
 async def test_auto_gives_way_with_one_warning(
     ear: Ear, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    place.wal.unlink()
+    os.unlink(place.bell.path)
     once = Once()
     for _ in range(3):  # every event loop, and every minute
         assert start("auto", ear, place, once) is None
