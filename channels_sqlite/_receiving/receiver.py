@@ -189,6 +189,9 @@ class Receiver:
         loop = asyncio.get_running_loop()
         self._stop(loop)
         for _ in range(CLOSING_TRIES):
+            opened = self._database.opened
+            if opened is None or opened.closed:
+                break
             with self._lock:
                 if self._reading.acknowledge() and self._reading.give_all_back(loop):
                     break
@@ -216,6 +219,7 @@ class Receiver:
     def retire(self) -> None:
         """NAME means another database by now: those that wait are to wait there."""
         self._retired = True
+        self._database.readers.discard(self)
         self._listening.stop_all(self._stop)
         self._queues.tell_everybody()
         self.leave()
@@ -327,8 +331,8 @@ class Receiver:
         if self._counters.received > self._received:
             self._received = self._counters.received
             self._trimmer.wrote(0)
-        if self._listening.bell is not None:
-            self._listening.bell.say(self.status())
+        if (bell := self._listening.bell) is not None:
+            bell.say(self.status())
         return found
 
     def _tidy(self, loop: Loop) -> None:

@@ -65,6 +65,7 @@ class Handle(forks.Forkable):
         self._raw = raw
         self._files = files
         self._in_use = threading.RLock()
+        self._running = False
         self._held = False
         self.closed = False
         forks.register(self)
@@ -76,9 +77,11 @@ class Handle(forks.Forkable):
         try:
             if self.closed:
                 raise Lost
-            if self._raw.in_transaction:  # an exception out of a signal handler has left it
-                self._raw.rollback()
-            return function(self._raw)
+            if self._raw.in_transaction:
+                if self._running:  # the garbage collector gives something back, for example
+                    raise Busy from sqlite3.OperationalError("this thread is in a transaction")
+                self._raw.rollback()  # an exception out of a signal handler has left it
+            return self._call(function)
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in (BUSY, LOCKED):
@@ -88,6 +91,13 @@ class Handle(forks.Forkable):
             raise
         finally:
             self._in_use.release()
+
+    def _call(self, function: Function[T]) -> T:
+        outer, self._running = self._running, True
+        try:
+            return function(self._raw)
+        finally:
+            self._running = outer
 
     def close(self, wait: float) -> None:
         """Close it when its statement has ended, waiting so many seconds for processes that open or

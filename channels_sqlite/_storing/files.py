@@ -41,7 +41,8 @@ class Files:
         """The URI to open."""
         self._opened: dict[str, Identity] = {}
         self._record = -1
-        """The descriptor of RECORD while we are alone."""
+        """The descriptor of RECORD while we are, or want to be, alone."""
+        self._is_alone = False
 
     @property
     def wal(self) -> str:
@@ -80,7 +81,7 @@ class Files:
     def note_opened(self) -> None:
         """SQLite has made or opened the log and its index; called while we are alone."""
         self._opened |= self._on_disk(LOG, INDEX)
-        if self._record >= 0:
+        if self._is_alone:
             os.ftruncate(self._record, 0)
             os.pwrite(self._record, json.dumps(self._opened).encode(), 0)
 
@@ -172,8 +173,8 @@ class Files:
         """Open or close the file as the only one of our processes; False where that cannot be had
         within so many seconds.
         """
-        if self.in_memory or self._record >= 0:  # we are alone already
-            yield True
+        if self.in_memory or self._record >= 0:
+            yield self.in_memory or self._is_alone
             return
         try:
             self._record = self._open_record()
@@ -181,8 +182,10 @@ class Files:
             yield False
             return
         try:
-            yield _lock_if_possible(self._record, wait)
+            self._is_alone = _lock_if_possible(self._record, wait)
+            yield self._is_alone
         finally:
+            self._is_alone = False
             descriptor, self._record = self._record, -1
             os.close(descriptor)
 

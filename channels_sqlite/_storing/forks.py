@@ -88,16 +88,19 @@ def is_tainted(path: str) -> bool:
 
 def _before() -> None:
     _forks.lock.acquire()
-    _forks.resting = _forks.members()
-    for member in _forks.resting:
+    _forks.resting = []
+    for member in _forks.members():
         member.before_fork()
+        _forks.resting.append(member)
 
 
 def _after_in_parent() -> None:
     resting, _forks.resting = _forks.resting, []
-    for member in resting:
-        member.after_fork_in_parent()
-    _forks.lock.release()
+    try:
+        for member in resting:
+            member.after_fork_in_parent()
+    finally:
+        _forks.lock.release()
 
 
 def _after_in_child() -> None:

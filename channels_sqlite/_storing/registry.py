@@ -61,6 +61,7 @@ def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
 
 @atexit.register
 def _close_at_exit() -> None:
+    forks.notice()  # in the child of a fork without hooks all of it is the parent's
     for database in list(_registry.databases.values()):
         with suppress(Exception):  # nobody is there to be told
             database.close_at_exit()

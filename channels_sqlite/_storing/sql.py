@@ -400,10 +400,11 @@ def end_memberships(connection: sqlite3.Connection, inboxes: Sequence[str], now:
 
 def move_memberships(connection: sqlite3.Connection, inboxes: Sequence[str], by: float) -> None:
     """The wall clock was set: memberships lapse so many seconds later, or sooner."""
-    connection.executemany(
-        f"update {MEMBERSHIP} set expires_at = expires_at + ? where inbox = ?",
-        [(by, inbox) for inbox in inboxes],
-    )
+    with transaction(connection):  # once for all of them, or for none
+        connection.executemany(
+            f"update {MEMBERSHIP} set expires_at = expires_at + ? where inbox = ?",
+            [(by, inbox) for inbox in inboxes],
+        )
 
 
 # Forgetting

@@ -39,7 +39,9 @@ class Worker:
         job: Future[T] = Future()
         with self._lock:
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="channels-sqlite", daemon=True)
+                thread = threading.Thread(
+                    target=_run, args=(self._jobs,), name="channels-sqlite", daemon=True
+                )
                 try:
                     thread.start()
                 except RuntimeError as error:
@@ -55,17 +57,18 @@ class Worker:
                 self._jobs.put(None)
                 self._jobs, self._thread = SimpleQueue(), None
 
-    def _run(self) -> None:
-        jobs = self._jobs
-        while (job := jobs.get()) is not None:
-            function, future = job
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(function())
-            except BaseException as error:
-                future.set_exception(error)
-            del job, function, future  # they may hold a layer that is otherwise gone
+
+def _run(jobs: SimpleQueue[Job | None]) -> None:
+    """The thread. Its queue is given to it: the worker may have another one before it begins."""
+    while (job := jobs.get()) is not None:
+        function, future = job
+        if not future.set_running_or_notify_cancel():
+            continue
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+        del job, function, future  # they may hold a layer that is otherwise gone
 
 
 async def settled(job: Future[T], *, shared: bool = False) -> T:

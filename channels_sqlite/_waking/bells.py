@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -45,6 +46,7 @@ class Bell(forks.Forkable):
         """Raises OSError where it cannot be made."""
         self.path = os.path.join(files.bells, client)
         self._status = status
+        self._in_use = threading.RLock()
         self._descriptor = -1
         with forks.quiet():  # a child that is forked meanwhile would keep the lock
             self._descriptor = _give_birth(files, client, status)
@@ -59,9 +61,10 @@ class Bell(forks.Forkable):
 
     def say(self, status: dict[str, Any]) -> None:
         """Write how the reader is into its bell, if that has changed."""
-        if status != self._status and self._descriptor >= 0:
-            self._status = status
-            with suppress(OSError):
+        # Under the lock, because a descriptor that was closed may be another file's at once.
+        with self._in_use, suppress(OSError):
+            if status != self._status and self._descriptor >= 0:
+                self._status = status
                 os.pwrite(self._descriptor, _encoded(status), 0)
                 self._said_at = os.fstat(self._descriptor).st_mtime_ns
 
@@ -77,7 +80,8 @@ class Bell(forks.Forkable):
 
     def close(self, *, remove: bool) -> None:
         """Give up the lock; without `remove`, for others to find that the reader is gone."""
-        descriptor, self._descriptor = self._descriptor, -1
+        with self._in_use:
+            descriptor, self._descriptor = self._descriptor, -1
         if descriptor < 0:
             return
         if remove and _is_named(descriptor, self.path):
@@ -87,6 +91,7 @@ class Bell(forks.Forkable):
 
     def after_fork_in_child(self) -> None:
         """Close it: the child must not keep the parent's lock when that dies."""
+        self._in_use = threading.RLock()
         self.close(remove=False)
 
     def __del__(self) -> None:
@@ -222,6 +227,7 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int)
     locked.
     """
     held: dict[str, _Lock] = {}
+    removed = 0
     try:
         with _each(files) as bells:
             for name, descriptor in bells:
@@ -235,10 +241,11 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int)
             if _is_named(lock.descriptor, path):
                 with suppress(OSError):
                     os.unlink(path)
+                    removed += 1
     finally:
         for lock in held.values():
             lock.close()
-    return len(held)
+    return removed
 
 
 class Ringer:
