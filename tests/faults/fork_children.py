@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import ctypes
 import itertools
 import multiprocessing
@@ -285,6 +286,21 @@ def without_hooks(uses: str | None) -> None:
         call_and_end(lambda: say(asyncio.run(outcomes())))
     say(ended(child))
     send_number(1)
+
+
+async def exits_without_hooks() -> None:
+    """Join a group; fork as C code does a child that ends at once, as a Python program does. Say
+    how many are in the group then.
+    """
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+    await layer.group_add(GROUP, channel)
+    child = ctypes.PyDLL(None).fork()
+    if child == 0:
+        atexit._run_exitfuncs()
+        os._exit(0)
+    ended(child)
+    say(await layer.group_count(GROUP))
 
 
 async def outcomes() -> list[str]:

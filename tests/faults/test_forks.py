@@ -215,6 +215,12 @@ async def test_without_hooks_before_any_use(start: Start, receiver: Receiver) ->
     await receiver.received(1, 2, 3)
 
 
+async def test_a_child_without_hooks_takes_no_leave_for_its_parent(start: Start) -> None:
+    """It has not used the layer: the memberships are those of its parent, which lives."""
+    parent = start("exits_without_hooks")
+    assert await asyncio.to_thread(parent.hear) == 1
+
+
 # Servers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -132,3 +133,17 @@ def test_a_loop_that_is_closed_meanwhile_is_not_complained_of(
     assert run(worker, lambda: "goes on") == "goes on"
     assert capfd.readouterr() == ("", "")
     task._log_destroy_pending = False  # asyncio complains of tasks that are left behind
+
+
+async def test_what_was_submitted_before_the_stop_is_run() -> None:
+    """However late the thread begins: it may be stopped before it has run anything."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(2000):
+            worker = Worker()
+            job = worker.submit(lambda: 1)
+            worker.stop()
+            assert await settled(job) == 1
+    finally:
+        sys.setswitchinterval(interval)
