@@ -244,13 +244,18 @@ class Files:
         """A reader could look, and never take anything."""
         for end in ("", LOG, INDEX):
             path = self.path + end
-            if os.path.exists(path) and not _may_write(path):
-                raise DatabaseUnavailable(
-                    f"{path} is read-only for this process's {this_user()}: it belongs to user "
-                    f"{os.stat(path).st_uid}. The layer needs write access to {self.path}, to "
-                    f"{os.path.basename(self.wal)} and {os.path.basename(self.path + INDEX)} "
-                    "beside it, and to its directory."
-                )
+            if _may_write(path):
+                continue
+            try:
+                owner = os.stat(path).st_uid
+            except FileNotFoundError:  # or the last process to close it has just deleted it
+                continue
+            raise DatabaseUnavailable(
+                f"{path} is read-only for this process's {this_user()}: it belongs to user "
+                f"{owner}. The layer needs write access to {self.path}, to "
+                f"{os.path.basename(self.wal)} and {os.path.basename(self.path + INDEX)} "
+                "beside it, and to its directory."
+            )
 
 
 def _lock_if_possible(descriptor: int, wait: float) -> bool:

@@ -65,7 +65,9 @@ async def comes_and_goes() -> None:
 
 
 def send_number(number: int) -> None:
-    asyncio.run(send(get_channel_layer(), CHANNEL, message(number)))
+    """Send it, and wait for room: not for ever, as the receiver may have died."""
+    sending = send(get_channel_layer(), CHANNEL, message(number))
+    asyncio.run(asyncio.wait_for(sending, PATIENCE / 2))
 
 
 def insert_number(number: int) -> None:

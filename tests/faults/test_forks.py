@@ -79,7 +79,9 @@ def start(database: Path) -> Iterator[Start]:
     with ExitStack() as families:
 
         def start_(function: str, **arguments: Any) -> Family:
-            return families.enter_context(Family(f"{CHILDREN}.{function}", database, **arguments))
+            family = families.enter_context(Family(f"{CHILDREN}.{function}", database, **arguments))
+            families.callback(lambda: sys.stderr.write(family.errors()))  # seen if the test fails
+            return family
 
         yield start_
 
