@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+import weakref
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -93,6 +95,8 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
                 if made is None or made.name != name:
                     before, made = made, self._make(name, settings)
                     self._made = made
+                    # Its loops hold the receiver; without a layer nobody is there to receive.
+                    weakref.finalize(self, made.receiver.abandon).atexit = False
                     if before is not None:
                         before.receiver.retire()
         return made
@@ -103,7 +107,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         return self._ends.database
 
     def _make(self, name: str, settings: dict[str, Any]) -> _Ends:
-        options, counters, capacity_of = self.options, self.counters, self.get_capacity
+        options, counters, capacity_of = self.options, self.counters, _capacity_of(self)
         database = database_for(options.database, name, settings)
         ringer, trimmer = Ringer(database), Trimmer(database, options)
         return _Ends(
@@ -209,7 +213,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         self.require_valid_channel_name(channel)
         ends, now, inbox = self._ends, time.time(), self.non_local_name(channel)
         if inbox.endswith(f".{self.client_prefix}!"):
-            await ends.receiver.announce(self.group_expiry)
+            await ends.receiver.announce(inbox, self.group_expiry)
         await ends.database.write(
             partial(
                 sql.group_add,
@@ -289,3 +293,14 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """Begin with nothing: another client, no memberships, no buffers."""
         forks.register(self)
         self._begin()
+
+
+def _capacity_of(layer: SqliteChannelLayer) -> Callable[[str], int]:
+    """The layer's `get_capacity`, without holding the layer."""
+    method, otherwise = weakref.WeakMethod(layer.get_capacity), layer.options.capacity
+
+    def capacity_of(channel: str) -> int:
+        get_capacity = method()
+        return otherwise if get_capacity is None else get_capacity(channel)
+
+    return capacity_of

@@ -199,10 +199,9 @@ class Listening:
             self._ears[loop].listener.look_again()
 
     def ring(self) -> None:
-        """Have any loop look, from any thread."""
+        """Have every loop look, from any thread: one of them may stand still."""
         for ear in list(self._ears.values()):
-            if ring_if_open(ear.listener):
-                return
+            ring_if_open(ear.listener)
 
     def ring_loop(self, loop: Loop) -> None:
         """Have this loop look, from any thread."""

@@ -235,18 +235,24 @@ class Reading:
             raise Busy
         if self._queues.wanted(channel) > 0:
             epoch, waits = database.try_read(lambda each: sql.has_waiting(each, channel, now))
-            self._notice_epoch(epoch)
-            wanted = self._queues.wanted(channel)
             if waits:
-                rows = database.try_write(
-                    lambda each: sql.claim(each, channel, wanted, now, keep=self._keep)
-                )
+                epoch, rows = database.try_write(partial(self._claim, channel=channel, now=now))
+            self._notice_epoch(epoch)
         self._normal[channel] = seen
         monotonic = time.monotonic()
         for row in rows:
             item = Item(row, monotonic + row.remaining(now))
             self._queues.deliver([channel], item, here, claimed=True)
         return bool(rows)
+
+    def _claim(
+        self, connection: sqlite3.Connection, channel: str, now: float
+    ) -> tuple[int | None, list[Row]]:
+        """The epoch, and what was claimed in it: a flush may come between two statements."""
+        wanted = self._queues.wanted(channel)
+        with sql.transaction(connection):
+            epoch, _ = sql.has_waiting(connection, channel, now)
+            return epoch, sql.claim(connection, channel, wanted, now, keep=self._keep)
 
     def _claim_moved(self, channel: str, sequence: int | None, here: Loop) -> bool:
         """Claim where the sequence has moved. More may wait than consumers: the next consumer asks

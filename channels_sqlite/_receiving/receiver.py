@@ -81,6 +81,8 @@ class Receiver:
         self._acknowledge_at = float("inf")
         self._received = 0
         self._clocks_apart = _clocks_apart()
+        self._joined: set[str] = set()
+        """The inboxes through which channels of ours were put into groups."""
         self._lapse_at = self._last_lapse_at = float("inf")
         self._retired = False
         database.readers.add(self)
@@ -113,12 +115,13 @@ class Receiver:
 
     async def _next_item(self, channel: str, loop: Loop, *, shared: bool) -> Item:
         while True:
-            if self._retired:
-                self._stop(loop)
-                raise Retired
             found = self._queues.take_or_wait(channel, loop)
             if isinstance(found, Item):
                 return found
+            if self._retired:  # looked for after it waits, because `retire` tells those that do
+                self._queues.leave(channel, found, loop)
+                self._stop(loop)
+                raise Retired
             try:
                 if shared:
                     self._claim(channel, loop)
@@ -196,6 +199,15 @@ class Receiver:
                 if self._reading.acknowledge() and self._reading.give_all_back(loop):
                     break
             await asyncio.sleep(0.001)
+
+    @property
+    def listens(self) -> bool:
+        """Return True if it looks after its own memberships, at every heartbeat."""
+        return bool(self._listening)
+
+    def abandon(self) -> None:
+        """Its layer is gone, and with it all that could wait."""
+        self._listening.stop_all(self._stop)
 
     @property
     def has_bell(self) -> bool:
@@ -345,10 +357,11 @@ class Receiver:
             self._reading.acknowledge()
         self._end_memberships()
 
-    async def announce(self, lapses_in: float) -> None:
+    async def announce(self, inbox: str, lapses_in: float) -> None:
         """Have a bell before a channel of ours joins a group, whose membership may lapse in so many
         seconds.
         """
+        self._joined.add(inbox)
         if self._listening.bell is None and not self._database.in_memory:
             await self._database.ready()
             with self._lock:
@@ -364,7 +377,7 @@ class Receiver:
         apart = _clocks_apart()
         moved = apart - self._clocks_apart
         if abs(moved) > CLOCK_WAS_SET:
-            names = list(self._reading.inboxes)
+            names = list(self._joined)
             self._database.try_write(
                 lambda connection: sql.move_memberships(connection, names, moved)
             )
@@ -375,7 +388,7 @@ class Receiver:
         now = time.monotonic()
         if now < self._lapse_at:
             return
-        wall, names = time.time(), list(self._reading.inboxes)
+        wall, names = time.time(), list(self._joined)
         with suppress(Busy, Lost):
             self._database.try_write(lambda each: sql.end_memberships(each, names, wall))
             may_be_more = now < self._last_lapse_at

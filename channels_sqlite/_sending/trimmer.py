@@ -110,8 +110,10 @@ class Trimmer:
         return await self._database.run_aside(self._sweep)
 
     def _trim_all(self, connections: Connections) -> Trimmed:
-        now, ours = time.time(), (reader.client for reader in list(self._database.readers))
-        living = {*bells.living(self._database.files), *ours}
+        now, ours = time.time(), list(self._database.readers)
+        # A reader of ours that does not listen cannot end its memberships itself.
+        living = {*bells.living(self._database.files)} - {each.client for each in ours}
+        living |= {each.client for each in ours if each.listens}
         in_batches = partial(self._in_batches, connections)
         trimmed = Trimmed(
             in_batches(self._delivered()),

@@ -66,6 +66,7 @@ class Handle(forks.Forkable):
         self._files = files
         self._in_use = threading.RLock()
         self._running = False
+        self._interrupted = False
         self._held = False
         self.closed = False
         forks.register(self)
@@ -84,10 +85,11 @@ class Handle(forks.Forkable):
             return self._call(function)
         except sqlite3.Error as error:
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            # A table-valued function that is interrupted while it is made has no code of its own.
+            if code == INTERRUPT or self._interrupted:
+                raise Lost from error
             if code in (BUSY, LOCKED):
                 raise Busy from error
-            if code == INTERRUPT:
-                raise Lost from error
             raise
         finally:
             self._in_use.release()
@@ -137,12 +139,14 @@ class Handle(forks.Forkable):
         self._held = self._in_use.acquire(blocking=False)
         if not self._held:
             if not self.closed:
+                self._interrupted = True
                 self._raw.interrupt()
             self._held = self._in_use.acquire(timeout=FORK_WAITS)
         return self._held
 
     def after_fork_in_parent(self) -> None:
         """Let the connection be used; one that was closed is opened again at the next use."""
+        self._interrupted = False
         if self._held:
             self._held = False
             self._in_use.release()
@@ -306,10 +310,10 @@ def _take_over(connection: sqlite3.Connection) -> int:
     ((pages,),) = connection.execute("pragma wal_autocheckpoint").fetchall()
     connection.execute("pragma wal_autocheckpoint = 0").fetchall()
     connection.execute("pragma busy_timeout = 0").fetchall()
-    connection.text_factory = _text
+    connection.text_factory = text
     return int(pages)
 
 
-def _text(value: bytes) -> str:
+def text(value: bytes) -> str:
     """Whatever others wrote into a text column, it must not end a reader."""
     return value.decode("utf-8", "replace")

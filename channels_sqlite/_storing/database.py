@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -20,7 +20,7 @@ from weakref import WeakSet
 
 from ..exceptions import DatabaseUnavailable, translate
 from . import forks
-from .connections import Busy, Connections, Function, Handle, Lost, pause
+from .connections import Busy, Connections, Function, Handle, Lost, pause, text
 from .files import Files
 from .once import Once
 from .opener import Opener
@@ -45,6 +45,10 @@ class Local(Protocol):
     @property
     def has_bell(self) -> bool:
         """Return True if it may be in groups."""
+
+    @property
+    def listens(self) -> bool:
+        """Return True if it looks after its own memberships, at every heartbeat."""
 
     def rung(self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None) -> None:
         """Look: something was written to these inboxes, or to any."""
@@ -92,9 +96,9 @@ class Database(forks.Forkable):
         return self._connections
 
     def ring_locally(
-        self, inboxes: Collection[str], here: asyncio.AbstractEventLoop | None
+        self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None
     ) -> None:
-        """Have this process's own readers look."""
+        """Have this process's own readers look at these inboxes, or at all."""
         for reader in list(self.readers):
             reader.rung(inboxes, here)
 
@@ -118,33 +122,45 @@ class Database(forks.Forkable):
         """
         since = time.monotonic() if since is None else since
         until = min(until, since + self.timeout)
+        if long or (await self.ready()).is_slow:
+            return await self._aside(lambda connections: connections.work(function, until, then))
+        result = await self._in_place(lambda each: each.try_write(function), since, until)
+        if then is not None:
+            then(result)
+        return result
+
+    async def _in_place(self, use: Callable[[Connections], T], since: float, until: float) -> T:
+        """The result of a short use of the connections; a lock of others is waited for."""
         while True:
             connections = await self.ready()
             try:
-                if long or connections.is_slow:
-                    return await connections.work(function, until, then)
-                result = connections.try_write(function)
+                return use(connections)
             except Lost:
                 continue
             except Busy as error:
                 if time.monotonic() >= until or self._waits_in_vain(since):
                     raise self._translated(error) from error.__cause__
                 await asyncio.sleep(pause(since))
+            except sqlite3.Error as error:
+                raise self._translated(error) from error
+
+    async def _aside(self, use: Callable[[Connections], Awaitable[T]]) -> T:
+        """The result of a use on a thread, which waits for locks itself."""
+        while True:
+            connections = await self.ready()
+            try:
+                return await use(connections)
+            except Lost:
+                continue
+            except Busy as error:
+                raise self._translated(error) from error.__cause__
             except (sqlite3.Error, NoThread) as error:
                 raise self._translated(error) from error
-            else:
-                if then is not None:
-                    then(result)
-                return result
 
     def _waits_in_vain(self, since: float) -> bool:
         """Return True if a lock was waited for long enough, because a test of ours holds it."""
         waited = time.monotonic() - since
         return waited > IN_TESTS_WAIT and is_in_a_tests_transaction(self.alias)
-
-    async def work(self, function: Function[T]) -> T:
-        """The result of a function that may take long, on the thread."""
-        return await self.write(function, long=True)
 
     def try_write(self, function: Function[T]) -> T:
         """The result of a short transaction, now. Raises Busy, Lost, or sqlite3's error."""
@@ -157,34 +173,20 @@ class Database(forks.Forkable):
     async def read(self, function: Function[T]) -> T:
         """The result of a short read."""
         since = time.monotonic()
-        while True:
-            connections = await self.ready()
-            try:
-                return connections.read(function)
-            except Lost:
-                continue
-            except Busy as error:
-                if time.monotonic() >= since + self.timeout:
-                    raise self._translated(error) from error.__cause__
-                await asyncio.sleep(pause(since))
-            except sqlite3.Error as error:
-                raise self._translated(error) from error
+        return await self._in_place(lambda each: each.read(function), since, since + self.timeout)
 
     async def read_aside(self, function: Function[T]) -> T:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits
         for it.
         """
-        while True:
-            await self.ready()
+
+        async def use(_: Connections) -> T:
             reader = Worker()
-            try:
-                job = reader.submit(lambda: self._read_aside(function))
-                reader.stop()
-                return await settled(job)
-            except Lost:
-                continue
-            except (sqlite3.Error, Busy, NoThread) as error:
-                raise self._translated(error) from error
+            job = reader.submit(lambda: self._read_aside(function))
+            reader.stop()
+            return await settled(job)
+
+        return await self._aside(use)
 
     def _read_aside(self, function: Function[T]) -> T:
         with forks.quiet():
@@ -209,14 +211,9 @@ class Database(forks.Forkable):
 
     async def run_aside(self, job: Callable[[Connections], T]) -> T:
         """The result of a job on the thread, of any number of transactions."""
-        while True:
-            connections = await self.ready()
-            try:
-                return await settled(self._worker.submit(partial(job, connections)))
-            except Lost:
-                continue
-            except (sqlite3.Error, Busy, NoThread) as error:
-                raise self._translated(error) from error
+        return await self._aside(
+            lambda connections: settled(self._worker.submit(partial(job, connections)))
+        )
 
     def _translated(self, error: Exception) -> Exception:
         if isinstance(error, Busy) and isinstance(error.__cause__, Exception):
@@ -361,7 +358,8 @@ class Database(forks.Forkable):
     def close_at_exit(self) -> None:
         """Close what nobody has closed, so that the last one out removes the log."""
         self.ended = True
-        if self.opened is None and any(reader.has_bell for reader in list(self.readers)):
+        is_open = self._connections is not None and not self._connections.closed
+        if not is_open and any(reader.has_bell for reader in list(self.readers)):
             with suppress(Exception), forks.quiet():  # others then find that the reader is gone
                 self._connections = self._connect()
         for reader in list(self.readers):
@@ -384,4 +382,4 @@ class Database(forks.Forkable):
 def _only_read(connection: sqlite3.Connection) -> None:
     connection.execute("pragma query_only = on")
     connection.execute("pragma read_uncommitted = on")  # tables in memory have locks
-    connection.text_factory = lambda value: value.decode("utf-8", "replace")
+    connection.text_factory = text

@@ -175,7 +175,7 @@ def _each(files: Files) -> Iterator[Iterator[tuple[str, int]]]:
 def living(files: Files) -> dict[str, dict[str, Any]]:
     """What the readers that live say of themselves, by client part."""
     found = {}
-    with _each(files) as bells:
+    with forks.quiet(), _each(files) as bells:  # a child would keep the lock of a dead one
         for name, descriptor in bells:
             if not name.startswith(BEING_MADE) and _lives(descriptor):
                 found[name] = _said(descriptor)
@@ -258,11 +258,8 @@ class Ringer:
         """Wake the readers of these inboxes, from any thread: those of this process directly, other
         processes by their bells, and by the log those that read a normal channel.
         """
-        here = _running_loop()
-        ours = set()
-        for reader in list(self._database.readers):
-            ours.add(reader.client)
-            reader.rung(inboxes, here)
+        ours = {reader.client for reader in list(self._database.readers)}
+        self._database.ring_locally(inboxes, _running_loop())
         if self._database.in_memory:
             return
         clients = {client_of(inbox) for inbox in inboxes} - ours
@@ -281,9 +278,7 @@ class Ringer:
 
     def ring_all(self) -> None:
         """Wake every reader."""
-        here = _running_loop()
-        for reader in list(self._database.readers):
-            reader.rung(None, here)
+        self._database.ring_locally(None, _running_loop())
         if not self._database.in_memory:
             self._touch(self._database.files.wal)
             with suppress(OSError):

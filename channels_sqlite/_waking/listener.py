@@ -65,6 +65,7 @@ class Listener:
         self._lull = 0
         self._tries = 0
         self._polls = False
+        self._is_rung = False
         self._suspect = False
         self._unannounced = 0
         self._running = False
@@ -110,7 +111,18 @@ class Listener:
 
     def ring_from_elsewhere(self) -> None:
         """`ring`, from any thread; RuntimeError if the loop is closed."""
-        self.loop.call_soon_threadsafe(self.ring)
+        if self._is_rung:  # a loop that stands still is rung once
+            return
+        self._is_rung = True
+        try:
+            self.loop.call_soon_threadsafe(self._ring_once)
+        except RuntimeError:
+            self._is_rung = False
+            raise
+
+    def _ring_once(self) -> None:
+        self._is_rung = False
+        self.ring()
 
     def touch(self) -> None:
         """Somebody has written to a normal channel, and it can be seen."""

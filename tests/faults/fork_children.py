@@ -290,6 +290,14 @@ def without_hooks(uses: str | None) -> None:
     send_number(1)
 
 
+async def ends_after_a_fork() -> None:
+    """Join a group, fork a child, and end without another use of the layer."""
+    layer = get_channel_layer()
+    await layer.group_add(GROUP, await layer.new_channel())
+    say("joined")
+    ended(forked(time.sleep, 0))
+
+
 async def exits_without_hooks() -> None:
     """Join a group; fork as C code does a child that ends at once, as a Python program does. Say
     how many are in the group then.

@@ -223,6 +223,16 @@ async def test_a_child_without_hooks_takes_no_leave_for_its_parent(start: Start)
     assert await asyncio.to_thread(parent.hear) == 1
 
 
+async def test_a_process_that_forked_last_takes_its_leave(
+    start: Start, layer: SqliteChannelLayer
+) -> None:
+    """The fork has closed its connections; at its end it opens them once more."""
+    parent = start("ends_after_a_fork")
+    assert await asyncio.to_thread(parent.hear) == "joined"
+    await asyncio.to_thread(parent.finish)
+    assert await layer.group_count(GROUP) == 0
+
+
 # Servers
 
 

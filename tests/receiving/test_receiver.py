@@ -192,8 +192,32 @@ async def test_closed_and_forgotten_it_is_gone(alias: str) -> None:
     gone = weakref.ref(process.receiver)
     del process
     await asyncio.sleep(0.1)  # the timer of an acknowledgement
-    gc.collect()
+    gc.collect()  # the layer
+    gc.collect()  # and what was kept to be told of that
     assert gone() is None
+
+
+async def test_a_layer_that_nobody_holds_listens_no_more(alias: str, database: Path) -> None:
+    """It was not closed. Its bell is for the next sweep, and nothing of it grows."""
+    process = Process(alias)
+    bell = Path(f"{database}-bells", process.layer.client_prefix)
+    await process.send(1)
+    assert await soon(process.receive()) == 1
+    await until(bell.exists)
+    gone = weakref.ref(process.receiver)
+    del process
+    await asyncio.sleep(0.1)  # the timer of an acknowledgement
+
+    def is_gone() -> bool:
+        gc.collect()
+        return gone() is None
+
+    await until(is_gone)
+    other = Process(alias)
+    await soon(other.layer.close())
+    await soon(other.layer.database.close())
+    await soon(other.send(2))  # opens the database, which sweeps
+    await until(lambda: not bell.exists())
 
 
 async def test_one_that_waits_follows_a_name_that_changes(

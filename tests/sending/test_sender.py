@@ -193,7 +193,7 @@ async def test_a_message_that_has_expired_behind_a_lock_is_not_sent(database: Pa
 class Reader:
     """A reader in this process, which owes an acknowledgement for each message."""
 
-    has_bell = False
+    has_bell = listens = False
 
     def __init__(self, sending: Parts) -> None:
         self.client = CLIENT

@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ async def test_it_is_opened_once_however_many_ask(one: Database) -> None:
     used += await asyncio.gather(*[asyncio.to_thread(asyncio.run, one.ready()) for _ in range(8)])
     used.append(await asyncio.to_thread(one.open().result, PATIENCE))
     assert {*used} == {one.opened}
-    await one.work(count)
+    await one.write(count, long=True)
     assert opened == [one.opened]
 
 
@@ -135,7 +136,7 @@ async def test_what_follows_a_write_is_done_though_its_caller_is_cancelled(one: 
     await gate.entered()
     await cancel(writing)
     gate.open()
-    await soon(one.work(count))
+    await soon(one.write(count, long=True))
     assert followed == ["passed"]
 
 
@@ -162,7 +163,7 @@ async def test_a_lock_of_others_is_waited_for_as_long_as_the_timeout_says(
 async def test_errors_of_sqlite_are_translated_and_those_of_the_function_pass(
     one: Database,
 ) -> None:
-    for run in (one.read, one.write, one.work, one.read_aside):
+    for run in (one.read, one.write, partial(one.write, long=True), one.read_aside):
         use: Any = run
         with pytest.raises(DatabaseUnavailable, match="no such table") as raised:
             await soon(use(lambda raw: raw.execute("select * from nowhere")))
@@ -184,7 +185,7 @@ async def test_a_long_read_keeps_nobody_waiting_and_cannot_write(one: Database) 
     long = asyncio.create_task(one.read_aside(gate))
     await gate.entered()
     await soon(one.write(insert))
-    await soon(one.work(insert))
+    await soon(one.write(insert, long=True))
     gate.open()
     await soon(long)
     with pytest.raises(DatabaseUnavailable, match="readonly"):
@@ -203,7 +204,7 @@ async def test_a_long_read_makes_no_file_where_it_was_deleted(
 
 async def test_a_fork_is_survived_by_all_who_use_it(one: Database) -> None:
     """Python's hooks close the connections, and the next use opens others."""
-    for use in (one.read, one.write, one.work, one.read_aside):
+    for use in (one.read, one.write, partial(one.write, long=True), one.read_aside):
         before = await one.ready()
         forks._before()
         forks._after_in_parent()

@@ -255,6 +255,15 @@ async def test_an_error_in_a_look_is_said_once_and_reaches_nobody(
         listener.ring()  # which is well, so that the next one is news
 
 
+async def test_a_loop_that_stands_still_is_rung_once(listener: Subject) -> None:
+    """What is rung from other threads meanwhile does not pile up, and the next ring is heard."""
+    for rounds in (1, 2):
+        for _ in range(100):  # while this loop runs nothing else
+            listener.ring_from_elsewhere()
+        await asyncio.sleep(0.05)
+        assert len(listener.looks) == rounds
+
+
 @pytest.mark.usefixtures("quick_heart")
 async def test_stopped_it_looks_no_more_whatever_was_announced(listener: Subject) -> None:
     """A look would open a database that was just closed."""
