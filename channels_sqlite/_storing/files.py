@@ -244,18 +244,28 @@ class Files:
         """A reader could look, and never take anything."""
         for end in ("", LOG, INDEX):
             path = self.path + end
-            if _may_write(path):
-                continue
-            try:
-                owner = os.stat(path).st_uid
-            except FileNotFoundError:  # or the last process to close it has just deleted it
+            # Another process may delete the log as it closes, or make it anew, between two looks.
+            before, may_write, after = _stat(path), _may_write(path), _stat(path)
+            if may_write or before is None or after is None or _differ(before, after):
                 continue
             raise DatabaseUnavailable(
                 f"{path} is read-only for this process's {this_user()}: it belongs to user "
-                f"{owner}. The layer needs write access to {self.path}, to "
+                f"{after.st_uid}. The layer needs write access to {self.path}, to "
                 f"{os.path.basename(self.wal)} and {os.path.basename(self.path + INDEX)} "
                 "beside it, and to its directory."
             )
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _differ(one: os.stat_result, other: os.stat_result) -> bool:
+    """Return True if they are of two files, which may have had the same inode."""
+    return not os.path.samestat(one, other) or one.st_ctime_ns != other.st_ctime_ns
 
 
 def _lock_if_possible(descriptor: int, wait: float) -> bool:
