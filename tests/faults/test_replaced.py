@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import pytest
 
 from tests import databases
@@ -397,13 +398,29 @@ def test_django_flushes_the_database(meet: Meet, database: Path, count: int, sto
     before = talkers.order("send", addresses, 10, to="polling").sent
     talkers.wait_for(before)
     if stopped:
-        reader.signal(signal.SIGSTOP)
+        stop_outside_of_a_write(reader, database)
     manage(database, "flush", "--database=channels", "--no-input")
     after = talkers.order("send", addresses, count, to="polling").sent - before
     assert len(after) == 2 * count
     reader.signal(signal.SIGCONT)
     talkers.wait_for(after)
     talkers.end()
+
+
+def stop_outside_of_a_write(child: Child, database: Path) -> None:
+    """One that is stopped while it acknowledges keeps SQLite's lock, and Django could not flush."""
+    while True:
+        child.signal(signal.SIGSTOP)
+        wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_STOPPED)
+        with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("begin immediate")
+            except sqlite3.OperationalError:
+                child.signal(signal.SIGCONT)
+                time.sleep(0.01)
+            else:
+                connection.execute("rollback")
+                return
 
 
 def manage(
