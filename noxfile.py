@@ -83,10 +83,14 @@ def minor(python: str) -> int:
 @nox.session
 @nox.parametrize("python,django,channels", combinations())
 def matrix(session: nox.Session, django: str, channels: str) -> None:
-    """Run the tests on one supported combination of Python, Django and Channels."""
+    """Run the tests on one supported combination of Python, Django and Channels; the oldest on
+    uvloop.
+    """
     pins = [f"django=={django}.*"]
     if channels == FLOORS:
         pins += floors()
+        if sys.platform != "win32":
+            session.env["TESTS_LOOP"] = "uvloop"  # the one that uvicorn takes where it is installed
     run_tests(session, *pins)
 
 

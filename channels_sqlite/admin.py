@@ -6,7 +6,6 @@ million of them perhaps: no page may count or sort all of a table, nor read larg
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from functools import partial
 from pprint import pformat
 from typing import TYPE_CHECKING, Any, cast
 
+from channels.layers import channel_layers
 from django.conf import settings
 from django.contrib import admin
 from django.core.paginator import Paginator
@@ -23,11 +23,9 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.timezone import get_current_timezone
 
-from . import serializers
-from ._options.codec import Codec
-from ._options.conf import Options
 from ._options.settings import configured_layers
 from ._tools.admin_filters import (
     AgeFilter,
@@ -35,6 +33,7 @@ from ._tools.admin_filters import (
     GroupFilter,
     MembershipStateFilter,
     MessageStateFilter,
+    StateFilter,
 )
 from .exceptions import ChannelsSqliteError
 from .models import LayerMembership, LayerMessage
@@ -66,7 +65,7 @@ class Newest(ModelPaginator):
 
 
 class ReadOnlyAdmin(ModelAdmin):
-    """A table to look at, however long it is."""
+    """A table to look at, however long it is; the first filter says in which states rows are."""
 
     paginator = Newest
     show_full_result_count = False
@@ -84,6 +83,20 @@ class ReadOnlyAdmin(ModelAdmin):
             words = f"The first {MOST_LISTED:,} are listed. Filter or search to see others."
             context["subtitle"] = words
         return response
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Rows with their state."""
+        states = cast("type[StateFilter]", self.list_filter[0])
+        rows: QuerySet[Any] = super().get_queryset(request).annotate(state=states.choice())
+        return rows
+
+    @admin.display
+    def state(self, row: Any) -> str:
+        return str(row.state)
+
+    @admin.display
+    def expires(self, row: Any) -> str:
+        return moment(row.expires_at)
 
     # Django's names, because others may call it with keywords.
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:  # noqa: ARG002
@@ -108,16 +121,10 @@ class MessageAdmin(ReadOnlyAdmin):
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows: QuerySet[Any] = (
-            super()
-            .get_queryset(request)
-            .defer("body")
-            .annotate(size=Length("body"))
-            .annotate(previewed=Case(When(size__lte=PREVIEWED, then=F("body"))))
-        )
-        return rows
-
-    # `row` is a message, annotated with its `size` and, if that is small, its body, `previewed`.
+        """Rows without their bodies, but with their sizes, and `previewed` if a body is small."""
+        rows = super().get_queryset(request).defer("body").annotate(size=Length("body"))
+        rows = rows.annotate(previewed=Case(When(size__lte=PREVIEWED, then=F("body"))))
+        return cast("QuerySet[Any]", rows)
 
     @admin.display(description="bytes")
     def size(self, row: Any) -> int:
@@ -137,12 +144,12 @@ class MessageAdmin(ReadOnlyAdmin):
         message = "(too large for a list)" if row.previewed is None else decoded(row)
         if isinstance(message, dict):
             message = {key: value for key, value in message.items() if key != "type"}
-        text = written(message, repr)
-        text = text if len(text) <= PREVIEW else f"{text[:PREVIEW]}…"
+        text = Truncator(written(message, repr)).chars(PREVIEW)
         return format_html('<div style="min-width: 24em; overflow-wrap: anywhere">{}</div>', text)
 
     @admin.display(description="message")
     def content(self, row: Any) -> SafeString:
+        pretty = partial(pformat, width=100, sort_dicts=False)
         text = written(decoded(row, whole=True), pretty, repr)
         if len(text) > SHOWN:
             text = f"{text[:SHOWN]}… ({len(text) - SHOWN} characters more)"
@@ -151,18 +158,8 @@ class MessageAdmin(ReadOnlyAdmin):
         )
 
     @admin.display
-    def state(self, row: Any) -> str:
-        if row.delivered_at is not None:
-            return "delivered"
-        return "waiting" if is_after_now(row.expires_at) else "expired"
-
-    @admin.display
     def sent(self, row: Any) -> str:
         return moment(row.created_at)
-
-    @admin.display
-    def expires(self, row: Any) -> str:
-        return moment(row.expires_at)
 
     @admin.display
     def delivered(self, row: Any) -> str:
@@ -185,37 +182,21 @@ class MembershipAdmin(ReadOnlyAdmin):
         """Begin with the first to lapse, if that is the question: an index has that order, too."""
         return ("expires_at", *self.ordering) if "state" in request.GET else self.ordering
 
-    @admin.display
-    def expires(self, row: Any) -> str:
-        return moment(row.expires_at)
-
-    @admin.display
-    def state(self, row: Any) -> str:
-        if row.left_after is not None:
-            return "left"
-        lasts = str(row.inbox).endswith("!") or is_after_now(row.expires_at)
-        return "member" if lasts else "lapsed"
-
 
 # Readable
 
 
 def decoded(row: Any, *, whole: bool = False) -> object:
     """The message in a row, or in words why it cannot be read; a large one only if `whole`."""
-    body = row.body if whole else row.previewed
-    config = next(iter(configured_layers().values()), None)  # the first: the router reads its rows
-    if config is None:
+    name = next(iter(configured_layers()), None)  # the first: the router reads its rows
+    if name is None:
         return "(no layer of channels_sqlite is there to read it)"
+    body = row.body if whole else row.previewed
     try:
-        options = Options.from_config(config)
-        serializer = serializers.create(options.serializer_format)
-        codec = Codec(serializer, options.symmetric_encryption_keys)
-        return codec.decode(body, row.channel or "", row.group)
+        layer: Any = channel_layers[name]
+        return layer.codec.decode(body, row.channel or "", row.group)
     except ChannelsSqliteError as error:
         return f"({error})"
-
-
-pretty = partial(pformat, width=100, sort_dicts=False)
 
 
 def written(message: object, *writers: Callable[[object], str]) -> str:
@@ -226,11 +207,6 @@ def written(message: object, *writers: Callable[[object], str]) -> str:
         with suppress(RecursionError):
             return write(message)
     return "(nested too deep to be shown)"
-
-
-def is_after_now(seconds: object) -> bool:
-    """As SQLite compares: what is no number is after all numbers."""
-    return not isinstance(seconds, (float, int)) or seconds > time.time()
 
 
 def moment(seconds: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -61,30 +60,21 @@ def migrate_layers_first(
     """Make the layers' tables before `migrate` notes on another database that it has none of them.
 
     The default database is migrated first, as a rule, and a project's handlers of `post_migrate`
-    may send something already then.
+    may send something already then. A process that runs tests leaves the project's own files alone.
     """
     planned = [migration for migration, backwards in plan or () if not backwards]
     is_planned = any(migration.app_label == sender.label for migration in planned)
     if not is_planned or router.allow_migrate(using, sender.label):
         return
-    for connection in connections_to_migrate():
+    for connection in tables.databases():
+        name = str(connection.settings_dict["NAME"])
+        if private.name_of(connection.alias, name) != name:
+            continue
         with suppress(DatabaseError):  # `migrate --database` is going to say why
             if tables.migrate(connection) and verbosity > 0:
                 words = f'Made the layer\'s tables in the database "{connection.alias}".\n'
                 (stdout or sys.stdout).write(words)
             complete(sender, connection.alias)
-
-
-def connections_to_migrate() -> Iterator[BaseDatabaseWrapper]:
-    """Django's connections to our databases; a system check complains of those left out.
-
-    In a process that runs tests, not to the project's own files.
-    """
-    for alias in configured_databases():
-        if alias in connections and connections[alias].vendor == "sqlite":
-            name = str(connections[alias].settings_dict["NAME"])
-            if private.name_of(alias, name) == name:
-                yield connections[alias]
 
 
 def complete(sender: ChannelsSqliteConfig, using: str, **_kwargs: Any) -> None:

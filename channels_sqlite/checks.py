@@ -1,9 +1,8 @@
 """System checks: what would go wrong later, reported by `manage.py check`, with a remedy to copy.
 
-`check` reports what the settings show; `check --database channels`, and `migrate --database
-channels`, also open the database; `check --deploy` adds what matters in production only. The files
-are checked in file_checks.py. `_options/conf.py` and `_storing/files.py` decide what the layer
-refuses, which is only reported here.
+`check` reports what the settings show; with `--database`, as `migrate` does, it also opens the
+database; with `--deploy` it adds what matters in production only. Files are checked in
+file_checks.py. `_options/conf.py` and `_storing/files.py` decide what the layer refuses.
 """
 
 from __future__ import annotations
@@ -11,8 +10,10 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from difflib import SequenceMatcher
+from itertools import chain
 from typing import Any
 
 from django.conf import settings
@@ -31,13 +32,12 @@ from ._options.settings import (
     is_ours,
 )
 from ._storing.opener import OLDEST_SQLITE
-from ._tools import file_checks
+from ._tools import file_checks, tables
 from ._waking.watchers import is_installed
 from .db_routers import ChannelsRouter
 from .exceptions import InvalidOption
 from .models import LayerMessage
 
-ENGINE = "django.db.backends.sqlite3"
 ROUTER = "channels_sqlite.db_routers.ChannelsRouter"
 
 SLOW_POLLING = 1.0  # seconds
@@ -67,9 +67,9 @@ def check_databases(
     is_migrating = sys.argv[1:2] == ["migrate"]  # `call_command` runs no checks unless told to
     return [
         each
-        for alias in _sqlite_databases()
-        if databases is not None and alias in databases  # None from Django before 6.1: open none
-        for each in file_checks.contents(connections[alias], is_migrating=is_migrating)
+        for alias in _aliases()
+        if alias in (databases or ())  # None from Django before 6.1: open none
+        for each in file_checks.contents(alias, is_migrating=is_migrating)
     ]
 
 
@@ -77,9 +77,14 @@ def check_deployment(**_kwargs: Any) -> list[checks.CheckMessage]:
     """Check what does not matter on a developer's machine."""
     return [
         *_wal_reset_bug(),
-        *(each for alias in _sqlite_databases() for each in file_checks.readable_by_others(alias)),
-        *(each for alias in _sqlite_databases() for each in file_checks.long_log(alias)),
+        *(each for alias in _aliases() for each in file_checks.readable_by_others(alias)),
+        *(each for alias in _aliases() for each in file_checks.long_log(alias)),
     ]
+
+
+def _aliases() -> list[str]:
+    """Our databases that can be opened; none if no layer is ours."""
+    return [each.alias for each in tables.databases()] if configured_layers() else []
 
 
 # The layers
@@ -97,13 +102,10 @@ def _backends() -> Iterator[checks.CheckMessage]:
 
 
 def _looks_like_ours(backend: str) -> bool:
-    if backend.startswith("channels_sqlite."):
-        return True
-    try:
+    with suppress(ImportError):
         import_string(backend)
-    except ImportError:
-        return SequenceMatcher(None, backend.lower(), BACKEND.lower()).ratio() >= ALIKE
-    return False
+        return backend.startswith("channels_sqlite.")
+    return SequenceMatcher(None, backend.lower(), BACKEND.lower()).ratio() >= ALIKE
 
 
 def _layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:
@@ -137,10 +139,10 @@ def _watching(name: str, options: Options) -> Iterator[checks.CheckMessage]:
     if options.watcher != "auto" and not is_installed(options.watcher):
         is_package = options.watcher == "watchfiles"
         why = "whose package is not installed here" if is_package else "which works on Linux only"
-        install = "Install it: pip install watchfiles\nor let" if is_package else "Let"
+        install = "Install it: pip install watchfiles\nor: " if is_package else ""
         yield checks.Error(
             f'CHANNEL_LAYERS["{name}"] names the watcher "{options.watcher}", {why}.',
-            hint=f'{install} the layer choose: "watcher": "auto"',
+            hint=f'{install}"watcher": "auto"',
             id="channels_sqlite.E006",
         )
     interval, expiry = options.polling_interval, options.expiry
@@ -162,21 +164,10 @@ def _them(keys: Mapping[str, object]) -> str:
 # The settings of a database
 
 
-def _sqlite_databases() -> list[str]:
-    """Our databases that can be opened; check_settings reports the others."""
-    return [
-        alias
-        for alias in configured_databases()
-        if configured_layers()
-        and alias in connections
-        and connections[alias].settings_dict["ENGINE"] == ENGINE
-    ]
-
-
 def _entry(alias: str) -> str:
     return (
         f'DATABASES["{alias}"] = {{\n'
-        f'    "ENGINE": "{ENGINE}",\n'
+        '    "ENGINE": "django.db.backends.sqlite3",\n'
         f'    "NAME": BASE_DIR / "{alias}.sqlite3",\n'
         "}"
     )
@@ -196,10 +187,10 @@ def _database(alias: str) -> Iterator[checks.CheckMessage]:
             id="channels_sqlite.E001",
         )
         return
-    database = connections[alias].settings_dict
-    if database["ENGINE"] != ENGINE:
+    if connections[alias].vendor != "sqlite":
+        engine = connections[alias].settings_dict["ENGINE"]
         yield checks.Error(
-            f'CHANNEL_LAYERS uses the database "{alias}", whose ENGINE is "{database["ENGINE"]}".',
+            f'CHANNEL_LAYERS uses the database "{alias}", whose ENGINE is "{engine}".',
             hint=ENTRY_OF_ITS_OWN,
             id="channels_sqlite.E002",
         )
@@ -207,9 +198,12 @@ def _database(alias: str) -> Iterator[checks.CheckMessage]:
     if alias == DEFAULT_DB_ALIAS:
         yield checks.Warning(
             "The layer shares the default database. SQLite has one writer at a time: messages "
-            "wait for your transactions, and your transactions for messages.",
+            "wait for your transactions, and your transactions for messages. A send inside this "
+            "thread's own transaction, that of ATOMIC_REQUESTS for example, waits in vain.",
             hint=f"{ENTRY_OF_ITS_OWN}\n"
-            'To keep it as it is: SILENCED_SYSTEM_CHECKS = ["channels_sqlite.W001"]',
+            "Or send after a transaction, with transaction.on_commit(), or in it, with "
+            "channels_sqlite.models.GroupSend, and keep it as it is:\n"
+            'SILENCED_SYSTEM_CHECKS = ["channels_sqlite.W001"]',
             id="channels_sqlite.W001",
         )
     yield from _beside_options(alias)
@@ -231,13 +225,9 @@ def _beside_options(alias: str) -> Iterator[checks.CheckMessage]:
 
 def _merged(beside: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """OPTIONS with what stands beside it; where the two differ, what is in force now wins."""
-    merged = beside | options
-    if "init_command" in beside and "init_command" in options:
-        both = f"{beside['init_command']};{options['init_command']}".split(";")
-        merged["init_command"] = "; ".join(
-            dict.fromkeys(each.strip() for each in both if each.strip())
-        )
-    return merged
+    commands = [each.get("init_command", "").split(";") for each in (beside, options)]
+    once = dict.fromkeys(each.strip() for each in chain(*commands) if each.strip())
+    return beside | options | ({"init_command": "; ".join(once)} if once else {})
 
 
 # The routers
@@ -245,23 +235,22 @@ def _merged(beside: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
 
 def _routing() -> Iterator[checks.CheckMessage]:
     aliases = configured_databases()
-    if (
-        router.db_for_read(LayerMessage) == aliases[0]
-        and router.db_for_write(LayerMessage) == aliases[0]
-        and all(router.allow_migrate_model(alias, LayerMessage) for alias in aliases)
+    first, asked = aliases[0], (router.db_for_read, router.db_for_write)
+    if all(ask(LayerMessage) == first for ask in asked) and all(
+        router.allow_migrate_model(alias, LayerMessage) for alias in aliases
     ):
         return
     others = [each for each in settings.DATABASE_ROUTERS if each != ROUTER]
     remedy = f"DATABASE_ROUTERS = {[ROUTER, *others]!r}"
     if any(isinstance(each, ChannelsRouter) for each in router.routers):
         yield checks.Error(
-            f'A router before ChannelsRouter keeps the layer\'s tables from "{aliases[0]}".',
+            f'A router before ChannelsRouter keeps the layer\'s tables from "{first}".',
             hint=f"Let ours be the first:\n{remedy}",
             id="channels_sqlite.E004",
         )
     else:
         yield checks.Error(
-            f'No router sends the layer\'s tables to the database "{aliases[0]}".',
+            f'No router sends the layer\'s tables to the database "{first}".',
             hint=remedy,
             id="channels_sqlite.E003",
         )

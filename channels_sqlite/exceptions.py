@@ -83,18 +83,8 @@ def translate(error: sqlite3.Error, path: str) -> Exception:
     primary = None if code is None else code & 0xFF
     if isinstance(error, sqlite3.DataError) or primary == 18:  # SQLITE_TOOBIG
         return MessageTooLarge(f"A message is too large for one row of {path}: {error}.")
-    if primary == 14 and not _has_descriptors():  # SQLITE_CANTOPEN
-        return DatabaseUnavailable(f"{path}: no file descriptors are left (ulimit -n).")
     remedy = _REMEDIES.get(primary, "").format(user=this_user())
     return DatabaseUnavailable(f"{path}: {error}.{remedy}")
-
-
-def _has_descriptors() -> bool:
-    try:
-        os.close(os.open(os.devnull, os.O_RDONLY))
-    except OSError:
-        return False
-    return True
 
 
 def this_user() -> str:
@@ -103,16 +93,17 @@ def this_user() -> str:
 
 
 _REMEDIES: dict[int | None, str] = {
-    5: " Another connection held the write lock for longer than OPTIONS['timeout']. It may be a"
-    " transaction of your own: send after it, with transaction.on_commit(), or in it, with"
+    5: " Another connection held the write lock for longer than OPTIONS['timeout']. It may be"
+    " this thread's own transaction: send after it, with transaction.on_commit(), or in it, with"
     " channels_sqlite.models.GroupSend.",
-    6: " Another connection in this process holds a lock on the layer's tables. It may be a"
-    " transaction of your own, a TestCase's for example: send after it, with"
+    6: " Another connection in this process holds a lock on the layer's tables. It may be"
+    " this thread's own transaction, a TestCase's for example: send after it, with"
     " transaction.on_commit(), or use a TransactionTestCase.",
     8: " This process's {user} needs write access to the file and to its directory.",
     10: " The disk reported an error; see the system's log.",
     11: " The file is damaged: stop the processes, move it away and migrate again.",
     13: " The disk is full; if it is not, ids are used up: move the file away and migrate again.",
-    14: " The file or its directory cannot be opened, or written, by this process's {user}.",
+    14: " The file or its directory cannot be opened, or written, by this process's {user}; or no"
+    " file descriptors are left (ulimit -n).",
     26: " The file is not an SQLite database: move it away and migrate again.",
 }

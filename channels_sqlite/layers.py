@@ -281,7 +281,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
 
     async def close(self) -> None:
         """Stop listening on this event loop and close this process's connections; the next use
-        opens them again.
+        opens them again. A receive() that waits meanwhile goes on then, whatever the next use is.
 
         Nobody has to call it: connections and threads do not keep the interpreter from exiting.
         """

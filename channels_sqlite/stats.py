@@ -45,7 +45,7 @@ def readers(database: Database) -> list[Reader]:
     In memory there are none but this process.
     """
     if database.in_memory:
-        said = {each.client: each.status() for each in list(database.readers)}
+        said = {each.client: each.status() for each in list(database.readers.values())}
     else:
         said = bells.living(database.files)
     found = []

@@ -181,7 +181,9 @@ class Tab:
 def open_tab(server: Server) -> Iterator[Tab]:
     url, origin = f"ws://{server.address}/ws/chat/lobby", Origin(f"http://{server.address}")
     with connect(url, origin=origin, proxy=None) as connection:
-        connection.send(json.dumps({"type": "join", "name": "Nobody"}))
+        # One visitor: the tabs share the name, and keep it when the server has been killed.
+        join = {"type": "join", "name": "Nobody", "visitor": "0" * 32}
+        connection.send(json.dumps(join))
         yield Tab(connection, receive(connection, "welcome")["process"])
 
 

@@ -3,7 +3,9 @@
 One noun, one file; each imports only what stands to its right, or beneath.
 
     __main__                                  the command line
-    runner   compare   report                 a whole run; two runs side by side; a run as a page
+    runner   report                           a whole run; a run as a page
+    pictures tables                           what the page begins with; the documents' tables
+    figures  compare                          what those show; two runs side by side
     scenarios/                                one scenario a file
     faults   troupe                           what is broken on purpose, and under whom
     lab      screen    charts                 where a measurement happens; how it is shown

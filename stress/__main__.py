@@ -11,19 +11,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
-from rich.table import Table
+try:
+    from rich.console import Console
+    from rich.table import Table
 
-from stress import compare, report, results, screen
-from stress.layers import LAYERS
-from stress.plan import Plan
-from stress.runner import Runner, failed
-from stress.scenarios import SCENARIOS
-from stress.servers import KINDS
+    from stress import compare, figures, report, results, screen, tables
+    from stress.layers import LAYERS
+    from stress.plan import Plan
+    from stress.runner import Runner, failed
+    from stress.scenarios import SCENARIOS
+    from stress.servers import KINDS
+    from stress.verdict import Verdict
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing.name} is not installed; `nox -s stress` installs all that this needs.")
 
 USUAL = ("sqlite", "redis", "redis-pubsub")
 PAGE = 160  # columns of the tables where no terminal says how many it has
-EVERY = ("sqlite:inotify", "sqlite:watchfiles", "memory", "redis", "redis-pubsub", "channels-lite")
+FIGURES = ("sqlite:inotify", "sqlite:watchfiles", "redis", "redis-pubsub")
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,11 +56,12 @@ def run_parser() -> Parser:
         prog="python -m stress",
         description="Measures channels-sqlite beside what one would use instead, and keeps a "
         "ledger of every message.",
-        epilog="python -m stress compare OLD.json NEW.json compares two runs.",
+        epilog="python -m stress compare OLD.json NEW.json compares two runs. "
+        "python -m stress tables RUN.json writes the documents' tables.",
     )
     parser.add_argument("scenarios", metavar="SCENARIO", nargs="*", help="see --list")
     parser.add_argument("--layer", metavar="NAME", nargs="+", action="extend", help="see --list")
-    parser.add_argument("--profile", choices=("quick", "full"), help="how much to measure")
+    parser.add_argument("--profile", choices=("quick", "figures"), help="how much to measure")
     whole, number = positive(int), positive(float)
     parser.add_argument("--processes", metavar="N", type=whole)
     parser.add_argument("--seconds", metavar="S", type=number, help="of each measurement")
@@ -123,7 +128,7 @@ def run(arguments: Sequence[str]) -> int:
     for path in filter(None, (options.json, options.report)):
         if not path.parent.is_dir() or path.is_dir():
             parser.error(f"cannot write {path}: name a file in a directory that exists")
-    chosen = options.layer or (EVERY if options.profile == "full" else USUAL)
+    chosen = options.layer or (FIGURES if options.profile == "figures" else USUAL)
     names = ("processes", "seconds", "members", "rate", "size", "rounds", "sockets")
     plan = Plan(
         profile=options.profile or "normal",
@@ -145,15 +150,29 @@ def run(arguments: Sequence[str]) -> int:
             # Whatever ended it, what was measured is kept before anything is drawn.
             if options.json:
                 results.save(runner.run, options.json)
-    screen.report(console, runner.run)
     if options.report:
         report.write(runner.run, options.report)
-    if runner.run.interrupted:
+    return conclude(console, runner.run)
+
+
+def conclude(console: Console, run: results.Run) -> int:
+    """Print what came out, our own verdict last; the exit status."""
+    screen.report(console, run)
+    if run.interrupted:
         return 130
-    if why := failed(runner.run):
-        console.print(why, style="red", highlight=False, markup=False, soft_wrap=True)
-        return 1
-    return 0
+    why = failed(run)
+    words, colour = (why, "red") if why else (well(run), "green")
+    console.print(words, style=colour, highlight=False, markup=False, soft_wrap=True)
+    return int(bool(why))
+
+
+def well(run: results.Run) -> str:
+    """Say what a run without a failure of ours has shown, whatever the rivals did."""
+    ours = [each.ledger for each in run.measurements if results.is_ours(each.layer)]
+    if not ours:
+        return "nothing was measured on channels-sqlite"
+    count = f"{len(ours)} measurement{'s' if len(ours) > 1 else ''}"
+    return f"well: channels-sqlite in {count}: {sum(ours, Verdict())}"
 
 
 def compare_files(arguments: Sequence[str]) -> int:
@@ -167,6 +186,28 @@ def compare_files(arguments: Sequence[str]) -> int:
     return 0
 
 
+def write_tables(arguments: Sequence[str]) -> int:
+    parser = Parser(
+        prog="python -m stress tables",
+        description="Writes the tables of figures in the documents, from stress/results/. With "
+        "runs of one commit, writes that first; a case of several runs is the last one's.",
+    )
+    parser.add_argument("files", metavar="RUN.json", type=Path, nargs="*", help="kept by --json")
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a table differs")
+    options = parser.parse_args(arguments)
+    try:
+        runs = [results.load(path) for path in options.files]
+        found = figures.summary(runs) if runs else figures.load()
+    except (OSError, results.UnknownFormatError, figures.DifferentRunsError) as error:
+        parser.error(str(error))
+    if runs and not options.check:
+        figures.save(found)
+    paths = tables.outdated(found, mend=not options.check)
+    for path in paths:
+        print(f"{'differs' if options.check else 'written'}: {path}")
+    return int(options.check and bool(paths))
+
+
 def wide(console: Console) -> Console:
     """Where no terminal says how wide it is, wide enough for the tables."""
     return console if console.is_terminal else Console(width=PAGE)
@@ -176,6 +217,8 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments[:1] == ["compare"]:
         return compare_files(arguments[1:])
+    if arguments[:1] == ["tables"]:
+        return write_tables(arguments[1:])
     return run(arguments)
 
 

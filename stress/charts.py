@@ -148,31 +148,6 @@ def lines(
     return svg(title, draw)
 
 
-def bars(title: str, label: str, points: Mapping[str, Point]) -> str:
-    """A bar a layer, from nought."""
-
-    def draw(axes: Any) -> None:
-        names = list(points)[::-1]
-        for row, name in enumerate(names):
-            point, (colour, _, _) = points[name], STYLES[name]
-            axes.barh(row, point.y, color=colour, height=0.6)
-            axes.plot([point.low, point.high], [row, row], color=INK, linewidth=1)
-            axes.annotate(
-                f" {point.y:,.3g}" if point.y < 1000 else f" {point.y:,.0f}",
-                (point.high, row),
-                va="center",
-            )
-        axes.set_yticks(range(len(names)), names)
-        axes.tick_params(axis="y", length=0)
-        axes.margins(x=0.18)
-        axes.set_xlim(left=0)
-        axes.set_xlabel(label)
-        axes.locator_params(axis="x", nbins=5)
-        axes.xaxis.set_major_formatter(said)
-
-    return svg(title, draw, (SIZE[0], 0.9 + 0.3 * len(points)))
-
-
 def over_time(title: str, label: str, series: Mapping[str, Sequence[Sequence[float]]]) -> str:
     """A line a layer, over the seconds of a measurement."""
 

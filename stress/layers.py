@@ -22,6 +22,7 @@ DATABASE = "channels.sqlite3"
 @dataclass(frozen=True)
 class Layer:
     name: str
+    title: str  # for readers of tables and pictures
     says: str
     backend: str
     modules: tuple[str, ...] = ()  # beside channels itself
@@ -31,7 +32,6 @@ class Layer:
     config: Mapping[str, Any] = field(default_factory=dict)
     redis: bool = False
     processes: bool = True  # joins several processes
-    rounds: int | None = None  # at most, in the full profile
 
     @property
     def ours(self) -> bool:
@@ -85,8 +85,10 @@ class Layer:
 
 
 def _sqlite(name: str, says: str, **config: Any) -> Layer:
+    watcher = config.get("watcher", "inotify")
     return Layer(
         name=name,
+        title=f"with {watcher}" if watcher != "inotify" else "channels-sqlite",
         says=says,
         backend="channels_sqlite.layers.SqliteChannelLayer",
         modules=("channels_sqlite.layers",),
@@ -110,12 +112,14 @@ LAYERS: dict[str, Layer] = {
         _sqlite("sqlite:polling", "ours, watcher polling", watcher="polling"),
         Layer(
             name="memory",
+            title="in memory",
             says="Channels' in-memory layer; one process only",
             backend="channels.layers.InMemoryChannelLayer",
             processes=False,
         ),
         Layer(
             name="redis",
+            title="channels_redis",
             says="channels_redis on a redis-server of the harness's own",
             backend="channels_redis.core.RedisChannelLayer",
             modules=("channels_redis",),
@@ -123,6 +127,7 @@ LAYERS: dict[str, Layer] = {
         ),
         Layer(
             name="redis-pubsub",
+            title="Redis pub/sub",
             says="channels_redis's pub/sub layer: no capacity, no expiry",
             backend="channels_redis.pubsub.RedisPubSubChannelLayer",
             modules=("channels_redis",),
@@ -130,8 +135,8 @@ LAYERS: dict[str, Layer] = {
         ),
         Layer(
             name="channels-lite",
+            title="channels-lite",
             says="channels-lite's aiosqlite layer: SQLite, polled every 0.1 s",
-            rounds=1,  # so far behind that more of them would tell nothing more
             backend="channels_lite.layers.aio.AIOSQLiteChannelLayer",
             modules=("channels_lite", "aiosqlitepool"),
             app="channels_lite",

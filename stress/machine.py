@@ -14,6 +14,7 @@ import psutil
 
 from stress import redis_server
 
+NO_CODE = (":!stress/results", ":!*.md")  # written from what was measured
 PACKAGES = (
     "channels-sqlite",
     "django",
@@ -82,7 +83,7 @@ def commit() -> str:
             [*git, "rev-parse", "--short", "HEAD"], text=True, stderr=subprocess.DEVNULL
         ).strip()
         changed = subprocess.check_output(
-            [*git, "status", "--porcelain", "--", "channels_sqlite", "stress"], text=True
+            [*git, "status", "--porcelain", "--", "channels_sqlite", "stress", *NO_CODE], text=True
         )
     except (subprocess.CalledProcessError, FileNotFoundError):
         return ""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from stress.lab import Lab
     from stress.layers import Layer
 
-Profile = Literal["quick", "normal", "full"]
+Profile = Literal["quick", "normal", "figures"]
 T = TypeVar("T")
 
 
@@ -29,12 +29,26 @@ class Plan:
     sockets: int | None = None
     servers: Sequence[str] | None = None
 
-    def choose(self, *, quick: T, normal: T, full: T) -> T:
-        return {"quick": quick, "normal": normal, "full": full}[self.profile]
+    def choose(self, *, quick: T, normal: T, figures: T | None = None) -> T:
+        """The profile's value; that of `figures` is the usual one, if it has none of its own."""
+        if self.profile == "figures" and figures is not None:
+            return figures
+        return quick if self.profile == "quick" else normal
 
-    def many(self, given: T | None, *, quick: Sequence[T], full: Sequence[T]) -> Sequence[T]:
-        """One value if given, else the profile's list."""
-        return [given] if given is not None else self.choose(quick=quick, normal=full, full=full)
+    def many(
+        self,
+        given: T | None,
+        *,
+        quick: Sequence[T],
+        normal: Sequence[T],
+        figures: Sequence[T] | None = None,
+    ) -> Sequence[T]:
+        """One value if given, otherwise the profile's list."""
+        return (
+            [given]
+            if given is not None
+            else self.choose(quick=quick, normal=normal, figures=figures)
+        )
 
     @property
     def body(self) -> int:
@@ -63,8 +77,8 @@ class Case:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     processes: int = 1  # that share the layer
     lasts: float = 0.0  # seconds, about, beside starting the processes; for the estimate
-    rounds: int | None = None  # at most, in the full profile: what no goal is set for needs fewer
-    watched: bool = True  # a watcher has a part in it; else one of ours is enough in a profile
+    rounds: int | None = None  # at most, in the profile `figures`: what is steady needs fewer
+    watched: bool = True  # by each watcher of ours; otherwise one of ours is enough in a profile
     config: Mapping[str, Any] = field(default_factory=dict)
     ours: Mapping[str, Any] = field(default_factory=dict)
     theirs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -101,7 +115,7 @@ class Scenario:
     figures: tuple[Figure, ...]
     cases: Callable[[Plan], list[Case]]
     measure: Callable[[Lab, Case], Awaitable[Measured]]
-    rounds: tuple[int, int, int] = (1, 3, 5)  # quick, normal, full
+    rounds: tuple[int, int, int] = (1, 3, 5)  # quick, normal, figures
     rivals: bool = True  # also measured in the quick profile
-    quick: bool = True  # part of the quick profile
+    profiles: tuple[Profile, ...] = ("quick", "figures")  # that it is part of
     may_fail: bool = False  # sends may end in errors: we break things on purpose

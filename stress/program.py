@@ -63,28 +63,28 @@ def program(plan: Plan, scenarios: Sequence[Scenario], layers: Sequence[Layer]) 
                 if why := left_out(plan, scenario, case, layer, layers):
                     skipped.append(Skipped(layer.name, scenario.name, case.name, why))
                 else:
-                    rounds[layer.name] = rounds_of(plan, scenario, case, layer)
+                    rounds[layer.name] = rounds_of(plan, scenario, case)
             items.append(Item(scenario, case, rounds))
     return Program(items, skipped)
 
 
-def rounds_of(plan: Plan, scenario: Scenario, case: Case, layer: Layer) -> int:
-    """As many as asked for; but the full profile spends its time where the goals are."""
-    quick, normal, full = scenario.rounds
-    rounds = plan.rounds or plan.choose(quick=quick, normal=normal, full=full)
-    if plan.profile != "full":
-        return rounds
-    return min(rounds, *(n for n in (case.rounds, layer.rounds) if n is not None), rounds)
+def rounds_of(plan: Plan, scenario: Scenario, case: Case) -> int:
+    """As many as asked for; but the profile `figures` has fewer of what is steady."""
+    quick, normal, figures = scenario.rounds
+    rounds = plan.rounds or plan.choose(quick=quick, normal=normal, figures=figures)
+    return min(rounds, case.rounds or rounds) if plan.profile == "figures" else rounds
 
 
 def left_out(
     plan: Plan, scenario: Scenario, case: Case, layer: Layer, layers: Sequence[Layer]
 ) -> str:
     """Why this layer is not measured in this case, or ""."""
-    if plan.profile == "quick" and not (scenario.quick and (layer.ours or scenario.rivals)):
-        return "not in the quick profile"
+    if plan.profile not in ("normal", *scenario.profiles):
+        return f"not in the profile {plan.profile}"
+    if plan.profile == "quick" and not (layer.ours or scenario.rivals):
+        return "not in the profile quick"
     if plan.profile != "normal" and layer.ours and not case.watched:
         first = next(each for each in layers if each.ours)
         if layer is not first:
-            return f"as {first.name}: no watcher has a part in it"
+            return f"as {first.name}: one watcher is enough"
     return case.excludes(layer)

@@ -1,4 +1,4 @@
-"""A run as one page of HTML that needs nothing else: ratios first, then ledger, then charts."""
+"""A run as one page of HTML that needs nothing else: pictures, ratios, ledger, and all figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from django.template import Context, Engine
 from django.utils.safestring import SafeString, mark_safe
 
-from stress import charts, screen
+from stress import charts, pictures, screen
 from stress.charts import Point
 from stress.layers import LAYERS
 from stress.results import Measurement, Row, Run, cases_of, rows
@@ -46,6 +46,7 @@ def page(run: Run) -> str:
         "style": mark_safe("".join(f"--layer{i}:{c};" for i, c in enumerate(DAY))),
         "night": mark_safe("".join(f"--layer{i}:{c};" for i, c in enumerate(NIGHT))),
         "broken": run.broken,
+        "pictures": list(pictures.pictures(run, found)),
         "pairs": pairs,
         "ratios": grouped(
             (f"{row.scenario}: {row.case}", ratio_row(row, pairs)) for row in found if row.ratios
@@ -146,21 +147,6 @@ def chart(title: str, svg: str, layers: Iterable[str] = ()) -> Chart:
     return Chart(title, mark_safe(svg), list(layers))
 
 
-def bars(cases: Cases, figure: str, label: str) -> list[Chart]:
-    """A bar chart for each case that has the figure."""
-    found = []
-    for case, measurements in cases.items():
-        points = {
-            layer: made
-            for layer, mine in by_layer(measurements).items()
-            if (made := point(0, mine, figure)) is not None
-        }
-        if points:
-            title = f"{case}: {figure}"
-            found.append(chart(title, charts.bars(title, label, points)))
-    return found
-
-
 def lines(
     cases: Cases,
     figure: str,
@@ -185,10 +171,6 @@ def lines(
     if len({p.x for found in points.values() for p in found}) < 2:
         return []
     return [chart(title, charts.lines(title, x_label, y_label, points, log=log), points)]
-
-
-def throughput(cases: Cases) -> list[Chart]:
-    return bars(cases, "messages", "messages a second")
 
 
 def fanout(cases: Cases) -> list[Chart]:
@@ -224,20 +206,7 @@ def idle(cases: Cases) -> list[Chart]:
             *(cases, "switches", "context switches against idle consumers"),
             *("consumers", "a second", members),
         ),
-        *bars(cases, "cpu", "% of a core"),
     ]
-
-
-def busy(cases: Cases) -> list[Chart]:
-    return [*bars(cases, "p50", "ms"), *bars(cases, "bystander cpu", "% of a core")]
-
-
-def crowd(cases: Cases) -> list[Chart]:
-    return [*bars(cases, "delay p50", "ms"), *bars(cases, "cpu", "% of a core")]
-
-
-def bystander(cases: Cases) -> list[Chart]:
-    return bars(cases, "cpu", "% of a core")
 
 
 def contention(cases: Cases) -> list[Chart]:
@@ -249,13 +218,6 @@ def contention(cases: Cases) -> list[Chart]:
         *("processes", "sends a second", writers),
         log=False,
     )
-
-
-def websockets(cases: Cases) -> list[Chart]:
-    return [
-        *bars(cases, "delivery p50", "ms"),
-        *bars(cases, "cpu", "CPU seconds for a thousand deliveries"),
-    ]
 
 
 def soak(cases: Cases) -> list[Chart]:
@@ -271,14 +233,9 @@ def soak(cases: Cases) -> list[Chart]:
 
 
 LINES: dict[str, Callable[[Cases], list[Chart]]] = {
-    "busy": busy,
-    "throughput": throughput,
     "fanout": fanout,
     "idle": idle,
-    "bystander": bystander,
-    "crowd": crowd,
     "contention": contention,
-    "websockets": websockets,
     "soak": soak,
 }
 

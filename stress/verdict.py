@@ -39,6 +39,10 @@ class Verdict:
     def broken(self) -> bool:
         return any(getattr(self, name) for name in ZERO)
 
+    def __str__(self) -> str:
+        counts = (f"{getattr(self, name):,} {name}" for name in ("accepted", "received", *ZERO))
+        return ", ".join(counts)
+
     def __add__(self, other: Verdict) -> Verdict:
         mine, theirs = asdict(self), asdict(other)
         return Verdict(**{name: mine[name] + theirs[name] for name in mine})

@@ -33,6 +33,7 @@ from channels.exceptions import ChannelFull
 from channels_sqlite._options.conf import database_settings
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.databases import alias_for
+from tests.rows import inbox_of, message, put_number
 
 
 def say(value: Any) -> None:
@@ -414,27 +415,20 @@ def pauses() -> None:
     time.sleep(random.uniform(0.02, 0.1))
 
 
-def body(number: int) -> bytes:
-    """A message so large that it can be seen only a while after the log has been written."""
-    packed: bytes = msgpack.packb({"type": "test", "number": number, "text": "x" * 500_000})
-    return packed
+LARGE = 500_000
+"""Bytes of a message so large that it can be seen only a while after the log has been written."""
 
 
-def sqlite3_writer(inbox: str, channel: str, count: int) -> None:
+def sqlite3_writer(channel: str, count: int) -> None:
     """Insert messages with the sqlite3 module, as in its shell."""
     with closing(connect()) as connection:
         for number in range(count):
-            now = time.time()
-            connection.execute(
-                "insert into channels_sqlite_message (inbox, channel, body, created_at, expires_at)"
-                " values (?, ?, ?, ?, ?)",
-                (inbox, channel, body(number), now, now + 60),
-            )
+            put_number(connection, channel, number, LARGE)
             say(time.time())
             pauses()
 
 
-def orm_writer(inbox: str, channel: str, count: int) -> None:
+def orm_writer(channel: str, count: int) -> None:
     """Insert messages with Django's ORM, in transactions, as the admin does."""
     from django.db import transaction
 
@@ -443,14 +437,11 @@ def orm_writer(inbox: str, channel: str, count: int) -> None:
 
     for number in range(count):
         now = time.time()
+        body = msgpack.packb(message(number, text="x" * LARGE))
+        row = LayerMessage(inbox=inbox_of(channel), channel=channel, body=body)
+        row.created_at, row.expires_at = now, now + 60
         with transaction.atomic(using="channels"):
-            LayerMessage.objects.create(
-                inbox=inbox,
-                channel=channel,
-                body=body(number),
-                created_at=now,
-                expires_at=now + 60,
-            )
+            row.save(using="channels")
         say(time.time())
         pauses()
 

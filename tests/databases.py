@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -16,16 +16,21 @@ from tests.processes import ROOT, environment
 _numbers = count(1)
 
 
-def migrate(path: Path) -> None:
-    """Make a new database file the way a project does, with `manage.py migrate`."""
-    subprocess.run(
-        [sys.executable, "-m", "django", "migrate", "--database=channels", "--verbosity=0"],
+def manage(path: Path, *command: str, prefix: Sequence[str] = (), check: bool = True) -> int:
+    """Run `manage.py` in a project whose channels live in the file; how it ended."""
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "django", *command],
         cwd=ROOT,
         env=environment(path),
-        check=True,
+        check=check,
         capture_output=True,
         timeout=60,
-    )
+    ).returncode
+
+
+def migrate(path: Path, *, check: bool = True) -> int:
+    """Make a new database file the way a project does."""
+    return manage(path, "migrate", "--database=channels", "--verbosity=0", check=check)
 
 
 @contextmanager

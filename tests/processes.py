@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,6 +34,11 @@ class Child:
     """
 
     prefix: Sequence[str] = ()
+
+    @classmethod
+    def under(cls, *command: str) -> type[Child]:
+        """Children that the command runs."""
+        return type(cls.__name__, (cls,), {"prefix": command})
 
     def __init__(self, function: str, database: Path, /, **arguments: Any) -> None:
         module, _, name = function.rpartition(".")
@@ -147,10 +153,23 @@ def environment(database: Path) -> dict[str, str]:
     return environment
 
 
+@cache
+def succeeds(*command: str) -> bool:
+    """Return True if this machine has such a program, and it ends well."""
+    if shutil.which(command[0]) is None:
+        return False
+    return not subprocess.run(command, capture_output=True).returncode
+
+
 def has_node_sqlite() -> bool:
-    """Whether there is a Node that has SQLite built in."""
-    command = ["node", "-e", "require('node:sqlite')"]
-    return (
-        shutil.which("node") is not None
-        and not subprocess.run(command, capture_output=True).returncode
-    )
+    return succeeds("node", "-e", "require('node:sqlite')")
+
+
+def has_namespaces() -> bool:
+    """Return True if a process may have mounts and limits of its own: not without Linux."""
+    return succeeds("unshare", "-Urm", "true")
+
+
+def in_namespace(script: str) -> Sequence[str]:
+    """The command that runs another one after `script`, with mounts and limits of its own."""
+    return ("unshare", "-Urm", "sh", "-ec", f'{script}; exec "$@"', "sh")

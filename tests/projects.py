@@ -16,7 +16,7 @@ from tests.processes import PATIENCE, ROOT
 SETTINGS = """\
 from pathlib import Path
 
-BASE_DIR = Path(__file__).parent
+BASE_DIR = Path(__file__).resolve().parent
 SECRET_KEY = "tests"
 USE_TZ = True
 INSTALLED_APPS = ["django.contrib.contenttypes", "channels", "channels_sqlite"]

@@ -1,5 +1,5 @@
-"""Messages as the modules under the layer pass them on, with what a test does not care about filled
-in, and plain looks at what stands in the tables.
+"""Messages as a test sends them, and as the modules under the layer pass them on, with what a test
+does not care about filled in; and plain looks at what stands in the tables.
 """
 
 from __future__ import annotations
@@ -11,9 +11,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgpack
+
 from channels_sqlite._storing.messages import GroupMessage, Item, Outgoing, Row
+from channels_sqlite._storing.schema import MESSAGE
 
 LATER = 60.0  # seconds; longer than any test
+
+
+def message(number: int, **more: Any) -> dict[str, Any]:
+    return {"type": "test", "number": number, **more}
 
 
 def row(number: int, channel: str | None = "test-channel", **fields: Any) -> Row:
@@ -61,10 +68,29 @@ def inbox_of(channel: str) -> str:
     return local + mark
 
 
+def put(
+    connection: sqlite3.Connection, channel: str, body: bytes = b"\x80", /, **more: Any
+) -> None:
+    """Write a row as other programs do, which ring nobody."""
+    now = time.time()
+    fields = {"inbox": inbox_of(channel), "channel": channel, "body": body, "created_at": now}
+    fields |= {"expires_at": now + LATER} | more
+    names, holes = ", ".join(f'"{name}"' for name in fields), ", ".join("?" * len(fields))
+    connection.execute(f"insert into {MESSAGE} ({names}) values ({holes})", [*fields.values()])
+
+
+def put_number(
+    connection: sqlite3.Connection, channel: str, number: int, size: int = 0, **more: Any
+) -> None:
+    """Write a message of that number, and of about that size."""
+    put(connection, channel, msgpack.packb(message(number, text="x" * size)), **more)
+
+
 @contextmanager
-def sql(path: Path) -> Iterator[sqlite3.Connection]:
+def sql(path: Path | str, timeout: float = 5) -> Iterator[sqlite3.Connection]:
     """A connection that knows nothing of the layer."""
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=5)) as connection:
+    uri = str(path).startswith("file:")
+    with closing(sqlite3.connect(path, timeout, isolation_level=None, uri=uri)) as connection:
         yield connection
 
 

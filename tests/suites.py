@@ -12,25 +12,20 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests import projects
 from tests.docs.project import PATIENCE, Project
 
-SETTINGS = """\
-from pathlib import Path
-
-from tests.project.settings import *
-
-BASE_DIR = Path(__file__).resolve().parent
-INSTALLED_APPS = [*INSTALLED_APPS, "chat"]
+SETTINGS = f"""\
+{projects.SETTINGS}
+INSTALLED_APPS += ["chat"]
 ASGI_APPLICATION = "chat.asgi.application"
-DATABASES["default"]["NAME"] = BASE_DIR / "db.sqlite3"
-DATABASES["channels"]["NAME"] = BASE_DIR / "channels.sqlite3"
-LOGGING = {
+LOGGING = {{
     "version": 1,
-    "handlers": {
-        "file": {"class": "logging.FileHandler", "filename": BASE_DIR / "log", "delay": True}
-    },
-    "loggers": {"channels_sqlite": {"handlers": ["file"], "level": "WARNING"}},
-}
+    "handlers": {{
+        "file": {{"class": "logging.FileHandler", "filename": BASE_DIR / "log", "delay": True}}
+    }},
+    "loggers": {{"channels_sqlite": {{"handlers": ["file"], "level": "WARNING"}}}},
+}}
 """
 
 ON_A_FILE = 'DATABASES["channels"]["TEST"] = {"NAME": BASE_DIR / "test_channels.sqlite3"}\n'
@@ -52,7 +47,7 @@ http = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter
 
-from tests.project.chat import ChatConsumer
+from tests.chat import ChatConsumer
 
 application = ProtocolTypeRouter({"http": http, "websocket": ChatConsumer.as_asgi()})
 """
@@ -65,7 +60,7 @@ from channels.layers import get_channel_layer
 from channels.testing import WebsocketCommunicator
 
 from channels_sqlite.models import LayerMessage
-from tests.project.chat import ChatConsumer
+from tests.chat import ChatConsumer
 
 JOB = {"type": "job", "sender": "suite"}
 

@@ -10,16 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import TEST_DATABASE, WATCHERS, OpenLayer, Start
+from tests.conftest import OpenLayer, Start
+from tests.kinds import by_default, by_each_watcher, ours
+from tests.rows import message
 from tests.waiting import cancel, soon, until
 
-ours = pytest.mark.parametrize("kind", [*WATCHERS, TEST_DATABASE], indirect=True)
-on_files = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
 local_or_normal = pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
-
-
-def message(number: int) -> dict[str, Any]:
-    return {"type": "test.message", "number": number}
 
 
 async def rest(layer: Any, channel: str) -> list[int]:
@@ -90,7 +86,7 @@ async def test_a_receive_is_cancelled_at_every_turn(open_layer: OpenLayer, local
     assert got + await rest(layer, channel) == [*range(60)]
 
 
-@on_files
+@by_each_watcher
 @local_or_normal
 async def test_receives_are_cancelled_while_another_process_sends(
     open_layer: OpenLayer, start: Start, local: bool
@@ -149,7 +145,7 @@ def results(tasks: list[asyncio.Task[Any]]) -> list[Any]:
     return [task.result() for task in tasks if task.done() and not task.cancelled()]
 
 
-@on_files
+@by_default
 async def test_cancelled_writes_hold_no_lock(
     open_layer: OpenLayer, start: Start, database: Path
 ) -> None:
@@ -177,7 +173,7 @@ async def test_cancelled_writes_hold_no_lock(
     assert await rest(layer, channel) == [1]
 
 
-@on_files
+@by_default
 async def test_a_send_is_cancelled_while_another_process_holds_the_lock(
     open_layer: OpenLayer, start: Start
 ) -> None:

@@ -271,13 +271,61 @@ def test_an_engine_that_is_not_sqlite(declare: Declare) -> None:
     assert ids(alias) == {"E002"}
 
 
+def test_a_wrapped_engine_is_sqlite_too(
+    declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As people have it for metrics."""
+    (tmp_path / "wrapped").mkdir()
+    base = "from django.db.backends.sqlite3.base import DatabaseWrapper\n"
+    (tmp_path / "wrapped" / "base.py").write_text(base)
+    monkeypatch.syspath_prepend(tmp_path)
+    alias = declare(ENGINE="wrapped")
+    assert ids(alias) == {"W004"}
+    follow(message("W004", alias))
+    assert ids(alias) == set()
+
+
 def test_the_default_database_is_shared_with_the_projects_data(settings: Settings) -> None:
     settings.CHANNEL_LAYERS = layers(database="default")
     hint = message("W001").hint
+    assert "this thread's own transaction" in message("W001").msg
+    assert "transaction.on_commit" in str(hint)
+    assert "GroupSend" in str(hint)
     assert run_hint(hint, r"SILENCED_SYSTEM_CHECKS.*")["SILENCED_SYSTEM_CHECKS"] == [
         message("W001").id
     ]
     assert ids() == {"W001"}
+
+
+def test_a_send_that_waits_for_its_own_threads_transaction_says_so(tmp_path: Path) -> None:
+    project = Project(
+        tmp_path,
+        'CHANNEL_LAYERS["default"]["CONFIG"] = {"database": "default"}\n'
+        'DATABASES["default"]["OPTIONS"] = {"timeout": 0.2}\n'
+        'INSTALLED_APPS += ["jobs"]',
+    )
+    project.write(
+        "jobs/management/commands/send.py",
+        """\
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.contrib.contenttypes.models import ContentType
+from django.core.management.base import BaseCommand
+from django.db import transaction
+
+class Command(BaseCommand):
+    @transaction.atomic
+    def handle(self, **options):
+        ContentType.objects.create(app_label="a", model="b")
+        async_to_sync(get_channel_layer().send)("jobs", {"type": "job"})
+""",
+    )
+    project.manage("migrate")
+    said = project.manage("send", succeeds=False).stderr.splitlines()[-1]
+    assert "DatabaseUnavailable" in said
+    assert "this thread's own transaction" in said
+    assert "transaction.on_commit" in said
+    assert "GroupSend" in said
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
 from channels_sqlite._options.conf import Options, database_settings
-from channels_sqlite.exceptions import ChannelsSqliteError, InvalidOption
+from channels_sqlite.exceptions import InvalidOption
 
 NOT_NUMBERS = ["1", None, True, [1], 1j]
 NOT_FINITE = [float("inf"), float("-inf"), float("nan")]
@@ -113,13 +112,6 @@ def test_an_unknown_key_is_named_with_those_that_there_are() -> None:
     assert "'hosts'" in str(refused.value)
     assert "6379" in str(refused.value)
     assert all(each.name in str(refused.value) for each in fields(Options))
-
-
-def test_the_error_is_what_django_people_catch() -> None:
-    with pytest.raises(ImproperlyConfigured):
-        Options.from_config({"capacity": 0})
-    with pytest.raises(ChannelsSqliteError):
-        Options.from_config({"capacity": 0})
 
 
 def test_options_do_not_change_afterwards() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import pytest
 from channels.exceptions import ChannelFull
 from django.db import connections
 
+from channels_sqlite._sending import trimmer
 from channels_sqlite._storing.opener import WAL_LIMIT
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
@@ -330,6 +334,72 @@ async def test_garbage_is_logged_and_skipped(
     caplog.clear()
 
 
+def in_msgpack(value: bytes) -> bytes:
+    """A message that has this under a key."""
+    return b"\x81\xa1a" + value
+
+
+HOSTILE = {
+    "nested in json": b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "nested in msgpack": in_msgpack(b"\x91" * 100_000 + b"\xc0"),
+    "10 MB of nested arrays": in_msgpack(b"\x91" * 10_000_000),
+    "an int of millions of digits": b'{"a":' + b"9" * 3_000_000 + b"}",
+    "a map that is said to be huge": b"\xdf\xff\xff\xff\xff\xa1a\x01",
+    "an array that is said to be huge": in_msgpack(b"\xdd\xff\xff\xff\xff\x01"),
+}
+
+
+@by_default
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("digits", [None, 0], ids=["digits limited", "digits not limited"])
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE.keys())
+async def test_hostile_bodies_are_skipped_with_one_warning(
+    open_layer: OpenLayer,
+    table: Table,
+    caplog: pytest.LogCaptureFixture,
+    body: bytes,
+    digits: int | None,
+) -> None:
+    """Also where the program has lifted Python's limit for the digits of ints: what it keeps short
+    takes the square of their number.
+    """
+    layer = open_layer()
+    channel = await layer.new_channel()
+    with digits_limited_to(digits):
+        table.insert(channel, body)
+        await layer.send(channel, message(1))
+        assert await receive(layer, channel) == message(1)
+    (record,) = [each for each in caplog.records if each.name == "channels_sqlite"]
+    assert record.levelname == "WARNING"
+    assert len(record.getMessage()) < 500
+    caplog.clear()
+
+
+@contextmanager
+def digits_limited_to(digits: int | None) -> Iterator[None]:
+    """Python's own limit is used for None, and there is none for 0."""
+    if digits is None or not hasattr(sys, "set_int_max_str_digits"):
+        yield
+        return
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(digits)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)
+
+
+@by_default
+@pytest.mark.timeout(120)
+async def test_a_million_keys_arrive(open_layer: OpenLayer, table: Table) -> None:
+    """Some seconds at most, most of them the garbage collector's."""
+    layer = open_layer()
+    large = {str(number): number for number in range(1_000_000)}
+    for body in (msgpack.packb(large), json.dumps(large).encode()):
+        table.insert("test-channel", body)
+        assert await asyncio.wait_for(layer.receive("test-channel"), 60) == large
+
+
 @ours
 async def test_counters(open_layer: OpenLayer) -> None:
     layer = open_layer(capacity=2)
@@ -451,6 +521,47 @@ async def test_the_lock_is_held_for_too_long(
 
 
 # Rest
+
+
+@by_default
+async def test_the_log_is_reset_where_consumers_only_join_and_leave(
+    open_layer: OpenLayer, database: Path
+) -> None:
+    layer = open_layer()
+    channel = await layer.new_channel()
+    written = 0
+    for number in range(6000):  # about 20 kB of the log each
+        await layer.group_add(f"group-{number % 50}", channel)
+        await layer.group_discard(f"group-{number % 50}", channel)
+        written = max(written, os.stat(f"{database}-wal").st_size)
+    assert written < 6 * WAL_LIMIT
+
+
+@by_default
+async def test_one_old_message_does_not_keep_the_sequences_of_others(
+    open_layer: OpenLayer, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits in a queue that nobody takes from, while others answer on a channel for each."""
+    monkeypatch.setattr(trimmer, "SWEEP_EVERY", 0.05)
+    monkeypatch.setattr(trimmer, "UPKEEP_EVERY", 0.1)
+    layer = open_layer()
+    await layer.send("queue-of-nobody", message(0), expiry=86_400)
+
+    async def answer(number: int) -> None:
+        await layer.send(f"answer-{number}", message(number))
+        assert await receive(layer, f"answer-{number}") == message(number)
+
+    for number in range(500):
+        await answer(number)
+    numbers = count(500)
+
+    async def answer_until_they_are_gone() -> None:
+        while table.count("sequence") > 20:
+            await answer(next(numbers))
+            await asyncio.sleep(0.05)
+
+    await soon(answer_until_they_are_gone())
+    assert await receive(layer, "queue-of-nobody") == message(0)
 
 
 @by_default

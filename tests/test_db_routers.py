@@ -99,7 +99,9 @@ def test_a_database_of_the_layers_own_gets_the_tables_of_no_other_app() -> None:
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_it_has_no_opinion_on_other_apps_elsewhere(settings: Settings, shared: bool) -> None:
+def test_the_router_has_no_opinion_on_other_apps_elsewhere(
+    settings: Settings, shared: bool
+) -> None:
     if shared:
         settings.CHANNEL_LAYERS = {"default": layer(database="default")}
     router = ChannelsRouter()
@@ -121,7 +123,7 @@ def test_a_backend_that_cannot_be_imported_now_may_be_later(
     assert ChannelsRouter().db_for_read(LayerMessage) == "elsewhere"
 
 
-def test_it_says_that_the_app_is_missing(
+def test_the_router_says_that_the_app_is_missing(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody else can: the system checks are the app's."""
@@ -133,7 +135,7 @@ def test_it_says_that_the_app_is_missing(
     assert 'INSTALLED_APPS lacks "channels_sqlite"' in words
 
 
-def test_it_can_be_imported_before_the_apps_are_loaded() -> None:
+def test_the_router_can_be_imported_before_the_apps_are_loaded() -> None:
     code = (
         "import sys, channels_sqlite.db_routers\n"
         "assert 'channels_sqlite.models' not in sys.modules\n"

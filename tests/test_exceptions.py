@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from django.db.utils import DatabaseError, OperationalError
 
 from channels_sqlite import exceptions
 from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable, MessageTooLarge
+from tests.rows import sql
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,11 @@ def test_a_database_that_does_not_answer_is_no_full_channel() -> None:
     assert not issubclass(MessageTooLarge, ChannelFull)
 
 
-# Real errors of SQLite
-
-
-def failure(path: Path | str, *statements: str, uri: bool = False) -> sqlite3.Error:
+def failure(path: Path | str, *statements: str) -> sqlite3.Error:
     """What SQLite raises when it runs the statements."""
 
     def run() -> None:
-        with closing(sqlite3.connect(path, isolation_level=None, timeout=0, uri=uri)) as connection:
+        with sql(path, timeout=0) as connection:
             for statement in statements:
                 connection.execute(statement)
 
@@ -70,55 +67,45 @@ def translated(error: sqlite3.Error) -> str:
     return str(ours)
 
 
+FULL = [
+    *("pragma max_page_count = 1", "create table t (x)"),
+    "insert into t values (zeroblob(1000000))",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "statements", "words"),
+    [
+        ("file:{}?mode=ro", ["create table t (x)"], "write access"),
+        ("{}/nowhere", ["select 1"], exceptions.this_user()),
+        ("{}", FULL, "The disk is full"),
+        ("{}.text", ["select * from t"], "move it away"),
+        ("{}.damaged", ["select * from channels_sqlite_message"], "damaged"),
+        ("{}", ["select * from t"], "no such table: t"),
+    ],
+)
+def test_an_error_of_sqlite_has_a_remedy_or_keeps_its_words(
+    database: Path, name: str, statements: list[str], words: str
+) -> None:
+    Path(f"{database}.text").write_text("This is not an SQLite database, is it? " * 100)
+    content = database.read_bytes()
+    Path(f"{database}.damaged").write_bytes(content[:200] + bytes(len(content) - 200))
+    assert words in translated(failure(name.format(database), *statements))
+
+
 def test_a_lock_held_for_too_long_points_at_the_timeout(database: Path) -> None:
-    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+    with sql(database) as other:
         other.execute("begin immediate")
         assert "OPTIONS['timeout']" in translated(failure(database, "begin immediate"))
 
 
 def test_a_lock_in_memory_points_at_this_process() -> None:
     name = "file:locked?mode=memory&cache=shared"
-    with closing(sqlite3.connect(name, uri=True, isolation_level=None)) as other:
+    with sql(name) as other:
         other.execute("create table t (x)")
         other.execute("begin immediate")
         other.execute("insert into t values (1)")
-        assert "in this process" in translated(failure(name, "select * from t", uri=True))
-
-
-def test_a_read_only_database_points_at_the_rights(database: Path) -> None:
-    name = f"file:{database}?mode=ro"
-    assert "write access" in translated(failure(name, "create table t (x)", uri=True))
-
-
-def test_a_file_that_cannot_be_opened_points_at_the_user(tmp_path: Path) -> None:
-    assert exceptions.this_user() in translated(failure(tmp_path / "nowhere" / "file.sqlite3"))
-
-
-def test_a_full_disk_is_called_full(database: Path) -> None:
-    error = failure(
-        database,
-        "pragma max_page_count = 1",
-        "create table t (x)",
-        "insert into t values (zeroblob(1000000))",
-    )
-    assert "The disk is full" in translated(error)
-
-
-def test_a_file_that_is_no_database_is_to_be_moved_away(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("This is not an SQLite database, is it? " * 100)
-    assert "move it away" in translated(failure(tmp_path / "text", "select * from t"))
-
-
-def test_a_damaged_file_is_to_be_moved_away(database: Path) -> None:
-    content = bytearray(database.read_bytes())
-    content[200:] = b"\x00" * (len(content) - 200)
-    database.write_bytes(content)
-    error = failure(database, "select * from channels_sqlite_message")
-    assert "damaged" in translated(error)
-
-
-def test_an_error_without_a_known_remedy_keeps_sqlites_words(database: Path) -> None:
-    assert "no such table: t" in translated(failure(database, "select * from t"))
+        assert "in this process" in translated(failure(name, "select * from t"))
 
 
 def test_an_error_without_a_result_code_keeps_its_words() -> None:

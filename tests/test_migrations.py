@@ -179,9 +179,6 @@ def test_a_test_runs_databases_are_complete() -> None:
     assert ours("default") == NOTHING
 
 
-# Without migrations
-
-
 def test_tables_made_without_migrations_are_the_same(
     fresh: str, settings: Settings, tmp_path: Path
 ) -> None:
@@ -221,7 +218,8 @@ def shape(connection: sqlite3.Connection) -> dict[str, Any]:
         table: {
             "columns": rows("select * from pragma_table_xinfo(?)", table),
             "numbered": "autoincrement" in str(rows(definition, table)),
-            "indexes": indexes(table),
+            # Django makes no table without rowids, and a sequence's key then is an index of its own.
+            "indexes": {} if table == schema.SEQUENCE else indexes(table),
         }
         for table in schema.TABLES
     }

@@ -35,22 +35,6 @@ def rows(sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         return list(cursor.fetchall())
 
 
-def plan(sql: str) -> str:
-    return " ".join(row[3] for row in rows(f"explain query plan {sql}"))
-
-
-def test_the_tables_are_the_ones_the_store_names() -> None:
-    assert {
-        model._meta.db_table for model in apps.get_app_config("channels_sqlite").get_models()
-    } == {
-        schema.MESSAGE,
-        schema.MEMBERSHIP,
-        schema.SEQUENCE,
-        schema.SEND,
-        schema.GROUP_SEND,
-    }
-
-
 def test_the_names_are_not_those_that_projects_give_their_own_models() -> None:
     """`manage.py shell` imports all models by their bare names: one would hide the other."""
     assert {model.__name__ for model in apps.get_app_config("channels_sqlite").get_models()} == {
@@ -60,11 +44,6 @@ def test_the_names_are_not_those_that_projects_give_their_own_models() -> None:
         "ChannelSend",
         "GroupSend",
     }
-
-
-def test_the_triggers_have_the_names_schema_gives_them() -> None:
-    triggers = rows("select name from sqlite_master where type = 'trigger' order by name")
-    assert triggers == [(name,) for name in sorted({**schema.TRIGGERS, **schema.VIEW_TRIGGERS})]
 
 
 def test_a_new_message_raises_the_sequence_of_its_inbox() -> None:
@@ -78,14 +57,6 @@ def test_the_sequence_rises_even_where_it_is_ahead_of_the_ids() -> None:
     LayerSequence.objects.filter(inbox="worker").update(seq=newest + 10)
     send()
     assert LayerSequence.objects.get(inbox="worker").seq == newest + 11
-
-
-def test_plain_sql_raises_the_sequence_too() -> None:
-    [(newest,)] = rows(
-        "insert into channels_sqlite_message (inbox, body, created_at, expires_at)"
-        " values ('worker', x'80', 1, 2) returning id"
-    )
-    assert LayerSequence.objects.get(inbox="worker").seq == newest
 
 
 def test_the_first_message_after_a_flush_begins_another_epoch() -> None:
@@ -111,19 +82,6 @@ def test_times_are_unix_seconds_that_sql_reads() -> None:
     ) == [("2001-09-09 01:46:40", "real")]
 
 
-def test_a_readers_look_reads_only_what_waits() -> None:
-    assert "channels_sqlite_waiting" in plan(
-        f"select id from {schema.MESSAGE}"
-        " where inbox = 'worker' and id > 7 and delivered_at is null order by id"
-    )
-
-
-def test_trimming_finds_old_rows_by_index() -> None:
-    assert "channels_sqlite_delivered" in plan(
-        f"select id from {schema.MESSAGE} where delivered_at < 7 limit 100"
-    )
-
-
 def test_a_channel_is_a_member_of_a_group_once() -> None:
     join()
     join(channel="in!b")
@@ -138,27 +96,6 @@ def test_a_channel_that_has_left_may_join_again() -> None:
     assert join().pk != member.pk
     LayerMembership.objects.update(left_after=8)  # it has left twice before its reader has looked
     assert LayerMembership.objects.count() == 2
-
-
-def test_leaving_and_lapsing_are_found_by_index() -> None:
-    assert "(channel=? AND group=?)" in plan(
-        f"select id from {schema.MEMBERSHIP} where channel = 'in!a' and \"group\" = 'chat'"
-        " and left_after is null"
-    )
-    assert schema.MEMBER_LEFT in plan(
-        f"select id from {schema.MEMBERSHIP} where inbox = 'in!' and left_after <= 7"
-    )
-    assert "channels_sqlite_member_expires" in plan(
-        f"select id from {schema.MEMBERSHIP} where expires_at < 7"
-    )
-
-
-def test_who_gets_a_groups_message_stands_in_an_index() -> None:
-    """Whose table is not looked at: for each member, that would double the work."""
-    assert "COVERING INDEX channels_sqlite_member_reads" in plan(
-        f"select channel from {schema.MEMBERSHIP} where \"group\" = 'chat' and inbox = 'in!'"
-        " and joined_after < 7 and (left_after is null or left_after >= 7) and expires_at > 7"
-    )
 
 
 def test_a_row_says_what_it_is() -> None:

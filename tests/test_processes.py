@@ -20,20 +20,16 @@ from typing import Any
 
 import msgpack
 import pytest
-from channels.exceptions import ChannelFull
 
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.conftest import WATCHERS, OpenLayer, Start
+from tests.children import send
+from tests.conftest import OpenLayer, Start
+from tests.kinds import by_each_watcher
 from tests.processes import Child
+from tests.rows import message
 from tests.waiting import cancel, soon, until
 
 Message = dict[str, Any]
-ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
-inotify = pytest.mark.parametrize("kind", ["inotify"], indirect=True)
-
-
-def message(number: int) -> Message:
-    return {"type": "test.message", "number": number}
 
 
 def integrity(database: Path) -> str:
@@ -82,7 +78,7 @@ def test_a_new_file_is_opened_by_many_at_once(start: Start, migrated: Path, tmp_
         opener.finish()
 
 
-@ours
+@by_each_watcher
 async def test_two_processes_talk(open_layer: OpenLayer, start: Start, kind: str) -> None:
     """50 questions and answers: were wakes lost, the heartbeats alone would take 50 seconds."""
     layer = open_layer()
@@ -97,10 +93,7 @@ async def test_two_processes_talk(open_layer: OpenLayer, start: Start, kind: str
     await asyncio.to_thread(peer.finish)
 
 
-# Writers that do not ring
-
-
-@ours
+@by_each_watcher
 @pytest.mark.parametrize(("writer", "local"), [("sqlite3_writer", True), ("orm_writer", False)])
 async def test_foreign_writers_wake_receivers(
     open_layer: OpenLayer, start: Start, writer: str, local: bool
@@ -110,8 +103,7 @@ async def test_foreign_writers_wake_receivers(
     channel = await layer.new_channel() if local else "test-channel"
     waiting = asyncio.create_task(layer.receive(channel))
     await asyncio.sleep(0)
-    inbox = layer.non_local_name(channel)
-    child = start(writer, inbox=inbox, channel=channel, count=15)
+    child = start(writer, channel=channel, count=15)
     delays = []
     for number in range(15):
         assert (await soon(waiting))["number"] == number
@@ -123,9 +115,6 @@ async def test_foreign_writers_wake_receivers(
     await layer.close()
     assert statistics.median(delays) < 0.3  # heartbeats alone: 0.5
     assert layer.counters.missed_wakes == 0
-
-
-# Heartbeats
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")
@@ -147,9 +136,6 @@ async def test_a_watcher_gone_deaf(alias: str, start: Start, watcher: str) -> No
     assert len(deaf.errors().splitlines()) == 1  # the warning
     assert max(delays[:3]) > 0.2
     assert statistics.median(delays[-4:]) < 0.3
-
-
-# Death
 
 
 class Ledger:
@@ -204,7 +190,7 @@ async def test_writers_are_killed(alias: str, database: Path, start: Start) -> N
         os.kill(pid, signal.SIGKILL)
         mine = {"type": "test", "writer": "survivor", "number": turn}
         for channel in (local, "work"):
-            await soon(send_when_there_is_room(layer, channel, mine))
+            await soon(send(layer, channel, mine))
         await asyncio.to_thread(ledger.listen, nursery, "gone")
         await until(partial(ledger.has, "survivor", turn))
     nursery.tell("")
@@ -223,10 +209,10 @@ async def test_readers_are_killed(alias: str, database: Path, start: Start) -> N
     layer = SqliteChannelLayer(database=alias)
     deadly = dict(zip(random.sample(range(600), 4), readers, strict=False))
     for number in range(600):
-        await soon(send_when_there_is_room(layer, "work", message(number)))
+        await soon(send(layer, "work", message(number)))
         if number in deadly:
             deadly[number].kill()
-    await soon(send_when_there_is_room(layer, "work", message(-1)))
+    await soon(send(layer, "work", message(-1)))
     readers[4].finish()
     await layer.close()
     received = [*chain.from_iterable(reader.rest() for reader in readers)]
@@ -242,16 +228,6 @@ def claimed(database: Path) -> set[int]:
             "select body from channels_sqlite_message where delivered_at is not null"
         )
         return {msgpack.unpackb(body)["number"] for (body,) in rows}
-
-
-async def send_when_there_is_room(layer: Any, channel: str, sent: Message) -> None:
-    while True:
-        try:
-            await layer.send(channel, sent)
-        except ChannelFull:
-            await asyncio.sleep(0.005)
-        else:
-            return
 
 
 async def test_a_stopped_process_harms_nobody(start: Start, alias: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from collections import OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
@@ -15,7 +14,6 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from django.core.serializers.json import DjangoJSONEncoder
 from django.db.models import TextChoices
 from django.utils import translation
 from django.utils.dateparse import parse_date, parse_datetime, parse_duration, parse_time
@@ -80,19 +78,6 @@ def written(value: object) -> str:
     return repr(value)
 
 
-@BOTH
-def test_tuples_become_lists(serializer: Serializer) -> None:
-    message = {"value": (1, ("two", ()))}
-    assert decode(serializer, encode(serializer, message)) == {"value": [1, ["two", []]]}
-
-
-@BOTH
-def test_each_decoding_is_a_copy_of_its_own(serializer: Serializer) -> None:
-    body = encode(serializer, {"items": [1]})
-    decode(serializer, body)["items"].append(2)
-    assert decode(serializer, body) == {"items": [1]}
-
-
 def test_msgpack_brings_back_keys_that_are_no_strings() -> None:
     message = {2: "int", b"b": "bytes", None: "none", 1.5: "float", True: "bool"}
     assert written(decode(MSGPACK, encode(MSGPACK, message))) == written(message)
@@ -129,7 +114,7 @@ def same(one: Any, other: Any) -> bool:
     """
     if isinstance(one, datetime.datetime):
         local = one.replace(tzinfo=None) == other.replace(tzinfo=None, fold=0)
-        return local and one.utcoffset() == other.utcoffset()
+        return bool(local and one.utcoffset() == other.utcoffset())
     return bool(one == other)
 
 
@@ -169,13 +154,6 @@ def test_other_types_arrive_as_text_that_reads_as_what_was_sent(
 )
 def test_the_text_is_the_documented_one(serializer: Serializer, value: object, text: str) -> None:
     assert round_trip(serializer, value) == text
-
-
-@BOTH
-def test_the_text_is_what_django_makes_of_it(serializer: Serializer) -> None:
-    """But for the microseconds of times, and for UTC as Z."""
-    for value in (datetime.date(2026, 1, 2), Decimal("1.10"), UUID(int=1), gettext_lazy("No")):
-        assert json.dumps(round_trip(serializer, value)) == json.dumps(value, cls=DjangoJSONEncoder)
 
 
 @BOTH
@@ -317,13 +295,6 @@ def test_msgpack_refuses_keys_that_it_could_not_read(key: object) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("wrong", [None, "text", b"bytes", 1, [("type", "test")], 1j], ids=repr)
-def test_a_message_must_be_a_dict(serializer: Serializer, wrong: object) -> None:
-    with pytest.raises(TypeError, match=type(wrong).__name__):
-        encode(serializer, wrong)
-
-
-@BOTH
 def test_what_contains_itself_is_refused(serializer: Serializer) -> None:
     loop: list[Any] = []
     loop.append(loop)
@@ -410,17 +381,6 @@ def test_a_body_that_is_no_blob_is_undecodable(serializer: Serializer, body: obj
 def test_a_body_that_holds_no_dict_is_undecodable(serializer: Serializer, value: object) -> None:
     with pytest.raises(UndecodableMessage, match=type(value).__name__):
         decode(serializer, serializer.dumps(value))
-
-
-@BOTH
-def test_a_body_cut_short_is_undecodable(serializer: Serializer) -> None:
-    body = encode(serializer, {"type": "test.message", "number": 12345})
-    for length in range(len(body)):
-        with pytest.raises(UndecodableMessage):
-            decode(serializer, body[:length])
-
-
-# By name
 
 
 def test_an_unknown_name_is_told_which_ones_there_are() -> None:

@@ -26,13 +26,12 @@ from pytest_django import DjangoDbBlocker
 
 from channels_sqlite._storing import schema
 from channels_sqlite.models import ChannelSend, GroupSend
-from tests.conftest import WATCHERS, OpenLayer
+from tests.conftest import OpenLayer
+from tests.kinds import by_default, by_each_watcher
 from tests.processes import has_node_sqlite
 from tests.waiting import cancel, soon
 
 HELLO = {"type": "test.hello", "text": "Grüß “Gott”", "numbers": [1, 2.5, None, True]}
-ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
-inotify = pytest.mark.parametrize("kind", ["inotify"], indirect=True)
 
 
 @pytest.fixture
@@ -106,7 +105,7 @@ def quoted(value: object) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-@inotify
+@by_default
 @pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
 async def test_a_program_sends_to_a_channel(
     open_layer: OpenLayer, program: Program, local: bool
@@ -121,7 +120,7 @@ async def test_a_program_sends_to_a_channel(
     assert await soon(receiving) == HELLO
 
 
-@inotify
+@by_default
 async def test_a_program_sends_to_a_group(open_layer: OpenLayer, program: Program) -> None:
     one, other = open_layer(), open_layer()
     channels = [(one, await one.new_channel()), (other, await other.new_channel())]
@@ -136,7 +135,7 @@ async def test_a_program_sends_to_a_group(open_layer: OpenLayer, program: Progra
         assert await soon(layer.receive(channel)) == HELLO
 
 
-@ours
+@by_each_watcher
 async def test_receivers_wake(open_layer: OpenLayer, sql: sqlite3.Connection) -> None:
     """What SQL has written arrives, and long before the next heartbeat."""
     layer = open_layer()
@@ -151,7 +150,7 @@ async def test_receivers_wake(open_layer: OpenLayer, sql: sqlite3.Connection) ->
     assert statistics.median(delays) < 0.3  # heartbeats alone: 0.5
 
 
-@inotify
+@by_default
 @pytest.mark.parametrize("serializer_format", ["msgpack", "json"])
 async def test_any_message_of_json_arrives_as_it_is(
     open_layer: OpenLayer, sql: sqlite3.Connection, serializer_format: str
@@ -190,11 +189,6 @@ def test_a_message_to_a_group_is_one_row_for_each_inbox(sql: sqlite3.Connection)
         ("in.b!", None, "chat", b"{}"),
         ("mail", None, "chat", b"{}"),
     ]
-
-
-def test_a_group_without_members_gets_nothing(sql: sqlite3.Connection) -> None:
-    group_send(sql, "chat")
-    assert messages(sql) == []
 
 
 def test_a_message_expires_after_the_layers_default(sql: sqlite3.Connection) -> None:
@@ -328,7 +322,7 @@ def test_a_program_is_told(program: Program, sql: sqlite3.Connection) -> None:
     assert messages(sql) == []
 
 
-@inotify
+@by_default
 async def test_text_that_is_not_utf8_is_skipped(
     open_layer: OpenLayer, sql: sqlite3.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -394,7 +388,7 @@ def rows(alias: str) -> int:
         connections[alias].close()
 
 
-@ours
+@by_default
 async def test_a_message_appears_when_its_transaction_commits(
     open_layer: OpenLayer, outbox: str
 ) -> None:
@@ -418,7 +412,7 @@ async def test_a_message_appears_when_its_transaction_commits(
     assert await asyncio.to_thread(rows, outbox) == 1
 
 
-@ours
+@by_default
 async def test_a_message_never_appears_when_its_transaction_is_rolled_back(
     open_layer: OpenLayer, outbox: str, sql: sqlite3.Connection
 ) -> None:
@@ -440,6 +434,6 @@ def test_the_orm_creates_and_is_told(outbox: str, sql: sqlite3.Connection) -> No
         [ChannelSend(channel="mail", message="{}"), ChannelSend(channel="jobs", message="{}")]
     )
     with pytest.raises(IntegrityError, match="JSON object"), transaction.atomic(using=outbox):
-        GroupSend.objects.using(outbox).create(group="chat", message=HELLO)
+        GroupSend.objects.using(outbox).create(group="chat", message="hello")
     assert [channel for _, channel, *_ in messages(sql)] == ["mail", "mail", "jobs"]
     assert list(ChannelSend.objects.using(outbox).all()) == []

@@ -20,7 +20,7 @@ from channels_sqlite.counters import Counters
 from channels_sqlite.exceptions import NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.stats import Group, Reader, Tally
-from tests import databases
+from tests import databases, rows
 from tests.rows import sql as connect
 from tests.storing.parts import database_on
 from tests.waiting import cancel, until
@@ -42,14 +42,8 @@ def table(database: Path) -> Iterator[sqlite3.Connection]:
 
 def put(table: sqlite3.Connection, inbox: str, group: str | None = None, **fields: Any) -> None:
     """A message in the table, to a channel of that name unless it is to a group."""
-    now = time.time()
-    values = {"channel": None if group else inbox, "body": b"", "created_at": now}
-    values |= {"expires_at": now + 60, "delivered_at": None} | fields
-    table.execute(
-        f'insert into {schema.MESSAGE} (inbox, "group", {", ".join(values)})'
-        f" values (?, ?, {', '.join('?' * len(values))})",
-        (inbox, group, *values.values()),
-    )
+    address = {"inbox": inbox, "channel": None if group else inbox, "group": group}
+    rows.put(table, inbox, **(address | fields))
 
 
 def join(table: sqlite3.Connection, group: str, channel: str, expires_in: float = 60) -> None:

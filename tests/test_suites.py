@@ -149,8 +149,6 @@ def test_tests_need_no_developers_file(
     assert suite.left() == []
 
 
-# A layer that is used before the runner changes NAME
-
 COUNTED = """\
 from django.test import TransactionTestCase
 
@@ -363,10 +361,11 @@ def test_pytest_runs_tests_in_parallel(developer: Developer, tmp_path: Path) -> 
     developer.must_be_undisturbed()
 
 
-# A server in another process
-
 LIVE = """\
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
 from channels.testing import ChannelsLiveServerTestCase
+from django.db import connections
 from websockets.sync.client import connect
 
 from .steps import say
@@ -386,11 +385,15 @@ class Tests(ChannelsLiveServerTestCase):
 AND_FROM_THE_TEST = """\
 
     def test_the_test_itself_sends_to_a_visitor(self):
+        self.addCleanup(connections["channels"].close)
+        self.addCleanup(async_to_sync(get_channel_layer().close))
         with connect(self.live_server_ws_url) as visitor:
             visitor.send('{"text": "hello"}')
             self.assertEqual(visitor.recv(10), '{"text": "hello"}')
             say("bye")
             self.assertEqual(visitor.recv(10), '{"text": "bye"}')
+
+    test_it_does_so_again = test_the_test_itself_sends_to_a_visitor
 """
 
 SERVED = """\
@@ -425,10 +428,12 @@ def test_a_live_server_stays_away_from_the_developers_file(
 
 @needs_live_server
 def test_a_test_and_its_live_server_share_a_file(developer: Developer, tmp_path: Path) -> None:
-    """As the documentation advises for tests with several processes."""
+    """As the documentation advises for tests with several processes: they reach each other in each
+    test, between which the tables are emptied.
+    """
     code = LIVE.format(databases=ALL) + AND_FROM_THE_TEST
     suite = Suite(tmp_path, code, settings=SERVED.format(method="fork") + ON_A_FILE)
-    assert suite.test() == 2
+    assert suite.test() == 3
     assert suite.left() == []
     developer.must_be_undisturbed()
 
@@ -442,7 +447,7 @@ def test_a_mirror_of_the_default_database_is_the_layers_too(
     """With TEST's MIRROR both aliases mean one test database, which has the layer's tables."""
     mirror = 'DATABASES["channels"]["TEST"] = {"MIRROR": "default"}\n'
     suite = Suite(tmp_path, TWO_CASES, settings=mirror)
-    assert suite.test() == 5
+    assert suite.test("--shuffle") == 5
     assert suite.left() == []
     developer.must_be_undisturbed()
 
@@ -536,8 +541,6 @@ def test_tests_override_channel_layers(
     assert suite.test() == count
     developer.must_be_undisturbed()
 
-
-# Transactions
 
 OWN_TRANSACTION = """\
 import time

@@ -111,6 +111,33 @@ async def test_the_last_ones_are_shown_on_request(alias: str, sql: sqlite3.Conne
     await file(alias).close()
 
 
+async def test_a_groups_message_is_seen_once(
+    alias: str, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is a row for each inbox; two messages that are the same are seen twice."""
+    monkeypatch.setattr(tail, "BATCH", 2)  # a message is in several of them
+    layer = SqliteChannelLayer(database=alias)
+    for number in range(5):
+        await layer.group_add("chat", f"visitor.{number}")
+
+    async def send_all() -> None:
+        await layer.group_send("chat", {"number": 1})
+        await layer.group_send("chat", {"number": 2})
+        await layer.send("mail", {"number": 3})
+        await layer.send("mail", {"number": 3})
+
+    names = ["chat", "chat", "mail", "mail"]
+    await send_all()
+    async with Tail(file(alias), layer.options) as rows:
+        assert [each.group or each.channel for each in await rows.last(3)] == names[1:]
+        await send_all()
+        sql.execute(f"insert into {schema.GROUP_SEND} values ('chat', '{{}}'), ('chat', '{{}}')")
+        seen = await soon(take(rows, 6))
+        assert [each.group or each.channel for each in seen] == [*names, "chat", "chat"]
+    assert rows.gone == 0
+    await layer.close()
+
+
 async def test_more_than_one_batch_at_once(
     alias: str, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
-import pytest
 from channels.exceptions import ChannelFull
 
 from channels_sqlite._storing.schema import SEND
 from tests.conftest import OpenLayer, Start
+from tests.kinds import by_default
 from tests.rows import sql
 from tests.waiting import PATIENCE, cancel, soon, until
 
-by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
 THREADS = 6
 SECONDS = 2.0
 

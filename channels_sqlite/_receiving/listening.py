@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._options.conf import Options
@@ -83,9 +84,10 @@ class Listening:
         self._ears[loop] = Ear(
             Listener(
                 loop,
-                lambda rung: self._look(loop, rung),
-                lambda: self._beat(loop),
-                lambda: self._on_deaf(loop),
+                partial(self._look, loop),
+                partial(self._beat, loop),
+                partial(self._on_deaf, loop),
+                self._database.files.log_age,
                 self._database.once,
             )
         )
@@ -124,10 +126,10 @@ class Listening:
         )
         if ear.watcher is not None:
             ear.watcher.want_touches(self._wants_touches)
-        elif self._options.watcher == "auto":
-            ear.listener.call_after(WATCH_AGAIN_AFTER, "watch", self._watch_again, loop)
         ear.opened, ear.bell = opened, self.bell
         ear.listener.start(interval if ear.watcher is None else None)
+        if ear.watcher is None and self._options.watcher == "auto":
+            ear.listener.call_after(WATCH_AGAIN_AFTER, "watch", self._watch_again, loop)
         if self.bell is not None:
             self.bell.say(self._describe())
 
@@ -201,11 +203,6 @@ class Listening:
     def ring(self) -> None:
         """Have every loop look, from any thread: one of them may stand still."""
         for ear in list(self._ears.values()):
-            ring_if_open(ear.listener)
-
-    def ring_loop(self, loop: Loop) -> None:
-        """Have this loop look, from any thread."""
-        if ear := self._ears.get(loop):
             ring_if_open(ear.listener)
 
     def stop_all(self, stop: Callable[[Loop], None]) -> None:

@@ -196,6 +196,11 @@ class Queues:
         """On how many channels consumers wait."""
         return len(self._waiters)
 
+    def loops(self) -> set[Loop]:
+        """The event loops that consumers wait on."""
+        with self._lock:
+            return {each.get_loop() for waiting in self._waiters.values() for each in waiting}
+
     def is_waited_for(self, channel: str) -> bool:
         """Return True if any consumer waits."""
         return channel in self._waiters

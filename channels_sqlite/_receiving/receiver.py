@@ -14,7 +14,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
@@ -24,7 +23,7 @@ from .._options.codec import Codec
 from .._options.conf import Options
 from .._sending.trimmer import Trimmer
 from .._storing import sql, upkeep
-from .._storing.connections import Busy, Connections, Lost
+from .._storing.connections import Busy, Lost
 from .._storing.database import Database
 from .._storing.messages import Item
 from ..counters import Counters, DropLog
@@ -36,7 +35,7 @@ from .reading import Reading
 
 logger = logging.getLogger("channels_sqlite")
 
-ACKNOWLEDGE_AFTER = 0.05  # seconds
+ACKNOWLEDGE_AFTER = 0.25  # seconds
 CLOSING_TRIES = 100  # of a millisecond each, for a lock that others hold
 OVERDUE = 1.0  # seconds; its timer was on a loop that has ended
 CLOCK_WAS_SET = 1.0  # seconds that the wall clock moves against the monotonic one
@@ -85,7 +84,7 @@ class Receiver:
         """The inboxes through which channels of ours were put into groups."""
         self._lapse_at = self._last_lapse_at = float("inf")
         self._retired = False
-        database.readers.add(self)
+        database.readers[client] = self
 
     # Consumers
 
@@ -154,7 +153,7 @@ class Receiver:
         except Busy:
             self._listening.look_again(loop)
         except Lost:
-            self._open_then_look(loop)
+            self._database.open_for_readers()
 
     def _message_in(self, item: Item, channel: str) -> Message:
         """To copy what is flat takes a tenth of the time that it takes to decode it."""
@@ -172,11 +171,21 @@ class Receiver:
     async def _listen(self, loop: Loop) -> None:
         """Watch first, then look, then wait: what is committed in between is seen."""
         await self._database.ready()
+        self._listen_now(loop)
+
+    def _listen_now(self, loop: Loop) -> None:
         with self._lock:
             if loop not in self._listening:
                 self._listening.start(loop)
         # Somebody may have written before we watched, and be about to commit.
         self._listening.write(loop)
+
+    def opened(self) -> None:
+        """The database was opened: look, and listen again where consumers still wait."""
+        self._listening.ring()
+        for loop in self._queues.loops() - {*self._listening.loops()}:
+            with suppress(RuntimeError):  # the loop was closed
+                loop.call_soon_threadsafe(self._listen_now, loop)
 
     def _stop(self, loop: Loop) -> None:
         with self._lock:
@@ -231,7 +240,7 @@ class Receiver:
     def retire(self) -> None:
         """NAME means another database by now: those that wait are to wait there."""
         self._retired = True
-        self._database.readers.discard(self)
+        self._database.readers.pop(self.client, None)
         self._listening.stop_all(self._stop)
         self._queues.tell_everybody()
         self.leave()
@@ -246,8 +255,6 @@ class Receiver:
                 return
         if here is not None and here in self._listening:
             self._listening.look(here, rung=inboxes is not None)
-        elif here is not None and not self._listening:  # it was closed, and some still wait
-            self._look_unasked(here)
         else:
             self._listening.ring()
 
@@ -261,7 +268,7 @@ class Receiver:
 
     def _look(self, loop: Loop, rung: bool, inboxes: Collection[str] | None = None) -> bool:
         """Deliver what is new; return True if there was any."""
-        if self._database.ended:
+        if self._database.has_ended:
             return False
         reading = self._reading
         with self._lock:
@@ -276,8 +283,8 @@ class Receiver:
             except Busy:
                 found = False
                 self._listening.look_again(loop)
-            except Lost:
-                self._open_then_look(loop)
+            except Lost:  # the connections were closed, by a fork for example
+                self._database.open_for_readers()
                 return False
             if reading.owes:
                 self._acknowledge_soon(loop)
@@ -305,27 +312,13 @@ class Receiver:
             if not self._reading.acknowledge():
                 self._listening.look_again(loop)
 
-    def _open_then_look(self, loop: Loop) -> None:
-        """The connections were closed, by a fork for example: open them for those who wait."""
-
-        def opened(opening: Future[Connections]) -> None:
-            if error := opening.exception():
-                self._database.once.failed("Opening", error)
-            else:
-                self._listening.ring_loop(loop)
-
-        try:
-            self._database.open().add_done_callback(opened)
-        except RuntimeError as error:  # no thread
-            self._database.once.failed("Opening", error)
-
     # Heartbeats
 
     def _beat(self, loop: Loop) -> bool:
         """Look at everything, trusting nothing, and do what is to be done now and then."""
         database = self._database
         self._counters.missed_wakes = self._listening.count_missed()
-        if database.ended:
+        if database.has_ended:
             return False
         database.notice_replaced()
         found = False
@@ -336,7 +329,7 @@ class Receiver:
             except Busy:
                 pass
             except Lost:
-                self._open_then_look(loop)
+                self._database.open_for_readers()
                 return False
             self._tidy(loop)
             self._listening.keep_watching(loop)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from .._options.conf import Options
@@ -39,8 +39,14 @@ class Outbox:
 
     def __init__(self) -> None:
         self.waiting: list[Waiting] = []
-        self.busy = False
-        self.driver: asyncio.Task[None] | None = None
+        self.owner: asyncio.Task[Any] | None = None
+        """The task whose statement is in flight, or the one that drives those that wait."""
+
+    @property
+    def is_busy(self) -> bool:
+        """Return False also if an exception out of a signal handler has ended its owner."""
+        owner = self.owner
+        return owner is not None and not owner.done() and owner is not asyncio.current_task()
 
 
 class Sender:
@@ -76,7 +82,7 @@ class Sender:
 
     async def _make_room(self, inbox: str) -> bool:
         """Have readers say what they have taken, which takes up room until they do."""
-        readers = list(self._database.readers)
+        readers = list(self._database.readers.values())
         if sum(reader.acknowledge_now() for reader in readers):  # all of them
             return True
         if not self._ringer.ask(inbox):
@@ -89,13 +95,13 @@ class Sender:
         outbox = self._outboxes.get(loop)
         if outbox is None:
             outbox = self._outboxes[loop] = Outbox()
-        if outbox.busy:
+        if outbox.is_busy:
             verdict: asyncio.Future[bool] = loop.create_future()
             outbox.waiting.append(Waiting(message, verdict, time.monotonic()))
             return await verdict
-        outbox.busy = True
+        outbox.owner = asyncio.current_task()
         try:
-            (accepted,) = await self._write([message], time.monotonic())
+            (accepted,) = await self._write([message], time.monotonic(), has_waited=False)
         finally:
             self._hand_on(outbox, loop)
         if accepted is None:
@@ -104,12 +110,11 @@ class Sender:
 
     def _hand_on(self, outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
         """Somebody drives as long as anybody waits, also when a driver was cancelled."""
-        if outbox.waiting:
-            outbox.driver = loop.create_task(self._drive(outbox))
-            outbox.driver.add_done_callback(lambda _: self._hand_on(outbox, loop))
+        if outbox.waiting and not loop.is_closed():
+            outbox.owner = loop.create_task(self._drive(outbox))
+            outbox.owner.add_done_callback(lambda _: self._hand_on(outbox, loop))
         else:
-            outbox.busy = False
-            outbox.driver = None  # it knows its loop, by which the outbox is found
+            outbox.owner = None  # it knows its loop, by which the outbox is found
 
     async def _drive(self, outbox: Outbox) -> None:
         """Send what came while a statement was in flight, until nothing comes."""
@@ -123,16 +128,17 @@ class Sender:
     async def _write_batch(self, batch: list[Waiting]) -> None:
         try:
             # A lock of others is waited for as long as the first sender may wait.
-            verdicts = await self._write([each.message for each in batch], batch[0].since)
-        except asyncio.CancelledError:
-            for each in batch:
-                each.verdict.cancel()
-            raise
+            messages, since = [each.message for each in batch], batch[0].since
+            verdicts = await self._write(messages, since, has_waited=True)
         except Exception as error:
             for each in batch:
                 if not each.verdict.done():
                     each.verdict.set_exception(error)
             return
+        except BaseException:  # cancelled, or interrupted
+            for each in batch:
+                each.verdict.cancel()
+            raise
         for each, accepted in zip(batch, verdicts, strict=True):
             if each.verdict.done():
                 continue
@@ -147,30 +153,33 @@ class Sender:
             " write lock. It was not sent."
         )
 
-    async def _write(self, messages: list[Outgoing], since: float) -> list[bool | None]:
-        """For each message, whether there was room for it; None for one that has expired while a
-        lock was waited for.
+    async def _write(
+        self, messages: list[Outgoing], since: float, *, has_waited: bool
+    ) -> Sequence[bool | None]:
+        """For each message, whether there was room for it; None for one that has expired while it
+        waited, here or for a lock.
         """
-        tries = 0
 
-        def write(connection: sqlite3.Connection) -> list[bool | None]:
-            nonlocal tries
-            tries, now = tries + 1, time.time()
-            sent = [tries == 1 or message.expires_at > now for message in messages]
-            living = [message for message, live in zip(messages, sent, strict=True) if live]
-            accepted = iter(sql.send(connection, living, now) if living else ())
-            return [next(accepted) if live else None for live in sent]
+        def write(connection: sqlite3.Connection) -> Sequence[bool | None]:
+            nonlocal has_waited
+            now = time.time()
+            if not has_waited:
+                has_waited = True
+                return sql.send(connection, messages, now)
+            living = [message for message in messages if message.expires_at > now]
+            accepted = iter(sql.send(connection, living, now))
+            return [next(accepted) if each.expires_at > now else None for each in messages]
 
         verdicts = await self._database.write(
             write,
             then=lambda verdicts: self._account(messages, verdicts),
             since=since,
-            long=sum(len(message.body) for message in messages) > LARGE,
+            long=sum([len(message.body) for message in messages]) > LARGE,
         )
         await asyncio.sleep(0)  # a task that does nothing but send must not starve the others
         return verdicts
 
-    def _account(self, messages: list[Outgoing], verdicts: list[bool | None]) -> None:
+    def _account(self, messages: list[Outgoing], verdicts: Sequence[bool | None]) -> None:
         inboxes = {message.inbox for message, sent in zip(messages, verdicts, strict=True) if sent}
         if inboxes:
             self._counters.sent += sum(map(bool, verdicts))

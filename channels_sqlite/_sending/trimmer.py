@@ -37,8 +37,9 @@ class Trimmed:
 
 
 class Trimmer:
-    """Trims after every `trim_batch_size` messages, and every second in which anything is sent or
-    received; sweeps up after dead readers as often, and when the database is opened.
+    """Trims after every `trim_batch_size` messages. Trims all, and sweeps up after dead readers, in
+    every second in which any process sends or receives: one of them does so for all. Dead readers
+    are looked for when the database is opened as well.
     """
 
     def __init__(self, database: Database, options: Options) -> None:
@@ -80,29 +81,36 @@ class Trimmer:
     def _start_sweep(self) -> None:
         self._is_put_off = False
         if not self._busy and time.monotonic() - self._swept_at >= SWEEP_EVERY:
-            self._start("Sweeping", self._sweep)
+            self._start("Sweeping", self._sweep_if_due)
 
     def _start(self, topic: str, job: Callable[[Connections], object]) -> None:
-        self._written, self._busy = 0, True
-
         def run(connections: Connections) -> None:
             try:
                 job(connections)
             finally:
                 self._busy = False
 
-        if not self._database.post(topic, run):
-            self._busy = False
+        self._written, self._busy = 0, True
+        posted = False
+        try:
+            posted = self._database.post(topic, run)
+        finally:
+            if not posted:
+                self._busy = False
 
     def _trim_some(self, connections: Connections) -> None:
         """Delete what was delivered, at twice the pace at which this process writes."""
         limit = 2 * self._options.trim_batch_size
         self._once(connections, partial(self._delivered(), limit=limit))
 
-    def _sweep(self, connections: Connections) -> Trimmed:
-        self._swept_at = time.monotonic()
+    def _sweep_if_due(self, connections: Connections) -> None:
+        """Sweep, unless another process has done so within the last second."""
         if _is_due(os.path.join(self._database.files.bells, SWEPT)):
-            self._sweep_readers(connections)
+            self._sweep(connections)
+        self._swept_at = time.monotonic()  # later than our own mark, which then is no reason
+
+    def _sweep(self, connections: Connections) -> Trimmed:
+        self._sweep_readers(connections)
         return self._trim_all(connections)
 
     async def trim(self) -> Trimmed:
@@ -110,7 +118,7 @@ class Trimmer:
         return await self._database.run_aside(self._sweep)
 
     def _trim_all(self, connections: Connections) -> Trimmed:
-        now, ours = time.time(), list(self._database.readers)
+        now, ours = time.time(), list(self._database.readers.values())
         # A reader of ours that does not listen cannot end its memberships itself.
         living = {*bells.living(self._database.files)} - {each.client for each in ours}
         living |= {each.client for each in ours if each.listens}
@@ -121,8 +129,8 @@ class Trimmer:
             in_batches(partial(upkeep.trim_memberships, now=now, living=living)),
         )
         in_batches(upkeep.trim_left)
-        if self._swept_at - self._kept_up_at >= UPKEEP_EVERY:
-            self._kept_up_at = self._swept_at
+        if time.monotonic() - self._kept_up_at >= UPKEEP_EVERY:
+            self._kept_up_at = time.monotonic()
             in_batches(upkeep.trim_sequences)
         return trimmed
 

@@ -23,7 +23,7 @@ from typing import TypeVar
 from . import forks, upkeep
 from .files import Files
 from .once import Once
-from .worker import NoThread, Worker, settled
+from .worker import NoThread, Worker
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -32,7 +32,6 @@ Function = Callable[[sqlite3.Connection], T]
 
 NO_CHECKPOINT_ON_CLOSE = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
 BUSY, LOCKED, INTERRUPT = 5, 6, 9  # SQLite's primary result codes
-LET_GO_AFTER = 0.01  # seconds to wait for another thread's statement on the same connection
 FORK_WAITS = 2.0  # seconds for a statement that was interrupted; only a commit takes its time
 SLOW = 0.05  # seconds in one statement; the event loop has better things to do
 SLOW_FOR = 1.0  # seconds for which the thread then writes
@@ -71,35 +70,35 @@ class Handle(forks.Forkable):
         self.closed = False
         forks.register(self)
 
-    def run(self, function: Function[T], patience: float = LET_GO_AFTER) -> T:
-        """The result of `function(connection)`. Raises Busy, Lost, or sqlite3's error."""
-        if not self._in_use.acquire(timeout=patience):
-            raise Busy from sqlite3.OperationalError("another thread uses the connection")
-        try:
+    def run(self, function: Function[T]) -> T:
+        """The result of `function(connection)`. Raises Busy, Lost, or sqlite3's error.
+
+        An exception out of a signal handler may come whenever a call returns; it leaves no lock
+        taken, and no transaction open.
+        """
+        if self.closed:  # to close it may take long
+            raise Lost
+        with self._in_use:
             if self.closed:
                 raise Lost
-            if self._raw.in_transaction:
-                if self._running:  # the garbage collector gives something back, for example
-                    raise Busy from sqlite3.OperationalError("this thread is in a transaction")
-                self._raw.rollback()  # an exception out of a signal handler has left it
-            return self._call(function)
-        except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            # A table-valued function that is interrupted while it is made has no code of its own.
-            if code == INTERRUPT or self._interrupted:
-                raise Lost from error
-            if code in (BUSY, LOCKED):
-                raise Busy from error
-            raise
-        finally:
-            self._in_use.release()
-
-    def _call(self, function: Function[T]) -> T:
-        outer, self._running = self._running, True
-        try:
-            return function(self._raw)
-        finally:
-            self._running = outer
+            outer = self._running
+            if outer and self._raw.in_transaction:  # the garbage collector gives something back
+                raise Busy from sqlite3.OperationalError("this thread is in a transaction")
+            try:
+                self._running = True
+                return function(self._raw)
+            except sqlite3.Error as error:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                # A table-valued function that is interrupted while it is made has no code.
+                if code == INTERRUPT or self._interrupted:
+                    raise Lost from error
+                if code in (BUSY, LOCKED):
+                    raise Busy from error
+                raise
+            finally:
+                self._running = outer
+                if not outer and self._raw.in_transaction:
+                    self._raw.rollback()
 
     def close(self, wait: float) -> None:
         """Close it when its statement has ended, waiting so many seconds for processes that open or
@@ -206,12 +205,10 @@ class Connections:
         then.
         """
         started = time.monotonic()
-        try:
-            result = self._here.run(function)
-        finally:
-            finished = time.monotonic()
-            if finished > started + SLOW:
-                self._slow_until = finished + SLOW_FOR
+        result = self._here.run(function)
+        finished = time.monotonic()
+        if finished > started + SLOW:
+            self._slow_until = finished + SLOW_FOR
         self._count_write()
         return result
 
@@ -230,7 +227,7 @@ class Connections:
                 then(result)
             return result
 
-        return await settled(self._worker.submit(run))
+        return await self._worker.run(run)
 
     def post(self, topic: str, job: Callable[[], object]) -> bool:
         """Run a job on the thread, for which nobody waits; what goes wrong is logged. Return False
@@ -259,7 +256,7 @@ class Connections:
         since = time.monotonic()
         while True:
             try:
-                result = self._aside.run(function, patience=FORK_WAITS)
+                result = self._aside.run(function)
             except Busy:
                 if time.monotonic() >= until:
                     raise
@@ -270,7 +267,7 @@ class Connections:
 
     def read_aside(self, function: Function[T]) -> T:
         """The result of a long read; on the worker's thread."""
-        return self._aside.run(function, patience=FORK_WAITS)
+        return self._aside.run(function)
 
     def _count_write(self) -> None:
         self._writes += 1

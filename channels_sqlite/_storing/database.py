@@ -12,11 +12,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, Protocol, TypeVar
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from ..exceptions import DatabaseUnavailable, translate
 from . import forks
@@ -25,7 +24,7 @@ from .files import Files
 from .once import Once
 from .opener import Opener
 from .private import is_in_a_tests_transaction
-from .worker import NoThread, Worker, settled
+from .worker import NoThread, Worker
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -53,6 +52,9 @@ class Local(Protocol):
     def rung(self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None) -> None:
         """Look: something was written to these inboxes, or to any."""
 
+    def opened(self) -> None:
+        """The database was opened, perhaps again."""
+
     def acknowledge_now(self) -> bool:
         """Acknowledge what was taken; return True if there was anything."""
 
@@ -71,16 +73,15 @@ class Database(forks.Forkable):
         self.files = Files(name)
         self.in_memory = self.files.in_memory
         self.timeout = float(options.get("timeout", 5))
-        self.readers: WeakSet[Local] = WeakSet()
-        self.ended = False
-        """The interpreter ends: readers on daemon threads open nothing any more."""
+        self.readers: WeakValueDictionary[str, Local] = WeakValueDictionary()
+        """This process's own, by their clients."""
+        self._ended = False
         self.once = Once(lambda error: translate(error, self.path))
         self.when_opened: Callable[[Connections], None] = lambda _: None
         """Called on the thread, each time that it was opened."""
         self._opener = Opener(alias, name, self.files, options)
         self._worker = Worker()
         self._lock = threading.Lock()
-        self._opening: Future[Connections] | None = None
         self._connections: Connections | None = None
         self._check_at = 0.0
         forks.register(self)
@@ -91,6 +92,13 @@ class Database(forks.Forkable):
         return self.files.path
 
     @property
+    def has_ended(self) -> bool:
+        """Return True if the interpreter ends and nobody has opened it since: readers on daemon
+        threads open nothing any more.
+        """
+        return self._ended and (self._connections is None or self._connections.closed)
+
+    @property
     def opened(self) -> Connections | None:
         """The connections, if they are open; others than before once it was opened again."""
         return self._connections
@@ -99,7 +107,7 @@ class Database(forks.Forkable):
         self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None
     ) -> None:
         """Have this process's own readers look at these inboxes, or at all."""
-        for reader in list(self.readers):
+        for reader in list(self.readers.values()):
             reader.rung(inboxes, here)
 
     # Using it
@@ -122,17 +130,21 @@ class Database(forks.Forkable):
         """
         since = time.monotonic() if since is None else since
         until = min(until, since + self.timeout)
-        if long or (await self.ready()).is_slow:
+        if long or self._is_slow:
             return await self._aside(lambda connections: connections.work(function, until, then))
         result = await self._in_place(lambda each: each.try_write(function), since, until)
         if then is not None:
             then(result)
         return result
 
+    @property
+    def _is_slow(self) -> bool:
+        return self._connections is not None and self._connections.is_slow
+
     async def _in_place(self, use: Callable[[Connections], T], since: float, until: float) -> T:
         """The result of a short use of the connections; a lock of others is waited for."""
         while True:
-            connections = await self.ready()
+            connections = self._usable or await self.ready()
             try:
                 return use(connections)
             except Lost:
@@ -182,9 +194,10 @@ class Database(forks.Forkable):
 
         async def use(_: Connections) -> T:
             reader = Worker()
-            job = reader.submit(lambda: self._read_aside(function))
-            reader.stop()
-            return await settled(job)
+            try:
+                return await reader.run(lambda: self._read_aside(function))
+            finally:
+                reader.stop()
 
         return await self._aside(use)
 
@@ -211,9 +224,7 @@ class Database(forks.Forkable):
 
     async def run_aside(self, job: Callable[[Connections], T]) -> T:
         """The result of a job on the thread, of any number of transactions."""
-        return await self._aside(
-            lambda connections: settled(self._worker.submit(partial(job, connections)))
-        )
+        return await self._aside(lambda connections: self._worker.run(partial(job, connections)))
 
     def _translated(self, error: Exception) -> Exception:
         if isinstance(error, Busy) and isinstance(error.__cause__, Exception):
@@ -228,22 +239,24 @@ class Database(forks.Forkable):
 
     async def ready(self) -> Connections:
         """The connections, opened if need be; raises what keeps the database from being opened."""
-        self._refuse_inherited()
-        connections = self._connections
-        if (
-            connections is not None
-            and not connections.closed
-            and (time.monotonic() < self._check_at or not self.notice_replaced())
-        ):
+        if (connections := self._usable) is not None:
             return connections
+        until = time.monotonic() + self.timeout
         try:
-            return await settled(self.open(), shared=True)
+            return await self._worker.run(lambda: self._open(until), always=True)
         except Exception as error:
             raise self._translated(error) from error
 
+    @property
+    def _usable(self) -> Connections | None:
+        """The connections, if they are open, and the files still those that were opened."""
+        if time.monotonic() >= self._check_at and self.notice_replaced():
+            return None
+        connections = self._connections
+        return None if connections is None or connections.closed else connections
+
     def _open_now(self) -> Connections:
         """The connections; raises Lost if there are none."""
-        self._refuse_inherited()
         connections = self._connections
         if connections is None or connections.closed:
             raise Lost
@@ -257,26 +270,30 @@ class Database(forks.Forkable):
                 " Fork before the layer is first used (uWSGI: lazy-apps = true), or with os.fork()."
             )
 
-    def open(self) -> Future[Connections]:
-        """Begin to open it, once, however many ask."""
-        with self._lock:
-            if self._opening is None:
-                self._opening = self._worker.submit(self._open)
-            return self._opening
-
-    def _open(self) -> Connections:
+    def open_for_readers(self) -> None:
+        """Begin to open it, for its readers: they are told, and what goes wrong is logged."""
         until = time.monotonic() + self.timeout
+
+        def job() -> None:
+            try:
+                self._open(until)
+            except Exception as error:
+                self.once.failed("Opening", self._translated(error))
+
         try:
-            while True:
-                try:
-                    return self._open_unless_open()
-                except Busy as error:
-                    if time.monotonic() >= until:
-                        raise self._translated(error) from error.__cause__
-                    time.sleep(OPEN_AGAIN)
-        finally:
-            with self._lock:
-                self._opening = None  # where it failed, the next one to ask tries again
+            self._worker.submit(job)
+        except NoThread as error:
+            self.once.failed("Opening", error)
+
+    def _open(self, until: float) -> Connections:
+        """Those who asked first have opened it, perhaps."""
+        while True:
+            try:
+                return self._open_unless_open()
+            except Busy as error:
+                if time.monotonic() >= until:
+                    raise self._translated(error) from error.__cause__
+                time.sleep(OPEN_AGAIN)
 
     def _open_unless_open(self) -> Connections:
         with forks.quiet():
@@ -286,6 +303,8 @@ class Database(forks.Forkable):
             self._connections = connections = self._connect()
             self._check_at = time.monotonic() + CHECK_EVERY
         self.once.well("Opening")
+        for reader in list(self.readers.values()):
+            reader.opened()
         connections.post("Sweeping", lambda: self.when_opened(connections))
         return connections
 
@@ -332,8 +351,7 @@ class Database(forks.Forkable):
         with self._lock:
             connections, self._connections = self._connections, None
         if connections is not None:
-            with suppress(NoThread):
-                self._worker.submit(lambda: self._close_replaced(connections))
+            connections.post("Closing", lambda: self._close_replaced(connections))
 
     def _close_replaced(self, connections: Connections) -> None:
         replaced = self.files.replaced()
@@ -350,19 +368,18 @@ class Database(forks.Forkable):
         try:
             if connections is not None:
                 with suppress(NoThread):  # they are closed with the process
-                    job = self._worker.submit(lambda: connections.close(CLOSE_WAITS))
-                    await settled(job, shared=True)
+                    await self._worker.run(lambda: connections.close(CLOSE_WAITS), always=True)
         finally:
             self._worker.stop()
 
     def close_at_exit(self) -> None:
         """Close what nobody has closed, so that the last one out removes the log."""
-        self.ended = True
+        self._ended = True
         is_open = self._connections is not None and not self._connections.closed
-        if not is_open and any(reader.has_bell for reader in list(self.readers)):
+        if not is_open and any(reader.has_bell for reader in list(self.readers.values())):
             with suppress(Exception), forks.quiet():  # others then find that the reader is gone
                 self._connections = self._connect()
-        for reader in list(self.readers):
+        for reader in list(self.readers.values()):
             reader.leave()
         connections, self._connections = self._connections, None
         self.files.remove_what_is_left()

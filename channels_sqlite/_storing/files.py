@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import stat
+import time
 from collections.abc import Iterator
 from urllib.parse import quote, unquote, urlsplit
 
@@ -107,6 +108,13 @@ class Files:
         return [
             self.path + end for end, identity in self._opened.items() if found.get(end) != identity
         ]
+
+    def log_age(self) -> float:
+        """Seconds since the log was last written, or touched."""
+        try:
+            return time.time() - os.stat(self.wal).st_mtime
+        except OSError:
+            return float("inf")
 
     def is_another(self) -> bool:
         """Return True if the database's name means another file, or none."""

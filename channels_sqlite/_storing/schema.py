@@ -13,7 +13,6 @@ MEMBER = "channels_sqlite_member"
 MEMBER_READS = "channels_sqlite_member_reads"
 MEMBER_EXPIRES = "channels_sqlite_member_expires"
 MEMBER_LEFT = "channels_sqlite_member_left"
-SEQUENCE_KEY = f"sqlite_autoindex_{SEQUENCE}_1"  # SQLite's own, of the primary key
 
 EPOCH = ""
 """The inbox of no channel. Its sequence is a random number, and another one once the tables were
@@ -45,7 +44,7 @@ create table if not exists {MEMBERSHIP} (
 create table if not exists {SEQUENCE} (
     inbox varchar(100) not null primary key,
     seq bigint not null
-)""",
+) without rowid""",
 }
 
 # The two of messages are partial, so that a day of delivered messages costs a reader nothing. A

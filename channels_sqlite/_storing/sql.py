@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache
 
 from .messages import GroupMessage, Outgoing, Row
@@ -23,7 +22,6 @@ from .schema import (
     MEMBERSHIP,
     MESSAGE,
     SEQUENCE,
-    SEQUENCE_KEY,
     WAITING,
 )
 
@@ -45,6 +43,12 @@ clock that nobody sets; the wall clock counts for the others."""
 
 
 # Sending
+
+
+_INSERT = f"""
+    insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)
+    select ?1, ?2, ?3, ?4, ?5 where ({_WAITING % ("?1", "?4")}) < ?6
+"""
 
 
 @cache
@@ -70,13 +74,18 @@ def _insert_all(count: int) -> str:
 
 def send(connection: sqlite3.Connection, messages: Sequence[Outgoing], now: float) -> list[bool]:
     """Insert messages in their order; for each, whether its inbox had room for it."""
-    if connection.execute(_insert_all(len(messages)), _values(messages, now)).rowcount:
-        return [True] * len(messages)
     if len(messages) == 1:
-        return [False]
+        return [_send(connection, messages[0], now)]
+    if messages and connection.execute(_insert_all(len(messages)), _values(messages, now)).rowcount:
+        return [True] * len(messages)
     with transaction(connection):
-        one_by_one = [_values([message], now) for message in messages]
-        return [connection.execute(_insert_all(1), each).rowcount > 0 for each in one_by_one]
+        return [_send(connection, message, now) for message in messages]
+
+
+def _send(connection: sqlite3.Connection, message: Outgoing, now: float) -> bool:
+    inbox, channel, body, expires_at, capacity = message
+    values = (inbox, channel, body, now, expires_at, capacity)
+    return connection.execute(_INSERT, values).rowcount > 0
 
 
 def _values(messages: Sequence[Outgoing], now: float) -> list[object]:
@@ -172,7 +181,7 @@ def _oldest(connection: sqlite3.Connection, inbox: str, now: float) -> float:
 @cache
 def _sequences(count: int) -> str:
     marks = ", ".join("?" * count)
-    return f"select inbox, seq from {SEQUENCE} indexed by {SEQUENCE_KEY} where inbox in ({marks})"
+    return f"select inbox, seq from {SEQUENCE} where inbox in ({marks})"
 
 
 def sequences(connection: sqlite3.Connection, inboxes: Sequence[str]) -> dict[str, int]:
@@ -423,17 +432,20 @@ def flush(connection: sqlite3.Connection) -> None:
         )
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """For what cannot be one statement.
+class transaction:  # noqa: N801 - reads as a context manager
+    """What cannot be one statement. One whose commit fails is rolled back by its `Handle`.
 
     IMMEDIATE, because a transaction that begins as a reader cannot wait for the write lock.
     """
-    connection.execute("begin immediate")
-    try:
-        yield
-        connection.execute("commit")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("rollback")
-        raise
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("begin immediate")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._connection.execute("commit")
+        elif self._connection.in_transaction:
+            self._connection.execute("rollback")

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -46,8 +45,9 @@ def remove_old_logs(connection: BaseDatabaseWrapper) -> None:
     files = Files(str(name))
     if name != test or files.in_memory:
         return
-    _test_databases.add(Path(files.path))
-    for clone in _clones_with_logs(Path(files.path)):
+    path = Path(files.path)
+    _test_databases.add(path)
+    for clone in _with_something_beside(path) - {path}:
         if not clone.exists():
             _unlink_logs(clone)
         else:
@@ -58,25 +58,22 @@ def remove_old_logs(connection: BaseDatabaseWrapper) -> None:
 def _remove_what_is_left() -> None:
     """At the end of a test run: what stands beside test databases, and copies, that are gone."""
     for path in _test_databases:
-        left = re.compile(
-            rf"({re.escape(path.stem)}(_\d+)?{re.escape(path.suffix)})"
-            rf"({'|'.join((*LOGS, BELLS))})",
-            re.DOTALL,
-        )
-        with contextlib.suppress(OSError):
-            for found in filter(None, map(left.fullmatch, os.listdir(path.parent))):
-                if not path.with_name(found[1]).exists():
-                    _unlink_logs(path.with_name(found[1]))
-                    shutil.rmtree(path.with_name(found[1] + BELLS), ignore_errors=True)
+        for each in _with_something_beside(path):
+            if not each.exists():
+                _unlink_logs(each)
+                shutil.rmtree(f"{each}{BELLS}", ignore_errors=True)
 
 
-def _clones_with_logs(path: Path) -> Iterator[Path]:
-    """The copies of the test database beside which there is a log, by Django's names for them."""
-    with_log = re.compile(
-        rf"({re.escape(path.stem)}_\d+{re.escape(path.suffix)})({'|'.join(LOGS)})", re.DOTALL
-    )
-    found = filter(None, map(with_log.fullmatch, os.listdir(path.parent)))
-    yield from sorted({path.with_name(each[1]) for each in found})
+def _with_something_beside(path: Path) -> set[Path]:
+    """The test database and the copies of it, by Django's names for them, that have, or had, a log
+    or bells.
+    """
+    name = rf"({re.escape(path.stem)}(_\d+)?{re.escape(path.suffix)})"
+    beside = re.compile(f"{name}({'|'.join((*LOGS, BELLS))})", re.DOTALL)
+    with contextlib.suppress(OSError):
+        found = filter(None, map(beside.fullmatch, os.listdir(path.parent)))
+        return {path.with_name(each[1]) for each in found}
+    return set()
 
 
 def _fold(clone: Path) -> None:

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from statistics import median
@@ -23,8 +23,8 @@ from django.conf import settings
 
 from .._options.conf import Options, database_settings
 from .._waking.listener import HEARTBEAT
-from .._waking.watchers import best_kind, is_installed
-from ..exceptions import ChannelsSqliteError
+from .._waking.watchers import KINDS, best_kind, is_installed
+from ..exceptions import ChannelsSqliteError, DatabaseUnavailable
 from ..layers import SqliteChannelLayer
 
 CALLS = 3
@@ -57,35 +57,38 @@ class Finding:
 
 def available() -> list[str]:
     """The watchers that can be tried here, the best one first."""
-    return [kind for kind in ("inotify", "watchfiles", "polling") if is_installed(kind)]
+    return [kind for kind in KINDS if is_installed(kind)]
 
 
-def is_well(findings: Sequence[Finding], watcher: str) -> bool:
-    """Whether a layer that is told to use `watcher` is woken."""
-    return any(finding.watcher == _chosen(watcher) and finding.works for finding in findings)
-
-
-def verdict(findings: Sequence[Finding], watcher: str) -> str:
-    """What was found means for a layer that is told to use `watcher`, in words."""
-    chosen = _chosen(watcher)
+def verdict(findings: Sequence[Finding], watcher: str) -> tuple[bool, str]:
+    """Return True if a layer that is told to use `watcher` is woken, and that in words."""
+    chosen = best_kind() if watcher == "auto" else watcher
     name = f"The watcher is {chosen}" + (' ("auto")' if watcher == "auto" else "")
     working = {finding.watcher: finding for finding in findings if finding.works}
     if chosen in working:
         delay = median(working[chosen].following) * 1000
-        return f"{name}, and it works: half of the messages come within {delay:.1f} ms."
+        return True, f"{name}, and it works: half of the messages come within {delay:.1f} ms."
     if not working:
-        return "No message passes from process to process; the problems above say why."
-    return (
+        return False, "No message passes from process to process; the problems below say why."
+    return False, (
         f"{name}, and it does not work here. Is the file on a network or virtual file system? "
         f'Move it to a local disk, or set "watcher": "{next(iter(working))}" in CONFIG.'
     )
 
 
-def _chosen(watcher: str) -> str:
-    return best_kind() if watcher == "auto" else watcher
-
-
 # The first process
+
+
+async def examine_all(layer: SqliteChannelLayer, say: Callable[[str], None]) -> list[Finding]:
+    """What each watcher does here; raises what keeps the database from being tried at all."""
+    if layer.database.in_memory:
+        raise DatabaseUnavailable("The database is in memory, where no other process can see it.")
+    await layer.database.ready()
+    findings = []
+    for watcher in available():
+        say(f"Trying {watcher} with a second process ...")
+        findings.append(await examine(layer.options, watcher))
+    return findings
 
 
 async def examine(options: Options, watcher: str) -> Finding:
@@ -127,7 +130,7 @@ async def _converse(
             await layer.send(yours, {"type": "doctor.word", "reply_to": mine})
             reply = await asyncio.wait_for(answer, patience)
             delays = finding.first if opening else finding.following
-            delays += [reply["received_at"] - sent_at, time.time() - reply["sent_at"]]
+            delays += [reply["at"] - sent_at, time.time() - reply["at"]]
             answer = asyncio.create_task(layer.receive(mine))
         await layer.send(yours, {"type": "doctor.end"})
     finally:
@@ -140,13 +143,13 @@ async def _second_process(config: dict[str, Any]) -> AsyncIterator[str]:
     """The name of its channel; it ends when it is told to, or is killed."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "channels_sqlite._tools.doctor"),
-        stdin=PIPE,
+        json.dumps([_database(config["database"]), config]),
         stdout=PIPE,
         stderr=PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        yield await asyncio.wait_for(_name(process, config), START)
+        yield await asyncio.wait_for(_name(process), START)
         await asyncio.wait_for(process.communicate(), PATIENCE)
     finally:
         if process.returncode is None:
@@ -154,9 +157,8 @@ async def _second_process(config: dict[str, Any]) -> AsyncIterator[str]:
         await process.communicate()
 
 
-async def _name(process: Process, config: dict[str, Any]) -> str:
-    assert process.stdin and process.stdout and process.stderr  # noqa: PT018, S101 - for mypy
-    process.stdin.write(json.dumps([_database(config["database"]), config]).encode() + b"\n")
+async def _name(process: Process) -> str:
+    assert process.stdout and process.stderr  # noqa: PT018, S101 - for mypy
     if name := await process.stdout.readline():
         return name.decode().strip()
     words = (await process.stderr.read()).decode(errors="replace").strip()
@@ -186,14 +188,12 @@ async def _answer(config: dict[str, Any]) -> None:
     sys.stdout.write(f"{channel}\n")
     sys.stdout.flush()
     while (message := await word)["type"] == "doctor.word":
-        received_at = time.time()
-        reply = {"type": "doctor.reply", "received_at": received_at, "sent_at": time.time()}
-        await layer.send(message["reply_to"], reply)
+        await layer.send(message["reply_to"], {"type": "doctor.reply", "at": time.time()})
         word = asyncio.create_task(layer.receive(channel))
     await layer.close()
 
 
 if __name__ == "__main__":
-    database, config = json.loads(sys.stdin.readline())
+    database, config = json.loads(sys.argv[1])
     settings.configure(DATABASES={"default": {}, config["database"]: database})
     asyncio.run(_answer(config))

@@ -12,7 +12,6 @@ from urllib.parse import unquote, urlsplit
 from django.apps import apps
 from django.core import checks
 from django.db import DatabaseError, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
 from .._storing import mounts
@@ -40,11 +39,10 @@ NETWORK_FILE_SYSTEMS = {
 
 def place(alias: str, entry: str) -> Iterator[checks.CheckMessage]:
     """Check the name and the place of a database; `entry` is one for DATABASES to copy."""
-    name = _name(alias)
-    path = _path(name)
+    path = _path(alias)
     if path is None:
         # The name that Django's test runner gives a test database.
-        if not name.startswith("file:memorydb_"):
+        if not _name(alias).startswith("file:memorydb_"):
             yield checks.Error(
                 f'DATABASES["{alias}"] is in memory, where no other process can see it.',
                 hint=f"Give it a file:\n{entry}",
@@ -56,9 +54,9 @@ def place(alias: str, entry: str) -> Iterator[checks.CheckMessage]:
 
 
 def _relative(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
-    name = _name(alias)
+    name, of_tests = _name(alias), str(connections[alias].settings_dict["TEST"]["NAME"])
     written = unquote(urlsplit(name).path) if name.startswith("file:") else name
-    if not os.path.isabs(written) and not _is_of_a_test(alias):
+    if not os.path.isabs(written) and name != of_tests:
         yield checks.Warning(
             f'DATABASES["{alias}"]["NAME"] is the relative path "{written}": processes that are '
             f"started in other directories use other files. In {Path.cwd()} it is {path}.",
@@ -92,45 +90,35 @@ def _name(alias: str) -> str:
     return str(connections[alias].settings_dict["NAME"])
 
 
-def _path(name: str) -> Path | None:
+def _path(alias: str) -> Path | None:
     """The file that NAME means, where the log is; None for a database in memory."""
-    files = Files(name)
+    files = Files(_name(alias))
     return None if files.in_memory else Path(files.path).resolve()
-
-
-def _is_of_a_test(alias: str) -> bool:
-    database = connections[alias].settings_dict
-    return bool(database["NAME"] == database["TEST"]["NAME"])
 
 
 # Its contents
 
 
-def contents(
-    connection: BaseDatabaseWrapper, *, is_migrating: bool
-) -> Iterator[checks.CheckMessage]:
+def contents(alias: str, *, is_migrating: bool) -> list[checks.CheckMessage]:
     """Check what a database holds; a file that this process may not write is not opened."""
-    path = _path(str(connection.settings_dict["NAME"]))
-    if path is not None:
-        if obstacle := _obstacle(path):
-            yield _not_opened(connection.alias, path, obstacle)
-            return
-        if path.parent.is_dir() and not path.exists():  # to open it would make it
-            if not is_migrating:
-                yield _never_migrated(connection.alias)
-            return
+    path = _path(alias)
+    if path is not None and (obstacle := _obstacle(path)):
+        return [_not_opened(alias, path, obstacle)]
     try:
-        with connection.cursor() as cursor:
-            found = list(_found(connection.alias, cursor))
+        if path is not None and path.parent.is_dir() and not path.exists():
+            found = [_never_migrated(alias)]  # to open it would make it
+        else:
+            with connections[alias].cursor() as cursor:
+                found = list(_found(alias, cursor))
     except DatabaseError as error:
-        yield checks.Error(
-            f'The database "{connection.alias}" cannot be read: {error}.',
+        unreadable = checks.Error(
+            f'The database "{alias}" cannot be read: {error}.',
             hint="The file must be an SQLite database or not exist, and its directory must exist: "
             f"mkdir -p {shlex.quote(str(path and path.parent))}",
             id="channels_sqlite.E008",
         )
-    else:
-        yield from [] if is_migrating else found
+        return [unreadable]
+    return [] if is_migrating else found
 
 
 def _found(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMessage]:
@@ -240,7 +228,7 @@ def _owner(path: Path) -> str:
 
 def readable_by_others(alias: str) -> Iterator[checks.CheckMessage]:
     """A file that every user of the machine may read."""
-    path = _path(_name(alias))
+    path = _path(alias)
     if os.name != "posix" or path is None or not path.exists():
         return
     # SQLite gives the -wal and -shm files the mode of the database file.
@@ -255,7 +243,7 @@ def readable_by_others(alias: str) -> Iterator[checks.CheckMessage]:
 
 def long_log(alias: str) -> Iterator[checks.CheckMessage]:
     """A log that has grown far beyond its limit."""
-    path = _path(_name(alias))
+    path = _path(alias)
     wal = Path(f"{path}{LOG}")
     size = wal.stat().st_size if wal.exists() else 0
     if size > LONG_LOG:

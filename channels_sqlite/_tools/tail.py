@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import aiosqlite
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .._waking.watchers import Watcher
 
 BATCH = 500  # rows in one read
+TAKEN_WITHIN = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -51,28 +53,31 @@ class Filter:
 
 
 class Tail:
-    """What is sent while the context lasts. A group's message is one row for each inbox."""
+    """What is sent while the context lasts; a group's message once, by its row for one inbox."""
 
     def __init__(self, database: Database, options: Options) -> None:
         self.gone = 0
-        """Messages that were deleted before they could be looked at, as far as the ids of the
-        others tell: with `message_retention` 0 their readers may be quicker."""
+        """Rows that were deleted before they could be looked at, as far as the ids of the others
+        tell: with `message_retention` 0 their readers may be quicker."""
         self._database = database
         self._options = options
-        self._cursor = 0
-        self._seen = 0
+        self._cursor = self._seen = 0
         self._news = asyncio.Event()
         self._watcher: Watcher | None = None
         self._opened: Connections | None = None
-        self._connection: aiosqlite.Connection | None = None
 
     async def __aenter__(self) -> Tail:
         """Watch from now on."""
         self._listener = Listener(
-            asyncio.get_running_loop(), self._look, self._beat, self._on_deaf, self._database.once
+            asyncio.get_running_loop(),
+            self._look,
+            self._beat,
+            self._on_deaf,
+            self._database.files.log_age,
+            self._database.once,
         )
         try:
-            await self._open()
+            await self._watch()
             self._cursor = self._seen = await self._database.read(sql.newest)
         except BaseException:
             await self.__aexit__()
@@ -84,25 +89,12 @@ class Tail:
         self._listener.stop()
         if self._watcher is not None:
             self._watcher.stop()
-        if self._connection is not None:
-            await self._connection.close()
 
-    async def _open(self) -> aiosqlite.Connection:
-        """A connection to the file of this moment, which is watched, too."""
-        opened = await self._database.ready()
-        if self._connection is not None and opened is self._opened:
-            return self._connection
-        if self._connection is not None:
-            await self._connection.close()
-        self._opened = opened
-        with self._translated():
-            self._connection = await aiosqlite.connect(
-                self._database.files.target, uri=True, isolation_level=None
-            )
-        self._watch()
-        return self._connection
-
-    def _watch(self) -> None:
+    async def _watch(self) -> bool:
+        """Watch the files of this moment; return True if they are others than before."""
+        before, self._opened = self._opened, await self._database.ready()
+        if before is self._opened:
+            return False
         if self._watcher is not None:
             self._watcher.stop()
             self._watcher = None
@@ -117,33 +109,36 @@ class Tail:
                 self._database.once,
             )
         self._listener.start(interval if self._watcher is None else None)
+        return True
 
     async def last(self, count: int) -> list[Row]:
-        """The newest `count` rows that were already there, and still are."""
-        newest_first = await self._rows("where id <= ? order by id desc", self._cursor, count)
-        return newest_first[::-1]
+        """The newest `count` messages that were already there, and still are."""
+        where = f"where id <= ? and not exists ({_SAME_BEFORE}) order by id desc"
+        return (await self._rows(where, self._cursor, count))[::-1]
 
     async def _rows(self, where: str, id_: int, limit: int) -> list[Row]:
-        connection = await self._open()
-        with self._translated():
-            rows = await connection.execute_fetchall(
-                f"select {sql.COLUMNS} from {MESSAGE} {where} limit ?", (id_, limit)
-            )
-        return [Row(*row) for row in rows]
+        query = f"select {sql.COLUMNS} from {MESSAGE} as message {where} limit ?"
+        try:
+            async with aiosqlite.connect(self._database.files.target, uri=True) as connection:
+                return [Row(*row) for row in await connection.execute_fetchall(query, (id_, limit))]
+        except sqlite3.Error as error:
+            raise translate(error, self._database.path) from error
 
     async def __aiter__(self) -> AsyncIterator[Row]:
         """Rows in their order, for ever. Ends with the error that keeps them from being read."""
+        first: Row | None = None
         while True:
             for row in await self._read():
-                yield row
+                if first is None or not _are_one_message(first, row):
+                    first = row
+                    yield row
 
     async def _read(self) -> list[Row]:
         """The next rows; none where there was no news, but the next look may have some."""
         await self._news.wait()
-        before = self._opened
-        await self._open()
+        is_another = await self._watch()
         upto = await self._database.read(sql.newest)
-        if upto < self._cursor or (before is not self._opened and upto != self._seen):
+        if upto < self._cursor or (is_another and upto != self._seen):
             self._cursor = self._seen = 0  # another file, or its ids have begun again
         rows = await self._rows("where id > ? order by id", self._cursor, BATCH)
         if len(rows) < BATCH:
@@ -183,13 +178,35 @@ class Tail:
         )
         self._listener.start(interval)
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise translate(error, self._database.path) from error
+
+_SAME_BEFORE = f"""
+    select 1 from {MESSAGE} as before
+    where before.id = message.id - 1 and before."group" = message."group"
+    and before.created_at = message.created_at and before.body = message.body
+"""
+
+
+def _are_one_message(one: Row, other: Row) -> bool:
+    """Return True if they are a group's message in two inboxes."""
+    return (
+        other.group is not None
+        and other.inbox != one.inbox
+        and (other.group, other.created_at, other.body) == (one.group, one.created_at, one.body)
+    )
 
 
 def _matches(value: Any, glob: str | None) -> bool:
     return glob is not None and isinstance(value, str) and fnmatchcase(value, glob)
+
+
+async def is_taken(database: Database, inbox: str) -> bool:
+    """Return True as soon as nothing waits in the inbox, False if something still does after
+    TAKEN_WITHIN.
+    """
+    until = time.monotonic() + TAKEN_WITHIN
+    while True:
+        question = partial(sql.has_waiting, inbox=inbox, now=time.time())
+        _, waits = await database.read(question)
+        if not waits or time.monotonic() > until:
+            return not waits
+        await asyncio.sleep(0.02)

@@ -104,6 +104,8 @@ def _give_birth(files: Files, client: str, status: dict[str, Any]) -> int:
     for _ in range(BIRTHS):
         files.make_bells()
         like = os.stat(files.path)
+        with suppress(FileNotFoundError):
+            os.unlink(unborn)  # of a try that an exception out of a signal handler has ended
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         descriptor = os.open(unborn, flags, 0o600)
         try:
@@ -258,49 +260,46 @@ class Ringer:
         """Wake the readers of these inboxes, from any thread: those of this process directly, other
         processes by their bells, and by the log those that read a normal channel.
         """
-        ours = {reader.client for reader in list(self._database.readers)}
-        self._database.ring_locally(inboxes, _running_loop())
-        if self._database.in_memory:
-            return
-        clients = {client_of(inbox) for inbox in inboxes} - ours
-        if None in clients:
-            self._touch(self._database.files.wal)
-        self._touch_bells({client for client in clients if client is not None})
+        database, here = self._database, _running_loop()
+        for client in {client_of(inbox) for inbox in inboxes}:
+            if client is None:
+                database.ring_locally(inboxes, here)
+                _touch(database.files.wal)
+            elif (reader := database.readers.get(client)) is not None:
+                reader.rung(inboxes, here)
+            else:
+                self._touch_bell(client)
 
     def ask(self, inbox: str) -> bool:
         """Have the reader of a process-local inbox acknowledge what it has taken; return False if
         there is none, in another process.
         """
         client = client_of(inbox)
-        if client is None or self._database.in_memory:
-            return False
-        return self._touch_bells({client})
+        return client is not None and self._touch_bell(client)
 
     def ring_all(self) -> None:
         """Wake every reader."""
         self._database.ring_locally(None, _running_loop())
-        if not self._database.in_memory:
-            self._touch(self._database.files.wal)
-            with suppress(OSError):
-                names = os.listdir(self._database.files.bells)
-                self._touch_bells({name for name in names if CLIENT.fullmatch(name)})
+        _touch(self._database.files.wal)
+        with suppress(OSError):
+            for name in os.listdir(self._database.files.bells):
+                if CLIENT.fullmatch(name):
+                    self._touch_bell(name)
 
-    def _touch_bells(self, clients: Collection[str]) -> bool:
-        """Return True if any of them is there; they are not looked for by way of a link."""
+    def _touch_bell(self, client: str) -> bool:
         files = self._database.files
-        if not clients or not files.has_bells():
-            return False
-        return any([self._touch(os.path.join(files.bells, client)) for client in clients])  # noqa: C419
+        return files.has_bells() and _touch(f"{files.bells}/{client}")
 
-    def _touch(self, path: str) -> bool:
-        """Set a file's time of change, by its path: to open a file of the database, and close it,
-        would drop SQLite's locks. A file that is not there has no reader.
-        """
-        try:
-            os.utime(path, follow_symlinks=False)
-        except OSError:
-            return False
-        return True
+
+def _touch(path: str) -> bool:
+    """Set a file's time of change, by its path: to open a file of the database, and close it, would
+    drop SQLite's locks. A file that is not there has no reader; a link is not followed.
+    """
+    try:
+        os.utime(path, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

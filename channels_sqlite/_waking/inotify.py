@@ -34,13 +34,13 @@ class InotifyWatcher(forks.Forkable):
     """
 
     kind = "inotify"
+    _descriptor = -1
 
     def __init__(self, listener: Listener, wal: str, bell: Bell | None) -> None:
         self._listener = listener
         self._wal = wal
         self._wants_touches = False
         self._hears_writes = True
-        self._descriptor = -1
         for other in list(_watchers):  # nobody has to close a layer before a loop
             if other.has_ended:
                 other.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -11,13 +11,11 @@ from .._storing.once import Once
 
 HEARTBEAT = 1.0  # seconds from look to look when nothing wakes
 DEAF_AFTER = 3  # heartbeats in a row that found what nothing had announced
-AFTER_A_WRITE = (0.001, 0.004, 0.016, 0.064)
+AFTER_A_WRITE = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 """Seconds between the looks after a write of the log. SQLite writes it before a commit can be seen,
-and touches nothing afterwards."""
-WHEN_LULLED = (0.001, 0.016)
-RESTS = (0.0, 0.128, 0.256)
-"""Seconds from the first write to the next one that is listened to, the further the more often the
-looks in between have found nothing."""
+and touches nothing afterwards; with OPTIONS that ask for it, it waits for the disk in between."""
+LULL = 0.25
+"""Seconds between looks while others write all the time, and nothing of it is for this reader."""
 AGAIN = (0.001, 0.002, 0.004, 0.008, 0.016)
 """Seconds between tries while another connection holds a lock."""
 
@@ -38,7 +36,8 @@ class Listener:
 
     `look(rung)` returns True if it found anything new. A look that is rung reads the reader's own
     inboxes; one that is not asks what has changed. `beat` is the look of a heartbeat, which trusts
-    nothing. All methods but `ring_from_elsewhere` belong to the loop's thread.
+    nothing. `log_age()` is how many seconds ago the log was written. All methods but
+    `ring_from_elsewhere` belong to the loop's thread.
     """
 
     def __init__(
@@ -47,6 +46,7 @@ class Listener:
         look: Callable[[bool], bool],
         beat: Callable[[], bool],
         on_deaf: Callable[[], None],
+        log_age: Callable[[], float],
         once: Once,
     ) -> None:
         self.loop = loop
@@ -57,12 +57,10 @@ class Listener:
         self._look = look
         self._beat = beat
         self._on_deaf = on_deaf
+        self._log_age = log_age
         self._once = once
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._ladder: Iterator[float] | None = None
-        self._found = False
-        self._written_at = 0.0
-        self._lull = 0
+        self._hears_writes = True
         self._tries = 0
         self._polls = False
         self._is_rung = False
@@ -88,7 +86,7 @@ class Listener:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        self._ladder = None
+        self._hears_writes = True
 
     @property
     def polls(self) -> bool:
@@ -97,6 +95,8 @@ class Listener:
 
     def call_after(self, delay: float, what: str, call: Callable[..., None], *given: Any) -> None:
         """Call it later, unless stopped, in place of what was to be called as the same `what`."""
+        if not self._running:
+            return
         if what in self._timers:
             self._timers[what].cancel()
         self._timers[what] = self.loop.call_later(delay, call, *given)
@@ -135,14 +135,9 @@ class Listener:
         if not self._running:
             return
         self._announced()
-        if self._ladder is not None:
-            return
-        self._found = False
-        self._written_at = self.loop.time()
-        self._ladder = iter(AFTER_A_WRITE if self._lull < len(RESTS) - 1 else WHEN_LULLED)
-        if self.watcher is not None:
-            self.watcher.hear_writes(False)
-        self._climb()
+        if self._hears_writes:
+            self._hear_writes(False)
+            self._climb(0, found=False)
 
     def _announced(self) -> None:
         self.woken_at = self.loop.time()
@@ -153,7 +148,7 @@ class Listener:
 
     def look(self, *, rung: bool) -> bool:
         """Look now."""
-        found = self._safely(lambda: self._look(rung))
+        found = self._safely(self._look, rung)
         if found and self.watcher is not None:
             self.watcher.hurry()
         return found
@@ -171,27 +166,32 @@ class Listener:
         if "again" not in self._timers:
             self._tries = 0
 
-    def _climb(self) -> None:
-        assert self._ladder is not None  # noqa: S101 - for mypy
-        delay = next(self._ladder, None)
-        if delay is not None:
-            self.call_after(delay, "write", self._look_after_write)
-            return
-        self._lull = 0 if self._found else min(self._lull + 1, len(RESTS) - 1)
-        rest = self._written_at + RESTS[self._lull] - self.loop.time()
-        self.call_after(max(0.0, rest), "write", self._listen_again)
+    def _climb(self, step: int, *, found: bool) -> None:
+        if step < len(AFTER_A_WRITE):
+            self.call_after(AFTER_A_WRITE[step], "write", self._look_after_write, step, found)
+        elif found or self._log_age() > AFTER_A_WRITE[-1]:
+            self._listen_again()
+        else:
+            self.call_after(LULL, "write", self._look_in_lull)
 
-    def _look_after_write(self) -> None:
-        self._found |= self.look(rung=False)
-        if self._ladder is not None:
-            self._climb()
+    def _look_after_write(self, step: int, found: bool) -> None:
+        found |= self.look(rung=False)
+        self._climb(step + 1, found=found)
+
+    def _look_in_lull(self) -> None:
+        if self._log_age() > LULL or self.look(rung=False):
+            self._listen_again()
+        else:
+            self.call_after(LULL, "write", self._look_in_lull)
 
     def _listen_again(self) -> None:
-        self._ladder = None
+        self._hear_writes(True)
+        self.look(rung=False)  # what was written and not listened to
+
+    def _hear_writes(self, wanted: bool) -> None:
+        self._hears_writes = wanted
         if self.watcher is not None:
-            self.watcher.hear_writes(True)
-        if self.look(rung=False):  # what was written and not listened to
-            self._lull = 0
+            self.watcher.hear_writes(wanted)
 
     def _poll(self, interval: float) -> None:
         self.call_after(interval, "poll", self._poll, interval)
@@ -205,15 +205,15 @@ class Listener:
             self._unannounced += 1
             if self._unannounced == DEAF_AFTER:
                 self._on_deaf()
-        resting = self._ladder is not None
-        self._suspect = self._safely(self._beat) and not (self._polls or resting)
+        listens = self._hears_writes and not self._polls
+        self._suspect = self._safely(self._beat) and listens
 
-    def _safely(self, look: Callable[[], bool]) -> bool:
+    def _safely(self, look: Callable[..., bool], *given: bool) -> bool:
         """An error in a look, be it a bug of ours, is logged once, and the next heartbeat looks
         again.
         """
         try:
-            found = look()
+            found = look(*given)
         except Exception as error:
             self._once.failed("Looking at the database", error)
             return False

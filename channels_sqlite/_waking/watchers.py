@@ -73,6 +73,8 @@ def _start(
         from .inotify import InotifyWatcher
 
         return InotifyWatcher(listener, wal, bell)
-    from .watchfiles import WatchfilesWatcher
-
+    try:
+        from .watchfiles import WatchfilesWatcher
+    except OSError as error:  # no descriptors
+        raise WatcherUnavailable(f"watchfiles cannot be loaded: {error}.") from error
     return WatchfilesWatcher(listener, wal, bell, polling_interval, once)

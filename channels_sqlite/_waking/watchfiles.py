@@ -11,6 +11,7 @@ import atexit
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from weakref import WeakSet
 
@@ -28,8 +29,8 @@ QUICK_FOR = 1.0  # seconds
 QUICK_TIMEOUT = 250  # ms
 IDLE_TIMEOUT = 2_000  # ms; then it looks whether its loop was closed
 RETRY_AFTER = 1.0  # seconds; meanwhile there are the heartbeats
-
-
+UNHEARD_FOR = 0.2  # seconds; then the log is not even watched: each write of it wakes Rust's thread
+SPARE_THREADS = 3  # one for Rust; an ended thread still counts for a moment, and others start some
 JOIN_FOR = 2.0  # seconds; it takes a step, but a busy machine may take longer for that
 
 _running: WeakSet[WatchfilesWatcher] = WeakSet()
@@ -60,7 +61,11 @@ class WatchfilesWatcher:
         self._quick_until = 0.0
         self._wants_touches = False
         self._hears_writes = True
-        self._stopped = threading.Event()
+        self._unheard_since = 0.0
+        self._watches_log = True
+        self._stopped = False
+        self._interrupted = threading.Event()
+        """Set where the thread has to stop, or to watch other files."""
         thread = threading.Thread(target=self._run, name="channels-sqlite-watchfiles", daemon=True)
         try:
             self._notify: RustNotify | None = self._watch()
@@ -73,20 +78,33 @@ class WatchfilesWatcher:
     def want_touches(self, wanted: bool) -> None:
         """Wake at once when a normal channel was written to, or not."""
         self._wants_touches = wanted
+        self._watch_what_is_wanted()
 
     def hear_writes(self, wanted: bool) -> None:
+        self._unheard_since = time.monotonic()
         self._hears_writes = wanted
+        self._watch_what_is_wanted()
+
+    @property
+    def _wants_log(self) -> bool:
+        return self._hears_writes or self._wants_touches or self._bell is None
+
+    def _watch_what_is_wanted(self) -> None:
+        if self._wants_log and not self._watches_log:
+            self._interrupted.set()
 
     def hurry(self) -> None:
         self._quick_until = time.monotonic() + QUICK_FOR
 
     def stop(self) -> None:
         """End the thread, at its next step."""
-        self._stopped.set()
+        self._stopped = True
+        self._interrupted.set()
 
     def _watch(self) -> RustNotify:
+        try_threads(SPARE_THREADS)
         return RustNotify(
-            [self._wal] if self._bell is None else [self._wal, self._bell.path],
+            [self._wal] * self._watches_log + ([self._bell.path] if self._bell else []),
             debug=False,
             force_polling=False,
             poll_delay_ms=300,
@@ -94,37 +112,70 @@ class WatchfilesWatcher:
             ignore_permission_denied=False,
         )
 
+    @property
+    def _has_ended(self) -> bool:
+        return self._stopped or self._listener.loop.is_closed()
+
     def _run(self) -> None:
-        while not (self._stopped.is_set() or self._listener.loop.is_closed()):
+        while not self._has_ended:
             try:
                 notify, self._notify = self._notify or self._watch(), None
                 with notify as active:
                     self._listen(active)
+                self._interrupted.clear()
+                self._watches_log = self._wants_log
+                self._watch_what_is_wanted()  # that may have changed between the two lines
+                self._call(self._listener.ring)  # whatever came while nothing was watched
+                if self._watches_log:
+                    self._call(self._listener.write)
             except Exception as error:
                 self._once.failed(f"Watching {self._wal}", error)
-                self._stopped.wait(RETRY_AFTER)
+                time.sleep(RETRY_AFTER)
 
     def _listen(self, notify: RustNotify) -> None:
-        while not (self._stopped.is_set() or self._listener.loop.is_closed()):
+        while not (self._has_ended or self._interrupted.is_set()):
             quick = time.monotonic() < self._quick_until
             step = QUICK_STEP if quick else self._idle_step
             # It returns now and then without a change, so that the pace can be lowered again.
             changes = notify.watch(
-                step, step, QUICK_TIMEOUT if quick else IDLE_TIMEOUT, self._stopped
+                step, step, QUICK_TIMEOUT if quick else IDLE_TIMEOUT, self._interrupted
             )
             self._once.well(f"Watching {self._wal}")
             if isinstance(changes, set):
                 self._wake({os.path.basename(path) for _, path in changes})
+            unheard_for = time.monotonic() - self._unheard_since
+            if self._watches_log and not self._wants_log and unheard_for > UNHEARD_FOR:
+                return
 
     def _wake(self, changed: set[str]) -> None:
-        listener, loop = self._listener, self._listener.loop
+        bell = self._bell
+        if bell is not None and os.path.basename(bell.path) in changed and bell.was_rung:
+            self._call(self._listener.ring)
+        if os.path.basename(self._wal) not in changed:
+            return
+        if self._wants_touches:  # or a write: it cannot be told
+            self._call(self._listener.touch)
+        if self._hears_writes:
+            self._call(self._listener.write)
+
+    def _call(self, wake: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop is closed
-            bell = self._bell
-            if bell is not None and os.path.basename(bell.path) in changed and bell.was_rung:
-                loop.call_soon_threadsafe(listener.ring)
-            if os.path.basename(self._wal) not in changed:
-                return
-            if self._wants_touches:  # or a write: it cannot be told
-                loop.call_soon_threadsafe(listener.touch)
-            if self._hears_writes:
-                loop.call_soon_threadsafe(listener.write)
+            self._listener.loop.call_soon_threadsafe(wake)
+
+
+def try_threads(count: int) -> None:
+    """Start so many threads at once, and end them; RuntimeError if one cannot start.
+
+    RustNotify aborts the process where its own thread cannot.
+    """
+    ended = threading.Event()
+    threads = [threading.Thread(target=ended.wait, daemon=True) for _ in range(count)]
+    started = []
+    try:
+        for thread in threads:
+            thread.start()
+            started.append(thread)
+    finally:
+        ended.set()
+        for thread in started:
+            thread.join()

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from django.template.defaultfilters import filesizeformat
+
 Cells = Sequence[object]
 
 
@@ -14,15 +16,7 @@ def table(header: Cells, rows: Iterable[Cells]) -> list[str]:
     """Lines with columns: names to the left, and numbers to the right."""
     lines = [[one_line(str(cell)) for cell in row] for row in (header, *rows)]
     first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
-    return [
-        "  ".join(
-            (
-                line[0].ljust(first),
-                *(cell.rjust(n) for cell, n in zip(line[1:], others, strict=True)),
-            )
-        )
-        for line in lines
-    ]
+    return ["  ".join([line[0].ljust(first), *map(str.rjust, line[1:], others)]) for line in lines]
 
 
 def as_json(value: Any, *, indent: int | None = 2) -> str:
@@ -39,8 +33,6 @@ def _text(value: object) -> str:
 
 def one_line(text: str) -> str:
     """Without what moves the cursor or turns the writing: messages come from strangers."""
-    if text.isprintable():
-        return text
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )
@@ -63,10 +55,7 @@ def duration(seconds: float | None) -> str:
 
 def size(count: int) -> str:
     """Bytes, such as "4.1 MB"."""
-    for length, unit in ((2**30, "GB"), (2**20, "MB"), (2**10, "kB")):
-        if count >= length:
-            return f"{count / length:.1f} {unit}"
-    return f"{count} bytes"
+    return filesizeformat(count).replace("\xa0", " ")
 
 
 def clock(seconds: float) -> str:

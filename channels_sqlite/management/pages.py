@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 
 from .._storing.messages import Row
 from .._tools.doctor import Finding
+from .._waking.bells import client_of
 from .._waking.watchers import best_kind
 from ..exceptions import UndecodableMessage
 from ..layers import SqliteChannelLayer
@@ -22,6 +24,7 @@ def described(stats: Stats, readers: Sequence[Reader], layer: SqliteChannelLayer
     total, watcher = stats.total, layer.options.watcher
     here = f", which is {best_kind()} here" if watcher == "auto" else ""
     waiting = "" if total.oldest is None else f" for up to {duration(total.oldest)}"
+    processes = {each.client: f"process {each.pid}" for each in readers}
     return [
         f"File      {stats.path}",
         f"          {size(stats.size)}, of which {size(stats.free)} are free; "
@@ -32,23 +35,21 @@ def described(stats: Stats, readers: Sequence[Reader], layer: SqliteChannelLayer
         f"Groups    {len(stats.groups)}, with {counted(total.members, 'member')}",
         f"Readers   {len(readers) or 'none'} alive",
         *roll(readers),
-        *tallies("INBOX", stats.inboxes),
+        *tallies("INBOX", stats.inboxes, reader=partial(_reader_of, processes=processes)),
         *tallies("GROUP", stats.groups),
     ]
 
 
+def _reader_of(inbox: str, processes: Mapping[str, str]) -> str:
+    """The process that a process-local inbox is of, by the clients of those that live."""
+    is_local = inbox.endswith("!")
+    return processes.get(client_of(inbox) or "", "gone") if is_local else "any process"
+
+
 def roll(readers: Sequence[Reader]) -> list[str]:
-    """Who has answered."""
-    if not readers:
-        return []
+    """The readers, with what they have counted."""
     counts = ("sent", "received", "expired", "dropped", "missed_wakes")
-    header = (
-        "READER",
-        "watcher",
-        "last wake",
-        "channels",
-        *(each.replace("_", " ") for each in counts),
-    )
+    names = (each.replace("_", " ") for each in counts)
     rows = [
         (
             *(f"process {each.pid}", each.watcher, duration(each.last_wake), each.channels),
@@ -56,24 +57,23 @@ def roll(readers: Sequence[Reader]) -> list[str]:
         )
         for each in readers
     ]
-    return ["", *table(header, rows)]
+    header = ("READER", "watcher", "last wake", "channels", *names)
+    return ["", *table(header, rows)] if rows else []
 
 
-def tallies(title: str, all_: Mapping[str, Tally]) -> list[str]:
-    """The busiest ones, one by one."""
-    if not all_:
-        return []
-    header = (title, "waiting", "oldest", "delivered", "last taken", "expired", "members")
+def tallies(title: str, all_: Mapping[str, Tally], **more: Callable[[str], str]) -> list[str]:
+    """The busiest ones, one by one; `more` columns are made of their names."""
+    header = (title, *more, "waiting", "oldest", "delivered", "last taken", "expired", "members")
     busiest = sorted(all_.items(), key=lambda item: (-item[1].waiting, -item[1].delivered))
     rows = [
         (
-            *(name, each.waiting, duration(each.oldest)),
+            *(name, *(of(name) for of in more.values()), each.waiting, duration(each.oldest)),
             *(each.delivered, duration(each.last_taken), each.expired, each.members),
         )
         for name, each in busiest[:MOST]
     ]
-    more = [f"and {len(all_) - MOST} more (--json shows all)"] if len(all_) > MOST else []
-    return ["", *table(header, rows), *more]
+    omitted = [f"and {len(all_) - MOST} more (--json shows all)"] if len(all_) > MOST else []
+    return ["", *table(header, rows), *omitted] if rows else []
 
 
 def decoded(layer: SqliteChannelLayer, row: Row) -> tuple[Message | None, str | None]:
@@ -91,7 +91,7 @@ def object_of(row: Row, message: Message | None, problem: str | None) -> str:
 
 
 def line_of(row: Row, message: Message | None, problem: str | None) -> str:
-    address = row.channel or f"{row.group} ({row.inbox})"
+    address = row.channel or f"{row.group} (group)"
     content = f"(cannot be read: {problem})" if problem else as_json(message, indent=None)
     return f"{clock(row.created_at)}  {one_line(str(address))}  {one_line(content)}"
 
@@ -101,11 +101,7 @@ def delays(findings: Sequence[Finding]) -> list[str]:
     rows = []
     for each in findings:
         columns = ((median, each.first), (median, each.following), (max, each.all))
-        rows.append(
-            (
-                each.watcher,
-                *(f"{of(took) * 1000:.1f} ms" if took else "-" for of, took in columns),
-            )
-        )
+        delays = (f"{of(took) * 1000:.1f} ms" if took else "-" for of, took in columns)
+        rows.append((each.watcher, *delays))
     problems = [f"{each.watcher}: {each.problem}" for each in findings if each.problem]
     return [*table(("WATCHER", "after a pause", "in conversation", "at most"), rows), *problems]

@@ -3,12 +3,13 @@
 import json
 import os
 from typing import Any
+from uuid import uuid4
 
 from channels.db import database_sync_to_async
 from channels.exceptions import ChannelFull
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
-from chat.forms import CatchUpForm, JoinForm, LineForm, reason
+from chat.forms import CatchUpForm, EarlierForm, JoinForm, LineForm, reason
 from chat.models import Line, Visit
 from chat.rooms import group_name
 
@@ -16,8 +17,9 @@ from chat.rooms import group_name
 class ChatConsumer(AsyncJsonWebsocketConsumer):
     """One browser tab in one room.
 
-    The page sends `join`, `say`, `catch_up` and `summarise`, and gets `welcome`, `lines`, `line`,
-    `people`, `summary` and `refused`. Everything with a dot comes through the channel layer.
+    The page sends `join`, `say`, `catch_up`, `earlier` and `summarise`. It gets `welcome`, `lines`,
+    `earlier`, `line`, `people`, `summary` and `refused`. Everything with a dot comes through the
+    channel layer.
     """
 
     name = ""
@@ -25,6 +27,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
     async def connect(self) -> None:
         self.room = self.scope["url_route"]["kwargs"]["room"]
         self.group = group_name(self.room)
+        self.visitor = uuid4()  # until the page says which browser it is in
         await self.accept()
 
     async def disconnect(self, code: int) -> None:
@@ -47,6 +50,8 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
                 await self.say(content)
             case {"type": "catch_up"} if self.name:
                 await self.catch_up(content)
+            case {"type": "earlier"} if self.name:
+                await self.earlier(content)
             case {"type": "summarise"} if self.name:
                 await self.summarise()
             case _:
@@ -57,15 +62,16 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
     async def join(self, content: dict[str, Any]) -> None:
         form = JoinForm(content)
         if not form.is_valid():
-            await self.refuse(reason(form))
+            await self.refuse(reason(form), about="name")
             return
-        self.name = form.cleaned_data["name"]
+        self.visitor = form.cleaned_data["visitor"] or self.visitor
+        if not await self.enter(form.cleaned_data["name"]):
+            return
         # First into the group, then the history: a line that comes in between comes twice, and the
         # page sees that by its id. The other way round nobody would ever show it.
         await self.channel_layer.group_add(self.group, self.channel_name)
         await self.send_json({"type": "welcome", "name": self.name, "process": os.getpid()})
         await self.send_lines(after=form.cleaned_data["after"])
-        await database_sync_to_async(Visit.objects.enter)(self.room, self.name, self.channel_name)
         await self.announce_people()
 
     async def say(self, content: dict[str, Any]) -> None:
@@ -82,10 +88,24 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         if not form.is_valid():
             await self.refuse(reason(form))
             return
-        await database_sync_to_async(Visit.objects.enter)(self.room, self.name, self.channel_name)
+        if not await self.enter(self.name):
+            return
         await self.send_lines(after=form.cleaned_data["after"])
         names = await database_sync_to_async(Visit.objects.names)(self.room)
         await self.send_json({"type": "people", "names": names})
+
+    async def earlier(self, content: dict[str, Any]) -> None:
+        """What was said before the lines that the page shows?"""
+        form = EarlierForm(content)
+        if not form.is_valid():
+            await self.refuse(reason(form))
+            return
+        lines, more = await database_sync_to_async(Line.objects.last)(
+            self.room, form.cleaned_data["before"]
+        )
+        await self.send_json(
+            {"type": "earlier", "lines": [line.as_json() for line in lines], "more": more}
+        )
 
     async def summarise(self) -> None:
         """A job for the worker, which answers to this tab's channel."""
@@ -112,14 +132,31 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
     def post(self, **line: Any) -> dict[str, Any]:
         return Line.objects.post(self.room, **line).as_event()
 
+    async def enter(self, name: str) -> bool:
+        """Take the name in this room, or keep it; refuse it if another visitor has it."""
+        enter = database_sync_to_async(Visit.objects.enter)
+        free = await enter(self.room, name, self.channel_name, self.visitor)
+        if free:
+            self.name = name
+        else:
+            why = f"Somebody here is called {name} already. Please choose another name."
+            await self.refuse(why, about="name")
+        return free
+
     async def send_lines(self, after: int | None) -> None:
-        lines, more = await database_sync_to_async(Line.objects.since)(self.room, after)
+        """Send what came after that line; to somebody who has none yet, the last few."""
+        more = earlier = False
+        if after is None:
+            lines, earlier = await database_sync_to_async(Line.objects.last)(self.room)
+        else:
+            lines, more = await database_sync_to_async(Line.objects.since)(self.room, after)
         newest = await database_sync_to_async(Line.objects.newest_id)(self.room)
         await self.send_json(
             {
                 "type": "lines",
                 "lines": [line.as_json() for line in lines],
                 "more": more,
+                "earlier": earlier,
                 "newest": newest,
             }
         )
@@ -128,5 +165,6 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         names = await database_sync_to_async(Visit.objects.names)(self.room)
         await self.channel_layer.group_send(self.group, {"type": "room.people", "names": names})
 
-    async def refuse(self, why: str, nonce: str | None = None) -> None:
-        await self.send_json({"type": "refused", "reason": why, "nonce": nonce})
+    async def refuse(self, why: str, nonce: str | None = None, about: str = "") -> None:
+        """Decline, in words: a line by its nonce, or what the page should ask for again."""
+        await self.send_json({"type": "refused", "reason": why, "nonce": nonce, "about": about})

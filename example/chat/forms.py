@@ -6,7 +6,8 @@ WebSocket, web form and command line all come through here.
 from django import forms
 from django.core.exceptions import ValidationError
 
-from chat.models import Line
+from chat.models import MOST, Line
+from chat.rooms import NAME_LENGTH as ROOM_LENGTH
 from chat.rooms import room_name
 
 NAME_LENGTH = Line._meta.get_field("name").max_length
@@ -26,16 +27,22 @@ class JoinForm(forms.Form):
         label="Your name",
         max_length=NAME_LENGTH,
         validators=[whole_characters],
+        widget=forms.TextInput(attrs={"autocomplete": "nickname", "dir": "auto"}),
         error_messages={
             "required": "Please tell the others your name.",
             "max_length": f"Please choose a name of at most {NAME_LENGTH} characters.",
         },
     )
-    after = forms.IntegerField(required=False, min_value=0, max_value=2**63 - 1)
+    visitor = forms.UUIDField(required=False)
+    after = forms.IntegerField(required=False, min_value=0, max_value=MOST)
 
 
 class CatchUpForm(forms.Form):
-    after = forms.IntegerField(min_value=0, max_value=2**63 - 1)
+    after = forms.IntegerField(min_value=0, max_value=MOST)
+
+
+class EarlierForm(forms.Form):
+    before = forms.IntegerField(min_value=0, max_value=MOST)
 
 
 class LineForm(forms.Form):
@@ -44,7 +51,7 @@ class LineForm(forms.Form):
         label="Line",
         max_length=TEXT_LENGTH,
         validators=[whole_characters],
-        widget=forms.Textarea(attrs={"rows": 2}),
+        widget=forms.Textarea(attrs={"rows": 2, "dir": "auto"}),
         error_messages={
             "required": "There is nothing in this line yet. Write a word or two.",
             "max_length": (
@@ -56,17 +63,29 @@ class LineForm(forms.Form):
     nonce = forms.UUIDField(required=False, widget=forms.HiddenInput)
 
 
-class NoteForm(LineForm):
-    """A line and the room it is for: for those who are not in it."""
+class RoomForm(forms.Form):
+    """A room, by a name in any script."""
 
-    room = forms.CharField(label="Room", initial="lobby")
-    field_order = ("room", "name", "text")
+    room = forms.CharField(
+        label="Room",
+        initial="lobby",
+        max_length=ROOM_LENGTH,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "dir": "auto"}),
+    )
 
     def clean_room(self) -> str:
         room = room_name(self.cleaned_data["room"])
         if not room:
-            raise ValidationError("A room's name needs a letter or a digit from a to z.")
+            raise ValidationError("A room's name needs a letter or a digit.")
+        if len(room) > ROOM_LENGTH:  # some characters stand for many
+            raise ValidationError(f"Please choose a name of at most {ROOM_LENGTH} characters.")
         return room
+
+
+class NoteForm(RoomForm, LineForm):
+    """A line and the room it is for: for those who are not in it."""
+
+    field_order = ("room", "name", "text")
 
 
 def reason(form: forms.Form) -> str:

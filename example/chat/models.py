@@ -6,13 +6,14 @@ import uuid
 from datetime import timedelta
 from typing import Any
 
-from django.db import models
+from django.db import models, transaction
 from django.utils import timezone
 
 from chat.rooms import NAME_LENGTH
 
-HISTORY = 50  # lines a newcomer sees
+HISTORY = 50  # lines a newcomer sees, and each look at earlier ones
 PAGE = 100  # lines at a time for someone who was away
+MOST = 2**63 - 1  # SQLite's largest id
 
 
 class LineManager(models.Manager["Line"]):
@@ -23,16 +24,15 @@ class LineManager(models.Manager["Line"]):
         )
         return line
 
-    def since(self, room: str, after: int | None) -> tuple[list[Line], bool]:
-        """The lines after that id, oldest first, and whether there are more.
-
-        Without an id, the last few.
-        """
-        lines = self.filter(room=room)
-        if after is None:
-            return list(reversed(lines.order_by("-id")[:HISTORY])), False
-        page = list(lines.filter(id__gt=after).order_by("id")[: PAGE + 1])
+    def since(self, room: str, after: int) -> tuple[list[Line], bool]:
+        """The lines after that id, oldest first, and whether there are more."""
+        page = list(self.filter(room=room, id__gt=after).order_by("id")[: PAGE + 1])
         return page[:PAGE], len(page) > PAGE
+
+    def last(self, room: str, before: int = MOST) -> tuple[list[Line], bool]:
+        """The last few lines before that id, oldest first, and whether there are earlier ones."""
+        page = list(self.filter(room=room, id__lt=before).order_by("-id")[: HISTORY + 1])
+        return page[:HISTORY][::-1], len(page) > HISTORY
 
     def newest_id(self, room: str) -> int:
         lines = self.filter(room=room).order_by("-id")
@@ -86,28 +86,34 @@ class VisitManager(models.Manager["Visit"]):
     # A tab reports every 25 s. One that has not for so long went down with its server.
     ABSENT = timedelta(seconds=90)
 
-    def enter(self, room: str, name: str, channel: str) -> None:
-        """Note that this tab is here; also the way to say that it still is."""
-        self.update_or_create(
-            channel=channel, defaults={"room": room, "name": name, "seen_at": timezone.now()}
-        )
+    @transaction.atomic  # begins with the write lock: of two who want a name, one is first
+    def enter(self, room: str, name: str, channel: str, visitor: uuid.UUID) -> bool:
+        """Note that this tab is here, or still here; False if another visitor has the name."""
+        others = self.present(room).exclude(visitor=visitor)
+        if others.filter(name__iexact=name).exists():
+            return False
+        visit = {"room": room, "name": name, "visitor": visitor, "seen_at": timezone.now()}
+        self.update_or_create(channel=channel, defaults=visit)
+        return True
 
     def leave(self, channel: str) -> None:
         self.filter(channel=channel).delete()
 
-    def names(self, room: str) -> list[str]:
+    def present(self, room: str) -> models.QuerySet[Visit]:
         self.filter(seen_at__lt=timezone.now() - self.ABSENT).delete()
-        return list(
-            self.filter(room=room).order_by("name").values_list("name", flat=True).distinct()
-        )
+        return self.filter(room=room)
+
+    def names(self, room: str) -> list[str]:
+        return list(self.present(room).order_by("name").values_list("name", flat=True).distinct())
 
 
 class Visit(models.Model):
-    """A tab in a room."""
+    """A tab in a room. The tabs of one browser are one visitor, and may share a name."""
 
     room = models.CharField(max_length=NAME_LENGTH, db_index=True)
     name = models.CharField(max_length=32)
     channel = models.CharField(max_length=100, unique=True)
+    visitor = models.UUIDField(default=uuid.uuid4)
     seen_at = models.DateTimeField(db_index=True)
 
     objects = VisitManager()

@@ -1,27 +1,35 @@
 """The pages, and a plain form that posts into a room from a sync view."""
 
+from urllib.parse import unquote
+
 from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.views.decorators.http import require_GET, require_POST
+from django.views.decorators.http import require_POST, require_safe
 
-from chat.forms import NAME_LENGTH, TEXT_LENGTH, NoteForm
+from chat import workers
+from chat.forms import NAME_LENGTH, TEXT_LENGTH, NoteForm, RoomForm
 from chat.models import Line
 from chat.rooms import group_name, room_name
 
 
-@require_GET
+@require_safe
 def lobby(request: HttpRequest) -> HttpResponse:
     """The list of rooms; with ?room=, straight into that one."""
-    if wish := room_name(request.GET.get("room", "")):
-        return redirect("room", wish)
-    return show_lobby(request, NoteForm(label_suffix=""), posted=request.GET.get("posted", ""))
+    enter = enter_form(request.GET if "room" in request.GET else None)
+    if enter.is_valid():
+        return redirect("room", enter.cleaned_data["room"])
+    posted = room_name(request.GET.get("posted", ""))
+    return show_lobby(request, enter, NoteForm(label_suffix=""), posted)
 
 
-@require_GET
+@require_safe
 def room(request: HttpRequest, room: str) -> HttpResponse:
+    address = reverse("room", args=[room])
+    if unquote(address) != request.path:  # one room, one address: /chat/Lobby is /chat/lobby
+        return redirect(address)
     return render(
         request,
         "chat/room.html",
@@ -30,6 +38,7 @@ def room(request: HttpRequest, room: str) -> HttpResponse:
             "rooms": Line.objects.rooms(),
             "name_length": NAME_LENGTH,
             "text_length": TEXT_LENGTH,
+            "worker": workers.command(),
         },
     )
 
@@ -38,14 +47,21 @@ def room(request: HttpRequest, room: str) -> HttpResponse:
 def post(request: HttpRequest) -> HttpResponse:
     form = NoteForm(request.POST, label_suffix="")
     if not form.is_valid():
-        return show_lobby(request, form, status=422)
+        return show_lobby(request, enter_form(), form, status=422)
     line = Line.objects.post(**form.cleaned_data)
     async_to_sync(get_channel_layer().group_send)(group_name(line.room), line.as_event())
     return redirect(reverse("lobby", query={"posted": line.room}))
 
 
+def enter_form(data: QueryDict | None = None) -> RoomForm:
+    return RoomForm(data, auto_id="enter_%s", label_suffix="")
+
+
 def show_lobby(
-    request: HttpRequest, form: NoteForm, posted: str = "", status: int = 200
+    request: HttpRequest, enter: RoomForm, form: NoteForm, posted: str = "", status: int = 200
 ) -> HttpResponse:
-    context = {"form": form, "posted": posted, "rooms": Line.objects.rooms() or ["lobby"]}
+    bad = form if form.errors else enter
+    bad.fields[next(iter(bad.errors), "room")].widget.attrs["autofocus"] = True
+    rooms = Line.objects.rooms() or ["lobby"]
+    context = {"enter": enter, "form": form, "posted": posted, "rooms": rooms}
     return render(request, "chat/lobby.html", context, status=status)

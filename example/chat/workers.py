@@ -2,11 +2,15 @@
 
 import os
 import re
+import shlex
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
-from asgiref.sync import async_to_sync
-from channels.consumer import SyncConsumer
+from channels.consumer import AsyncConsumer
+from channels.db import database_sync_to_async
+from django.conf import settings
 from django.db.models import Count, Max, Min
 
 from chat.models import Line
@@ -14,12 +18,25 @@ from chat.models import Line
 WORD = re.compile(r"[^\W\d_]{5,}")  # five letters at least, of any script
 
 
-class SummaryWorker(SyncConsumer):
+def command() -> str:
+    """Return the command that starts a worker, as it works in any terminal of this machine.
+
+    `python` may be another one there than the server's. Visitors of a real site need not know where
+    that is.
+    """
+    if not settings.DEBUG:
+        return "python manage.py runworker summaries"
+    words = [sys.executable, str(settings.BASE_DIR / "manage.py"), "runworker", "summaries"]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+class SummaryWorker(AsyncConsumer):
     """Takes jobs from the channel `summaries`; as many workers as you like share them."""
 
-    def summarise(self, job: dict[str, Any]) -> None:
-        answer = {"type": "summary.ready", "summary": summary(job["room"])}
-        async_to_sync(self.channel_layer.send)(job["reply_to"], answer)
+    async def summarise(self, job: dict[str, Any]) -> None:
+        counted = await database_sync_to_async(summary)(job["room"])
+        answer = {"type": "summary.ready", "summary": counted}
+        await self.channel_layer.send(job["reply_to"], answer)
 
 
 def summary(room: str) -> dict[str, Any]:

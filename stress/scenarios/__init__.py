@@ -6,14 +6,15 @@ from stress.plan import Scenario
 from stress.scenarios import (
     backlog,
     busy,
-    bystander,
     chaos,
     churn,
     contention,
     crowd,
     fanout,
+    foreign,
     growth,
     idle,
+    killed,
     latency,
     soak,
     throughput,
@@ -21,7 +22,7 @@ from stress.scenarios import (
 )
 
 MODULES = (
-    *(latency, busy, throughput, fanout, idle, bystander, crowd, contention),
-    *(backlog, growth, churn, websockets, chaos, soak),
+    *(latency, busy, throughput, fanout, idle, crowd, contention),
+    *(killed, foreign, backlog, growth, churn, websockets, chaos, soak),
 )
 SCENARIOS: dict[str, Scenario] = {module.SCENARIO.name: module.SCENARIO for module in MODULES}

@@ -19,7 +19,7 @@ FACTOR = 5  # so many times more is sent than can be handled
 def cases(plan: Plan) -> list[Case]:
     arguments = {
         "members": plan.members or 10,
-        "seconds": plan.seconds or plan.choose(quick=1.0, normal=2.0, full=2.0),
+        "seconds": plan.seconds or plan.choose(quick=1.0, normal=2.0),
         "size": plan.body,
     }
     return [
@@ -86,5 +86,5 @@ SCENARIO = Scenario(
     cases=cases,
     measure=run,
     rivals=False,
-    rounds=(1, 3, 1),
+    profiles=("quick",),
 )

@@ -13,22 +13,25 @@ from stress.plan import Case, Figure, Measured, Plan, Scenario
 # Messages a second of the pair that is measured: a person's who chats. With more of them its
 # processes would soon be in the state that its own messages, not the others', bring them to.
 RATE = 10.0
+MANY = 500.0  # messages a second of the others, at which a watcher matters
 WARM_UP = 0.5  # seconds at the beginning of each phase
+BYSTANDERS = 100  # consumers of a process that nobody writes to
 SPARE = 0.5  # seconds that the others go on longer than they are needed
 # Measured one after the other, in an order by chance: a ratio pairs them within a measurement.
 ALONE, BUSY = "alone", "busy"
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=1.0, normal=6.0, full=5.0)
+    seconds = plan.seconds or plan.choose(quick=1.0, normal=6.0, figures=2.5)
     return [
         Case(
             f"others exchange {rate:g} messages a second",
             {"rate": rate, "seconds": seconds, "size": plan.body},
             processes=5,
             lasts=2 * (WARM_UP + seconds) + SPARE,
+            watched=rate >= MANY,
         )
-        for rate in plan.many(plan.rate, quick=[500.0], full=[100.0, 500.0])
+        for rate in plan.many(plan.rate, quick=[MANY], normal=[100.0, MANY])
     ]
 
 
@@ -37,11 +40,11 @@ async def run(lab: Lab, case: Case) -> Measured:
     sender, receiver, other_sender, other_receiver, bystander = await lab.start(*names)
     (target,) = await receiver.call(roles.open_channels, many=1)
     (other_target,) = await other_receiver.call(roles.open_channels, many=1)
-    await bystander.call(roles.open_channels, many=1)
+    await bystander.call(roles.open_channels, many=BYSTANDERS, group="bystanders")
 
     seconds, size = case.arguments["seconds"], case.arguments["size"]
     expected = 0
-    cpu = 0.0
+    figures: dict[str, float] = {}
     for phase in random.sample((ALONE, BUSY), k=2):
         others = None
         if phase == BUSY:
@@ -59,16 +62,15 @@ async def run(lab: Lab, case: Case) -> Measured:
         before = measure.usage(bystander.pid)
         expected += await talk(sender, phase, target, seconds, size)
         if others is not None:
-            cpu = measure.spent(before, measure.usage(bystander.pid)).cpu_percent
+            used = measure.spent(before, measure.usage(bystander.pid))
+            figures["bystander cpu"] = used.cpu_percent
+            figures["bystander switches"] = used.switches
             expected += await others
         await lab.settle(expected)
 
     entries = await lab.entries()
     delays = {phase: measure.since_sent(entries, ledger.RECEIVED, phase) for phase in (ALONE, BUSY)}
-    figures = {
-        "bystander cpu": cpu,
-        "messages": measure.rate(entries, ledger.RECEIVED, "others"),
-    }
+    figures["messages"] = measure.rate(entries, ledger.RECEIVED, "others")
     alone, busy = (measure.percentiles(delays[phase]) for phase in (ALONE, BUSY))
     for name in ("p50", "p99"):
         figures[name] = busy[name]
@@ -106,8 +108,9 @@ SCENARIO = Scenario(
         Figure("p99, busy / alone", "x", "less"),
         Figure(
             *("bystander cpu", "%", "less"),
-            "of one core, a fifth process's that only waits while the others exchange messages",
+            f"of one core, of a fifth process, whose {BYSTANDERS} consumers wait meanwhile",
         ),
+        Figure("bystander switches", "/s", "less", "its voluntary context switches"),
         Figure("messages", "/s", "", "that the others exchanged"),
     ),
     cases=cases,

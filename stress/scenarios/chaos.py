@@ -51,8 +51,8 @@ QUICK = (*ANYBODYS, CRASHES, FULL)
 
 def cases(plan: Plan) -> list[Case]:
     """`--seconds` is the length of the history, and of each other case if that is less."""
-    long = plan.seconds or plan.choose(quick=6.0, normal=60.0, full=60.0)
-    short = min(long, plan.choose(quick=1.5, normal=6.0, full=3.0))
+    long = plan.seconds or plan.choose(quick=6.0, normal=60.0)
+    short = min(long, plan.choose(quick=1.5, normal=6.0))
     processes = plan.processes or 3
 
     def case(name: str, faults: tuple[str, ...]) -> Case:
@@ -66,7 +66,6 @@ def cases(plan: Plan) -> list[Case]:
             {"size": plan.body, "processes": processes, "seconds": seconds, "faults": [*faults]},
             processes=processes + WRITERS,
             lasts=seconds + 3.0,
-            rounds=1,
             config=ROOM,
             ours={"message_retention": RETENTION},
             only=None if anybodys else lambda layer: layer.ours and able,
@@ -169,4 +168,5 @@ SCENARIO = Scenario(
     rivals=False,
     rounds=(1, 1, 1),
     may_fail=True,
+    profiles=("quick",),
 )

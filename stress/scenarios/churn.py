@@ -23,7 +23,7 @@ WARM_UP = 0.3  # seconds
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=1.0, normal=3.0, full=2.0)
+    seconds = plan.seconds or plan.choose(quick=1.0, normal=3.0, figures=1.5)
     processes = plan.processes or 2
     coming = {
         "members": plan.members or 20,
@@ -38,7 +38,6 @@ def cases(plan: Plan) -> list[Case]:
             coming,
             processes=processes + 1,
             lasts=seconds + READS_ON + 1.5,
-            rounds=2,
             theirs={"channels-lite": {"capacity": 100_000}},
         ),
         *(
@@ -46,13 +45,12 @@ def cases(plan: Plan) -> list[Case]:
                 f"{pairs}, {how}",
                 {"tasks": tasks, "seconds": seconds},
                 lasts=WARM_UP + seconds,
-                rounds=None if tasks == 1 else 1,
                 watched=False,
             )
             for tasks, how in ((1, "one after the other"), (AT_ONCE, f"{AT_ONCE} at once"))
         ),
     ]
-    return found[:-1] if plan.profile == "quick" else found
+    return plan.choose(quick=found[:2], normal=found, figures=found[1:2])
 
 
 async def come_and_go(worker: Worker, many: int, seconds: float) -> int:

@@ -14,7 +14,7 @@ WARM_UP = 0.3  # seconds
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=0.8, normal=3.0, full=2.0)
+    seconds = plan.seconds or plan.choose(quick=0.8, normal=3.0, figures=1.5)
     rate = plan.rate or 100.0
     common = {"seconds": seconds, "size": plan.body}
     paced = plan.processes or 4
@@ -28,7 +28,7 @@ def cases(plan: Plan) -> list[Case]:
             watched=False,
         )
     ]
-    for writers in plan.many(plan.processes, quick=[8], full=[1, 2, 4, 8]):
+    for writers in plan.many(plan.processes, quick=[8], normal=[1, 2, 4, 8], figures=[1, 8]):
         name = f"{writers} writer{'s' * (writers > 1)}, flat out"
         found.append(
             Case(
@@ -37,7 +37,7 @@ def cases(plan: Plan) -> list[Case]:
                 processes=writers + 1,
                 config=ROOM,
                 lasts=WARM_UP + seconds,
-                rounds=None if writers in (1, 8) else 1,
+                rounds=None if writers > 1 else 3,
                 watched=False,
             )
         )

@@ -9,25 +9,25 @@ from stress.lab import Lab
 from stress.plan import Case, Figure, Measured, Plan, Scenario
 
 CALLS = 10.0  # messages a second to one of the crowd, of the whole crowd
-WARM_UP = 1.0  # seconds
+WARM_UP = 0.5  # seconds
 SPARE = 0.5  # seconds that the others go on longer than they are needed
 
 
 def cases(plan: Plan) -> list[Case]:
-    crowd = plan.processes or 8
     arguments = {
-        "crowd": crowd,
         "rate": plan.rate or 500.0,
-        "seconds": plan.seconds or plan.choose(quick=1.0, normal=6.0, full=5.0),
+        "seconds": plan.seconds or plan.choose(quick=1.0, normal=6.0, figures=2.5),
         "size": plan.body,
     }
     return [
         Case(
             f"{crowd} wait, others exchange {arguments['rate']:g} messages a second",
-            arguments,
+            {"crowd": crowd, **arguments},
             processes=crowd + 3,
             lasts=WARM_UP + arguments["seconds"] + SPARE + crowd / 20,
+            watched=False,
         )
+        for crowd in plan.many(plan.processes, quick=[8], normal=[8], figures=[8, 32])
     ]
 
 

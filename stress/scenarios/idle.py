@@ -13,14 +13,14 @@ SETTLING = 2.0  # seconds: adaptive watchers calm down, connections are up
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=1.0, normal=4.0, full=5.0)
-    sizes = plan.many(plan.members, quick=[1_000], full=[1, 100, 10_000])
+    seconds = plan.seconds or plan.choose(quick=1.0, normal=4.0, figures=3.0)
+    sizes = plan.many(plan.members, quick=[1_000], normal=[1, 100, 10_000], figures=[10_000])
     return [
         Case(
             f"{members:,} consumer{'s' * (members > 1)}",
             {"members": members, "seconds": seconds},
             lasts=0.5 + SETTLING + seconds + members / 4_000,
-            rounds=None if members == max(sizes) else 1,
+            rounds=3,
         )
         for members in sizes
     ]

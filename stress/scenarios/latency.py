@@ -18,24 +18,26 @@ ECHOES = "echoes"
 def cases(plan: Plan) -> list[Case]:
     warm = {
         "rate": plan.rate or 100.0,
-        "seconds": plan.seconds or plan.choose(quick=1.0, normal=3.0, full=3.0),
+        "seconds": plan.seconds or plan.choose(quick=1.0, normal=3.0, figures=2.0),
         "size": plan.body,
     }
-    shots = plan.choose(quick=1, normal=3, full=2)
+    shots = plan.choose(quick=1, normal=3, figures=2)
     cold = {"rate": 1 / SILENCE, "seconds": shots * SILENCE, "size": plan.body}
 
-    def case(name: str, arguments: dict[str, Any], rounds: int | None = None) -> Case:
+    def case(name: str, arguments: dict[str, Any], **fields: Any) -> Case:
         lasts = WARM_UP + arguments["seconds"]
-        return Case(name, arguments, processes=2, lasts=lasts, rounds=rounds)
+        return Case(name, arguments, processes=2, lasts=lasts, **fields)
 
     found = [
         case("one way, warm", warm),
         case("one way, after 2 s of silence", cold),
-        case("round trip, warm", {**warm, "echo": True}, 2),
-        case("one way, warm, normal channel", {**warm, "channel": "tasks"}, 1),
-        case("round trip, after 2 s of silence", {**cold, "echo": True}, 1),
+        case(
+            "one way, warm, normal channel", {**warm, "channel": "tasks"}, watched=False, rounds=3
+        ),
+        case("round trip, warm", {**warm, "echo": True}),
+        case("round trip, after 2 s of silence", {**cold, "echo": True}),
     ]
-    return found[:-2] if plan.profile == "quick" else found
+    return found[: plan.choose(quick=3, normal=5, figures=3)]
 
 
 def echo(worker: Worker, channel: str, message: dict[str, Any]) -> Any:

@@ -19,7 +19,7 @@ STALLED = 5.0  # seconds without an arrival after which the window gives up
 
 
 def cases(plan: Plan) -> list[Case]:
-    seconds = plan.seconds or plan.choose(quick=0.7, normal=2.0, full=2.0)
+    seconds = plan.seconds or plan.choose(quick=0.7, normal=2.0, figures=1.2)
     common = {"seconds": seconds, "size": plan.body}
     return [
         Case(

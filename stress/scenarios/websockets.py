@@ -20,47 +20,51 @@ from stress.servers import Server
 from stress.sockets import Seat
 
 SETTLING = 2.0  # seconds: adaptive watchers calm down, connections are up
-WARM_UP = 2.0  # seconds of talk before what is measured
+WARM_UP = 1.5  # seconds of talk before what is measured
 STARTING = 4.0  # seconds for the servers, about
 CONNECTS = 150  # a second, about
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def cases(plan: Plan) -> list[Case]:
-    many, rate = plan.sockets or 200, plan.rate or 1.0
-    room = min(plan.members or 10, many)
+    """One, of the shape that is asked for; the profile has two for each server."""
+    shapes = [(plan.sockets or 200, plan.members or 10, plan.processes or 2)]
+    if plan.profile == "figures" and not (plan.sockets or plan.members or plan.processes):
+        shapes.append((120, 2, 6))
+    names = plan.servers or ("uvicorn-uvloop",)
+    return [case(plan, name, *shape) for name in names for shape in shapes]
+
+
+def case(plan: Plan, server: str, many: int, room: int, workers: int) -> Case:
+    rate = plan.rate or 1.0
+    room = min(room, many)
     many -= many % room  # all rooms are full
-    workers = plan.processes or 2
-    seconds = plan.seconds or max(6.0, 1 / rate)
-    idle = min(seconds, 3.0)
-    arguments = {
-        "sockets": many,
-        "members": room,
-        "workers": workers,
-        "rate": rate,
-        "seconds": seconds,
-        "idle": idle,
-        "size": plan.body,
-    }
+    seconds = plan.seconds or max(plan.choose(quick=6.0, normal=6.0, figures=4.0), 1 / rate)
+    idle = min(seconds, plan.choose(quick=3.0, normal=3.0, figures=2.0))
     if room == many:
         shape = f"a broadcast to {many:,} sockets"
     else:
         shape = f"{many:,} sockets in rooms of {room:,}"
     often = "every second" if rate == 1 else f"every {1 / rate:g} s"
-    found = []
-    for name in plan.servers or ("uvicorn-uvloop",):
-        missing = servers.KINDS[name].missing()
-        found.append(
-            Case(
-                f"{shape}, {often}, {workers} x {name}",
-                {**arguments, "server": name},
-                processes=1,  # the in-memory layer has one worker, and is measured too
-                lasts=STARTING + many / CONNECTS + SETTLING + idle + WARM_UP + seconds,
-                only=(lambda _: False) if missing else partial(keeps_up, many),
-                why=missing or "does not keep up with so many sockets",
-            )
-        )
-    return found
+    missing = servers.KINDS[server].missing()
+    return Case(
+        f"{shape}, {often}, {workers} x {server}",
+        {
+            "sockets": many,
+            "members": room,
+            "workers": workers,
+            "rate": rate,
+            "seconds": seconds,
+            "idle": idle,
+            "size": plan.body,
+            "server": server,
+        },
+        processes=1,  # the in-memory layer has one worker, and is measured too
+        lasts=STARTING + many / CONNECTS + SETTLING + idle + WARM_UP + seconds,
+        watched=False,
+        only=(lambda _: False) if missing else partial(keeps_up, many),
+        why=missing or "does not keep up with so many sockets",
+    )
 
 
 def keeps_up(many: int, layer: Layer) -> bool:
@@ -266,5 +270,5 @@ SCENARIO = Scenario(
     cases=cases,
     measure=run,
     rounds=(1, 3, 3),
-    quick=False,
+    profiles=("figures",),
 )

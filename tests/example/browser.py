@@ -102,16 +102,20 @@ class Window:
     @contextmanager
     def on_a_phone(self) -> Iterator[None]:
         self.resize({"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True})
-        yield
-        self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
     @contextmanager
     def dark(self) -> Iterator[None]:
         """Look at the page in the evening."""
         scheme = {"name": "prefers-color-scheme", "value": "dark"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        yield
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+        try:
+            yield
+        finally:
+            self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
     def find(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
@@ -150,7 +154,7 @@ class Window:
 
     def wait_until_connected(self) -> None:
         self.wait_for(lambda: self.find("#status").get_attribute("data-state") == "here")
-        self.wait_for(lambda: self.find("#lines").get_attribute("aria-busy") == "false")
+        self.wait_for(lambda: self.find("#log").get_attribute("aria-busy") == "false")
 
     def wait_until_away(self) -> None:
         self.wait_for(lambda: self.find("#status").get_attribute("data-state") == "away")

@@ -83,10 +83,13 @@ class Project:
     def start(self, command: list[str], name: str) -> subprocess.Popen[bytes]:
         """Start `python command`, in a process group of its own, as a terminal would."""
         program = command if command[0].endswith(".py") else ["-m", *command]
+        return self.run([sys.executable, *program], name, self.source)
+
+    def run(self, program: list[str], name: str, where: Path) -> subprocess.Popen[bytes]:
         with (self.directory / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, *program],
-                cwd=self.source,
+                program,
+                cwd=where,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
+from uuid import NAMESPACE_DNS, UUID, uuid4, uuid5
 
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
@@ -28,10 +28,16 @@ class Client:
             if message["type"] in types:
                 return message
 
-    def join(self, name: str, after: int | None = None) -> dict[str, Any]:
-        """Join; returns the lines that the room sends to whoever comes."""
-        self.send(type="join", name=name, after=after)
-        return self.receive("lines")
+    def join(
+        self, name: str, after: int | None = None, visitor: UUID | None = None
+    ) -> dict[str, Any]:
+        """Join; returns the lines that the room sends to whoever comes, or why it declines.
+
+        The same name is the same visitor, unless one is given.
+        """
+        visitor = visitor or uuid5(NAMESPACE_DNS, name)
+        self.send(type="join", name=name, visitor=str(visitor), after=after)
+        return self.receive("lines", "refused")
 
     def say(self, text: str, nonce: str | None = None) -> dict[str, Any]:
         """Say a line; returns what the room hears of it, or why it was declined."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from uuid import uuid4
 
@@ -11,7 +13,7 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.example.browser import Window
 from tests.example.conftest import Chat
-from tests.example.servers import Project
+from tests.example.servers import Project, stop
 
 pytestmark = pytest.mark.timeout(300)  # browsers and servers start within
 
@@ -109,6 +111,55 @@ def test_a_page_finds_what_no_message_told_it(
         assert window.lines == [("Ben", "before"), *unheard, ("Ben", "after")]
 
 
+def test_earlier_lines_come_above_and_leave_the_rest_where_it_is(
+    ada: Window, ben: Window, chat: Chat, room: str
+) -> None:
+    with closing(sqlite3.connect(chat.project.directory / "db.sqlite3")) as database, database:
+        database.executemany(
+            """
+            insert into chat_line (room, name, text, nonce, created_at)
+            values (?, 'Cleo', ?, ?, datetime('now'))
+            """,
+            [(room, f"number {number}", uuid4().hex) for number in range(120)],
+        )
+    ben.driver.refresh()
+    ben.wait_until_connected()
+    place = "return document.querySelector('.line').getBoundingClientRect().top"
+    for shown in (50, 100):
+        assert len(ben.lines) == shown
+        ben.driver.execute_script("document.getElementById('log').scrollTop = 0")
+        ben.driver.execute_script("window.first = document.querySelector('.line')")
+        before = ben.driver.execute_script(place)
+        ben.click("#earlier")
+        ben.wait_for(lambda shown=shown: len(ben.lines) > shown)
+        after = ben.driver.execute_script(place.replace("document.querySelector('.line')", "first"))
+        assert after == pytest.approx(before, abs=60)  # a day stood above it
+    assert ben.lines == [("Cleo", f"number {number}") for number in range(120)]
+    assert not ben.find("#earlier").is_displayed()
+    assert not ben.find("#newer").is_displayed()
+    assert ben.focused == "log"
+
+
+def test_the_page_says_how_to_start_a_worker(
+    windows: tuple[Window, Window], project: Project, room: str
+) -> None:
+    ada = windows[0]
+    with project.daphne() as server:
+        ada.enter(server.url, room, "Ada")
+        ada.say("Is anybody counting?")
+        ada.click("#summarise")
+        ada.wait_for(lambda: ada.find_all("#summary-body code"))
+        command = shlex.split(ada.find("#summary-body code").text)
+        worker = project.run(command, "worker", where=project.directory)  # any terminal will do
+        try:
+            ada.press(Keys.ESCAPE)
+            ada.click("#summarise")
+            ada.wait_for(lambda: "1 line" in ada.find("#summary-body").text)
+        finally:
+            stop(worker)
+        ada.leave()
+
+
 def test_the_worker_answers_who_asked(ada: Window, ben: Window) -> None:
     ada.say("Cheese and biscuits")
     ben.say("Biscuits")
@@ -183,12 +234,59 @@ def test_a_name_of_blanks_is_asked_for_again(
     window.wait_until_connected()
 
 
+def test_escape_leaves_the_name_dialog_and_a_button_leads_back(
+    windows: tuple[Window, Window], chat: Chat, room: str
+) -> None:
+    window = windows[0]
+    window.open(chat.first.url, room)
+    window.press(Keys.ESCAPE)
+    assert not window.find("#naming").is_displayed()
+    window.click("#join")
+    window.tell_name("Ada")
+    window.wait_until_connected()
+    assert not window.find("#join").is_displayed()
+    window.click("#rename")
+    window.press(Keys.ESCAPE)
+    assert not window.find("#join").is_displayed()
+    window.wait_for(lambda: window.people == ["Ada"])
+
+
+def test_a_name_that_another_visitor_has_is_asked_for_again(
+    ada: Window, windows: tuple[Window, Window], chat: Chat, room: str
+) -> None:
+    other = windows[1]
+    other.open(chat.second.url, room)
+    other.tell_name("Ada")
+    other.wait_for(lambda: "Ada already" in other.find("#naming-notice").text)
+    assert other.focused == "name"
+    other.tell_name("Ada L.")
+    other.wait_until_connected()
+    ada.wait_for(lambda: ada.people == ["Ada", "Ada L."])
+    other.click("#rename")
+    other.tell_name("Ada")
+    other.wait_for(lambda: "Ada already" in other.find("#naming-notice").text)
+    other.press(Keys.ESCAPE)
+    other.say("I stay who I am")
+    ada.wait_for_line("Ada L.", "I stay who I am")
+
+
+def test_words_run_in_the_direction_of_their_script(ada: Window, ben: Window) -> None:
+    direction = """
+        const words = [...document.querySelectorAll("#lines .words")];
+        return words.map((each) => getComputedStyle(each).direction)
+    """
+    ada.say("\N{HEBREW LETTER SHIN}\N{HEBREW LETTER LAMED}, Ben!")
+    ada.say("Hello, Ben!")
+    ben.wait_for_line("Ada", "Hello, Ben!")
+    assert ben.driver.execute_script(direction) == ["rtl", "ltr"]
+
+
 def test_the_keyboard_reaches_everything(ada: Window, ben: Window) -> None:
     reached = {ben.focused}
     for _ in range(30):
         ben.press(Keys.TAB)
         reached.add(ben.focused)
-    assert {"text", "lines", "summarise", "rename", "Send", "All rooms"} <= reached
+    assert {"text", "log", "summarise", "rename", "Send", "All rooms"} <= reached
     ben.find("#summarise").send_keys(Keys.ENTER)
     ben.wait_for(lambda: ben.find("#summary").is_displayed())
     ben.press(Keys.ESCAPE)
@@ -198,7 +296,7 @@ def test_the_keyboard_reaches_everything(ada: Window, ben: Window) -> None:
 def test_a_screen_reader_finds_names_for_everything(ada: Window, ben: Window) -> None:
     ada.say("Hello")
     ben.wait_for_line("Ada", "Hello")
-    assert ben.find("#lines").aria_role == "log"
+    assert ben.find("#log").aria_role == "log"
     assert ben.find("#status").aria_role == "status"
     for control in ben.find_all("button, a, input, textarea"):
         if control.is_displayed():
@@ -215,6 +313,23 @@ def test_on_a_phone_people_are_behind_a_button(ada: Window) -> None:
         assert ada.focused == "people-toggle"
         width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert ada.driver.execute_script(width) == 0
+
+
+def test_the_admin_shows_the_tables_of_the_layer(
+    windows: tuple[Window, Window], stage: Callable[[str], Chat], room: str
+) -> None:
+    chat, (ada, keeper) = stage("sqlite"), windows
+    make = "from django.contrib.auth.models import User; User.objects.create_superuser(*{!r})"
+    chat.project.manage("shell", "-c", make.format((room, "", room)))
+    ada.enter(chat.first.url, room, "Ada")
+    ada.say("For the record")
+    ada.wait_for_line("Ada", "For the record")
+    keeper.driver.get(f"{chat.second.url}/admin/channels_sqlite/layermessage/")
+    for field in ("username", "password"):
+        keeper.find(f"#id_{field}").send_keys(room)
+    keeper.find("#id_password").submit()
+    keeper.wait_for(lambda: keeper.find_all("#result_list"))
+    assert "room.line" in keeper.find("#result_list").text
 
 
 def test_three_uvicorn_workers_share_a_room(

@@ -7,6 +7,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from websockets.exceptions import ConnectionClosed
@@ -44,8 +45,8 @@ def test_runserver_reloads_while_people_are_connected(copy: Project) -> None:
 
 
 def process(person: Client) -> int:
-    """Join; returns the process that answers."""
-    person.send(type="join", name="Ada")
+    """Join under a name that nobody has; returns the process that answers."""
+    person.send(type="join", name=uuid4().hex)
     number: int = person.receive("welcome")["process"]
     return number
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from http import HTTPStatus
 from urllib.error import HTTPError
-from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.parse import quote, urlencode
+from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
@@ -39,6 +39,44 @@ def test_a_form_of_another_site_is_turned_away(chat: Chat, room: str) -> None:
         pass
     refusal.value.close()
     assert refusal.value.code == HTTPStatus.FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    ("path", "where"),
+    [
+        ("/chat/", "/chat"),
+        ("/chat/lobby/", "/chat/lobby"),
+        ("/chat/Tea%20&%20Cake", "/chat/tea-cake"),
+        ("/chat?room=yo/u", "/chat/yo-u"),
+        ("/chat?room=%D7%A9%D7%9C%D7%95%D7%9D", "/chat/%D7%A9%D7%9C%D7%95%D7%9D"),
+        ("/chat?posted=yo/u", "/chat?posted=yo/u"),
+        ("/chat?posted=!", "/chat?posted=!"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_an_address_leads_to_a_page(chat: Chat, method: str, path: str, where: str) -> None:
+    with urlopen(Request(chat.first.url + path, method=method)) as response:
+        assert response.status == HTTPStatus.OK
+        assert response.url == chat.first.url + where
+
+
+@pytest.mark.parametrize("wish", ["", "!", "\N{HEAVY BLACK HEART}\ufe0f", "x" * 41, "\ufdfa" * 3])
+def test_a_bad_name_of_a_room_is_declined_at_its_field(chat: Chat, wish: str) -> None:
+    with urlopen(f"{chat.first.url}/chat?{urlencode({'room': wish})}") as response:
+        page = response.read().decode()
+    field = next(line for line in page.split("<") if 'id="enter_room"' in line)
+    assert 'aria-invalid="true"' in field
+    assert 'id="enter_room_error"' in page
+
+
+@pytest.mark.parametrize("name", ["हिन्दी-बात", "שלום", "łódź", "部屋", "x" * 30])
+def test_a_room_is_named_in_any_script(chat: Chat, room: str, name: str) -> None:
+    room = quote(f"{name}-{room[-4:]}")
+    with client(chat.first.url, room) as ada, client(chat.second.url, room) as ben:
+        ada.join("Ada")
+        ben.join("Ben")
+        line = ada.say("Hello")["line"]
+        assert ben.receive("line")["line"] == line
 
 
 @pytest.mark.parametrize(
@@ -97,6 +135,46 @@ def test_who_was_away_gets_everything_in_pages(chat: Chat, room: str) -> None:
         rest = ben.receive("lines")
         assert not rest["more"]
         assert [line["id"] for line in page["lines"] + rest["lines"]] == ids[1:]
+
+
+def test_earlier_lines_come_in_pages(chat: Chat, room: str) -> None:
+    with client(chat.first.url, room) as ada:
+        ada.join("Ada")
+        ids = [ada.say(f"line {number}")["line"]["id"] for number in range(120)]
+    with client(chat.second.url, room) as ben:
+        page = ben.join("Ben")
+        assert page["earlier"]
+        seen = [line["id"] for line in page["lines"]]
+        while page.get("earlier") or page.get("more"):
+            ben.send(type="earlier", before=seen[0])
+            page = ben.receive("earlier")
+            seen = [line["id"] for line in page["lines"]] + seen
+        assert seen == ids
+
+
+def test_two_visitors_of_one_name_cannot_be_in_a_room(chat: Chat, room: str) -> None:
+    stranger = uuid4()
+    with client(chat.second.url, room) as other:
+        with client(chat.first.url, room) as ada:
+            ada.join("Ada")
+            refusal = other.join("ada", visitor=stranger)
+            assert refusal["about"] == "name"
+            assert "ada" in refusal["reason"]
+            assert other.join("Ben", visitor=stranger)["type"] == "lines"
+            assert other.join("Ada", visitor=stranger)["about"] == "name"
+            assert ada.say("Still me")["line"]["name"] == "Ada"
+            other.send(type="catch_up", after=0)
+            assert other.receive("people")["names"] == ["Ada", "Ben"]
+        while other.receive("people")["names"] != ["Ben"]:
+            pass  # until Ada has left
+        assert other.join("Ada", visitor=stranger)["type"] == "lines"
+
+
+def test_two_tabs_of_one_visitor_may_share_a_name(chat: Chat, room: str) -> None:
+    with client(chat.first.url, room) as tab, client(chat.second.url, room) as another:
+        tab.join("Ada")
+        assert another.join("Ada")["type"] == "lines"
+        assert another.receive("people")["names"] == ["Ada"]
 
 
 def test_each_line_names_the_one_before(chat: Chat, room: str) -> None:

@@ -21,13 +21,10 @@ from django.db import connections
 from channels_sqlite.exceptions import ChannelFull, ChannelsSqliteError
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import main, say
+from tests.rows import message
 
 PATIENCE = 10.0  # seconds; only what never comes takes so many
 OUTLIVES = 300  # seconds, after which a forked process ends by itself if its test has died
-
-
-def message(number: int, **more: Any) -> dict[str, Any]:
-    return {"type": "test", "number": number, **more}
 
 
 # A process that does what it is told

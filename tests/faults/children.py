@@ -14,7 +14,6 @@ import time
 from contextlib import closing
 from typing import Any
 
-import msgpack
 from django.db import connections
 
 from channels_sqlite._receiving import listening
@@ -23,20 +22,7 @@ from channels_sqlite._storing import sql
 from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import connect, hear, main, say
-
-INSERT = (
-    "insert into channels_sqlite_message (inbox, channel, body, created_at, expires_at)"
-    " values (?, ?, ?, ?, ?)"
-)
-
-
-def values(channel: str, number: int, size: int = 0) -> tuple[object, ...]:
-    """A message as SQL inserts it."""
-    now = time.time()
-    inbox, mark, _ = channel.partition("!")
-    body = msgpack.packb({"type": "test", "number": number, "text": "x" * size})
-    return inbox + mark, channel, body, now, now + 60
-
+from tests.rows import put_number
 
 # Writers that are killed and stopped
 
@@ -47,19 +33,9 @@ def dies_in_a_transaction(channel: str) -> None:
         connection.execute("pragma cache_size = 1")  # what is written spills into the log
         connection.execute("begin immediate")
         for number in range(20):
-            connection.execute(INSERT, values(channel, number, 100_000))
+            put_number(connection, channel, number, 100_000)
         say("in a transaction")
         hear()
-
-
-def dies_before_the_ring(channel: str) -> None:
-    """For each number heard fork a writer that commits it, and is killed before anything else."""
-    while (number := hear()) >= 0:
-        pid = os.fork()
-        if pid == 0:
-            connect().execute(INSERT, values(channel, number))
-            os.kill(os.getpid(), signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def dies_with_a_claim(channel: str) -> None:
@@ -70,7 +46,7 @@ def dies_with_a_claim(channel: str) -> None:
     while hear():
         pid = os.fork()
         if pid == 0:
-            Queues.deliver = die  # type: ignore[assignment, method-assign]
+            Queues.deliver = die  # type: ignore[method-assign]
             asyncio.run(SqliteChannelLayer().receive(channel))
         say(os.waitpid(pid, 0)[1])
 
@@ -87,7 +63,7 @@ def writes_when_told(channel: str) -> None:
         while (order := hear()) is not None:
             while time.time() < order["at"]:
                 pass
-            connection.execute(INSERT, values(order["channel"], order["number"]))
+            put_number(connection, order["channel"], order["number"])
 
 
 async def bursts(channel: str, count: int, large: int) -> None:
@@ -128,7 +104,7 @@ async def watches_again(limit: str, again_after: float) -> None:
         for number in range(3):
             waiting = asyncio.create_task(layer.receive(channel))
             await asyncio.sleep(again_after)
-            connection.execute(INSERT, values(channel, number))
+            put_number(connection, channel, number)
             await waiting
         polled = await watcher_of(layer) == "polling"
         descriptors = len(os.listdir("/proc/self/fd"))
@@ -140,7 +116,7 @@ async def watches_again(limit: str, again_after: float) -> None:
         for number in range(30):
             waiting = asyncio.create_task(layer.receive(channel))
             await asyncio.sleep(0.01)
-            connection.execute(INSERT, values(channel, number))
+            put_number(connection, channel, number)
             await waiting
         took = time.monotonic() - begun
     await layer.close()
@@ -164,7 +140,7 @@ def stops_in_a_statement(channel: str) -> None:
         )
         say("ready")
         for _ in range(hear()):
-            connection.execute(INSERT, values(channel, 1, 3_000_000))
+            put_number(connection, channel, 1, 3_000_000)
             say("committed")
             hear()
 

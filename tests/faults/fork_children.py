@@ -23,24 +23,22 @@ from typing import Any, NoReturn
 
 import django
 import msgpack
-from channels.layers import get_channel_layer
+from channels import layers
 from django.db import connections, transaction
 
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import main, say, send
+from tests.rows import message
 
 # From Python 3.12 on, a fork warns in a process that has threads. These have some, as the layer's
 # users have, who fork all the same: that it goes well is what is tested.
 warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
 CHANNEL = "test-channel"
+get_channel_layer: Callable[[], Any] = layers.get_channel_layer
 GROUP = "test-group"
 PATIENCE = 20.0  # seconds; only a child that hangs takes so many
-
-
-def message(number: int) -> dict[str, Any]:
-    return {"type": "test", "number": number}
 
 
 # Readers and writers
@@ -143,7 +141,7 @@ def joined(process: Any) -> int:
     if process.is_alive():
         process.kill()
         process.join()
-    return process.exitcode
+    return int(process.exitcode)
 
 
 def workers(how: str, uses: str, count: int) -> None:

@@ -7,15 +7,17 @@ import signal
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from channels_sqlite._storing.schema import MESSAGE
 from tests.conftest import Start
-from tests.processes import PATIENCE
+from tests.processes import PATIENCE, Child
+from tests.rows import inbox_of, message, select, sql
 from tests.waiting import wait_until
 
 EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "200"))
@@ -61,25 +63,25 @@ class Peer:
         self.child.finish()
 
 
-def stop(peer: Peer, database: Path) -> None:
+def stop(child: Child, database: Path) -> None:
     """Have the process stand still, as under a debugger.
 
     Not while it writes: it would hold SQLite's lock, and nobody could send.
     """
-    process = psutil.Process(peer.child.pid)
+    process = psutil.Process(child.pid)
     while True:
-        peer.child.signal(signal.SIGSTOP)
+        child.signal(signal.SIGSTOP)
         wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
         if may_write(database):
             return
-        peer.child.signal(signal.SIGCONT)
+        child.signal(signal.SIGCONT)
         time.sleep(0.01)
 
 
 @contextmanager
 def stopped(peer: Peer, database: Path) -> Iterator[None]:
     """The process stands still until the end of the `with`."""
-    stop(peer, database)
+    stop(peer.child, database)
     try:
         yield
     finally:
@@ -95,13 +97,6 @@ def may_write(database: Path) -> bool:
             return False
         connection.execute("rollback")
         return True
-
-
-@contextmanager
-def sql(database: Path, timeout: float = 5) -> Iterator[sqlite3.Connection]:
-    """A connection of the test's own."""
-    with closing(sqlite3.connect(database, timeout=timeout, isolation_level=None)) as connection:
-        yield connection
 
 
 class Company:
@@ -145,10 +140,6 @@ class Company:
             assert heard == [first, second], f"{channel} heard {heard}, not {[first, second]}"
 
 
-def message(number: int) -> dict[str, Any]:
-    return {"type": "test", "number": number}
-
-
 def bells(database: Path) -> Path:
     """The directory of bells."""
     return Path(f"{database}-bells")
@@ -176,9 +167,6 @@ def bell_of(database: Path, channel: str) -> Path:
 def waiting_for(database: Path, channel: str) -> int:
     """How many rows wait for the reader of a process-local channel."""
     with sql(database) as connection:
-        count: int
-        ((count,),) = connection.execute(
-            "select count(*) from channels_sqlite_message where inbox = ? and delivered_at is null",
-            (channel.partition("!")[0] + "!",),
-        )
-        return count
+        waiting = f"count(*) from {MESSAGE} where inbox = ? and delivered_at is null"
+        (count,) = select(connection, waiting, inbox_of(channel))
+        return int(count)

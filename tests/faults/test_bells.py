@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,10 +28,10 @@ from tests.faults.peers import (
     bells,
     bells_in,
     client_of,
-    message,
     stopped,
 )
-from tests.processes import Child
+from tests.processes import Child, succeeds  # noqa: F401 - for skipif
+from tests.rows import message
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -53,18 +52,13 @@ def start_with(database: Path) -> Iterator[StartWith]:
     with ExitStack() as children:
 
         def start_with_(*command: str, database: Path = database) -> Start:
-            class Prefixed(Child):
-                prefix = command
-
             def start(function: str, /, **arguments: object) -> Child:
-                return children.enter_context(Prefixed(function, database, **arguments))
+                child = Child.under(*command)(function, database, **arguments)
+                return children.enter_context(child)
 
             return start
 
         yield start_with_
-
-
-# The directory
 
 
 @kinds
@@ -252,9 +246,6 @@ def test_a_link_stands_where_the_directory_should(
     assert stranger.stat().st_mtime == 1
 
 
-# Births and deaths
-
-
 def test_nobody_is_taken_for_dead_at_its_birth(start: Start, database: Path) -> None:
     """Readers begin and end, beside processes that sweep without a pause: each is a member, hears
     its group and hears what it is sent; and so do the readers that were there before.
@@ -291,24 +282,15 @@ def test_killed_at_any_moment_of_their_birth(start: Start, database: Path) -> No
     assert sender.group_channels("group") == [channel]
 
 
-# Containers
-
-
-CONTAINER = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
+CONTAINER: tuple[str, ...] = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 CONTAINER += () if IS_ROOT else ("--user", "--map-root-user")
 WITH_VOLUME = 'mount --bind "$0" /mnt && exec "$@"'
 
 
-@cache
-def may_contain() -> bool:
-    """Return True if a process may have namespaces of its own, and mount what it likes there."""
-    if shutil.which("unshare") is None:
-        return False
-    command = [*CONTAINER, "sh", "-c", WITH_VOLUME, "/tmp", "true"]
-    return not subprocess.run(command, capture_output=True).returncode
+CONTAINED = (*CONTAINER, "sh", "-c", WITH_VOLUME, "/tmp", "true")
 
 
-@pytest.mark.skipif("not may_contain()", reason="no namespaces here")
+@pytest.mark.skipif("not succeeds(*CONTAINED)", reason="no namespaces here")
 def test_two_containers_share_a_directory(start_with: StartWith, database: Path) -> None:
     """Each has process ids of its own and sees the directory at another path: they hear each other,
     take each other for living while they live, and for dead when they are killed.
@@ -330,9 +312,6 @@ def test_two_containers_share_a_directory(start_with: StartWith, database: Path)
     company.members.pop()
     wait_until(lambda: channel not in sender.group_channels(company.group), HANGS)
     company.exchange()
-
-
-# Many
 
 
 CROWDS = [(100, 1), (2, 50), *([(5, 200)] if AT_LENGTH else [])]

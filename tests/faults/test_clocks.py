@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
 
 import pytest
 
-from tests.conftest import WATCHERS, OpenLayer
+from tests.conftest import OpenLayer
+from tests.kinds import by_default
+from tests.rows import message
 from tests.waiting import soon
 
-ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
 HOUR = 3600.0
 
 
@@ -29,11 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def message(number: int) -> dict[str, Any]:
-    return {"type": "test", "number": number}
-
-
-@ours
+@by_default
 @pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
 async def test_the_clock_jumps_under_traffic(
     open_layer: OpenLayer, clock: Clock, jump: float
@@ -54,7 +50,7 @@ async def test_the_clock_jumps_under_traffic(
         assert got == [*range(50)]
 
 
-@ours
+@by_default
 async def test_the_clock_is_set_forward(open_layer: OpenLayer, clock: Clock) -> None:
     """What waited in the table has expired; what this process had in its hands has not."""
     layer = open_layer()
@@ -69,7 +65,7 @@ async def test_the_clock_is_set_forward(open_layer: OpenLayer, clock: Clock) -> 
     assert await soon(layer.receive("shared")) == message(4)
 
 
-@ours
+@by_default
 async def test_the_clock_is_set_back(open_layer: OpenLayer, clock: Clock) -> None:
     """What was sent before is delivered; in a buffer it lives no longer than it would have."""
     layer = open_layer(expiry=0.5)

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -17,18 +16,13 @@ from django.db import connections
 from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.conftest import WATCHERS, OpenLayer, Start
-from tests.rows import select, sql
+from tests.conftest import OpenLayer, Start
+from tests.kinds import by_default
+from tests.rows import message, select, sql
 from tests.waiting import cancel, soon, until, wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
-by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
 CHILDREN = "tests.faults.children"
-
-
-def message(number: int) -> dict[str, Any]:
-    return {"type": "test", "number": number}
 
 
 @by_default
@@ -46,27 +40,6 @@ async def test_killed_in_a_transaction(open_layer: OpenLayer, start: Start, data
     await cancel(waiting)
     with sql(database) as connection:
         assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
-
-
-@ours
-@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
-async def test_killed_between_commit_and_ring(
-    open_layer: OpenLayer, start: Start, local: bool
-) -> None:
-    """Thirty rows whose writer did not live to say so; heartbeats alone would take 15 seconds."""
-    layer = open_layer()
-    channel = await layer.new_channel() if local else "test-channel"
-    waiting = asyncio.create_task(layer.receive(channel))
-    child = start(f"{CHILDREN}.dies_before_the_ring", channel=channel)
-    begun = time.monotonic()
-    for number in range(30):
-        child.tell(number)
-        assert (await soon(waiting))["number"] == number
-        waiting = asyncio.create_task(layer.receive(channel))
-    assert time.monotonic() - begun < 10
-    await cancel(waiting)
-    child.tell(-1)
-    child.finish()
 
 
 @by_default

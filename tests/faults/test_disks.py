@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,8 @@ from channels_sqlite.exceptions import this_user
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer, Start
 from tests.databases import alias_for
-from tests.processes import Child
+from tests.kinds import by_default
+from tests.processes import Child, has_namespaces, in_namespace, succeeds  # noqa: F401 - for skipif
 from tests.rows import select, sql
 from tests.waiting import soon
 
@@ -25,20 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such limits 
 CHILDREN = "tests.faults.children"
 
 
-@cache
-def has_namespaces() -> bool:
-    """Whether a process may have a view of its own of the disks; on Linux, where it is allowed."""
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode == 0
-
-
 namespaces = pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
-
-
-def in_namespace(script: str) -> Sequence[str]:
-    """The command that runs another one after `script`, with mounts of its own."""
-    return ("unshare", "-Urm", "sh", "-ec", f'{script}; exec "$@"', "sh")
 
 
 @namespaces
@@ -49,13 +35,10 @@ def test_the_disk_is_full(migrated: Path, tmp_path: Path, size: str) -> None:
     """
     disk = tmp_path / "disk"
     disk.mkdir()
-
-    class OnSmallDisk(Child):
-        prefix = in_namespace(
-            f"mount -t tmpfs -o size={size} none {disk}; head -c 2000000 /dev/zero > {disk}/room"
-        )
-
-    with OnSmallDisk(
+    on_small_disk = in_namespace(
+        f"mount -t tmpfs -o size={size} none {disk}; head -c 2000000 /dev/zero > {disk}/room"
+    )
+    with Child.under(*on_small_disk)(
         f"{CHILDREN}.fills_the_disk", disk, directory=str(disk), migrated=str(migrated)
     ) as child:
         said = child.hear(60)
@@ -80,17 +63,11 @@ def test_the_file_may_not_grow(start: Start, size: int) -> None:
     assert said["received"] == [0, *said["accepted"], -1]
 
 
-@cache
-def may_inject() -> bool:
-    """Whether system calls can be made to fail; on Linux, with strace, where it is allowed."""
-    if shutil.which("strace") is None:
-        return False
-    command = ["strace", "-qq", "-o/dev/null", "-einject=pwrite64:error=EIO:when=1000", "true"]
-    return subprocess.run(command, capture_output=True).returncode == 0
+INJECT = ("strace", "-qq", "-o/dev/null", "-einject=pwrite64:error=EIO:when=1000", "true")
 
 
-@pytest.mark.skipif("not may_inject()", reason="no strace here, or it may not trace")
-@pytest.mark.parametrize("kind", ["auto"], indirect=True)
+@pytest.mark.skipif("not succeeds(*INJECT)", reason="no strace here, or it may not trace")
+@by_default
 async def test_the_disk_reports_errors(
     open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -100,11 +77,10 @@ async def test_the_disk_reports_errors(
     layer = open_layer(capacity=100_000)
     channel = await layer.new_channel()
     calls = database.with_name("calls")
-
-    class OnBadDisk(Child):
-        prefix = ("strace", "-fqq", f"-o{calls}", "-einject=pwrite64:error=EIO:when=30+50")
-
-    with OnBadDisk(f"{CHILDREN}.writes_whatever_happens", database, channel=channel) as child:
+    on_bad_disk = Child.under(
+        "strace", "-fqq", f"-o{calls}", "-einject=pwrite64:error=EIO:when=30+50"
+    )
+    with on_bad_disk(f"{CHILDREN}.writes_whatever_happens", database, channel=channel) as child:
         said = await asyncio.to_thread(child.hear, 60)
         assert await asyncio.to_thread(child.wait) == 0
     assert calls.read_text().count("(INJECTED)") > 10
@@ -135,12 +111,11 @@ async def test_only_others_may_write(database: Path, alias: str, what: str) -> N
     os.mkdir(folder)
     path = Path(shutil.move(database, folder))
     modes = {"file": (0o755, 0o444), "directory": (0o555, 0o644), "both": (0o555, 0o444)}
-
-    class Unprivileged(Child):
-        prefix = unprivileged(f"chmod {modes[what][1]:o} {path}; chmod {modes[what][0]:o} {folder}")
-
+    rights = f"chmod {modes[what][1]:o} {path}; chmod {modes[what][0]:o} {folder}"
     try:
-        with Unprivileged(f"{CHILDREN}.may_not_write", path, count=3) as child:
+        with Child.under(*unprivileged(rights))(
+            f"{CHILDREN}.may_not_write", path, count=3
+        ) as child:
             for _ in range(6):
                 name, words = await asyncio.to_thread(child.hear)
                 assert name == "DatabaseUnavailable"
@@ -159,13 +134,11 @@ async def test_only_others_may_write(database: Path, alias: str, what: str) -> N
 
 @namespaces
 def test_the_disk_is_read_only(database: Path) -> None:
-    class OnReadOnlyDisk(Child):
-        prefix = in_namespace(
-            f"mount --bind {database.parent} {database.parent};"
-            f" mount -o remount,ro,bind {database.parent}"
-        )
-
-    with OnReadOnlyDisk(f"{CHILDREN}.may_not_write", database, count=2) as child:
+    on_read_only_disk = in_namespace(
+        f"mount --bind {database.parent} {database.parent};"
+        f" mount -o remount,ro,bind {database.parent}"
+    )
+    with Child.under(*on_read_only_disk)(f"{CHILDREN}.may_not_write", database, count=2) as child:
         for _ in range(4):
             name, words = child.hear()
             assert name == "DatabaseUnavailable"

@@ -17,21 +17,15 @@ from typing import Any
 import pytest
 from watchfiles._rust_notify import RustNotify
 
-from channels_sqlite._sending import trimmer
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite._waking import watchfiles
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.conftest import WATCHERS, OpenLayer, Start
-from tests.rows import sql
-from tests.waiting import cancel, soon, until
+from tests.conftest import OpenLayer, Start
+from tests.kinds import by_default
+from tests.rows import message, sql
+from tests.waiting import soon, until
 
-ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
-by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
 DEAF = 5.0  # seconds: a heartbeat or two, and a busy machine
-
-
-def message(number: int) -> dict[str, Any]:
-    return {"type": "test", "number": number}
 
 
 def records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
@@ -55,8 +49,8 @@ async def restored(layer: Any, channels: list[str], receiving: list[asyncio.Task
     return time.monotonic() - mended
 
 
-@ours
-async def test_the_reader(
+@by_default
+async def test_a_reader_goes_on_after_looks_that_failed(
     open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each look fails, because the table of sequences is gone: one line, twice over."""
@@ -78,7 +72,7 @@ async def test_the_reader(
 
 
 @by_default
-async def test_a_bug_of_ours_in_a_look(
+async def test_a_reader_goes_on_after_a_bug_of_ours(
     open_layer: OpenLayer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The receiver's own code raises, for two heartbeats."""
@@ -99,61 +93,7 @@ async def test_a_bug_of_ours_in_a_look(
 
 
 @by_default
-@pytest.mark.parametrize(
-    "part",
-    [
-        "_storing.sql.acknowledge",
-        "_storing.sql.claim",
-        "_storing.upkeep.trim_delivered",
-        "_storing.upkeep.trim_expired",
-        "_storing.upkeep.trim_memberships",
-        "_waking.bells.remove_dead",
-    ],
-)
-async def test_a_bug_of_ours_in_a_statement(
-    open_layer: OpenLayer,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    part: str,
-) -> None:
-    """Of the acknowledger, of those who claim, of the trimmer, of the sweeper: one traceback from
-    each part that meets it, a few tries in two heartbeats, and then it does what it is for.
-    """
-    monkeypatch.setattr(trimmer, "SWEEP_EVERY", 0.1)
-    layer = open_layer(message_retention=0.1, trim_batch_size=1)
-    local, other = await layer.new_channel(), await layer.new_channel()
-    receiving = [asyncio.create_task(layer.receive(each)) for each in (local, "shared")]
-    await asyncio.sleep(0.15)
-    tries = 0
-
-    def bug(*arguments: Any, **keywords: Any) -> None:
-        nonlocal tries
-        tries += 1
-        raise ZeroDivisionError("a bug of ours")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(f"channels_sqlite.{part}", bug)
-        await layer.send(other, message(0), expiry=0.1)  # and nobody asks for it
-        for channel in (local, "shared"):
-            await layer.send(channel, message(1))
-        assert (await soon(receiving[0]))["number"] == 1
-        await asyncio.sleep(2.2)
-        assert receiving[1].done() == (part != "_storing.sql.claim")
-        said = {each.getMessage(): each.exc_info for each in records(caplog)}
-        assert 1 <= len(said) == len(records(caplog)) <= 2
-        assert None not in said.values()
-        assert 1 <= tries <= 15
-        caplog.clear()
-    mended = time.monotonic()
-    assert (await soon(receiving[1]))["number"] == 1
-    receiving = [asyncio.create_task(layer.receive(each)) for each in (local, "shared")]
-    assert await restored(layer, [local, "shared"], receiving) < DEAF
-    assert time.monotonic() - mended < DEAF
-    assert records(caplog) == []
-
-
-@by_default
-async def test_the_claims(
+async def test_claims_go_on_after_those_that_failed(
     open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They are delivered when they can be claimed; until then one warning, and no busy loop."""
@@ -176,7 +116,7 @@ async def test_the_claims(
 
 
 @by_default
-async def test_the_acknowledger(
+async def test_acknowledgements_go_on_after_those_that_failed(
     open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Messages are delivered, once, though the table cannot be told; later it is told."""
@@ -203,7 +143,7 @@ async def test_the_acknowledger(
 
 
 @by_default
-async def test_the_trimmer(
+async def test_trimming_goes_on_after_deletes_that_failed(
     open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nobody's send fails with it; it says so once, and trims when it can."""
@@ -232,7 +172,7 @@ async def test_the_trimmer(
 
 
 @by_default
-async def test_the_sweeper(
+async def test_sweeping_goes_on_after_deletes_that_failed(
     open_layer: OpenLayer, database: Path, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A dead reader's memberships cannot be deleted: said once, and others are served."""
@@ -267,7 +207,7 @@ async def until_it_has_a_bell(layer: Any, pid: int) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_the_watching_thread(
+async def test_watching_goes_on_after_errors(
     alias: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What watches fails, again and again: heartbeats go on meanwhile, then it watches anew."""
@@ -322,7 +262,7 @@ async def test_the_watching_thread(
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-async def test_the_watching_thread_dies(
+async def test_polling_replaces_a_watching_thread_that_dies(
     alias: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A panic in Rust is no Exception, and ends it: heartbeats go on, and then polling begins."""
@@ -348,28 +288,3 @@ async def test_the_watching_thread_dies(
     assert max(delays) < DEAF
     await layer.close()
     await sender.close()
-
-
-@ours
-async def test_consumers_crash_at_random(open_layer: OpenLayer) -> None:
-    """Consumers whose code raises on a message take that message with them, and no other."""
-    layer = open_layer(capacity=1000)
-    local = await layer.new_channel()
-    got: list[int] = []
-
-    async def consume(channel: str) -> None:
-        while True:
-            number = (await layer.receive(channel))["number"]
-            got.append(number)
-            if number % 7 == 3:
-                raise RuntimeError("a consumer's bug")
-
-    for channel in (local, "shared"):
-        got.clear()
-        for number in range(100):
-            await layer.send(channel, message(number))
-        while len(got) < 100:
-            consumer = asyncio.create_task(consume(channel))
-            await until(lambda consumer=consumer: consumer.done() or len(got) == 100)
-            await cancel(consumer)
-        assert got == [*range(100)]

@@ -18,17 +18,13 @@ from channels_sqlite.exceptions import DatabaseUnavailable, InvalidOption, NotMi
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.conftest import OpenLayer
-from tests.rows import select, sql
+from tests.kinds import by_default
+from tests.rows import message, select, sql
 from tests.waiting import soon
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
-by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
 
 RECOVERY = 3.0  # seconds: a heartbeat, the opening, and a busy machine
-
-
-def message(number: int) -> dict[str, Any]:
-    return {"type": "test", "number": number}
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -45,9 +41,6 @@ def records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
 def remove(database: Path, *ends: str) -> None:
     for end in ends:
         Path(f"{database}{end}").unlink(missing_ok=True)
-
-
-# Damaged
 
 
 @by_default
@@ -122,15 +115,12 @@ def bump_schema(connection: sqlite3.Connection) -> None:
     connection.execute(f"pragma schema_version = {version + 1}")
 
 
-async def resend(layer: Any, channel: str, sent: dict[str, Any]) -> None:
+async def resend(layer: Any, channel: str, sent: dict[str, Any]) -> Any:
     while True:
         try:
             return await layer.send(channel, sent)
         except DatabaseUnavailable:
             await asyncio.sleep(0.05)
-
-
-# Somebody else's
 
 
 @pytest.mark.parametrize("kind", ["another program's", "text", "empty", "a folder"])
@@ -156,9 +146,6 @@ async def test_a_file_of_another_program(tmp_path: Path, kind: str) -> None:
                 assert "migrate" in str(raised.value) or kind == "a folder"
         await layer.close()
     assert before is None or path.read_bytes() == before
-
-
-# Names
 
 
 @pytest.mark.parametrize("begin", ["before", "meanwhile"])

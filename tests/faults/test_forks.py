@@ -9,9 +9,7 @@ import asyncio
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
-import textwrap
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +26,7 @@ from tests.children import send
 from tests.conftest import Start
 from tests.example.servers import free_port
 from tests.processes import PATIENCE, ROOT, Child, environment
+from tests.rows import message
 from tests.waiting import soon, wait_until
 
 FORKS = int(os.environ.get("FAULTS_FORKS", "40"))
@@ -37,10 +36,6 @@ GROUP = "test-group"
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 long = pytest.mark.timeout(120 + FORKS)
-
-
-def message(number: int) -> dict[str, Any]:
-    return {"type": "test", "number": number}
 
 
 class Family(Child):
@@ -78,7 +73,7 @@ def start(database: Path) -> Iterator[Start]:
     """Starts functions of the children's module, and kills what has not ended with the test."""
     with ExitStack() as families:
 
-        def start_(function: str, **arguments: Any) -> Family:
+        def start_(function: str, **arguments: Any) -> Child:
             family = families.enter_context(Family(f"{CHILDREN}.{function}", database, **arguments))
             families.callback(lambda: sys.stderr.write(family.errors()))  # seen if the test fails
             return family
@@ -107,7 +102,7 @@ async def receiver(start: Start, layer: SqliteChannelLayer, database: Path) -> R
     ("how", "count"),
     [("os.fork", FORKS), ("fork", FORKS // 2), ("forkserver", FORKS // 4), ("spawn", FORKS // 10)],
 )
-async def test_a_worker_for_each_job(
+async def test_a_worker_is_forked_for_each_job(
     start: Start, receiver: Receiver, how: str, count: int, uses: str
 ) -> None:
     """All that the workers send arrives, and all that their parent does. It has used the layer
@@ -121,7 +116,9 @@ async def test_a_worker_for_each_job(
 
 
 @long
-async def test_a_thread_opens_and_closes_meanwhile(start: Start, receiver: Receiver) -> None:
+async def test_a_thread_opens_and_closes_while_its_process_forks(
+    start: Start, receiver: Receiver
+) -> None:
     """No child hangs, at whatever moment of its parent's threads it was forked."""
     parent = start("beside_a_thread", count=FORKS)
     statuses = await asyncio.to_thread(parent.hear, PATIENCE + FORKS)
@@ -140,7 +137,7 @@ async def test_children_fork_grandchildren(start: Start, receiver: Receiver) -> 
     await receiver.received(*range(families * depth * 2))
 
 
-async def test_in_a_transaction(start: Start, receiver: Receiver) -> None:
+async def test_a_fork_in_a_transaction(start: Start, receiver: Receiver) -> None:
     """The parent's transaction goes on and is committed. What the child sends after that is refused
     or arrives.
     """
@@ -151,7 +148,9 @@ async def test_in_a_transaction(start: Start, receiver: Receiver) -> None:
     await receiver.received(0, 1, *([2] if outcome == "accepted" else []))
 
 
-async def test_a_consumer_waits_meanwhile(start: Start, layer: SqliteChannelLayer) -> None:
+async def test_a_consumer_waits_while_its_process_forks(
+    start: Start, layer: SqliteChannelLayer
+) -> None:
     """The children have channels and memberships of their own, and no part in their parent's: it
     keeps them when a child ends, and loses them when it is killed, though a child lives on.
     """
@@ -196,7 +195,9 @@ async def count_members(layer: SqliteChannelLayer, count: int) -> None:
 
 
 @pytest.mark.parametrize("uses", ["layer", "Django"])
-async def test_without_hooks_after_a_use(start: Start, receiver: Receiver, uses: str) -> None:
+async def test_a_fork_without_hooks_after_a_use(
+    start: Start, receiver: Receiver, uses: str
+) -> None:
     """A child forked by C code could not lock the file. Every use of the layer in it raises, and
     says why; its parent goes on.
     """
@@ -208,7 +209,7 @@ async def test_without_hooks_after_a_use(start: Start, receiver: Receiver, uses:
     await receiver.received(0, 1)
 
 
-async def test_without_hooks_before_any_use(start: Start, receiver: Receiver) -> None:
+async def test_a_fork_without_hooks_before_any_use(start: Start, receiver: Receiver) -> None:
     """A child forked by C code is as good as any other, if nothing was open."""
     parent = start("without_hooks", uses=None)
     assert {*await asyncio.to_thread(parent.hear)} == {""}
@@ -231,9 +232,6 @@ async def test_a_process_that_forked_last_takes_its_leave(
     assert await asyncio.to_thread(parent.hear) == "joined"
     await asyncio.to_thread(parent.finish)
     assert await layer.group_count(GROUP) == 0
-
-
-# Servers
 
 
 @contextmanager
@@ -275,97 +273,3 @@ async def test_gunicorn_preloads(
         wait_until(lambda: len(master.children()) == 3, PATIENCE)
         list(browsers.map(visit, range(20, 40)))
         await receiver.received(*range(40))
-
-
-LIVE_SERVER = {
-    "manage.py": """\
-        import multiprocessing, os, sys
-        from django.core.management import execute_from_command_line
-
-        if __name__ == "__main__":
-            multiprocessing.set_start_method("fork")  # no longer the default from 3.14 on
-            os.environ["DJANGO_SETTINGS_MODULE"] = "project"
-            execute_from_command_line(sys.argv)
-        """,
-    "project.py": """\
-        from pathlib import Path
-        from tests.settings import *
-
-        ASGI_APPLICATION = "served.application"
-        STATIC_URL = "static/"
-        for alias, database in DATABASES.items():
-            name = Path(__file__).with_name(f"{alias}.sqlite3")
-            database |= {"NAME": name, "TEST": {"NAME": name.with_name(f"test_{alias}.sqlite3")}}
-        """,
-    "served.py": """\
-        from channels.generic.websocket import AsyncJsonWebsocketConsumer
-        from channels.routing import ProtocolTypeRouter
-        from django.core.asgi import get_asgi_application
-
-        class Consumer(AsyncJsonWebsocketConsumer):
-            groups = ["everybody"]
-
-            async def receive_json(self, content):
-                await self.channel_layer.send(content["reply_to"], {"type": "reply"})
-
-            async def news(self, event):
-                await self.send_json(event["number"])
-
-        application = ProtocolTypeRouter(
-            {"http": get_asgi_application(), "websocket": Consumer.as_asgi()}
-        )
-        """,
-    "test_live.py": """\
-        import asyncio, json
-        from asgiref.sync import async_to_sync
-        from channels.layers import get_channel_layer
-        from channels.testing import ChannelsLiveServerTestCase
-        from django.db import connections
-        from websockets.sync.client import connect
-
-        class LiveTest(ChannelsLiveServerTestCase):
-            databases = ["default", "channels"]
-
-            def test_1(self):
-                self.exchange(1)
-
-            def test_2(self):
-                self.exchange(2)
-
-            def test_3(self):
-                self.exchange(3)
-
-            def exchange(self, number):
-                self.addCleanup(connections["channels"].close)
-                self.addCleanup(async_to_sync(get_channel_layer().close))
-                with connect(self.live_server_ws_url) as browser:
-                    news = {"type": "news", "number": number}
-                    async_to_sync(get_channel_layer().group_send)("everybody", news)
-                    self.assertEqual(json.loads(browser.recv(timeout=10)), number)
-                    asyncio.run(self.ask(browser))
-
-            async def ask(self, browser):
-                layer = get_channel_layer()
-                channel = await layer.new_channel()
-                browser.send(json.dumps({"reply_to": channel}))
-                await asyncio.wait_for(layer.receive(channel), 10)
-        """,
-}
-
-
-def test_a_live_server(tmp_path: Path) -> None:
-    """Channels forks a server for Django's tests: it and they reach each other, in the first test
-    and in those after it, between which the tables are emptied.
-    """
-    for name, code in LIVE_SERVER.items():
-        (tmp_path / name).write_text(textwrap.dedent(code))
-    done = subprocess.run(
-        [sys.executable, "manage.py", "test", "test_live"],
-        cwd=tmp_path,
-        env=environment(tmp_path / "channels.sqlite3"),
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Ran 3 tests" in done.stderr

@@ -22,12 +22,12 @@ from channels_sqlite import counters
 from channels_sqlite._storing.opener import WAL_LIMIT
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from tests.conftest import OpenLayer
+from tests.kinds import by_default
 from tests.rows import sql
 from tests.waiting import soon
 
 LIFE = 0.1  # seconds
 LIVES = 60
-by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
 
 
 @by_default

@@ -14,6 +14,7 @@ import pytest
 from channels_sqlite._storing.opener import WAL_LIMIT
 from channels_sqlite._tools import file_checks
 from tests.conftest import OpenLayer, Start
+from tests.kinds import by_default
 from tests.waiting import soon
 
 CHILDREN = "tests.faults.children"
@@ -24,12 +25,12 @@ SECONDS = [1.0, 3.0, *map(float, os.environ.get("FAULTS_LOCK_SECONDS", "").split
 @pytest.mark.flaky(reruns=3)  # a busy machine makes every loop late
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("seconds", SECONDS)
-def test_the_lock_is_held(start: Start, watcher: str, seconds: float) -> None:
+def test_the_lock_is_held(start: Start, seconds: float) -> None:
     """A tick of 10 ms is not late by more than 100 ms; every sender, however many queue, gets its
     error when its own timeout is over.
     """
     timeout = seconds * 0.6
-    child = start(f"{CHILDREN}.under_a_lock", patience=timeout, watcher=watcher)
+    child = start(f"{CHILDREN}.under_a_lock", patience=timeout)
     bystander = start(f"{CHILDREN}.ticks")
     assert child.hear() == bystander.hear() == "ready"
     holder = start("lock_holder")
@@ -51,7 +52,7 @@ def test_the_lock_is_held(start: Start, watcher: str, seconds: float) -> None:
     assert said["last"] == 21
 
 
-@pytest.mark.parametrize("kind", ["auto"], indirect=True)
+@by_default
 async def test_somebody_reads_for_a_day(
     open_layer: OpenLayer, start: Start, alias: str, database: Path
 ) -> None:

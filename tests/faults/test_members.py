@@ -25,12 +25,11 @@ from tests.faults.peers import (
     Refused,
     bell_of,
     bells_in,
-    message,
-    sql,
     stop,
     stopped,
     waiting_for,
 )
+from tests.rows import message, sql
 from tests.waiting import wait_until
 
 pytestmark = [
@@ -40,35 +39,6 @@ pytestmark = [
 ROUNDS = max(200, EXAMPLES // 10)
 DAYS = 2 * 86400.0
 GONE = 15.0  # seconds, of which only a reader that is never swept takes so many
-
-
-# A discard
-
-
-@pytest.mark.parametrize("again", [False, True], ids=["once", "and added again"])
-def test_a_discard_cuts_between_before_and_after(start: Start, database: Path, again: bool) -> None:
-    """A message sent before the discard arrives, one sent after it does not. The sender, a third
-    process or the member's own process discards; the member reads meanwhile or stands still. A
-    member that is added again gets what is sent from then on.
-    """
-    member, sender, third = [Peer(start) for _ in range(3)]
-    channel = member.consume()
-    for turn in range(ROUNDS):
-        before, between, after, last = range(turn * 4, turn * 4 + 4)
-        discarder = [sender, third, member][turn % 3]
-        member.group_add("group", channel)
-        stands_still = turn % 2 and discarder is not member
-        with stopped(member, database) if stands_still else nullcontext():
-            sender.group_send("group", message(before))
-            discarder.group_discard("group", channel)
-            sender.group_send("group", message(between))
-            if again:
-                discarder.group_add("group", channel)
-                sender.group_send("group", message(after))
-            sender.send(channel, message(last))
-        expected = [before, after, last] if again else [before, last]
-        assert member.heard(channel, last) == expected, (turn, stands_still)
-    assert sender.group_count("group") == again
 
 
 def test_a_member_gets_what_was_sent_while_it_was_one(start: Start, database: Path) -> None:
@@ -201,7 +171,7 @@ def test_a_killed_process_is_forgotten(start: Start, database: Path, witness: st
     """
     doomed, other, later = [Peer(start) for _ in range(3)]
     channel, *_ = doomed.join_many("group", 1000)
-    stop(doomed, database)
+    stop(doomed.child, database)
     other.group_send("group", message(1))
     other.keep_sending()
     time.sleep(SETTLES)
@@ -263,9 +233,6 @@ def test_a_process_that_ends_takes_its_memberships_along(
     wait_until(lambda: other.group_count("group") == 0, GONE)
 
 
-# Clocks
-
-
 def test_a_wall_clock_that_is_set_takes_nobody_out(start: Start) -> None:
     """Forward, back, and right again: two days are longer than `group_expiry`, but no reader has
     lived them.
@@ -296,9 +263,6 @@ def test_group_expiry_counts_the_seconds_that_a_reader_has_lived(start: Start, j
     member.group_add("group", channel)
     sender.group_send("group", message(3))
     assert member.heard(channel, 3) == [3]
-
-
-# Groups and channels with little in them
 
 
 def test_a_group_without_members_costs_nothing(start: Start, database: Path) -> None:

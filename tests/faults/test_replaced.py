@@ -13,22 +13,27 @@ import shutil
 import signal
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import pytest
 
 from tests import databases
-from tests.processes import PATIENCE, ROOT, Child, environment
+from tests.faults.peers import stop
+from tests.processes import (
+    PATIENCE,
+    Child,
+    has_namespaces,  # noqa: F401 - for skipif
+    in_namespace,
+    succeeds,
+)
+from tests.rows import sql
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
@@ -162,7 +167,7 @@ class Talkers:
 
 def query(database: Path, statement: str) -> list[Any]:
     """What a process that knows nothing of the layer gets of it."""
-    with closing(sqlite3.connect(database, timeout=10)) as connection:
+    with sql(database, timeout=10) as connection:
         return connection.execute(statement).fetchall()
 
 
@@ -217,7 +222,7 @@ def meet(newcomers: Child, database: Path) -> Iterator[Meet]:
 # Replaced and deleted
 
 
-def test_a_fresh_file_takes_its_place(
+def test_a_fresh_file_takes_the_databases_place(
     meet: Meet, database: Path, fresh: Callable[[], Path]
 ) -> None:
     """Twice, as a deployment does it that moves a file there; log and index stay where they are."""
@@ -288,7 +293,7 @@ def test_the_log_is_deleted(meet: Meet, database: Path, ends: list[str]) -> None
 
 
 @pytest.mark.parametrize("what", ["the file", "its directory"])
-def test_it_is_moved_away_and_back(meet: Meet, database: Path, what: str) -> None:
+def test_the_database_is_moved_away_and_back(meet: Meet, database: Path, what: str) -> None:
     """As a volume that is unmounted for a while: nothing of what was accepted before is lost, read
     or not, and groups have their members.
     """
@@ -354,9 +359,6 @@ def test_a_symbolic_link_is_pointed_elsewhere(
     assert damage_in(first) == []
 
 
-# Restored and flushed
-
-
 def test_an_older_copy_is_restored_into_the_file(
     meet: Meet, database: Path, tmp_path: Path
 ) -> None:
@@ -398,8 +400,8 @@ def test_django_flushes_the_database(meet: Meet, database: Path, count: int, sto
     before = talkers.order("send", addresses, 10, to="polling").sent
     talkers.wait_for(before)
     if stopped:
-        stop_outside_of_a_write(reader, database)
-    manage(database, "flush", "--database=channels", "--no-input")
+        stop(reader, database)
+    databases.manage(database, "flush", "--database=channels", "--no-input")
     after = talkers.order("send", addresses, count, to="polling").sent - before
     assert len(after) == 2 * count
     reader.signal(signal.SIGCONT)
@@ -407,61 +409,16 @@ def test_django_flushes_the_database(meet: Meet, database: Path, count: int, sto
     talkers.end()
 
 
-def stop_outside_of_a_write(child: Child, database: Path) -> None:
-    """One that is stopped while it acknowledges keeps SQLite's lock, and Django could not flush."""
-    while True:
-        child.signal(signal.SIGSTOP)
-        wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_STOPPED)
-        with closing(sqlite3.connect(database, timeout=0, isolation_level=None)) as connection:
-            try:
-                connection.execute("begin immediate")
-            except sqlite3.OperationalError:
-                child.signal(signal.SIGCONT)
-                time.sleep(0.01)
-            else:
-                connection.execute("rollback")
-                return
-
-
-def manage(
-    database: Path, *command: str, prefix: Sequence[str] = (), may_fail: bool = False
-) -> None:
-    """What `manage.py` does, in a project whose channels live in the database."""
-    subprocess.run(
-        [*prefix, sys.executable, "-m", "django", *command],
-        cwd=ROOT,
-        env=environment(database),
-        check=not may_fail,
-        capture_output=True,
-        timeout=60,
-    )
-
-
-# Mounted
-
-
-@cache
-def has_namespaces() -> bool:
-    """Whether a process may have a view of its own of the disks; on Linux, where it is allowed."""
-    if shutil.which("unshare") is None:
-        return False
-    return subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode == 0
-
-
 namespaces = pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
 
 
 def started_with(prefix: Sequence[str], function: str, database: Path, **arguments: Any) -> Child:
-    """A child that is run by the command `prefix`."""
-    return type("PrefixedChild", (Child,), {"prefix": prefix})(
-        f"{CHILDREN}.{function}", database, **arguments
-    )
+    return Child.under(*prefix)(f"{CHILDREN}.{function}", database, **arguments)
 
 
 def mounting(source: Path, target: Path) -> Sequence[str]:
     """The command that runs another one in a namespace in which `target` is `source`."""
-    script = f'mount --bind {source} {target}; exec "$@"'
-    return ("unshare", "-Urm", "sh", "-ec", script, "sh")
+    return in_namespace(f"mount --bind {source} {target}")
 
 
 @namespaces
@@ -524,13 +481,10 @@ class User(NamedTuple):
 OWNER, OTHER = User(61001, 61001), User(61002, 61002)
 
 
-@cache
 def may_be_others() -> bool:
-    """Whether processes may be run as other users: by root, with its rights, on Linux."""
-    if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("setpriv") is None:
-        return False
-    command = [*OTHER.prefix, sys.executable, "-c", "import django"]
-    return subprocess.run(command, capture_output=True).returncode == 0
+    """Return True if processes may be run as other users: by root, with its rights, on Linux."""
+    is_root = getattr(os, "geteuid", lambda: None)() == 0
+    return is_root and succeeds(*OTHER.prefix, sys.executable, "-c", "import django")
 
 
 users = pytest.mark.skipif("not may_be_others()", reason="no rights to be other users here")
@@ -559,7 +513,7 @@ def can_send(user: User, database: Path) -> list[str]:
 def test_another_user_checks_the_database(shared: Path) -> None:
     """A log or an index of that user's would keep the owner from writing."""
     assert can_send(OWNER, shared) == ["sent", ""]
-    manage(shared, "check", "--database=channels", prefix=OTHER.prefix, may_fail=True)
+    databases.manage(shared, "check", "--database=channels", prefix=OTHER.prefix, check=False)
     assert [each.name for each in shared.parent.iterdir() if each.stat().st_uid == OTHER.uid] == []
     assert can_send(OWNER, shared) == ["sent", ""]
 
@@ -592,7 +546,7 @@ def test_two_users_of_one_group(shared: Path, newcomers: Child) -> None:
 
 
 @users
-def test_the_log_is_somebody_else_s(shared: Path) -> None:
+def test_the_log_is_somebody_elses(shared: Path) -> None:
     """And may not be written: the error names it and its owner."""
     with started_with(OWNER.prefix, "talker", shared, name="auto") as child:
         child.hear()

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
-from tests.processes import ROOT, environment
-from tests.rows import select, sql
+from tests.rows import message, select, sql
 from tests.waiting import soon
-
-MIGRATE = [sys.executable, "-m", "django", "migrate", "--database=channels", "--verbosity=0"]
-
-
-def message(number: int) -> dict[str, Any]:
-    return {"type": "test", "number": number}
 
 
 @pytest.mark.parametrize(
@@ -74,8 +66,10 @@ def test_processes_migrate_at_once(tmp_path: Path) -> None:
         unfinished, rounds = 3, 0
         while unfinished:
             rounds += 1
-            running = [begin_to_migrate(path) for _ in range(unfinished)]
-            unfinished = sum(each.wait(60) != 0 for each in running)
+            with ThreadPoolExecutor(3) as pool:
+                migrate = partial(databases.migrate, path, check=False)
+                running = [pool.submit(migrate) for _ in range(unfinished)]
+            unfinished = sum(each.result() != 0 for each in running)
             assert rounds <= 5
         with sql(path) as connection:
             assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
@@ -83,16 +77,6 @@ def test_processes_migrate_at_once(tmp_path: Path) -> None:
             assert set(select(connection, ours)) == {"0001_channels"}
         with databases.alias_for(path) as alias:
             asyncio.run(use(alias))
-
-
-def begin_to_migrate(path: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        MIGRATE,
-        cwd=ROOT,
-        env=environment(path),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 async def use(alias: str) -> None:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +16,15 @@ import pytest
 
 from channels_sqlite._storing import sql
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.conftest import WATCHERS, OpenLayer, Start
-from tests.processes import Child
+from tests.conftest import OpenLayer, Start
+from tests.kinds import by_each_watcher
+from tests.processes import Child, has_namespaces  # noqa: F401 - for skipif
 from tests.waiting import cancel, soon
 
-ours = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
 CHILDREN = "tests.faults.children"
 
 
-@ours
+@by_each_watcher
 async def test_a_commit_in_the_midst_of_subscribing(alias: str, start: Start, kind: str) -> None:
     """A hundred times: who looked before it watched would hear of it from a heartbeat only."""
     writer = start(f"{CHILDREN}.writes_when_told", channel="")
@@ -81,7 +78,7 @@ async def test_the_queue_of_events_overflows(
     assert deafest < 5  # seconds: a heartbeat or two, and a busy machine
 
 
-@ours
+@by_each_watcher
 async def test_a_burst(
     open_layer: OpenLayer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,27 +107,14 @@ async def test_a_burst(
     assert reads < count / 2
 
 
-@cache
-def may_set_limits() -> bool:
-    """Whether a process may have limits of its own; on Linux, where user namespaces are allowed."""
-    if shutil.which("unshare") is None:
-        return False
-    script = "echo 0 > /proc/sys/user/max_inotify_watches"
-    command = ["unshare", "-Ur", "sh", "-c", script]
-    return subprocess.run(command, capture_output=True).returncode == 0
-
-
-@pytest.mark.skipif("not may_set_limits()", reason="no user namespaces here")
+@pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
 def test_watches_are_used_up_for_a_while(database: Path, limit: str) -> None:
     """A warning for each kind of watching, and polling; with a watch to be had again it watches,
     without a restart.
     """
-
-    class WithLimits(Child):
-        prefix = ("unshare", "-Ur")
-
-    with WithLimits(f"{CHILDREN}.watches_again", database, limit=limit, again_after=0.3) as child:
+    with_limits = Child.under("unshare", "-Ur")
+    with with_limits(f"{CHILDREN}.watches_again", database, limit=limit, again_after=0.3) as child:
         said = child.hear()
         assert child.wait() == 0
         assert len(child.errors().splitlines()) == 2

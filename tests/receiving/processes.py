@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 from channels_sqlite._receiving.receiver import Receiver
 from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.rows import inbox_of, select, sql
+from tests.rows import select, sql
 from tests.waiting import until
 
 Open = Callable[..., "Process"]
@@ -54,12 +52,3 @@ def rows(database: Path, where: str) -> int:
 
 def waiting(database: Path) -> int:
     return rows(database, f"{MESSAGE} where delivered_at is null")
-
-
-def insert(connection: sqlite3.Connection, body: bytes, channel: str) -> None:
-    """A message from a writer that knows nothing of the layer, and rings nobody."""
-    connection.execute(
-        f"insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)"
-        " values (?, ?, ?, ?, ?)",
-        (inbox_of(channel), channel, body, time.time(), time.time() + 60),
-    )

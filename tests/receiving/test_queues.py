@@ -14,7 +14,7 @@ from channels_sqlite._receiving.queues import Loop, Queues, Waiter
 from channels_sqlite._storing.messages import Item
 from channels_sqlite.counters import Counters, DropLog
 from tests.rows import item
-from tests.waiting import PATIENCE, cancel, soon, until, wait_until
+from tests.waiting import cancel, soon, until
 
 CHANNEL = "test-channel"
 CAPACITY = 3
@@ -29,9 +29,9 @@ class Consuming:
         self.queues = Queues(threading.RLock(), lambda _: CAPACITY, self.counters, self.drops)
         self.here = asyncio.get_running_loop()
 
-    def deliver(self, *numbers: int, deadline: float = float("inf"), claimed: bool = False) -> None:
+    def deliver(self, *numbers: int, deadline: float = float("inf")) -> None:
         for number in numbers:
-            self.queues.deliver([CHANNEL], item(number, deadline), self.here, claimed=claimed)
+            self.queues.deliver([CHANNEL], item(number, deadline), self.here)
 
     def begin(self, here: Loop | None = None) -> Waiter:
         """A consumer waits, for which nothing is there."""
@@ -81,52 +81,6 @@ def elsewhere() -> Iterator[Loop]:
     loop.close()
 
 
-async def number(waiter: Waiter) -> int:
-    handed = await soon(waiter)
-    assert handed is not None
-    return handed.row.id
-
-
-# Bringing together
-
-
-async def test_messages_come_in_their_order_each_to_its_channel(consuming: Consuming) -> None:
-    consuming.deliver(1, 2)
-    consuming.queues.deliver(["another-channel"], item(3), consuming.here)
-    assert not consuming.queues.is_empty("another-channel")
-    assert consuming.take_all() == [1, 2]
-    assert consuming.queues.is_empty(CHANNEL)
-
-
-async def test_those_that_wait_are_served_in_their_order(consuming: Consuming) -> None:
-    waiters = [consuming.begin() for _ in range(3)]
-    assert len(consuming.queues) == 1
-    consuming.deliver(1, 2, 3, 4)
-    assert [await number(waiter) for waiter in waiters] == [1, 2, 3]
-    assert not consuming.queues.is_waited_for(CHANNEL)
-    assert consuming.take_all() == [4]
-
-
-# Cancellation
-
-
-async def test_a_message_that_was_handed_over_goes_back_to_its_place(consuming: Consuming) -> None:
-    first, second = consuming.begin(), consuming.begin()
-    consuming.deliver(1, 2, 3)
-    consuming.leave(second)
-    consuming.leave(first)
-    assert consuming.take_all() == [1, 2, 3]  # in its place
-
-
-async def test_what_one_gives_back_is_for_the_next_that_waits(consuming: Consuming) -> None:
-    cancelled, next_one = consuming.begin(), consuming.begin()
-    consuming.deliver(1)
-    consuming.leave(cancelled)
-    assert await soon(next_one) is None  # come and take
-    consuming.leave(next_one)
-    assert consuming.take_all() == [1]
-
-
 async def test_a_message_passes_one_that_is_being_cancelled(consuming: Consuming) -> None:
     cancelled, next_one = consuming.begin(), consuming.begin()
     cancelled.cancel()
@@ -139,7 +93,7 @@ async def test_a_message_passes_one_that_is_being_cancelled(consuming: Consuming
     assert consuming.take_all() == [1]
 
 
-async def test_one_that_was_told_and_is_cancelled_tells_the_next(
+async def test_a_consumer_that_was_told_and_is_cancelled_tells_the_next(
     consuming: Consuming, elsewhere: Loop
 ) -> None:
     first, second = consuming.begin(elsewhere), consuming.begin()
@@ -176,61 +130,6 @@ async def test_any_history_of_waiting_and_cancelling_keeps_the_order(
     assert consuming.counters.dropped == 0
 
 
-# Other loops
-
-
-async def test_one_on_another_loop_is_told_to_come_and_take(consuming: Consuming) -> None:
-    """Nobody could take a message back from a loop that is closed meanwhile."""
-    got: list[int] = []
-
-    async def consume() -> None:
-        got.append(await soon(consuming.receive()))
-
-    thread = threading.Thread(target=asyncio.run, args=(consume(),))
-    thread.start()
-    await asyncio.to_thread(wait_until, lambda: consuming.queues.is_waited_for(CHANNEL))
-    consuming.deliver(1)
-    assert not consuming.queues.is_empty(CHANNEL)
-    await asyncio.to_thread(thread.join, PATIENCE)
-    assert got == [1]
-
-
-async def test_one_whose_loop_was_closed_is_passed_over(consuming: Consuming) -> None:
-    loop = asyncio.new_event_loop()
-    consuming.begin(loop)
-    here = consuming.begin()
-    loop.close()
-    consuming.deliver(1)
-    assert await soon(here) is None
-    assert consuming.queues.wanted(CHANNEL) == 0  # told, and about to come
-
-
-async def test_everybody_is_told_on_every_loop(consuming: Consuming, elsewhere: Loop) -> None:
-    there, here = consuming.begin(elsewhere), consuming.begin()
-    consuming.deliver(1)
-    assert not here.done()
-    consuming.queues.tell_again(consuming.here)  # the heartbeat's, where a loop stands still
-    assert await soon(here) is None
-    assert consuming.take_all() == [1]
-    here = consuming.begin()
-    await asyncio.to_thread(consuming.queues.tell_everybody)
-    assert await soon(here) is None
-    await asyncio.to_thread(elsewhere.run_until_complete, there)
-    assert there.result() is None
-
-
-# Room and time
-
-
-async def test_the_oldest_gives_way_except_to_what_was_claimed(consuming: Consuming) -> None:
-    consuming.deliver(*range(5))
-    assert consuming.counters.dropped == 2
-    consuming.queues.deliver(["another-channel"], item(9), consuming.here)
-    consuming.deliver(5, claimed=True)
-    assert consuming.take_all() == [2, 3, 4, 5]
-    assert consuming.counters.dropped == 2
-
-
 async def test_what_has_expired_is_neither_taken_nor_kept(consuming: Consuming) -> None:
     past = time.monotonic() - 1
     consuming.deliver(1, deadline=past)
@@ -246,19 +145,6 @@ async def test_what_has_expired_is_neither_taken_nor_kept(consuming: Consuming) 
     assert consuming.counters.expired == 3
 
 
-async def test_what_was_flushed_is_forgotten_and_consumers_wait_on(consuming: Consuming) -> None:
-    waiter = consuming.queues.take_or_wait("waited-for", consuming.here)
-    assert not isinstance(waiter, Item)
-    consuming.deliver(1)
-    consuming.queues.clear()
-    assert consuming.take_all() == []
-    consuming.queues.deliver(["waited-for"], item(2), consuming.here)
-    assert await number(waiter) == 2
-
-
-# For claims
-
-
 async def test_wanted_is_what_consumers_wait_for_and_is_not_there(consuming: Consuming) -> None:
     waiters = [consuming.begin() for _ in range(3)]
     closed = asyncio.new_event_loop()
@@ -270,15 +156,3 @@ async def test_wanted_is_what_consumers_wait_for_and_is_not_there(consuming: Con
     assert consuming.queues.wanted(CHANNEL) == 1
     consuming.deliver(2, 3)
     assert consuming.queues.wanted(CHANNEL) == -1
-
-
-async def test_unwanted_is_what_is_there_beyond_that(consuming: Consuming, elsewhere: Loop) -> None:
-    consuming.deliver(1, 2, 3)
-    waiter = consuming.queues.take_unwanted(CHANNEL)
-    assert [each.row.id for each in waiter] == [1, 2, 3]
-    assert consuming.queues.take_unwanted(CHANNEL) == []
-    told = consuming.begin(elsewhere)
-    consuming.queues.put_back(CHANNEL, waiter, consuming.here)
-    assert [each.row.id for each in consuming.queues.take_unwanted(CHANNEL)] == [2, 3]
-    consuming.leave(told)
-    assert consuming.take_all() == [1]

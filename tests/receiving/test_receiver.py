@@ -4,40 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import shutil
+import sqlite3
 import threading
-import time
 import weakref
 from pathlib import Path
 
-import msgpack
 import pytest
 from django.db import connections
 
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite.exceptions import DatabaseUnavailable
-from tests.receiving.processes import NORMAL, Open, Process, insert, rows, waiting
-from tests.rows import sql
+from tests.receiving.processes import NORMAL, Open, Process, rows, waiting
+from tests.rows import put_number, sql
 from tests.storing.parts import locked
 from tests.waiting import cancel, soon, until
 
-DAY = 86400.0
-
-
 # Consumers
-
-
-@pytest.mark.parametrize("channel", [None, NORMAL], ids=["local", "normal"])
-async def test_consumers_get_what_was_there_and_what_comes(
-    process: Process, channel: str | None
-) -> None:
-    await process.send(1, 2, channel=channel)
-    assert [await soon(process.receive(channel)) for _ in range(2)] == [1, 2]
-    tasks = [await process.begin(channel) for _ in range(20)]
-    await process.send(*range(20), channel=channel)
-    assert sorted(await soon(asyncio.gather(*tasks))) == [*range(20)]
 
 
 async def test_a_thousand_consumers_begin_to_listen_once(process: Process) -> None:
@@ -48,26 +32,6 @@ async def test_a_thousand_consumers_begin_to_listen_once(process: Process) -> No
     assert threading.active_count() <= threads + 1
     assert len(process.receiver._listening) == 1
     await cancel(*tasks)
-
-
-async def test_what_was_taken_is_acknowledged_though_nothing_else_comes(
-    process: Process, database: Path
-) -> None:
-    await process.send(*range(100))
-    assert [await soon(process.receive()) for _ in range(100)] == [*range(100)]
-    await until(lambda: waiting(database) == 0)
-
-
-async def test_rows_that_cannot_be_decoded_are_said_and_skipped(
-    process: Process, database: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with sql(database) as other:
-        for garbage in (b"\xc1", b"", msgpack.packb([1]), msgpack.packb({"number": 7})):
-            insert(other, garbage, process.channel)
-    assert await soon(process.receive()) == 7
-    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 3
-    assert all(f"to {process.channel}, is skipped" in said for said in caplog.messages)
-    assert process.layer.counters.received == 1
 
 
 @pytest.mark.parametrize("channel", [None, NORMAL], ids=["local", "normal"])
@@ -86,14 +50,35 @@ async def test_an_error_of_sqlite_is_one_of_ours_and_takes_no_message(
     caplog.clear()
 
 
-# Cancellation
+async def test_no_more_is_claimed_than_consumers_wait_for(process: Process, database: Path) -> None:
+    await process.send(*range(5), channel=NORMAL)
+    assert [await soon(process.receive(NORMAL)) for _ in range(3)] == [0, 1, 2]
+    assert waiting(database) == 2
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_heartbeats_trust_no_sequence(process: Process, database: Path) -> None:
+    """The trigger may have been dropped."""
+    tasks = [await process.begin(channel) for channel in (None, NORMAL)]
+    with sql(database) as other:
+        other.execute("drop trigger channels_sqlite_message_bump")
+        for channel in (process.channel, NORMAL):
+            put_number(other, channel, 7)
+    assert await soon(asyncio.gather(*tasks)) == [7, 7]
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_a_channel_that_nobody_waits_for_is_forgotten(process: Process) -> None:
+    """Its name may have been made for one answer."""
+    await cancel(await process.begin(NORMAL))
+    await until(lambda: not process.receiver._reading.normal)
 
 
 async def claimed(process: Process, database: Path) -> asyncio.Task[int]:
     """A consumer that was handed a message, and has not come to use it."""
     task = await process.begin(NORMAL)
     with sql(database) as other:
-        insert(other, msgpack.packb({"number": 1}), NORMAL)
+        put_number(other, NORMAL, 1)
     process.receiver.rung([NORMAL], asyncio.get_running_loop())
     assert waiting(database) == 0
     return task
@@ -111,34 +96,12 @@ async def test_to_cancel_does_not_wait_for_a_lock_and_loses_nothing(
     assert await soon(open_().receive(NORMAL)) == 1
 
 
-async def test_what_one_that_is_cancelled_was_handed_is_for_another(
-    process: Process, database: Path
-) -> None:
-    other = await process.begin(NORMAL)
-    task = await claimed(process, database)
-    other.cancel()
-    assert await soon(task) == 1
-    assert waiting(database) == 0
-
-
 async def test_to_cancel_after_the_layer_was_closed_opens_nothing(process: Process) -> None:
     task = await process.begin(NORMAL)
     await soon(process.layer.close())
     await cancel(task)
     await asyncio.sleep(0.05)
     assert process.layer.database.opened is None
-
-
-# Loops
-
-
-async def test_loops_that_were_closed_are_forgotten(process: Process) -> None:
-    await process.send(1, 2, 3, channel=NORMAL)
-    for number in range(1, 4):
-        assert await asyncio.to_thread(asyncio.run, process.receive(NORMAL)) == number
-    task = await process.begin(NORMAL)
-    assert process.receiver._listening.loops() == [asyncio.get_running_loop()]
-    await cancel(task)
 
 
 async def test_a_message_told_to_a_loop_that_is_closed_goes_to_another(process: Process) -> None:
@@ -159,7 +122,6 @@ async def test_a_message_told_to_a_loop_that_is_closed_goes_to_another(process: 
 async def test_closing_acknowledges_and_gives_back(process: Process, database: Path) -> None:
     await process.send(1, 2)
     assert await soon(process.receive()) == 1
-    assert waiting(database) == 2
     await soon(process.layer.close())
     assert waiting(database) == 0
     task = await claimed(process, database)
@@ -175,7 +137,9 @@ async def test_closing_acknowledges_and_gives_back(process: Process, database: P
     assert await soon(process.receive()) == 2
 
 
-async def test_one_that_still_waits_is_served_by_the_next_send_from_here(process: Process) -> None:
+async def test_a_consumer_that_still_waits_is_served_by_the_next_send_from_here(
+    process: Process,
+) -> None:
     tasks = [await process.begin(channel) for channel in (None, NORMAL)]
     await soon(process.layer.close())
     for channel in (None, NORMAL):
@@ -183,18 +147,14 @@ async def test_one_that_still_waits_is_served_by_the_next_send_from_here(process
     assert await soon(asyncio.gather(*tasks)) == [7, 7]
 
 
-async def test_closed_and_forgotten_it_is_gone(alias: str) -> None:
-    """No watcher keeps it, no database, and no loop."""
-    process = Process(alias)
-    await process.send(1)
-    assert await soon(process.receive()) == 1
+async def test_one_that_still_waits_listens_again_at_the_next_use(process: Process) -> None:
+    task = await process.begin(NORMAL)
     await soon(process.layer.close())
-    gone = weakref.ref(process.receiver)
-    del process
-    await asyncio.sleep(0.1)  # the timer of an acknowledgement
-    gc.collect()  # the layer
-    gc.collect()  # and what was kept to be told of that
-    assert gone() is None
+    assert not process.receiver.listens
+    await process.layer.group_count("test-group")
+    await until(lambda: process.receiver.listens)
+    await process.send(7, channel=NORMAL)
+    assert await soon(task) == 7
 
 
 async def test_a_layer_that_nobody_holds_listens_no_more(alias: str, database: Path) -> None:
@@ -220,7 +180,7 @@ async def test_a_layer_that_nobody_holds_listens_no_more(alias: str, database: P
     await until(lambda: not bell.exists())
 
 
-async def test_one_that_waits_follows_a_name_that_changes(
+async def test_a_consumer_that_waits_follows_a_name_that_changes(
     process: Process, alias: str, database: Path, migrated: Path, tmp_path: Path
 ) -> None:
     """A test runner does that; nothing stays behind."""
@@ -233,32 +193,55 @@ async def test_one_that_waits_follows_a_name_that_changes(
     await process.send(2, channel=NORMAL)
     assert await soon(asyncio.gather(*tasks)) == [1, 2]
     assert rows(database, MESSAGE) == rows(database, MEMBERSHIP) == 0
-    assert retired not in retired._database.readers  # NAME may mean that one again
+    assert retired not in retired._database.readers.values()  # NAME may mean that one again
     assert not retired._listening
     assert not [name for name in os.listdir(f"{database}-bells") if not name.startswith(".")]
 
 
-# Clocks
+# Bells and watchers
 
 
 @pytest.mark.usefixtures("quick_heart")
-@pytest.mark.parametrize("by", [DAY, -DAY], ids=["forward", "back"])
-async def test_memberships_stay_when_the_clock_is_set(
-    open_: Open, monkeypatch: pytest.MonkeyPatch, by: float
+async def test_a_process_without_a_bell_says_so_once_and_receives(
+    process: Process, database: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    process, real = open_(group_expiry=60), time.time
-    await process.layer.group_add("test-group", process.channel)
     task = await process.begin()
-    monkeypatch.setattr(time, "time", lambda: real() + by)
-    await asyncio.sleep(0.2)
-    await process.layer.group_send("test-group", {"number": 7})
+    listening = process.receiver._listening
+    bells = f"{database}-bells"
+    os.rename(bells, tmp_path / "away")
+    Path(bells).touch()  # noqa: ASYNC240
+    await until(lambda: caplog.messages)
+    [ear] = listening._ears.values()
+    watcher = ear.watcher
+    await asyncio.sleep(0.3)
+    assert ear.watcher is watcher
+    with sql(database) as other:
+        put_number(other, process.channel, 7)
     assert await soon(task) == 7
-    assert await process.layer.group_count("test-group") == 1
+    [said] = caplog.messages
+    assert "No bell can be made" in said
+    os.unlink(bells)
+    await until(lambda: listening.bell)
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_in_memory_what_others_write_is_found_and_nobody_called_deaf(
+    open_: Open, memory_alias: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Django's connection may write there; no event says so."""
+    process = open_(memory_alias)
+    with sqlite3.connect(connections.settings[memory_alias]["NAME"], uri=True) as other:
+        for number in range(8):
+            task = await process.begin()
+            put_number(other, process.channel, number)
+            other.commit()
+            assert await soon(task) == number
+    other.close()
+    assert caplog.messages == []
 
 
 @pytest.mark.usefixtures("quick_heart")
 async def test_memberships_end_by_the_readers_own_clock(open_: Open, database: Path) -> None:
-    """And then it does not ask for the write lock any more."""
     process = open_(group_expiry=0.5)
     task = await process.begin()
     await process.layer.group_add("test-group", process.channel)
@@ -268,5 +251,4 @@ async def test_memberships_end_by_the_readers_own_clock(open_: Open, database: P
     await until(lambda: rows(database, MEMBERSHIP) == 1)
     assert await process.layer.group_channels("test-group") == [other]
     await until(lambda: rows(database, MEMBERSHIP) == 0)
-    await until(lambda: process.receiver._lapse_at == float("inf"))
     await cancel(task)

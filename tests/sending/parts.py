@@ -14,8 +14,8 @@ from channels_sqlite._sending.trimmer import Trimmer
 from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite._waking.bells import Ringer
 from channels_sqlite.counters import Counters, DropLog
-from tests.rows import select
-from tests.storing.parts import database_on, sql
+from tests.rows import select, sql
+from tests.storing.parts import database_on
 
 
 class Parts:

@@ -18,9 +18,9 @@ from channels_sqlite._storing.schema import EPOCH, MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite._waking.bells import Bell
 from tests.rows import outgoing, select
 from tests.sending.parts import Parts, parts
-from tests.storing.parts import Gate, in_memory, locked
+from tests.storing.parts import Gate, locked
 from tests.storing.tables import join, send
-from tests.waiting import soon, until
+from tests.waiting import PATIENCE, soon, until
 
 BATCH = 10
 
@@ -58,9 +58,6 @@ def members(trimming: Parts) -> list[Any]:
     return select(trimming.others, f"channel from {MEMBERSHIP} order by 1")
 
 
-# What
-
-
 async def test_all_that_nobody_needs_is_trimmed_and_counted(trimming: Parts) -> None:
     deliver(trimming, 3 * BATCH + 1, ago=11)
     deliver(trimming, 2, ago=9)
@@ -73,63 +70,6 @@ async def test_all_that_nobody_needs_is_trimmed_and_counted(trimming: Parts) -> 
     assert members(trimming) == ["stays"]
     assert select(trimming.others, f"inbox from {SEQUENCE} order by 1") == [EPOCH, "waits"]
     assert await soon(trimming.trimmer.trim()) == Trimmed()
-
-
-@pytest.mark.parametrize("in_this_process", [False, True])
-async def test_a_reader_that_lives_keeps_its_memberships_whatever_the_clock_says(
-    trimming: Parts, in_this_process: bool
-) -> None:
-    """It ends them itself, by a clock that nobody sets."""
-    bell, channel = reader(trimming, "living-45678", alive=True)
-
-    class Reader:
-        client = "living-45678"
-        listens = True
-
-    here: Any = Reader()
-    if in_this_process:
-        trimming.database.readers.add(here)
-        bell.close(remove=True)
-    join(trimming.others, channel, "specific.unknown-4567!x", expires_in=-100)
-    assert await soon(trimming.trimmer.trim()) == Trimmed(memberships=1)
-    assert members(trimming) == [channel]
-    Reader.listens = False  # and without heartbeats it cannot
-    if in_this_process:
-        assert await soon(trimming.trimmer.trim()) == Trimmed(memberships=1)
-    bell.close(remove=True)
-
-
-# Readers that have died
-
-
-async def test_a_reader_that_has_died_is_swept_and_its_bell_removed(
-    trimming: Parts, at_once: None, caplog: pytest.LogCaptureFixture
-) -> None:
-    bell, lives = reader(trimming, "living-45678", alive=True)
-    for client in ("dead-4567890", "dead-2-67890"):
-        _, channel = reader(trimming, client, alive=False)
-        send(trimming.others, outgoing(1, channel), outgoing(1, lives))
-        join(trimming.others, channel, lives)
-    with caplog.at_level("INFO", "channels_sqlite"):
-        await soon(trimming.trimmer.trim())
-    assert members(trimming) == [lives]
-    assert select(trimming.others, f"distinct channel from {MESSAGE}") == [lives]
-    bells = {name for name in os.listdir(trimming.database.files.bells) if name[0] != "."}
-    assert bells == {"living-45678"}
-    (said,) = caplog.messages
-    assert said.startswith("2 reader(s) of ")
-    assert said.endswith("2 membership(s) and 2 waiting message(s) of theirs are deleted.")
-    bell.close(remove=True)
-
-
-async def test_readers_that_have_died_are_swept_when_the_database_is_opened(
-    trimming: Parts,
-) -> None:
-    _, channel = reader(trimming, "dead-4567890", alive=False)
-    join(trimming.others, channel)
-    await trimming.database.close()
-    await trimming.database.ready()
-    await until(lambda: not members(trimming))
 
 
 @pytest.mark.usefixtures("at_once")
@@ -157,10 +97,7 @@ async def test_a_mark_of_another_user_hinders_no_sweeping(
     assert members(trimming) == []
 
 
-# When
-
-
-async def test_it_deletes_twice_what_is_written_after_every_batch(trimming: Parts) -> None:
+async def test_trimming_deletes_twice_what_is_written_after_every_batch(trimming: Parts) -> None:
     """So it catches up."""
     deliver(trimming, 5 * BATCH, ago=11)
     for _ in range(BATCH - 1):
@@ -171,16 +108,7 @@ async def test_it_deletes_twice_what_is_written_after_every_batch(trimming: Part
     await until(lambda: trimming.count(MESSAGE) == 3 * BATCH)
 
 
-@pytest.mark.usefixtures("at_once")
-async def test_everything_is_looked_for_after_a_while_however_little_was_written(
-    trimming: Parts,
-) -> None:
-    send(trimming.others, outgoing(1, expires_at=time.time() - 1))
-    trimming.trimmer.wrote(0)
-    await until(lambda: trimming.count(MESSAGE) == 0)
-
-
-async def test_nobody_waits_for_it_and_one_trims_at_a_time(trimming: Parts) -> None:
+async def test_nobody_waits_for_trimming_and_one_trims_at_a_time(trimming: Parts) -> None:
     deliver(trimming, 5 * BATCH, ago=11)
     gate = Gate()
     trimming.database.post("Testing", gate)
@@ -192,7 +120,7 @@ async def test_nobody_waits_for_it_and_one_trims_at_a_time(trimming: Parts) -> N
     assert trimming.count(MESSAGE) == 3 * BATCH
 
 
-async def test_it_does_nothing_by_itself_where_it_is_switched_off(database: Path) -> None:
+async def test_trimming_does_nothing_by_itself_where_it_is_switched_off(database: Path) -> None:
     async with parts(database, auto_trim=False, trim_batch_size=1, message_retention=1) as made:
         await made.database.ready()
         deliver(made, 1, ago=11)
@@ -200,9 +128,6 @@ async def test_it_does_nothing_by_itself_where_it_is_switched_off(database: Path
         await made.database.write(sql.newest, long=True)
         assert made.count(MESSAGE) == 1
         assert await made.trimmer.trim() == Trimmed(delivered=1)
-
-
-# Errors
 
 
 def no_thread(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,11 +143,13 @@ def no_thread(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
 def lock(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     with locked(trimming.database.path):
         trimming.trimmer.wrote(BATCH)
-        trimming.database._worker.submit(lambda: None).result()
+        done = threading.Event()
+        trimming.database._worker.submit(done.set)
+        assert done.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("trouble", [no_thread, lock])
-async def test_after_a_trouble_it_is_tried_again(
+async def test_trimming_is_tried_again_after_a_trouble(
     trimming: Parts,
     monkeypatch: pytest.MonkeyPatch,
     trouble: Callable[[Parts, pytest.MonkeyPatch], None],
@@ -232,9 +159,3 @@ async def test_after_a_trouble_it_is_tried_again(
     assert trimming.count(MESSAGE) == 1
     trimming.trimmer.wrote(BATCH)
     await until(lambda: trimming.count(MESSAGE) == 0)
-
-
-async def test_in_memory_there_are_no_bells(database: Path) -> None:
-    with in_memory(database) as name:
-        async with parts(Path(name)) as made:
-            assert await made.trimmer.trim() == Trimmed()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storing.parts import sql
+from tests.rows import sql
 
 Connect = Callable[[], sqlite3.Connection]
 

@@ -6,13 +6,14 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from channels_sqlite._storing.database import Database
 from channels_sqlite._storing.schema import MESSAGE
+from tests.rows import sql
 from tests.waiting import PATIENCE
 
 TIMEOUT = 0.05  # seconds for which a lock of others is waited for, unless a test says otherwise
@@ -33,14 +34,6 @@ def count(connection: sqlite3.Connection) -> int:
     """How many messages there are."""
     ((found,),) = connection.execute(f"select count(*) from {MESSAGE}").fetchall()
     return int(found)
-
-
-@contextmanager
-def sql(path: Path | str) -> Iterator[sqlite3.Connection]:
-    """A connection of somebody else's."""
-    uri = str(path).startswith("file:")
-    with closing(sqlite3.connect(path, isolation_level=None, timeout=5, uri=uri)) as connection:
-        yield connection
 
 
 @contextmanager

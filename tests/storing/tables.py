@@ -11,8 +11,7 @@ from channels_sqlite._storing.messages import Outgoing, Row
 from channels_sqlite._storing.schema import EPOCH, MESSAGE
 from tests.rows import LATER, inbox_of, select, to_group
 
-LOCAL, OTHER = "specific.abc!x", "specific.abc!y"
-"""Channels of one reader."""
+LOCAL = "specific.abc!x"
 INBOX = "specific.abc!"
 
 
@@ -34,12 +33,8 @@ def numbers(rows: list[Row]) -> list[int]:
     return [int(each.body) for each in rows]
 
 
-def sequence(connection: sqlite3.Connection, inbox: str = "test-channel") -> int:
-    return sql.sequences(connection, [inbox]).get(inbox, 0)
-
-
 def epoch(connection: sqlite3.Connection) -> int:
-    return sequence(connection, EPOCH)
+    return sql.sequences(connection, [EPOCH]).get(EPOCH, 0)
 
 
 def join(

@@ -8,8 +8,6 @@ import logging
 import os
 import shutil
 import sqlite3
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,12 +16,12 @@ import pytest
 
 from channels_sqlite._storing import connections as module
 from channels_sqlite._storing import forks
-from channels_sqlite._storing.connections import Busy, Connections, Lost
+from channels_sqlite._storing.connections import Busy, Connections
 from channels_sqlite._storing.files import Files
 from channels_sqlite._storing.once import Once
 from channels_sqlite._storing.opener import Opener
 from channels_sqlite._storing.worker import Worker
-from tests.storing.parts import INSERT, Gate, count, in_memory, insert, locked, sql
+from tests.storing.parts import INSERT, Gate, count, insert
 from tests.waiting import PATIENCE, soon, until
 
 NOW = 0.0
@@ -69,43 +67,6 @@ def replace(path: Path) -> int:
     return os.stat(path).st_size
 
 
-# What can go wrong
-
-
-def test_a_lock_of_others_is_busy_and_sqlites_error_is_its_cause(
-    both: Connections, database: Path
-) -> None:
-    with locked(database), pytest.raises(Busy) as raised:
-        both.try_write(insert)
-    assert isinstance(raised.value.__cause__, sqlite3.OperationalError)
-    assert both.try_write(insert)
-
-
-def test_a_lock_of_a_table_in_memory_is_busy_as_well(open_: Open, database: Path) -> None:
-    with in_memory(database) as name, sql(name) as other:
-        both = open_(name)
-        other.execute("begin immediate")
-        other.execute(INSERT)
-        with pytest.raises(Busy):
-            both.try_write(insert)
-        other.execute("rollback")
-        assert both.try_write(insert)
-        both.close(0)
-
-
-def test_an_interrupted_statement_is_lost(both: Connections) -> None:
-    def interrupt(connection: sqlite3.Connection) -> None:
-        connection.set_progress_handler(lambda: 1, 1)
-        try:
-            connection.execute("select 1")
-        finally:
-            connection.set_progress_handler(None, 0)
-
-    with pytest.raises(Lost):
-        both.read(interrupt)
-    assert both.read(count) == 0
-
-
 def test_a_transaction_that_an_exception_has_left_open_is_rolled_back(both: Connections) -> None:
     def leave_open(connection: sqlite3.Connection) -> None:
         connection.execute("begin immediate")
@@ -115,40 +76,6 @@ def test_a_transaction_that_an_exception_has_left_open_is_rolled_back(both: Conn
     with pytest.raises(KeyboardInterrupt):
         both.try_write(leave_open)
     assert both.read(count) == 0
-
-
-async def test_a_connection_that_another_thread_uses_is_busy(both: Connections) -> None:
-    gate = Gate()
-    using = asyncio.create_task(asyncio.to_thread(both.read, gate))
-    await gate.entered()
-    with pytest.raises(Busy):
-        both.read(count)
-    gate.open()
-    assert await soon(using) == "passed"
-    assert both.read(count) == 0
-
-
-# Closing
-
-
-def test_the_last_one_to_close_deletes_the_log(open_: Open) -> None:
-    made = [open_(), open_()]
-    for each in made * 2:
-        assert each.closed or os.path.exists(each.files.wal)
-        each.close(0)
-        with pytest.raises(Lost):
-            each.read(count)
-    assert not os.path.exists(each.files.wal)
-
-
-def test_the_log_of_a_file_that_was_replaced_is_left_alone(
-    both: Connections, database: Path
-) -> None:
-    """SQLite would delete it by its name, which is another file's by now."""
-    replace(database)
-    both.close(0)
-    assert both.closed
-    assert os.path.exists(both.files.wal)
 
 
 def test_a_file_that_cannot_be_opened_twice_is_not_left_open_once(database: Path) -> None:
@@ -168,16 +95,6 @@ def test_a_file_that_cannot_be_opened_twice_is_not_left_open_once(database: Path
         opened[0].execute("select 1")
 
 
-# Around a fork
-
-
-def test_the_connections_are_closed_before_a_fork_and_their_log_deleted(both: Connections) -> None:
-    forks._before()
-    forks._after_in_parent()
-    assert both.closed
-    assert not os.path.exists(both.files.wal)
-
-
 async def test_a_statement_that_does_not_end_is_said_and_keeps_no_process_from_forking(
     both: Connections, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,20 +111,6 @@ async def test_a_statement_that_does_not_end_is_said_and_keeps_no_process_from_f
     assert "does not end" in said.getMessage()
 
 
-# In place and on the thread
-
-
-async def test_a_short_write_is_made_in_place_and_work_on_the_thread(both: Connections) -> None:
-    assert both.try_write(insert) == threading.get_ident()
-    followed: list[tuple[int, int]] = []
-    thread = await soon(
-        both.work(insert, NOW, lambda done: followed.append((done, threading.get_ident())))
-    )
-    assert thread != threading.get_ident()
-    assert followed == [(thread, thread)]
-    assert both.read(count) == 2
-
-
 def test_after_a_slow_write_the_thread_is_better_for_a_while(
     both: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,36 +119,6 @@ def test_after_a_slow_write_the_thread_is_better_for_a_while(
         monkeypatch.setattr(module, "SLOW_FOR", slow_for)
         both.try_write(insert)
         assert both.is_slow == expected
-
-
-async def test_work_is_tried_until_a_lock_is_free_or_its_time_is_over(
-    both: Connections, database: Path
-) -> None:
-    with locked(database):
-        with pytest.raises(Busy):
-            await soon(both.work(insert, time.monotonic() + 0.02))
-        waiting = asyncio.create_task(both.work(insert, time.monotonic() + PATIENCE))
-        await asyncio.sleep(0.02)
-        assert not waiting.done()
-    await soon(waiting)
-    assert both.read(count) == 1
-
-
-async def test_a_posted_job_that_fails_is_logged_once_unless_it_will_be_asked_for_again(
-    both: Connections, caplog: pytest.LogCaptureFixture
-) -> None:
-    for error in (Busy(), Lost(), ValueError("a bug"), ValueError("a bug")):
-
-        def job(error: Exception = error) -> None:
-            raise error
-
-        assert both.post("Trimming", job)
-    await soon(both.work(count, NOW))
-    (said,) = caplog.records
-    assert "Trimming failed" in said.getMessage()
-
-
-# Checkpoints
 
 
 def insert_much(connection: sqlite3.Connection) -> None:
@@ -262,17 +135,8 @@ async def test_the_thread_makes_a_checkpoint_after_as_many_writes_as_the_project
     size = os.stat(database).st_size
     for _ in range(20 if writes is None else writes - 1):
         both.try_write(insert_much)
-        worker.submit(gc.collect).result(PATIENCE)
+        await soon(worker.run(gc.collect))
         assert os.stat(database).st_size == size
     if writes is not None:
         both.try_write(insert_much)
         await until(lambda: os.stat(database).st_size > size)
-
-
-def test_the_log_of_a_file_that_was_replaced_is_not_copied_into_the_new_one(
-    both: Connections, database: Path
-) -> None:
-    both.try_write(insert_much)
-    size = replace(database)
-    both.checkpoint()
-    assert os.stat(database).st_size == size

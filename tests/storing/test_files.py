@@ -15,7 +15,7 @@ import pytest
 from channels_sqlite._storing import locks, mounts
 from channels_sqlite._storing.files import Files
 from channels_sqlite.exceptions import InvalidOption
-from tests.storing.parts import sql
+from tests.rows import sql
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
 
@@ -51,9 +51,6 @@ def replace(path: Path | str) -> None:
     os.replace(f"{path}.new", path)
 
 
-# Names
-
-
 @pytest.mark.parametrize("name", ["{}", "file:{}", "file:{}?mode=rw", "file://{}?cache=private"])
 @pytest.mark.parametrize("file", ["with spaces", "100%41", "Grüße & co", "quote's", "a#b"])
 def test_any_file_can_be_named(database: Path, name: str, file: str) -> None:
@@ -64,35 +61,6 @@ def test_any_file_can_be_named(database: Path, name: str, file: str) -> None:
     assert (files.path, files.wal) == (str(path), f"{path}-wal")
     with sql(files.target) as connection:
         assert connection.execute("select count(*) from channels_sqlite_message").fetchall()
-
-
-def test_a_link_and_a_relative_name_are_followed(
-    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "link").symlink_to(database)
-    monkeypatch.chdir(tmp_path)
-    files = Files("link")
-    monkeypatch.chdir("/")
-    assert files.find()
-    assert files.path == str(database)
-
-
-def test_a_file_that_is_not_there_is_not_found(tmp_path: Path) -> None:
-    for path in (tmp_path / "nothing", tmp_path / "nowhere" / "nothing"):
-        files = Files(str(path))
-        assert not files.find()
-        with files.alone(0) as alone:
-            assert not alone
-    assert [*tmp_path.iterdir()] == []
-
-
-# What cannot be used
-
-
-def test_a_file_with_two_names_is_refused(database: Path, tmp_path: Path) -> None:
-    os.link(database, tmp_path / "second")
-    with pytest.raises(InvalidOption, match=r"2 names.*find / -xdev -samefile"):
-        Files(str(database)).find()
 
 
 def test_a_file_that_is_mounted_by_itself_is_refused(
@@ -107,18 +75,6 @@ def test_a_file_that_is_mounted_by_itself_is_refused(
     monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mountinfo")
     with pytest.raises(InvalidOption, match=f"mounted by itself.*Mount its directory, {tmp_path}"):
         Files(str(spaced)).find()
-
-
-# One after the other
-
-
-def test_one_at_a_time_opens_or_closes_a_file(opened: Files, database: Path) -> None:
-    other = Files(str(database))
-    other.find()
-    with opened.alone(0) as alone, other.alone(0.01) as other_alone:
-        assert (alone, other_alone) == (True, False)
-    with other.alone(0) as other_alone:
-        assert other_alone
 
 
 @pytest.mark.skipif(not locks.SUPPORTED, reason="no flock here")
@@ -144,34 +100,11 @@ def test_the_directory_of_bells_has_the_rights_of_the_database(database: Path) -
         os.rmdir(files.bells)
 
 
-def test_a_link_in_place_of_the_directory_of_bells_is_refused(
-    database: Path, tmp_path: Path
-) -> None:
-    files = Files(str(database))
-    files.find()
-    os.symlink(tmp_path, files.bells)
-    with pytest.raises(NotADirectoryError):
-        files.make_bells()
-    with files.alone(0) as alone:
-        assert not alone
-
-
-# Replaced
-
-
 @pytest.mark.parametrize("ends", [[], [""], ["-wal"], [*ENDS], ["", *ENDS]], ids=str)
 def test_deleted_files_are_noticed(opened: Files, ends: list[str]) -> None:
     for end in ends:
         os.unlink(opened.path + end)
     assert opened.replaced() == [opened.path + end for end in ends]
-
-
-def test_a_replaced_file_and_a_link_that_leads_elsewhere_are_noticed(opened: Files) -> None:
-    replace(opened.path)
-    assert opened.replaced() == [opened.path]
-    os.rename(opened.path, f"{opened.path}.real")
-    os.symlink(f"{opened.path}.real", opened.path)
-    assert opened.replaced() == [opened.path]
 
 
 def test_where_nothing_can_be_seen_nothing_is_noticed(
@@ -184,29 +117,6 @@ def test_where_nothing_can_be_seen_nothing_is_noticed(
 
     monkeypatch.setattr(os, "stat", refuse)
     assert opened.replaced() == []
-
-
-def test_an_index_that_was_replaced_alone_is_noticed_once(opened: Files) -> None:
-    replace(opened.path + "-shm")
-    assert opened.only_index(opened.replaced())
-    assert opened.replaced() == []
-    os.unlink(opened.wal)
-    assert not opened.only_index(opened.replaced())
-
-
-def test_the_index_of_a_log_that_is_gone_is_deleted_unless_it_is_another(opened: Files) -> None:
-    index = opened.path + "-shm"
-    opened.forget_index(opened.replaced())
-    assert os.path.exists(index)
-    os.unlink(opened.wal)
-    replaced = opened.replaced()
-    os.rename(index, f"{index}.kept")
-    shutil.copy(f"{index}.kept", index)
-    opened.forget_index(replaced)
-    assert os.path.exists(index)
-    os.replace(f"{index}.kept", index)
-    opened.forget_index(replaced)
-    assert not os.path.exists(index)
 
 
 def test_the_log_of_a_database_that_was_replaced_is_not_played_into_the_new_one(
@@ -233,9 +143,6 @@ def test_a_log_is_kept_that_belongs_to_the_database_or_is_unknown(
         replace(database)
         opened.remove_stale_log()
     assert os.path.exists(opened.wal)
-
-
-# At the end
 
 
 def test_beside_a_database_that_is_gone_nothing_is_left_but_readers(opened: Files) -> None:

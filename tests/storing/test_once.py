@@ -10,7 +10,6 @@ from channels_sqlite._storing.once import Once
 from channels_sqlite.exceptions import DatabaseUnavailable
 
 FULL = DatabaseUnavailable("The disk is full.")
-LOCKED = DatabaseUnavailable("The database is locked.")
 
 
 def test_the_same_failure_is_said_once_for_each_topic(caplog: pytest.LogCaptureFixture) -> None:
@@ -21,13 +20,6 @@ def test_the_same_failure_is_said_once_for_each_topic(caplog: pytest.LogCaptureF
         f"{topic} failed: The disk is full. Trying again within a second."
         for topic in ("Trimming", "Opening")
     ]
-
-
-def test_another_failure_is_news(caplog: pytest.LogCaptureFixture) -> None:
-    once = Once()
-    for error in (FULL, LOCKED, LOCKED, FULL):
-        once.failed("Trimming", error)
-    assert len(caplog.messages) == 3
 
 
 def test_a_failure_after_a_success_is_news(caplog: pytest.LogCaptureFixture) -> None:

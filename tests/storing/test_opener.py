@@ -14,7 +14,8 @@ from channels_sqlite._storing.connections import Busy
 from channels_sqlite._storing.files import Files
 from channels_sqlite._storing.opener import WAL_LIMIT, WAL_PAGES, Opener
 from channels_sqlite.exceptions import NotMigrated
-from tests.storing.parts import in_memory, locked, locked_up, sql
+from tests.rows import sql
+from tests.storing.parts import locked, locked_up
 
 
 def connect(path: Path | str, **options: Any) -> sqlite3.Connection:
@@ -54,14 +55,6 @@ def test_a_database_that_is_locked_is_busy_and_a_broken_command_an_error(databas
         connect(database, init_command="nonsense")
 
 
-def test_in_memory_a_look_meets_no_lock(database: Path) -> None:
-    with in_memory(database) as name:
-        assert pragmas(connect(name), "read_uncommitted", "journal_mode") == [1, "memory"]
-
-
-# What has not been migrated
-
-
 def drop(what: str) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         with sql(path) as connection:
@@ -74,15 +67,12 @@ def drop(what: str) -> Callable[[Path], None]:
     ("change", "why"),
     [
         (lambda path: path.write_bytes(b""), "lacks channels_sqlite_membership, "),
-        (drop("drop table channels_sqlite_sequence"), "lacks channels_sqlite_sequence"),
-        (drop("drop trigger channels_sqlite_message_bump"), "lacks channels_sqlite_message_bump"),
-        (drop("drop index channels_sqlite_waiting"), "lacks channels_sqlite_waiting"),
         (
             drop("alter table channels_sqlite_membership rename left_after to x"),
             "has the tables of an older version",
         ),
     ],
-    ids=["empty", "a-table", "a-trigger", "an-index", "a-column"],
+    ids=["empty", "a-column"],
 )
 def test_what_a_file_lacks_is_said_with_the_command_that_makes_it(
     database: Path, change: Callable[[Path], None], why: str

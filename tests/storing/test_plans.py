@@ -13,7 +13,7 @@ import pytest
 from channels_sqlite._storing import sql, upkeep
 from channels_sqlite._storing.schema import GROUP_SEND, MESSAGE, SEND
 from tests.rows import outgoing, row, to_group
-from tests.storing import parts
+from tests.rows import sql as connect
 from tests.storing.tables import INBOX, group_send, join, leave, send
 
 RETAINED = 100_000
@@ -71,7 +71,7 @@ def full(
     """
     path = tmp_path_factory.mktemp("full") / "channels.sqlite3"
     path.write_bytes(migrated.read_bytes())
-    with parts.sql(path) as connection:
+    with connect(path) as connection:
         if request.param:
             send(connection, *(outgoing(number, f"{INBOX}x") for number in range(3)))
             sql.acknowledge(connection, INBOX, 0, 2, 0, keep=True)
@@ -91,7 +91,7 @@ def full(
                 connection, *(f"{INBOX}{number}" for number in range(MEMBERS)), group="large-group"
             )
         fill(connection)
-    with parts.sql(path) as connection:  # which reads what ANALYZE has found
+    with connect(path) as connection:  # which reads what ANALYZE has found
         yield connection
 
 

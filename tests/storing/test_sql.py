@@ -1,42 +1,48 @@
-"""The SQL of messages: what each function promises, on a real file."""
+"""The SQL: what each function promises, on a real file."""
 
 from __future__ import annotations
 
 import random
 import sqlite3
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
-from channels_sqlite._storing import sql
+from channels_sqlite._storing import sql, upkeep
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
-from tests.rows import outgoing, row, select
+from tests.rows import outgoing, select, to_group
 from tests.storing.conftest import Connect
 from tests.storing.tables import (
-    INBOX,
     LOCAL,
     arrivals,
     claim,
     epoch,
+    group_send,
     join,
+    leave,
     numbers,
     send,
-    sequence,
     waiting,
 )
+
+NOW = time.time()
+CLIENT, LIVING = "abcdefgh-_12", "living-45678"
 
 KEEP = pytest.mark.parametrize("keep", [True, False], ids=["retention", "no-retention"])
 
 
-# Sending
+def local(client: str, suffix: str = "x") -> str:
+    return f"specific.{client}!{suffix}"
 
 
-def test_a_message_is_one_row_and_raises_its_sequence(connection: sqlite3.Connection) -> None:
-    now = time.time()
-    assert sql.send(connection, [outgoing(1, LOCAL, expires_at=now + 5)], now) == [True]
-    columns = f'inbox, channel, "group", body, created_at, expires_at, delivered_at from {MESSAGE}'
-    assert select(connection, columns) == [(INBOX, LOCAL, None, b"1", now, now + 5, None)]
-    assert sequence(connection, INBOX) == 1
+def inbox(client: str) -> str:
+    return f"specific.{client}!"
+
+
+def members(connection: sqlite3.Connection) -> list[str]:
+    return [str(each) for each in select(connection, f"channel from {MEMBERSHIP} order by 1")]
 
 
 @pytest.mark.parametrize("history", range(10))
@@ -61,13 +67,6 @@ def test_any_history_of_batches_is_accepted_as_by_a_plain_counter(
         count[taken] -= len(rows)
 
 
-def test_delivered_and_expired_messages_take_no_room(connection: sqlite3.Connection) -> None:
-    assert send(connection, outgoing(1, capacity=1)) == [True]
-    claim(connection, 1)
-    assert send(connection, outgoing(2, capacity=1, expires_at=time.time() - 1)) == [True]
-    assert send(connection, outgoing(3, capacity=1), outgoing(4, capacity=1)) == [True, False]
-
-
 @pytest.mark.parametrize("batch", [[1, 3], [1, 2, 3]], ids=["room-for-all", "one-by-one"])
 def test_a_batch_that_fails_halfway_writes_nothing(
     connection: sqlite3.Connection, batch: list[int]
@@ -82,71 +81,10 @@ def test_a_batch_that_fails_halfway_writes_nothing(
     assert not connection.in_transaction
 
 
-# Looking
-
-
 def test_sequences_are_those_of_inboxes_that_got_a_message(connection: sqlite3.Connection) -> None:
     known = {f"inbox-{number}": number for number in range(2 * sql.NAMES_AT_ONCE + 1)}
     connection.executemany(f"insert into {SEQUENCE} values (?, ?)", known.items())
     assert sql.sequences(connection, [*known, "never"]) == known
-
-
-def test_arrivals_are_the_oldest_after_the_cursor_with_the_epoch(
-    connection: sqlite3.Connection,
-) -> None:
-    now = time.time()
-    for number in range(1, 6):
-        sql.send(connection, [outgoing(number, LOCAL, expires_at=now + 5)], now)
-    send(connection, outgoing(9, "specific.other!x"))
-    assert arrivals(connection, cursor=2) == [(3, [LOCAL]), (4, [LOCAL]), (5, [LOCAL])]
-    ((arrived, its_epoch, _),) = sql.arrivals(connection, INBOX, 2, 1)
-    assert arrived == row(3, LOCAL, inbox=INBOX, created_at=now, expires_at=now + 5)
-    assert its_epoch == epoch(connection)
-
-
-def test_a_message_waits_until_it_is_claimed_or_expires(connection: sqlite3.Connection) -> None:
-    now = time.time()
-    assert sql.has_waiting(connection, "test-channel", now) == (None, False)
-    send(connection, outgoing(1, expires_at=now + 5))
-    assert sql.has_waiting(connection, "test-channel", now) == (epoch(connection), True)
-    assert not sql.has_waiting(connection, "another-channel", now)[1]
-    assert not sql.has_waiting(connection, "test-channel", now + 5)[1]
-    claim(connection, 1)
-    assert not sql.has_waiting(connection, "test-channel", now)[1]
-
-
-# Taking
-
-
-@KEEP
-def test_an_acknowledgement_takes_what_was_read_since_the_last_one(
-    connection: sqlite3.Connection, keep: bool
-) -> None:
-    send(connection, *(outgoing(number) for number in range(5)), outgoing(9, "another-channel"))
-    now = time.time()
-    sql.acknowledge(connection, "test-channel", 1, 3, now, keep=keep)
-    assert waiting(connection) == [0, 3, 4]
-    assert waiting(connection, "another-channel") == [9]
-    sql.acknowledge(connection, "test-channel", 1, 3, now + 1, keep=keep)
-    kept = select(connection, f"id from {MESSAGE} where delivered_at = ?", now)
-    assert kept == ([2, 3] if keep else [])
-
-
-@KEEP
-def test_claims_are_the_oldest_that_have_not_expired(
-    connection: sqlite3.Connection, keep: bool
-) -> None:
-    """Once each, whichever connection claims, and whatever order RETURNING has."""
-    now = time.time()
-    sql.send(connection, [outgoing(0, expires_at=now), outgoing(1, expires_at=now + 50)], now)
-    send(connection, *(outgoing(number) for number in range(2, 100)))
-    first, *rest = claim(connection, 40, keep=keep)
-    assert first == row(2, body=b"1", created_at=now, expires_at=now + 50, channel="test-channel")
-    assert numbers(rest) == [*range(2, 41)]
-    assert numbers(claim(connection, 100, keep=keep)) == [*range(41, 100)]
-    assert claim(connection, 100, keep=keep) == []
-    (delivered,) = select(connection, f"count(*) from {MESSAGE} where delivered_at > 0")
-    assert delivered == (99 if keep else 0)
 
 
 @KEEP
@@ -164,20 +102,6 @@ def test_messages_that_are_given_back_stand_where_they_stood(
     sql.give_back(connection, rows, epoch(connection))
     assert claim(connection, 1, keep=keep) == rows[:1]
     assert numbers(claim(connection, 5, keep=keep)) == [2, 3, 4]
-
-
-@KEEP
-def test_a_sequence_rises_with_every_message_that_is_sent_or_given_back(
-    connection: sqlite3.Connection, keep: bool
-) -> None:
-    """Otherwise others would not look."""
-    seen = [0]
-    for number in range(5):
-        send(connection, outgoing(number))
-        seen.append(sequence(connection))
-        sql.give_back(connection, claim(connection, 1, keep=keep), epoch(connection))
-        seen.append(sequence(connection))
-    assert seen == sorted(set(seen))
 
 
 @KEEP
@@ -204,34 +128,6 @@ def test_another_message_of_the_same_id_is_not_revived(connection: sqlite3.Conne
     assert waiting(connection) == []
 
 
-def test_an_id_is_never_used_twice(connection: sqlite3.Connection) -> None:
-    """A reader's cursor would pass over the second one."""
-    assert sql.newest(connection) == 0
-    for number in (1, 2):
-        send(connection, outgoing(number))
-        assert [each.id for each in claim(connection, 1, keep=False)] == [number]
-        assert sql.newest(connection) == number
-
-
-# Flushing
-
-
-def test_a_flush_leaves_nothing_and_begins_another_epoch(connection: sqlite3.Connection) -> None:
-    epochs = set()
-    for _ in range(5):
-        join(connection, LOCAL)
-        send(connection, outgoing(1), outgoing(2))
-        claim(connection, 1)
-        epochs.add(epoch(connection))
-        sql.flush(connection)
-        for table in (MESSAGE, MEMBERSHIP):
-            assert select(connection, f"count(*) from {table}") == [0]
-    assert len(epochs) == 5
-
-
-# Transactions
-
-
 @pytest.mark.parametrize("ends_it", ["", "or rollback"])
 def test_a_transaction_that_fails_is_rolled_back(
     connection: sqlite3.Connection, ends_it: str
@@ -247,3 +143,88 @@ def test_a_transaction_that_fails_is_rolled_back(
         fail()
     assert not connection.in_transaction
     assert waiting(connection) == []
+
+
+def test_full_inboxes_miss_a_group_message_and_are_named_with_their_oldest(
+    connection: sqlite3.Connection,
+) -> None:
+    join(connection, "small", "large")
+    capacity_of, now = {"small": 1, "large": 2}.__getitem__, time.time()
+    results = []
+    for age in (7, 3, 0):
+        message = to_group(age, created_at=now - age)
+        written, full = sql.group_send(connection, message, None, capacity_of)
+        results.append((sorted(written), full))
+    assert results == [
+        (["large", "small"], {}),
+        (["large"], {"small": now - 7}),
+        ([], {"large": now - 7, "small": now - 7}),
+    ]
+    assert group_send(connection, 8, capacity=2) == (["small"], ["large"])
+
+
+def test_a_membership_is_kept_after_its_end_only_while_its_reader_has_something_to_read(
+    connection: sqlite3.Connection,
+) -> None:
+    join(connection, LOCAL, "normal")
+    leave(connection, LOCAL, "normal")
+    assert select(connection, f"count(*) from {MEMBERSHIP}") == [0]
+    join(connection, LOCAL, "normal")
+    group_send(connection, 1)
+    leave(connection, LOCAL, "normal")
+    assert select(connection, f"channel, left_after from {MEMBERSHIP}") == [
+        (LOCAL, sql.newest(connection))
+    ]
+    assert group_send(connection, 2) == ([], [])
+    assert arrivals(connection) == [(1, [LOCAL])]
+
+
+@pytest.mark.parametrize(
+    "trim",
+    [
+        partial(upkeep.trim_delivered, before=NOW + 10_000),
+        partial(upkeep.trim_expired, now=NOW),
+        partial(upkeep.trim_memberships, now=NOW, living=[LIVING]),
+        upkeep.trim_left,
+        upkeep.trim_sequences,
+        partial(upkeep.forget_messages, inbox=inbox(CLIENT)),
+        partial(upkeep.forget_memberships, inboxes=[inbox(CLIENT)]),
+    ],
+    ids=lambda each: getattr(each, "func", each).__name__,
+)
+def test_a_batch_deletes_no_more_than_its_limit_and_says_how_many(
+    connection: sqlite3.Connection, trim: Callable[..., int]
+) -> None:
+    some, left = range(25), [f"specific.has-left-567!{each}" for each in range(25)]
+    send(connection, *(outgoing(each, f"{each}", expires_at=NOW - 9) for each in some))
+    send(connection, *(outgoing(each) for each in some))
+    claim(connection, 25)
+    connection.executemany(
+        f"insert into {SEQUENCE} values (?, 1)", [(f"?{each}",) for each in some]
+    )
+    join(connection, *left)
+    group_send(connection, 1)
+    leave(connection, *left)
+    sql.acknowledge(connection, "specific.has-left-567!", 0, sql.newest(connection), 0, keep=False)
+    send(connection, *(outgoing(each, local(CLIENT, f"{each}")) for each in some))
+    join(connection, *(local(CLIENT, f"{each}") for each in some), expires_in=-1000)
+    deleted = [trim(connection, limit=10) for _ in range(6)]
+    assert deleted[:2] == [10, 10]
+    assert 5 <= deleted[2] <= 10
+    assert deleted[-1] == 0
+
+
+def test_only_what_is_kept_for_a_reader_that_is_gone_is_forgotten(
+    connection: sqlite3.Connection,
+) -> None:
+    """Its inboxes are found by its client part, whatever the prefix, in either table."""
+    others = ["normal", f"specific.{CLIENT}", local(LIVING), "short!x"]
+    for channel in [*others, local(CLIENT), f"other.prefix.{CLIENT}!x"]:
+        send(connection, outgoing(1, channel))
+    join(connection, *others, local(CLIENT), f"members-only.{CLIENT}!x")
+    gone = upkeep.inboxes_of(connection, [CLIENT, "nobody-45678"])
+    prefixes = ("members-only", "other.prefix", "specific")
+    assert sorted(gone) == [f"{prefix}.{CLIENT}!" for prefix in prefixes]
+    upkeep.forget(connection, [CLIENT])
+    assert members(connection) == sorted(others)
+    assert sorted(select(connection, f"channel from {MESSAGE}")) == sorted(others)

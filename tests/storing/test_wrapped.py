@@ -25,10 +25,10 @@ class Proxy:
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._wrapped, name, value)
 
-    def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+    def execute(self, sql: str, *parameters: Any) -> Any:
         return self._wrapped.cursor().execute(sql, *parameters)
 
-    def executemany(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+    def executemany(self, sql: str, *parameters: Any) -> Any:
         return self._wrapped.cursor().executemany(sql, *parameters)
 
 
@@ -39,7 +39,7 @@ def wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("wrapped")
-async def test_messages_pass(alias: str) -> None:
+async def test_messages_pass_where_sqlite3_is_wrapped(alias: str) -> None:
     layer = SqliteChannelLayer(database=alias)
     channel = await layer.new_channel()
     await layer.group_add("test-group", channel)

@@ -71,9 +71,9 @@ async def test_the_bystander_gets_nothing(here: Lab) -> None:
     ("plan", "rates"),
     [
         (Plan(), [100.0, 500.0]),
-        (Plan("full"), [100.0, 500.0]),
+        (Plan("figures"), [100.0, 500.0]),
         (Plan("quick"), [500.0]),
-        (Plan("full", rate=50.0), [50.0]),
+        (Plan("figures", rate=50.0), [50.0]),
     ],
 )
 async def test_the_rate_of_the_others_is_the_options_or_the_profiles(

@@ -147,9 +147,18 @@ def test_what_is_excused_is_named_on_the_page_and_in_short_on_the_screen() -> No
 def test_a_page_needs_nothing_from_anywhere() -> None:
     page = report.page(run(*PAIR))
     for remote in ("src=", "href=", "@import", "url(http", "<script", "<link"):
-        assert remote not in page.replace('xlink:href="#', "")
+        assert remote not in page.replace('href="#', "")
     assert "prefers-color-scheme: dark" in page
     assert 'name="viewport"' in page
+
+
+def test_a_page_begins_with_a_picture_of_ours_and_theirs() -> None:
+    behind = [measurement("redis", 1, 1.0), measurement("sqlite", 1, 4.0)]
+    page = report.page(run(*behind))
+    assert page.index('class="picture"') < page.index("Ours / theirs") < page.index("Ledger")
+    assert '<p class="red">4 x worse than channels_redis</p>' in page
+    assert "width:calc((100% - 5rem) * 25 / 100);background:var(--layer5)" in page
+    assert 'class="picture"' not in report.page(run(measurement("sqlite", 1, 4.0)))
 
 
 def test_a_page_draws_every_layers_distribution_in_its_colour() -> None:

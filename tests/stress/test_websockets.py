@@ -152,7 +152,6 @@ async def test_what_a_socket_hears_of_itself_is_an_echo_and_the_rest_is_delivere
     ("plan", "name"),
     [
         (Plan(), "200 sockets in rooms of 10, every second, 2 x uvicorn-uvloop"),
-        (Plan("full"), "200 sockets in rooms of 10, every second, 2 x uvicorn-uvloop"),
         (
             Plan(sockets=120, members=2, processes=6, servers=["daphne"]),
             "120 sockets in rooms of 2, every second, 6 x daphne",
@@ -177,6 +176,11 @@ async def test_the_options_make_the_case(plan: Plan, name: str) -> None:
     assert case.arguments["seconds"] >= 1 / case.arguments["rate"]  # each speaks once at least
 
 
+async def test_the_profile_of_figures_has_two_shapes_and_no_other_than_asked_for() -> None:
+    assert len(websockets.cases(Plan("figures"))) == 2
+    assert len(websockets.cases(Plan("figures", sockets=30))) == 1
+
+
 async def test_layers_that_do_not_keep_up_are_left_out() -> None:
     (few,), (many,) = (  # of sockets
         websockets.cases(Plan(sockets=n, servers=["daphne"])) for n in (200, 2000)
@@ -190,4 +194,4 @@ async def test_layers_that_do_not_keep_up_are_left_out() -> None:
 async def test_the_quick_profile_leaves_it_out_and_says_so() -> None:
     made = program(Plan("quick"), [SCENARIO], [LAYERS["sqlite"], LAYERS["redis"]])
     assert made.measurements == 0
-    assert {skipped.why for skipped in made.skipped} == {"not in the quick profile"}
+    assert {skipped.why for skipped in made.skipped} == {"not in the profile quick"}

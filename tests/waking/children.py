@@ -6,13 +6,10 @@ import asyncio
 import os
 import sys
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 from channels_sqlite._storing.files import Files
-from channels_sqlite._storing.once import Once
-from channels_sqlite._waking.bells import Bell, remove_dead
-from channels_sqlite._waking.watchfiles import WatchfilesWatcher
+from channels_sqlite._waking.bells import remove_dead
 from channels_sqlite.exceptions import WatcherUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import hear, main, say
@@ -41,41 +38,12 @@ async def forks() -> None:
         watcher.stop()
 
 
-async def ends_while_it_watches() -> None:
-    """With a thread that asks for changes every millisecond."""
-    with tempfile.TemporaryDirectory() as directory:
-        place, ear = Place(Path(directory)), Ear()
-        WatchfilesWatcher(ear, str(place.wal), place.bell, 60, Once()).hurry()
-        await asyncio.sleep(0.1)
-
-
 async def receives(watcher: str) -> None:
-    """Say how it was woken, and the numbers of three messages; or what was wrong."""
-    layer = SqliteChannelLayer(watcher=watcher)
-    with suppress(TimeoutError):
-        try:
-            await asyncio.wait_for(layer.receive("nothing"), 0.2)
-        except WatcherUnavailable as error:
-            say(str(error))
-            return
-    [reader] = await layer.readers()
-    numbers = []
-    for number in range(3):
-        waiting = asyncio.create_task(layer.receive("test-channel"))
-        await asyncio.sleep(0.02)
-        await layer.send("test-channel", {"number": number})
-        numbers.append((await waiting)["number"])
-    say([reader.watcher, *numbers])
-    await layer.close()
-
-
-def has_a_bell(path: str, forks: bool = False) -> None:
-    """And a child that outlives this process."""
-    bell = Bell(Files(path), "reader------", {})
-    if not forks or os.fork() == 0:
-        say("reader------")
-    hear()
-    bell.close(remove=True)
+    """Say why that cannot be."""
+    try:
+        await SqliteChannelLayer(watcher=watcher).receive("nothing")
+    except WatcherUnavailable as error:
+        say(str(error))
 
 
 def forks_while_sweeping(path: str) -> None:

@@ -21,7 +21,7 @@ class Ear(Listener):
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.heard: list[str] = []
-        super().__init__(loop, lambda rung: False, lambda: False, lambda: None, Once())
+        super().__init__(loop, lambda rung: False, lambda: False, lambda: None, lambda: 0, Once())
 
     def ring(self) -> None:
         self.heard.append("ring")

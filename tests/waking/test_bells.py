@@ -1,18 +1,20 @@
-"""Bells: a file that wakes its reader, and whose lock says that it lives."""
+"""Bells: a file that wakes its reader, and whose lock says that it lives; and who is rung."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
-import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from channels_sqlite._storing.database import Database
 from channels_sqlite._storing.files import Files
 from channels_sqlite._waking import bells
-from channels_sqlite._waking.bells import BEING_MADE, Bell
+from channels_sqlite._waking.bells import BEING_MADE, Bell, Ringer, client_of
 from tests.processes import Child
 
 OURS, THEIRS = "abcdefghijkl", "mnopqrstuvwx"
@@ -77,27 +79,6 @@ def test_those_who_may_use_the_database_may_ring(files: Files, mode: int) -> Non
     bell.close(remove=True)
 
 
-def test_a_newborn_is_not_taken_for_dead(files: Files) -> None:
-    """It is locked before it has its name, and born again if a sweeper was quicker."""
-    born, told = threading.Event(), list[str]()
-
-    def keep_sweeping() -> None:
-        while not born.is_set():
-            told.extend(sweep(files))
-
-    sweeper = threading.Thread(target=keep_sweeping)
-    sweeper.start()
-    clients = [f"newborn-{number:04}" for number in range(200)]
-    alive = [Bell(files, client, {}) for client in clients]
-    born.set()
-    sweeper.join()
-    assert all(bell.is_in(files) for bell in alive)
-    assert sorted(bells.living(files)) == names(files) == clients
-    assert told == []
-    for bell in alive:
-        bell.close(remove=True)
-
-
 def test_a_bell_that_cannot_be_made_leaves_nothing(files: Files) -> None:
     path(files, OURS).mkdir(parents=True)
     with pytest.raises(OSError, match=OURS):
@@ -110,22 +91,7 @@ def test_a_bell_that_cannot_be_made_leaves_nothing(files: Files) -> None:
         Bell(files, OURS, {})
 
 
-def test_a_reader_knows_whether_its_bell_is_still_in_its_place(
-    files: Files, bell: Bell, tmp_path: Path
-) -> None:
-    assert bell.is_in(files)
-    assert not bell.is_in(Files(str(tmp_path / "other.sqlite3")))
-    os.rename(bell.path, f"{bell.path}-")
-    assert not bell.is_in(files)
-    Path(bell.path).touch()
-    assert not bell.is_in(files)
-    os.rename(f"{bell.path}-", bell.path)
-    assert bell.is_in(files)
-    bell.close(remove=False)
-    assert not bell.is_in(files)
-
-
-def test_closed_it_is_gone_and_nobody_elses_is(files: Files, bell: Bell) -> None:
+def test_a_closed_bell_is_gone_and_nobody_elses_is(files: Files, bell: Bell) -> None:
     bell.close(remove=True)
     assert names(files) == []
     Path(bell.path).touch()
@@ -142,33 +108,7 @@ def test_closed_it_is_gone_and_nobody_elses_is(files: Files, bell: Bell) -> None
 # Who lives
 
 
-@pytest.mark.usefixtures("bell")
-def test_the_dead_are_forgotten_and_then_removed(files: Files) -> None:
-    def forget(clients: list[str]) -> None:
-        assert {*clients} == {THEIRS, "yz0123456789"} < {*names(files)}
-
-    leave_dead(files, THEIRS, "yz0123456789")
-    assert bells.remove_dead(files, forget, 100) == 2
-    assert names(files) == [OURS]
-    assert sweep(files) == []
-
-
-def test_no_more_are_removed_than_may_be_open_at_once(files: Files) -> None:
-    leave_dead(files, *(f"reader-{number:05}" for number in range(5)))
-    assert [len(sweep(files, at_once=2)) for _ in range(4)] == [2, 2, 1, 0]
-
-
-def test_one_that_cannot_be_forgotten_stays(files: Files) -> None:
-    def fail(clients: list[str]) -> None:
-        raise TimeoutError
-
-    leave_dead(files, THEIRS)
-    with pytest.raises(TimeoutError):
-        bells.remove_dead(files, fail, 100)
-    assert sweep(files) == [THEIRS]
-
-
-def test_one_that_died_while_it_was_born_is_removed_and_nobody_told(files: Files) -> None:
+def test_a_bell_that_was_never_finished_is_removed_and_nobody_told(files: Files) -> None:
     leave_dead(files, THEIRS)
     os.rename(path(files, THEIRS), path(files, f"{BEING_MADE}{THEIRS}"))
     assert bells.living(files) == {}
@@ -204,28 +144,6 @@ def test_what_is_no_bell_is_left_alone(files: Files, tmp_path: Path) -> None:
     assert (tmp_path / "precious").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_one_that_cannot_be_read_is_left_alone(files: Files) -> None:
-    leave_dead(files, THEIRS)
-    os.chmod(path(files, THEIRS), 0)
-    assert sweep(files) == []
-    assert names(files) == [THEIRS]
-
-
-@pytest.mark.parametrize("forks", [False, True], ids=["alone", "with a forked child that lives"])
-def test_the_kernel_says_that_a_killed_process_is_dead(
-    files: Files, database: Path, forks: bool
-) -> None:
-    arguments = {"path": files.path, "forks": forks}
-    with Child("tests.waking.children.has_a_bell", database, **arguments) as child:
-        client = child.hear()
-        assert bells.living(files).keys() == {client}
-        child.kill()
-        assert sweep(files) == [client]
-        if forks:
-            child.tell("end")
-
-
 def test_a_child_that_is_forked_from_a_sweeper_keeps_nothing_locked(
     files: Files, database: Path
 ) -> None:
@@ -236,3 +154,83 @@ def test_a_child_that_is_forked_from_a_sweeper_keeps_nothing_locked(
         child.kill()
         assert sweep(files) == [THEIRS]
         child.tell("end")
+
+
+# Ringing
+
+
+@pytest.mark.parametrize(
+    ("inbox", "client"),
+    [
+        ("specific.abcdefghijkl!", OURS),
+        ("a.b.abcdef_-1234!", "abcdef_-1234"),
+        ("mail", None),
+        ("specific.abcdefghijkl", None),
+        ("specific.short!", None),
+        ("!", None),
+        ("specific.../../etc/pass!", None),
+        ("specific.\0bcdefghijkl!", None),
+        ("specific.abcdefghijk\n!", None),
+        ("specific.\u0661bcdefghijkl!", None),
+    ],
+)
+def test_a_process_local_inbox_names_its_bell(inbox: str, client: str | None) -> None:
+    assert client_of(inbox) == client
+
+
+class Reader:
+    """A reader in this process, of which nothing else is asked."""
+
+    client = OURS
+
+    def __init__(self) -> None:
+        self.rang: list[tuple[Collection[str] | None, Any]] = []
+
+    def rung(self, inboxes: Collection[str] | None, here: Any) -> None:
+        self.rang.append((inboxes, here))
+
+
+class Ringing:
+    """A process with one reader, another process's reader, and the log."""
+
+    def __init__(self, name: str) -> None:
+        self.database = Database("channels", name, {})
+        self.ringer, self.reader = Ringer(self.database), Reader()
+        readers: Any = self.database.readers
+        readers[OURS] = self.reader
+        self.paths: dict[str, str] = {}
+
+    def touched(self) -> set[str]:
+        """The names of the files that were touched since the last call."""
+        found = {name for name, path in self.paths.items() if os.stat(path).st_mtime > 1}
+        for each in self.paths.values():
+            os.utime(each, (1, 1))
+        return found
+
+
+@pytest.fixture
+def ringing(files: Files) -> Iterator[Ringing]:
+    ringing, bells = Ringing(files.path), [Bell(files, client, {}) for client in (OURS, THEIRS)]
+    Path(files.wal).touch()
+    ringing.paths = {OURS: bells[0].path, THEIRS: bells[1].path, "log": files.wal}
+    ringing.touched()
+    yield ringing
+    for bell in bells:
+        bell.close(remove=True)
+
+
+async def test_a_reader_in_this_process_is_told_and_another_rung(ringing: Ringing) -> None:
+    here, (local, remote) = asyncio.get_running_loop(), (f"in.{OURS}!", f"in.{THEIRS}!")
+    ringing.ringer.ring({local})
+    assert ringing.touched() == set()
+    ringing.ringer.ring({remote})
+    assert ringing.touched() == {THEIRS}
+    await asyncio.to_thread(ringing.ringer.ring, {local})
+    assert ringing.reader.rang == [({local}, here), ({local}, None)]
+
+
+def test_readers_of_a_normal_channel_hear_of_it_by_the_log(ringing: Ringing) -> None:
+    ringing.ringer.ring({"mail", "letters"})
+    assert ringing.touched() == {"log"}
+    ringing.ringer.ring({"mail", f"in.{THEIRS}!"})
+    assert ringing.touched() == {"log", THEIRS}

@@ -1,12 +1,16 @@
-"""Watchers: the one that CONFIG names, or the best one that works here."""
+"""Watchers: the one that CONFIG names, or the best one that works here; each tells rings from
+writes, and keeps nothing that it was lent.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import os
-import shutil
-import subprocess
 import sys
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +18,16 @@ from typing import Any
 import pytest
 
 from channels_sqlite._storing.once import Once
-from channels_sqlite._waking import watchers
+from channels_sqlite._waking import watchers, watchfiles
 from channels_sqlite._waking.watchers import best_kind, is_installed, watch
 from channels_sqlite.exceptions import WatcherUnavailable
 from tests.conftest import available
-from tests.processes import Child
-from tests.waiting import until
-from tests.waking.ears import Ear, Place, touch, write
+from tests.processes import Child, has_namespaces, in_namespace  # noqa: F401 - for skipif
+from tests.waiting import PATIENCE, until
+from tests.waking.ears import QUIET, Ear, Place, touch, write
+
+inotify = pytest.mark.parametrize("kind", ["inotify"], indirect=True)
+by_watchfiles = pytest.mark.parametrize("kind", ["watchfiles"], indirect=True)
 
 
 @pytest.fixture(params=["inotify", "watchfiles"])
@@ -28,49 +35,189 @@ def kind(request: pytest.FixtureRequest) -> str:
     return available(request.param)
 
 
-def start(kind: str, ear: Ear, place: Place, once: Once | None = None) -> Any:
-    return watch(kind, ear, str(place.wal), place.bell, 0.01, once or Once())
+def start(
+    kind: str, ear: Ear, place: Place, once: Once | None = None, interval: float = 0.01
+) -> Any:
+    return watch(kind, ear, str(place.wal), place.bell, interval, once or Once())
 
 
-async def test_a_ring_and_a_write_wake_the_listener(kind: str, ear: Ear, tmp_path: Path) -> None:
-    place = Place(tmp_path, "Grüße & ☃.sqlite3")
+@pytest.fixture
+async def watcher(kind: str, ear: Ear, place: Place) -> AsyncIterator[Any]:
     watcher = start(kind, ear, place)
-    assert ear.watcher == watcher
-    assert watcher.kind == kind
-    touch(place.bell.path)
-    await until(lambda: "ring" in ear.heard)
-    write(place.wal)
-    await until(lambda: "write" in ear.heard)
-    watcher.stop()
-    place.bell.close(remove=True)
-
-
-async def test_auto_takes_the_best_one_that_is_here(ear: Ear, place: Place) -> None:
-    watcher = start("auto", ear, place)
-    assert watcher.kind == best_kind() == ("inotify" if sys.platform == "linux" else "watchfiles")
+    await asyncio.sleep(QUIET)  # watchfiles may tell of the making of the files
+    ear.heard.clear()
+    yield watcher
     watcher.stop()
 
 
-async def test_polling_needs_none(ear: Ear, place: Place) -> None:
-    assert is_installed("polling")
-    assert start("polling", ear, place) is None
+async def heard(ear: Ear, change: Callable[[Path | str], None], path: Path | str) -> set[str]:
+    """What comes of a change of a file."""
+    ear.heard.clear()
+    change(path)
+    await asyncio.sleep(QUIET)
+    return {*ear.heard}
+
+
+# Which event is what
+
+
+async def test_a_ring_is_told_from_a_write_and_from_what_the_reader_says_of_itself(
+    watcher: Any, kind: str, ear: Ear, place: Place
+) -> None:
+    """It would say that it was woken, and so be woken, for ever."""
+    assert (ear.watcher, watcher.kind) == (watcher, kind)
+    assert await heard(ear, touch, place.bell.path) == {"ring"}
+    assert ear.heard == ["ring"]
+    assert await heard(ear, write, place.wal) == {"write"}
+    for channels in range(3):
+        assert await heard(ear, lambda _: place.bell.say({"channels": channels}), "") == set()  # noqa: B023
+
+
+async def test_a_touched_log_is_a_touch_to_those_who_read_normal_channels(
+    watcher: Any, kind: str, ear: Ear, place: Place
+) -> None:
+    """To the others somebody has written, for whomever. watchfiles cannot tell it from a write."""
+    for wanted in (False, True, False):
+        watcher.want_touches(wanted)
+        assert ("touch" in await heard(ear, touch, place.wal)) == wanted
+        assert kind == "inotify" or "write" in ear.heard
+
+
+async def test_a_reader_that_rests_hears_no_writes(watcher: Any, ear: Ear, place: Place) -> None:
+    watcher.hear_writes(False)
+    assert await heard(ear, write, place.wal) == set()
+    assert await heard(ear, touch, place.bell.path) == {"ring"}
+    watcher.hear_writes(True)
+    assert "write" in await heard(ear, write, place.wal)
+
+
+@inotify
+async def test_a_deleted_log_is_a_write_and_the_next_one_is_watched(
+    watcher: Any, ear: Ear, place: Place
+) -> None:
+    assert "write" in await heard(ear, os.unlink, place.wal)
+    watcher.hear_writes(False)  # as the listener does; the log is not there
+    place.wal.touch()
+    watcher.hear_writes(True)
+    assert await heard(ear, write, place.wal) == {"write"}
+
+
+@by_watchfiles
+async def test_watchfiles_is_quick_while_there_is_traffic_and_then_slow_again(
+    kind: str, ear: Ear, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchfiles, "QUICK_FOR", 1.5)
+    watcher = start(kind, ear, place, interval=60)
+
+    async def delay() -> float:
+        await asyncio.sleep(QUIET)
+        ear.heard.clear()
+        begin = ear.loop.time()
+        touch(place.bell.path)
+        await until(lambda: ear.heard)
+        return ear.loop.time() - begin
+
+    idle = min([await delay() for _ in range(3)])
+    watcher.hurry()
+    quick = min([await delay() for _ in range(4)][1:])
+    await asyncio.sleep(1.5)
+    assert quick < idle
+    assert min([await delay() for _ in range(3)]) > quick
+    watcher.stop()
+
+
+# What it costs
+
+
+def descriptors() -> int:
+    """How many this process has of inotify."""
+    gc.collect()  # those of earlier tests
+    count = 0
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            count += os.readlink(f"/proc/self/fd/{number}") == "anon_inode:inotify"
+        except FileNotFoundError:  # that of listdir itself
+            continue
+    return count
+
+
+@inotify
+async def test_inotify_has_one_descriptor_and_no_thread(kind: str, ear: Ear, place: Place) -> None:
+    threads, before = threading.active_count(), descriptors()
+    watcher = start(kind, ear, place)
+    assert (threading.active_count(), descriptors()) == (threads, before + 1)
+    watcher.stop()
+    watcher.stop()
+    os.unlink(place.bell.path)
+    with pytest.raises(WatcherUnavailable, match=f"{place.bell.path}: No such file"):
+        start(kind, ear, place)
+    assert descriptors() == before
+
+
+async def begin(kind: str, place: Place) -> Any:
+    """Begin to watch, on a loop that ends without a word."""
+    return start(kind, Ear(), place)
+
+
+@inotify
+def test_a_loop_that_ends_keeps_no_descriptor(kind: str, place: Place) -> None:
+    """The next one that listens sees to it, or the garbage collector."""
+
+    async def begin_and_end() -> None:
+        before = descriptors()
+        (await begin(kind, place)).stop()
+        assert descriptors() == before - 1
+
+    before = descriptors()
+    abandoned = asyncio.run(begin(kind, place))
+    assert abandoned.has_ended
+    asyncio.run(begin_and_end())
+    del abandoned
+    for _ in range(3):
+        asyncio.run(begin(kind, place))
+    assert descriptors() == before
+
+
+@by_watchfiles
+@pytest.mark.parametrize("changes", [False, True], ids=["idle", "busy"])
+def test_the_thread_of_watchfiles_ends_with_its_loop(
+    kind: str, place: Place, changes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchfiles, "IDLE_TIMEOUT", 50)
+    thread = asyncio.run(begin(kind, place)).thread
+    assert thread.daemon
+    if changes:
+        touch(place.bell.path)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+@inotify
+def test_a_forked_child_lets_go_and_the_parent_goes_on(kind: str, database: Path) -> None:
+    with Child("tests.waking.children.forks", database) as child:
+        assert child.hear() == {"the child's": 0, "the parent's": ["ring"]}
+        child.finish()
 
 
 # Where watching does not work
 
 
+async def test_auto_takes_the_best_one_that_is_here_and_polling_needs_none(
+    ear: Ear, place: Place
+) -> None:
+    watcher = start("auto", ear, place)
+    assert watcher.kind == best_kind() == ("inotify" if sys.platform == "linux" else "watchfiles")
+    watcher.stop()
+    assert start("polling", ear, place) is None
+
+
 async def test_a_watcher_asked_for_by_name_does_not_give_way(
-    kind: str, ear: Ear, place: Place
+    kind: str, ear: Ear, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.unlink(place.bell.path)
     with pytest.raises(WatcherUnavailable, match=f"{kind} cannot watch {place.files.path}"):
         start(kind, ear, place)
     assert ear.watcher is None
-
-
-async def test_a_watcher_that_this_system_lacks_is_refused_by_name(
-    ear: Ear, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(watchers, "sys", SimpleNamespace(platform="another"))
     assert best_kind() == "watchfiles"
     with pytest.raises(WatcherUnavailable, match="'inotify', which does not work here"):
@@ -90,30 +237,11 @@ async def test_auto_gives_way_with_one_warning(
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
-@pytest.fixture
-def no_instances(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Child processes run as a user who may have no inotify instance at all."""
-    limit = 'echo 0 > /proc/sys/user/max_inotify_instances && exec "$@"'
-    prefix = ("unshare", "--user", "--map-root-user", "sh", "-c", limit, "sh")
-    if shutil.which("unshare") is None:
-        pytest.skip("no unshare here")
-    if subprocess.run([*prefix, "true"], capture_output=True).returncode:
-        pytest.skip("no user namespaces here")
-    monkeypatch.setattr(Child, "prefix", prefix)
-
-
-@pytest.mark.usefixtures("no_instances")
-def test_a_layer_polls_where_the_kernels_limit_is_reached(database: Path) -> None:
-    with Child("tests.waking.children.receives", database, watcher="auto") as child:
-        assert child.hear() == ["polling", 0, 1, 2]
-        child.wait()
-        assert child.errors().count("Too many open files") == 2
-        assert child.errors().count("Trying another way of watching") == 2
-
-
-@pytest.mark.usefixtures("no_instances")
+@pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
 def test_a_layer_with_a_watcher_by_name_says_what_keeps_it(database: Path, kind: str) -> None:
-    with Child("tests.waking.children.receives", database, watcher=kind) as child:
+    """Its user may have no inotify instance at all."""
+    limit = in_namespace("echo 0 > /proc/sys/user/max_inotify_instances")
+    with Child.under(*limit)("tests.waking.children.receives", database, watcher=kind) as child:
         said = child.hear()
         assert kind in said
         assert "Too many open files" in said

@@ -13,9 +13,9 @@ import sys
 import time
 from argparse import SUPPRESS, ArgumentTypeError, Namespace
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from channels.exceptions import ChannelFull
 from channels.layers import channel_layers
@@ -27,26 +27,14 @@ from ..._options.settings import BACKEND, alias_of, configured_layers
 from ..._sending.trimmer import Trimmer
 from ..._storing.messages import Row
 from ..._tools import doctor
-from ..._tools.tail import Filter, Tail
+from ..._tools.tail import Filter, Tail, is_taken
 from ...db_routers import APP_LABEL
 from ...exceptions import ChannelsSqliteError
 from ...layers import SqliteChannelLayer
 from ..formats import as_json, counted, duration, table
 from ..pages import decoded, delays, described, line_of, object_of
 
-T = TypeVar("T")
-
-
-class DjangosOptions(BaseCommand):
-    """What every command takes. People write it behind a sub-command, too, as in `stats
-    --settings=config.production`; there, the help leaves it out.
-    """
-
-    requires_system_checks = ()
-
-    def add_base_argument(self, parser: CommandParser, *args: Any, **kwargs: Any) -> None:
-        # Without a default, for that would go over what stands before the sub-command.
-        parser.add_argument(*args, **kwargs | {"default": SUPPRESS, "help": SUPPRESS})
+EXAMPLE = """'{"type": "chat.line", "text": "Hello"}'"""
 
 
 class Command(BaseCommand):
@@ -54,8 +42,15 @@ class Command(BaseCommand):
     requires_system_checks = ()  # doctor runs them, and shows what they say
 
     def add_arguments(self, parser: CommandParser) -> None:
-        commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-        djangos = DjangosOptions().create_parser("", "", add_help=False)
+        parser.set_defaults(run=lambda _: self.say(parser.format_help()))
+        commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+        bare = BaseCommand()
+        bare.requires_system_checks = ()
+        djangos = bare.create_parser("", "", add_help=False)
+        for option in djangos._actions:
+            # People write Django's options after the sub-command, too. Without a default, because
+            # that would replace what is before it.
+            option.default = option.help = SUPPRESS
 
         def add(run: Callable[[Namespace], None], words: str) -> CommandParser:
             command: CommandParser = commands.add_parser(
@@ -90,7 +85,7 @@ class Command(BaseCommand):
         send = add(self.send, "Send a message to a channel, or to a group.")
         send.add_argument("channel", nargs="?", metavar="CHANNEL")
         send.add_argument("--group")
-        send.add_argument("message", metavar="JSON", help="""Such as '{"type": "chat.line"}'.""")
+        send.add_argument("message", metavar="JSON", help=f"Such as {EXAMPLE}.")
 
         groups = add(self.groups, "Count the members of each group, or name those of one.")
         groups.add_argument("group", nargs="?", metavar="GROUP")
@@ -110,8 +105,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             pass  # how a person ends what has no end
-        except BrokenPipeError:
-            # The reader is gone, as `head` after its lines. Python would complain of that at exit.
+        except BrokenPipeError:  # as of `head`, after its lines; at exit Python would complain
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def say(self, *lines: str) -> None:
@@ -131,9 +125,7 @@ class Command(BaseCommand):
         watched, drawn = options.watch is not None, self.stdout.isatty()
         while True:
             started = time.monotonic()
-            found = asyncio.run(layer.stats())
-            took = time.monotonic() - started
-            readers = asyncio.run(layer.readers())
+            found, readers = asyncio.run(layer.stats()), asyncio.run(layer.readers())
             if watched and drawn:
                 self.stdout.write("\033[H\033[2J", ending="")
             if options.json:
@@ -146,26 +138,26 @@ class Command(BaseCommand):
             if not (options.json or drawn):
                 self.say("")
             # A fifth of the time at most: to count a million messages takes seconds.
-            time.sleep(max(options.watch, 4 * took))
+            took = time.monotonic() - started
+            time.sleep(max(options.watch - took, 4 * took))
 
     def groups(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
         if options.group is not None:
-            channels = asyncio.run(layer.group_channels(options.group))
-            self.say(*([as_json(channels)] if options.json else channels))
-            if not channels:
-                self.note(f"{options.group} has no members.")
-            return
-        groups = asyncio.run(layer.database.read_aside(partial(stats.groups, now=time.time())))
-        if options.json:
-            self.say(as_json([asdict(group) for group in groups]))
-            return
-        rows = [
-            (each.name, each.members, each.inboxes, duration(each.lapses_in)) for each in groups
-        ]
-        self.say(*table(("GROUP", "members", "inboxes", "first lapses in"), rows))
-        if not rows:
-            self.note("No group has members.")
+            found: list[Any] = asyncio.run(layer.group_channels(options.group))
+            lines = found
+        else:
+            question = partial(stats.groups, now=time.time())
+            groups = asyncio.run(layer.database.read_aside(question))
+            found = [asdict(each) for each in groups]
+            rows = [
+                (each.name, each.members, each.inboxes, duration(each.lapses_in)) for each in groups
+            ]
+            lines = table(("GROUP", "members", "inboxes", "first lapses in"), rows)
+        self.say(*([as_json(found)] if options.json else lines))
+        if not found:
+            nobody = "No group has members."
+            self.note(nobody if options.group is None else f"{options.group} has no members.")
 
     def tail(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
@@ -196,16 +188,16 @@ class Command(BaseCommand):
     # To act
 
     def send(self, options: Namespace) -> None:
-        if (options.channel is None) == (options.group is None):
-            raise CommandError("Name a channel, or a group with --group.")
-        layer = layer_called(options.layer)
         try:
             message = json.loads(options.message)
         except (ValueError, RecursionError) as error:
             raise CommandError(
-                f"The message is not JSON: {error}. In a shell, put it in single quotes: "
-                """'{"type": "chat.line", "text": "Hello"}'"""
+                f"The message is not JSON: {error}. Send takes a channel (or --group GROUP) and a "
+                f"message, in single quotes in a shell: send jobs {EXAMPLE}"
             ) from error
+        if (options.channel is None) == (options.group is None):
+            raise CommandError("Name a channel, or a group with --group.")
+        layer = layer_called(options.layer)
         try:
             asyncio.run(
                 layer.send(options.channel, message)
@@ -214,11 +206,13 @@ class Command(BaseCommand):
             )
         except TypeError as error:
             raise CommandError(str(error)) from error
-        if options.group is None:
+        if options.group is not None:
+            members = asyncio.run(layer.group_count(options.group))
+            self.say(f"Sent to {options.group}: {counted(members, 'member')}.")
+        else:
             self.say(f"Sent to {options.channel}.")
-            return
-        members = asyncio.run(layer.group_count(options.group))
-        self.say(f"Sent to {options.group}: {counted(members, 'member')}.")
+            if not asyncio.run(is_taken(layer.database, layer.non_local_name(options.channel))):
+                self.note("Nobody has taken it yet. Does any process receive on this channel?")
 
     def trim(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
@@ -227,6 +221,8 @@ class Command(BaseCommand):
             f"Deleted {counted(trimmed.delivered, 'delivered message')}, "
             f"{counted(trimmed.expired, 'expired one')} "
             f"and {counted(trimmed.memberships, 'membership')}. SQLite will use their room again."
+            if any(astuple(trimmed))
+            else "There was nothing to delete."
         )
 
     def flush(self, options: Namespace) -> None:
@@ -235,12 +231,17 @@ class Command(BaseCommand):
         total = found.total
         messages = counted(total.waiting + total.delivered + total.expired, "message")
         members = counted(total.members, "membership")
-        if not options.no_input and not agreed(
+        question = (
             f"This deletes {messages}, {total.waiting} of them waiting, and {members} in "
             f"{found.path}. Connected consumers stay connected, but are in no group any more.\n"
             "Type 'yes' to do it: "
-        ):
-            raise CommandError("Nothing was deleted.")
+        )
+        try:
+            if not options.no_input and input(question) != "yes":
+                raise CommandError("Nothing was deleted.")
+        except EOFError:
+            words = "Nobody is here to answer; --no-input does it without asking."
+            raise CommandError(words) from None
         asyncio.run(layer.flush())
         self.say(f"Deleted {messages} and {members}.")
 
@@ -250,25 +251,22 @@ class Command(BaseCommand):
         name = layer_name(options.layer)
         alias = alias_of(configured_layers()[name])
         found = run_checks(tags=[APP_LABEL], include_deployment_checks=True, databases=[alias])
-        for each in sorted(found, key=lambda each: each.level, reverse=True):
-            self.say(self.styled(each))
+        details = [self.styled(each) for each in sorted(found, key=lambda each: -each.level)]
+        details = details or ["The checks have nothing to say."]
         if any(each.is_serious() for each in found):
-            raise CommandError("Mend the errors first.")
-        if not found:
-            self.say("The checks have nothing to say.")
-        layer = layer_called(name)
-        if layer.database.in_memory:
-            raise CommandError("The database is in memory, where no other process can see it.")
-        asyncio.run(layer.database.ready())  # what keeps it from being opened is said once
-        findings = []
-        for watcher in doctor.available():
-            self.say(f"Trying {watcher} with a second process ...")
-            findings.append(asyncio.run(doctor.examine(layer.options, watcher)))
-        self.say(*delays(findings))
-        verdict = doctor.verdict(findings, layer.options.watcher)
-        if not doctor.is_well(findings, layer.options.watcher):
-            raise CommandError(verdict)
-        self.say(self.style.SUCCESS(verdict))
+            is_well, verdict = False, "The settings have errors: mend them first."
+        else:
+            try:
+                layer = layer_called(name)
+                findings = asyncio.run(doctor.examine_all(layer, self.note))
+            except ChannelsSqliteError as error:  # what keeps it from being opened is said once
+                is_well, verdict = False, str(error)
+            else:
+                is_well, verdict = doctor.verdict(findings, layer.options.watcher)
+                details += delays(findings)
+        self.say((self.style.SUCCESS if is_well else self.style.ERROR)(verdict), *details)
+        if not is_well:
+            sys.exit(1)
 
     def styled(self, message: CheckMessage) -> str:
         style = self.style.ERROR if message.level >= ERROR else self.style.WARNING
@@ -293,14 +291,6 @@ def row_count(text: str) -> int:
     return count
 
 
-def agreed(question: str) -> bool:
-    """Whether a person has typed 'yes'."""
-    try:
-        return input(question) == "yes"
-    except EOFError:
-        raise CommandError("Nobody is here to answer; --no-input does it without asking.") from None
-
-
 # The layer that is meant
 
 
@@ -312,14 +302,12 @@ def layer_name(name: str | None) -> str:
             "No entry of CHANNEL_LAYERS is of this package. Add to the settings:\n"
             f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}'
         )
-    if name is None:
-        return ours[0]
-    if name not in ours:
+    if name is not None and name not in ours:
         raise CommandError(
             f"CHANNEL_LAYERS has no entry {name!r} of this package; --layer may be: "
             f"{', '.join(ours)}."
         )
-    return name
+    return name or ours[0]
 
 
 def layer_called(name: str | None) -> SqliteChannelLayer:

@@ -7,6 +7,7 @@
 
 const $ = (id) => document.getElementById(id);
 const room = document.querySelector("[data-room]").dataset.room;
+const log = $("log"); // scrolls, and holds the lines
 const lines = $("lines");
 const text = $("text");
 const title = document.title;
@@ -19,6 +20,7 @@ const REJOIN = 100; // heartbeats, about 40 minutes: layers forget members after
 
 let name = sessionStorage.getItem("name") || ""; // as the server knows us
 let wish = name; // as we would like to be known
+const visitor = (localStorage.visitor ??= newNonce()); // all tabs of this browser
 let socket = null;
 let joined = false;
 let last = null;
@@ -35,7 +37,7 @@ const outbox = new Map(); // nonce → the item that waits in the list
 function connect() {
   clearTimeout(retry);
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  socket = new WebSocket(`${scheme}//${location.host}/ws/chat/${room}`);
+  socket = new WebSocket(`${scheme}//${location.host}/ws/chat/${encodeURIComponent(room)}`);
   socket.onopen = join;
   socket.onmessage = (event) => {
     clearTimeout(deadline);
@@ -56,7 +58,7 @@ function send(message) {
 }
 
 function join() {
-  send({ type: "join", name: wish, after: last });
+  send({ type: "join", name: wish, visitor, after: last });
 }
 
 function catchUp() {
@@ -79,7 +81,7 @@ const receive = {
     name = wish = message.name;
     sessionStorage.setItem("name", name);
     localStorage.setItem("name", name);
-    showStatus("here", `Connected to process ${message.process}`);
+    showStatus("here", `Online: process ${message.process}`);
     for (const [nonce, item] of outbox) say(nonce, item.words);
   },
 
@@ -95,9 +97,24 @@ const receive = {
       catchUp();
       return;
     }
-    lines.setAttribute("aria-busy", "false");
-    if (first) toBottom();
+    log.setAttribute("aria-busy", "false");
+    if (first) {
+      toBottom();
+      $("earlier").hidden = !message.earlier;
+    }
     $("empty").hidden = lines.childElementCount > 0;
+  },
+
+  // Above what is being read, which stays where it is; and nobody needs to hear old lines as news.
+  earlier(message) {
+    const below = log.scrollHeight - log.scrollTop;
+    log.setAttribute("aria-live", "off");
+    following = false;
+    for (const line of message.lines) show(line);
+    $("earlier").hidden = !message.more;
+    log.scrollTop = log.scrollHeight - below;
+    if (document.activeElement === document.body) log.focus({ preventScroll: true });
+    setTimeout(() => log.removeAttribute("aria-live"));
   },
 
   line(message) {
@@ -114,7 +131,7 @@ const receive = {
     $("count").textContent = message.names.length;
     $("people").replaceChildren(
       ...message.names.map((person) =>
-        element("li", { data: { name: person } }, avatar(person), person, person === name ? small("you") : "")
+        element("li", { data: { name: person } }, avatar(person), element("bdi", {}, person), person === name ? small("you") : "")
       )
     );
   },
@@ -128,11 +145,11 @@ const receive = {
       fit();
       notice(message.reason);
       text.focus();
-    } else if (joined) {
-      wish = name;
-      notice(message.reason);
-    } else {
+    } else if (message.about === "name") {
+      if (!joined) name = "";
       askName(message.reason);
+    } else {
+      notice(message.reason);
     }
   },
 
@@ -172,8 +189,8 @@ function lineItem(person, words) {
     element(
       "div",
       { className: "bubble" },
-      element("p", { className: "who", hue: hue(person) }, element("b", {}, person), " ", element("time", {})),
-      element("p", { className: "words" }, words)
+      element("p", { className: "who", hue: hue(person) }, element("b", { dir: "auto" }, person), " ", element("time", {})),
+      element("p", { className: "words", dir: "auto" }, words)
     )
   );
 }
@@ -189,9 +206,13 @@ function place(item) {
   group(item);
   if (item.nextElementSibling) group(item.nextElementSibling);
   if (following || item.classList.contains("waiting")) {
-    while (lines.childElementCount > KEPT) lines.firstElementChild.remove();
+    while (lines.childElementCount > KEPT) {
+      lines.firstElementChild.remove();
+      group(lines.firstElementChild);
+      $("earlier").hidden = false;
+    }
     toBottom();
-  } else if (id !== Infinity && !item.classList.contains("mine")) {
+  } else if (id > last && id !== Infinity && !item.classList.contains("mine")) {
     $("newer").hidden = false;
   }
 }
@@ -206,11 +227,11 @@ function group(item) {
   else delete item.dataset.day;
 }
 
-const atBottom = () => lines.scrollHeight - lines.scrollTop - lines.clientHeight < 80;
+const atBottom = () => log.scrollHeight - log.scrollTop - log.clientHeight < 80;
 
 function toBottom() {
   following = true;
-  lines.scrollTop = lines.scrollHeight;
+  log.scrollTop = log.scrollHeight;
   $("newer").hidden = true;
 }
 
@@ -280,7 +301,7 @@ function notice(words) {
 // The name
 
 function askName(why = "") {
-  $("name").value = name || localStorage.getItem("name") || "";
+  $("name").value = wish || localStorage.getItem("name") || "";
   $("naming-notice").textContent = why;
   $("naming-notice").hidden = !why;
   if (!$("naming").open) $("naming").showModal();
@@ -289,11 +310,17 @@ function askName(why = "") {
 
 $("naming").addEventListener("submit", () => {
   wish = $("name").value.trim();
+  $("join").hidden = true;
   if (!socket) connect();
   else join();
   text.focus();
 });
+$("naming").addEventListener("cancel", () => {
+  wish = name;
+  $("join").hidden = Boolean(name); // the way back in, if we have none yet
+});
 $("rename").addEventListener("click", () => askName());
+$("join").addEventListener("click", () => askName());
 
 // The summary: the answer comes from a worker, if one runs
 
@@ -306,8 +333,8 @@ $("summarise").addEventListener("click", () => {
   clearTimeout(patience);
   patience = setTimeout(() => {
     $("summary-body").replaceChildren(
-      element("p", {}, "No answer yet. Is a worker running?"),
-      element("p", {}, element("code", {}, "python manage.py runworker summaries"))
+      element("p", {}, "No answer yet. Is a worker running? This command, in another terminal, starts one:"),
+      element("p", {}, element("code", {}, $("summary-body").dataset.worker))
     );
   }, 5_000);
 });
@@ -323,18 +350,19 @@ function showSummary(summary) {
       "ul",
       { className: "talkers" },
       ...summary.talkers.map((talker) =>
-        element("li", { hue: hue(talker.name), share: talker.lines / most }, element("span", {}, talker.name), " ", small(talker.lines))
+        element("li", { hue: hue(talker.name), share: talker.lines / most }, element("span", { dir: "auto" }, talker.name), " ", small(talker.lines))
       )
     ),
-    element("ul", { className: "words-used" }, ...summary.words.map((word) => element("li", {}, word))),
+    element("ul", { className: "words-used" }, ...summary.words.map((word) => element("li", { dir: "auto" }, word))),
     element("p", { className: "fine" }, `Counted by the worker, process ${summary.process}.`)
   );
 }
 
 // Elements. Text goes in as text and never as markup.
 
-function element(tag, { className, data, hue, share }, ...children) {
+function element(tag, { className, dir, data, hue, share }, ...children) {
   const made = document.createElement(tag);
+  if (dir) made.dir = dir;
   if (className) made.className = className;
   Object.assign(made.dataset, data);
   if (hue !== undefined) made.style.setProperty("--hue", hue);
@@ -367,12 +395,15 @@ function showStatus(state, words) {
 
 $("people-toggle").addEventListener("click", () => showAside($("people-toggle").ariaExpanded !== "true"));
 $("newer").addEventListener("click", toBottom);
-lines.addEventListener("scroll", () => {
+$("earlier").addEventListener("click", () => {
+  send({ type: "earlier", before: lines.querySelector("[data-id]").dataset.id });
+});
+log.addEventListener("scroll", () => {
   following = atBottom();
   if (following) $("newer").hidden = true;
 });
 // A phone's keyboard takes half of the list away: keep the newest line in sight.
-new ResizeObserver(() => following && toBottom()).observe(lines);
+new ResizeObserver(() => following && toBottom()).observe(log);
 
 function showAside(open) {
   $("people-toggle").ariaExpanded = String(open);

@@ -1,0 +1,396 @@
+"""What the processes of the tests of interrupts do; see tests/processes.py."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import gc
+import random
+import signal
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import closing, suppress
+from types import FrameType
+from typing import Any
+
+import msgpack
+from asgiref.sync import async_to_sync
+
+from channels_sqlite.layers import SqliteChannelLayer
+from tests.children import connect, main, say
+
+OURS = "channels_sqlite"
+PATIENCE = 10.0  # seconds, of which only a hang takes so many
+SHORTEST, LONGEST = -5.0, -2.3  # powers of ten, in seconds: 10 us to 5 ms
+NEXT_TRY = 0.00001  # seconds
+WOKEN = 0.1  # of all times
+SWALLOWED_AFTER = 0.5  # seconds
+Coro = Coroutine[Any, Any, Any]
+
+
+class TimeUp(Exception):
+    """What task queues raise when a task takes too long."""
+
+
+KINDS: dict[str, type[BaseException]] = {"KeyboardInterrupt": KeyboardInterrupt, "TimeUp": TimeUp}
+
+
+class Stuck(Exception):
+    """Something does not go on; says what."""
+
+
+class Alarm:
+    """Raises out of a signal handler, once, at a random moment while it is set."""
+
+    def __init__(self, kind: type[BaseException], *, anywhere: bool) -> None:
+        self.kind = kind
+        self._anywhere = anywhere
+        self._is_set, self.rang = False, True
+        self.where = ""
+        """The innermost lines that the last one interrupted."""
+        signal.signal(signal.SIGALRM, self._ring)
+
+    def set(self) -> None:
+        self._is_set, self.rang = True, False
+        signal.setitimer(signal.ITIMER_REAL, 10 ** random.uniform(SHORTEST, LONGEST))
+
+    def clear(self) -> None:
+        self._is_set = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _ring(self, _: int, frame: FrameType | None) -> None:
+        if not self._is_set:
+            return
+        if not (self._anywhere or is_ours(frame)):
+            # asyncio itself forgets what it was about to call, and then nobody goes on.
+            signal.setitimer(signal.ITIMER_REAL, NEXT_TRY)
+            return
+        self._is_set, self.rang = False, True
+        self.where = "".join(traceback.format_stack(frame)[-5:])
+        raise self.kind
+
+
+def is_ours(frame: FrameType | None) -> bool:
+    """Return True in code of ours, or in what it calls; not in asyncio's own."""
+    if frame is not None and frame.f_globals.get("__name__", "").startswith("asyncio"):
+        return False
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").startswith(OURS):
+            return True
+        frame = frame.f_back
+    return False
+
+
+class OneLoop:
+    """`loop.run_until_complete`, on the same loop each time."""
+
+    can_give_up = True
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self.task: asyncio.Task[Any] | None = None
+
+    def run(self, coro: Coro) -> Any:
+        self.task = self._loop.create_task(coro)
+        return self._loop.run_until_complete(self.task)
+
+    def give_up(self) -> Any:
+        """Cancel what was interrupted, which ends, perhaps with a result."""
+        task, self.task = self.task, None
+        if task is None:
+            return None
+        self._run_left_overs()
+        task.cancel()
+        self._loop.run_until_complete(asyncio.wait([task], timeout=PATIENCE))
+        if not task.done():
+            raise Stuck(f"a cancelled task does not end: {task}")
+        return None if task.cancelled() or task.exception() else task.result()
+
+    def _run_left_overs(self) -> None:
+        """Where the task had ended, the loop is yet to be stopped for it."""
+        with suppress(RuntimeError):
+            self._loop.run_until_complete(asyncio.sleep(0))
+
+
+class LoopEach:
+    """A loop for each call, which is closed afterwards, whatever is left on it."""
+
+    can_give_up = True
+
+    def run(self, coro: Coro) -> Any:
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(coro)
+        finally:
+            loop.close()
+
+    def give_up(self) -> Any:
+        return None
+
+
+class AsyncToSync(LoopEach):
+    """As views and tasks do. What was interrupted goes on, on a thread."""
+
+    can_give_up = False
+
+    def run(self, coro: Coro) -> Any:
+        async def awaits() -> Any:
+            return await coro
+
+        return async_to_sync(awaits)()
+
+
+WAYS: dict[str, Callable[[], Any]] = {
+    "one loop": OneLoop,
+    "a loop each": LoopEach,
+    "async_to_sync": AsyncToSync,
+}
+
+
+class Program:
+    """Uses the layer, and keeps account of what it did and of what was interrupted."""
+
+    def __init__(self, way: Any, alarm: Alarm, raw: sqlite3.Connection) -> None:
+        self._way, self._alarm, self._raw = way, alarm, raw
+        self._layer = SqliteChannelLayer(capacity=1_000_000, expiry=3600, trim_batch_size=10)
+        self._local = way.run(self._layer.new_channel())
+        self._numbers = 0
+        self.sent: list[int] = []
+        self.maybe: list[int] = []
+        self.got: list[int] = []
+        self.lost = 0
+        self.joined: list[str] = []
+        self.perhaps_joined: list[str] = []
+        self.interrupted: Counter[str] = Counter()
+
+    def step(self) -> None:
+        """One call, under the alarm, and then a look whether all goes on."""
+        acts = [self._send, self._group_add, self._group_send, self._close]
+        if self._way.can_give_up:
+            acts.append(self._receive)
+        random.choices(acts, [10, 5, 5, 1, 10][: len(acts)])[0]()
+        self._go_on()
+
+    def _try(self, what: str, coro: Coro) -> tuple[bool, Any]:
+        """Whether it was made without an interrupt, and its result."""
+        try:
+            self._alarm.set()
+            result = self._way.run(coro)
+            self._alarm.clear()
+        except BaseException:  # it may have become the cause of another one
+            if not self._alarm.rang:
+                raise
+            self._alarm.clear()
+            self.interrupted[what] += 1
+            return False, self._way.give_up()
+        return True, result
+
+    def _message(self) -> dict[str, Any]:
+        self._numbers += 1
+        return {"type": "test", "number": self._numbers}
+
+    def _send(self) -> None:
+        message = self._message()
+        done, _ = self._try("send", self._layer.send("out", message))
+        (self.sent if done else self.maybe).append(message["number"])
+
+    def _group_send(self) -> None:
+        self._way.run(self._layer.group_add("test-group", "out"))
+        message = self._message()
+        done, _ = self._try("group_send", self._layer.group_send("test-group", message))
+        (self.sent if done else self.maybe).append(message["number"])
+
+    def _group_add(self) -> None:
+        channel = f"{self._local}{len(self.joined) + len(self.perhaps_joined)}"
+        done, _ = self._try("group_add", self._layer.group_add("others", channel))
+        (self.joined if done else self.perhaps_joined).append(channel)
+
+    def _receive(self) -> None:
+        """One message waits, and nothing else; it may be lost with the interrupt."""
+        channel = random.choice((self._local, "in"))
+        message = self._message()
+        self._way.run(self._layer.send(channel, message))
+        receiving = self._layer.receive(channel)
+        if self._alarm.kind is TimeUp:  # which asyncio logs where a call-back raises it
+            receiving = asyncio.wait_for(receiving, SWALLOWED_AFTER)
+        done, found = self._try("receive", receiving)
+        if found is not None:
+            self.got.append(found["number"])
+        elif not done:
+            # It waits still, or it was in the hands of what was interrupted.
+            self.got += self._rest(channel)
+        if message["number"] not in self.got:
+            self.lost += 1
+
+    def _close(self) -> None:
+        self._try("close", self._layer.close())
+
+    def _rest(self, channel: str) -> list[int]:
+        """What still waits in a channel."""
+        last = self._message()
+        self._way.run(asyncio.wait_for(self._layer.send(channel, last), PATIENCE))
+        numbers: list[int] = []
+        while True:
+            message = self._way.run(asyncio.wait_for(self._layer.receive(channel), PATIENCE))
+            if message == last:
+                return numbers
+            numbers.append(message["number"])
+
+    def _go_on(self) -> None:
+        try:
+            self._lock_is_free()
+            rest = [self._rest(channel) for channel in (self._local, "in")]
+            if random.random() < WOKEN:
+                self._is_woken()
+        except Exception as error:
+            raise Stuck(f"{error!r} after an interrupt at\n{self._alarm.where}") from error
+        if rest != [[], []]:
+            raise Stuck(f"{rest} came late")
+
+    def _is_woken(self) -> None:
+        """By what others write, who cannot ring."""
+        insert = "insert into channels_sqlite_send values (?, json_object('number', 0))"
+        self._raw.execute(insert, (self._local,))
+        self._way.run(asyncio.wait_for(self._layer.receive(self._local), PATIENCE))
+
+    def _lock_is_free(self) -> None:
+        """SQLite's write lock; the layer's own thread may have it for a moment."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with suppress(sqlite3.OperationalError):
+                self._raw.execute("begin immediate")
+                self._raw.execute("rollback")
+                return
+            if time.monotonic() > deadline:
+                raise Stuck("the write lock is taken")
+            time.sleep(0.001)
+
+    def on_a_thread(self) -> None:
+        """Use and close the layer on another thread, which needs every lock of ours."""
+        errors: list[BaseException] = []
+
+        async def use() -> None:
+            channel = await self._layer.new_channel()
+            await self._layer.send(channel, {"type": "test"})
+            await self._layer.receive(channel)
+            await self._layer.close()
+
+        def run() -> None:
+            try:
+                asyncio.run(asyncio.wait_for(use(), PATIENCE))
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(2 * PATIENCE)
+        if thread.is_alive() or errors:
+            raise Stuck(f"a thread is stuck: {errors} after an interrupt at\n{self._alarm.where}")
+
+    def kept(self) -> list[int]:
+        """The numbers in the table that were sent to nobody."""
+        rows = self._raw.execute(
+            "select body from channels_sqlite_message where inbox = 'out' order by id"
+        )
+        return [msgpack.unpackb(body)["number"] for (body,) in rows.fetchall()]
+
+    def members(self) -> list[str]:
+        members: list[str] = self._way.run(self._layer.group_channels("others"))
+        return members
+
+    def close(self) -> None:
+        self._way.run(self._layer.close())
+
+
+def interrupted(way: str, kind: str, count: int, seed: int | None = None) -> None:
+    """Use the layer until it was interrupted so often; say what came of it."""
+    seed = random.randrange(10**6) if seed is None else seed
+    random.seed(seed)
+    alarm = Alarm(KINDS[kind], anywhere=way == "async_to_sync")
+    with closing(connect()) as raw:
+        program = Program(WAYS[way](), alarm, raw)
+        turns = 0
+        while program.interrupted.total() < count:
+            program.step()
+            turns += 1
+            if turns % 20 == 0:
+                program.on_a_thread()
+        program.close()
+        ((checked,),) = raw.execute("pragma integrity_check")
+        say(
+            {
+                "interrupted": program.interrupted,
+                "turns": turns,
+                "sent": program.sent,
+                "maybe": program.maybe,
+                "kept": program.kept(),
+                "got": program.got,
+                "lost": program.lost,
+                "joined": program.joined,
+                "perhaps_joined": program.perhaps_joined,
+                "members": program.members(),
+                "integrity": checked,
+                "threads": threading.active_count(),
+            }
+        )
+        program.close()
+
+
+# The end of a program, or of a loop, in the middle
+
+
+def in_a_late_handler(before: bool) -> None:
+    """Use the layer in an exit handler that runs after the layer's own, three times; say each."""
+    layer = SqliteChannelLayer()
+
+    async def use(number: int) -> dict[str, Any]:
+        channel = await layer.new_channel()
+        await layer.group_add("test-group", channel)
+        await layer.group_send("test-group", {"type": "test", "number": number})
+        return await layer.receive(channel)
+
+    def late() -> None:
+        for number in range(3):
+            say(asyncio.run(asyncio.wait_for(use(number), PATIENCE))["number"])
+
+    if before:
+        asyncio.run(use(-1))
+    # Handlers run in the reverse order of their registration, and the layer's is there by now.
+    atexit._run_exitfuncs()
+    late()
+
+
+def on_loops_that_end(size: int) -> None:
+    """Stop loops in the middle of sends; close half of them at once. Say what a loop does then."""
+    layer = SqliteChannelLayer(capacity=1_000_000)
+    message = {"type": "test", "body": "x" * size}
+    for number in range(60):
+        loop = asyncio.new_event_loop()
+        tasks: list[asyncio.Task[Any]] = [
+            loop.create_task(layer.send("out", message)) for _ in range(5)
+        ]
+        tasks.append(loop.create_task(layer.receive("in")))
+        loop.call_later(number * 0.0002, loop.stop)
+        loop.run_forever()
+        if number % 2:
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        loop.close()
+        del tasks
+        gc.collect()
+
+    async def use() -> dict[str, Any]:
+        await layer.send("test-channel", {"type": "test"})
+        return await layer.receive("test-channel")
+
+    say(asyncio.run(asyncio.wait_for(use(), PATIENCE)))
+
+
+if __name__ == "__main__":
+    main(globals(), *sys.argv[1:])

@@ -1,0 +1,69 @@
+"""Exceptions out of signal handlers, at random moments: what was interrupted may be lost, and all
+the rest goes on.
+
+Three hundred of them here, and 10,000 with FAULTS_INTERRUPTS=10000, as `nox -s faults` has it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+
+import pytest
+
+from tests.conftest import Start
+
+INTERRUPTS = int(os.environ.get("FAULTS_INTERRUPTS", "300"))
+CHILDREN = "tests.faults.interrupt_children"
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
+
+
+@pytest.mark.timeout(120 + INTERRUPTS)
+@pytest.mark.parametrize(
+    ("way", "kind", "share"),
+    [
+        ("one loop", "KeyboardInterrupt", 0.6),
+        ("one loop", "TimeUp", 0.2),
+        ("a loop each", "KeyboardInterrupt", 0.1),
+        ("async_to_sync", "KeyboardInterrupt", 0.1),
+    ],
+)
+def test_calls_are_interrupted_at_random_moments(
+    start: Start, way: str, kind: str, share: float
+) -> None:
+    """After each of them the file's lock is free, a cancelled task has ended, and what is sent is
+    received, now and then on another thread, which then closes the layer; the child sees to that.
+    """
+    child = start(f"{CHILDREN}.interrupted", way=way, kind=kind, count=int(INTERRUPTS * share))
+    said = child.hear(100 + INTERRUPTS)
+    interrupted = Counter(said["interrupted"])
+    assert said["integrity"] == "ok"
+    kept, got = Counter(said["kept"]), Counter(said["got"])
+    assert not [number for number, count in (kept + got).items() if count > 1]
+    assert set(said["sent"]) <= set(kept) <= {*said["sent"], *said["maybe"]}
+    assert said["lost"] <= interrupted["receive"]
+    members = set(said["members"])
+    assert set(said["joined"]) <= members <= {*said["joined"], *said["perhaps_joined"]}
+    assert said["threads"] <= 4
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["was used before", "was not used before"])
+def test_the_layer_is_used_in_an_exit_handler_that_runs_after_its_own(
+    start: Start, before: bool
+) -> None:
+    child = start(f"{CHILDREN}.in_a_late_handler", before=before)
+    assert [child.hear() for _ in range(3)] == [0, 1, 2]
+    assert child.wait() == 0
+
+
+@pytest.mark.parametrize("size", [1, 2_000_000], ids=["in place", "on the thread"])
+def test_loops_are_stopped_and_closed_in_the_middle_of_sends(start: Start, size: int) -> None:
+    """The next loop works, and no call of ours complains on stderr; asyncio does of the tasks that
+    the program has left.
+    """
+    child = start(f"{CHILDREN}.on_loops_that_end", size=size)
+    assert child.hear(60) == {"type": "test"}
+    assert child.wait() == 0
+    assert "RuntimeError" not in child.errors()

@@ -1,0 +1,157 @@
+"""Large bodies, many messages and few descriptors: the event loop goes on beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.conftest import OpenLayer, Start
+from tests.waiting import cancel, soon, until
+
+CHILDREN = "tests.faults.large_children"
+LARGE = 50_000_000  # bytes
+TRIES = 3  # a busy machine makes every loop late
+
+by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
+
+
+class Longest:
+    """For how long the event loop was held."""
+
+    def __init__(self) -> None:
+        self.gap = 0.0
+
+
+@asynccontextmanager
+async def ticking() -> AsyncIterator[Longest]:
+    longest = Longest()
+
+    async def tick() -> None:
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.monotonic()
+            longest.gap, before = max(longest.gap, now - before), now
+
+    task = asyncio.create_task(tick())
+    await asyncio.sleep(0.01)
+    yield longest
+    await asyncio.sleep(0.2)  # for what is done later, such as acknowledging
+    await cancel(task)
+
+
+@pytest.mark.flaky(reruns=3)
+@pytest.mark.timeout(300)
+@by_default
+@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+async def test_large_bodies_are_read_and_written_beside_the_loop(
+    open_layer: OpenLayer, local: bool
+) -> None:
+    """The loop's thread encodes and decodes it, each of which is one call that would hold the
+    interpreter's lock on another thread as well; SQLite copies and writes it elsewhere.
+    """
+    layer = open_layer()
+    channel = await layer.new_channel() if local else "test-channel"
+    message: dict[str, Any] = {"type": "test", "body": b"x" * LARGE}
+    ratios = []
+    for _ in range(TRIES):
+        begun = time.thread_time()
+        body = layer.codec.encode(message, channel)
+        layer.codec.decode(body, channel)
+        alone = time.thread_time() - begun
+        del body
+        begun = time.thread_time()
+        receiving = asyncio.create_task(layer.receive(channel))
+        await layer.send(channel, message)
+        got = await asyncio.wait_for(receiving, 60)
+        await asyncio.sleep(0.3)  # it is acknowledged
+        ratios.append((time.thread_time() - begun) / alone)
+        assert got == message
+    assert min(ratios) < 2.5, ratios
+
+
+@by_default
+@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+async def test_small_and_large_bodies_keep_their_order(open_layer: OpenLayer, local: bool) -> None:
+    layer = open_layer()
+    channel = await layer.new_channel() if local else "test-channel"
+    sizes = [1, 3_000_000, 2, 2_000_000, 1_500_000, 3, 4, 5_000_000, 5]
+    receiving = asyncio.create_task(layer.receive(channel))
+    await asyncio.sleep(0.1)
+    for size in sizes:
+        await layer.send(channel, {"type": "test", "body": b"x" * size})
+    got: list[dict[str, Any]] = [await soon(receiving)]
+    got += [await soon(layer.receive(channel)) for _ in sizes[1:]]
+    assert [len(message["body"]) for message in got] == sizes
+    await layer.close()
+    assert await nothing_waits(layer, channel)
+
+
+async def nothing_waits(layer: Any, channel: str) -> bool:
+    last = {"type": "test", "last": True}
+    await layer.send(channel, last)
+    return bool(await soon(layer.receive(channel)) == last)
+
+
+@by_default
+@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+async def test_a_cancelled_receive_does_not_lose_a_large_body(
+    open_layer: OpenLayer, local: bool
+) -> None:
+    layer = open_layer()
+    channel = await layer.new_channel() if local else "test-channel"
+    message: dict[str, Any] = {"type": "test", "body": b"x" * 3_000_000}
+    for turn in range(20):
+        receiving = asyncio.create_task(layer.receive(channel))
+        await asyncio.sleep(0.01)
+        await layer.send(channel, message | {"turn": turn})
+        await asyncio.sleep(turn * 0.001)
+        await cancel(receiving)
+        if receiving.cancelled():
+            receiving = asyncio.create_task(layer.receive(channel))
+        assert (await soon(receiving))["turn"] == turn
+    assert await nothing_waits(layer, channel)
+
+
+@pytest.mark.flaky(reruns=3)
+@by_default
+async def test_the_loop_goes_on_while_the_messages_of_slow_consumers_expire(
+    open_layer: OpenLayer,
+) -> None:
+    """A hundred each of two hundred, all at once: it takes a part of the time that it took to bring
+    them.
+    """
+    layer = open_layer(expiry=1.5, capacity=100)
+    channels = [await layer.new_channel() for _ in range(201)]
+    for channel in channels[1:]:
+        await layer.group_add("test-group", channel)
+    receiving = asyncio.create_task(layer.receive(channels[0]))
+    await asyncio.sleep(0.1)
+    begun = time.monotonic()
+    for _ in range(99):
+        await layer.group_send("test-group", {"type": "test"})
+    brought = time.monotonic() - begun
+    async with ticking() as longest:
+        await until(lambda: layer.counters.expired == 99 * 200)
+    await cancel(receiving)
+    assert longest.gap < brought / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+@pytest.mark.timeout(200)
+def test_a_process_that_has_few_descriptors(start: Start) -> None:
+    """At every number of them it works, or says so; and it works when there are enough again."""
+    child = start(f"{CHILDREN}.has_few_descriptors")
+    outcomes = []
+    while (said := child.hear(60)) is not None:
+        outcomes.append(said)
+    assert [after for _, after in outcomes] == [""] * len(outcomes)
+    refused = [words for words, _ in outcomes if words]
+    assert 2 < len(refused) < len(outcomes)
+    assert [words for words in refused if "file descriptors" not in words] == []

@@ -1,0 +1,183 @@
+"""A project on the servers and event loops that people run it on, each with two workers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from tests.conftest import Start
+from tests.example import servers
+from tests.example.servers import Server, free_port
+from tests.projects import Project
+
+PATIENCE = 60.0  # seconds, of which only a hang takes so many
+WORKERS = 2
+
+SETTINGS = """
+ALLOWED_HOSTS = ["127.0.0.1"]
+ROOT_URLCONF = "chat"
+"""
+
+CHAT = """
+import os
+
+from asgiref.sync import async_to_sync
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from channels.layers import get_channel_layer
+from django.http import HttpResponse
+from django.urls import path
+
+
+class Consumer(AsyncJsonWebsocketConsumer):
+    groups = ["chat"]
+
+    async def connect(self):
+        await self.accept()
+        await self.send_json({"pid": os.getpid()})
+
+    async def receive_json(self, content):
+        await self.channel_layer.group_send("chat", {"type": "said", **content})
+
+    async def said(self, event):
+        await self.send_json({"text": event["text"]})
+
+
+def view(request):
+    if text := request.GET.get("text"):
+        async_to_sync(get_channel_layer().group_send)("chat", {"type": "said", "text": text})
+    return HttpResponse("Hello")
+
+
+urlpatterns = [path("chat", view)]
+"""
+
+ASGI = """
+import os
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
+
+from channels.routing import ProtocolTypeRouter
+from django.core.asgi import get_asgi_application
+
+django = get_asgi_application()
+
+from chat import Consumer
+
+application = ProtocolTypeRouter({"http": django, "websocket": Consumer.as_asgi()})
+"""
+
+SERVERS = {
+    "uvicorn on asyncio": "uvicorn --workers 2 --loop asyncio --port {port} asgi:application",
+    "uvicorn on uvloop": "uvicorn --workers 2 --loop uvloop --port {port} asgi:application",
+    "hypercorn on asyncio": "hypercorn --workers 2 --bind 127.0.0.1:{port} asgi:application",
+    "hypercorn on uvloop": (
+        "hypercorn --workers 2 --worker-class uvloop --bind 127.0.0.1:{port} asgi:application"
+    ),
+    "granian on asyncio": (
+        "granian --interface asgi --workers 2 --loop asyncio --port {port} asgi:application"
+    ),
+    "granian on uvloop": (
+        "granian --interface asgi --workers 2 --loop uvloop --port {port} asgi:application"
+    ),
+}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    project = Project(tmp_path, SETTINGS)
+    project.write("chat.py", CHAT)
+    project.write("asgi.py", ASGI)
+    project.manage("migrate", "--database=channels")
+    return project
+
+
+def server(project: Project, command: str) -> Server:
+    for each in command.split():
+        if each in ("uvicorn", "hypercorn", "granian", "uvloop") and find_spec(each) is None:
+            pytest.skip(f"no {each} here")
+    port = free_port()
+    runs = servers.Project(project.directory, "", source=project.directory)
+    return Server(runs, port, command.format(port=port).split())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process groups here")
+@pytest.mark.parametrize("name", SERVERS)
+def test_visitors_of_two_workers_hear_a_websocket_and_a_view(project: Project, name: str) -> None:
+    with server(project, SERVERS[name]) as running, ExitStack() as visitors:
+        hear_each_other(running, visitors)
+    assert "Traceback" not in running.log.read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process groups here")
+def test_a_server_in_development_mode_with_warnings_as_errors(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is deprecated breaks it, and what is left open is said in the log."""
+    monkeypatch.setenv("PYTHONDEVMODE", "1")
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    with server(project, SERVERS["uvicorn on asyncio"]) as running, ExitStack() as visitors:
+        hear_each_other(running, visitors)
+    said = running.log.read_text().splitlines()
+    # uvicorn leaves its own socket open.
+    assert [line for line in said if "Traceback" in line or "sqlite" in line] == []
+
+
+def hear_each_other(running: Server, visitors: ExitStack) -> None:
+    """Two visitors, one of each worker, hear what either says, and what a view sends."""
+    url = running.url.replace("http", "ws")
+    of_workers: dict[int, ClientConnection] = {}
+    for _ in range(200):  # which worker takes a connection, the system decides
+        visitor = visitors.enter_context(connect(url, open_timeout=PATIENCE))
+        of_workers.setdefault(json.loads(visitor.recv(PATIENCE))["pid"], visitor)
+        if len(of_workers) == WORKERS:
+            break
+    assert len(of_workers) == WORKERS
+    for number, visitor in enumerate(of_workers.values()):
+        visitor.send(json.dumps({"text": f"said {number}"}))
+        assert heard(of_workers) == {f"said {number}"}
+    with urlopen(f"{running.url}/chat?text=sent", timeout=PATIENCE) as response:
+        assert response.status == 200
+    assert heard(of_workers) == {"sent"}
+
+
+def heard(of_workers: dict[int, ClientConnection]) -> set[str]:
+    """What came next to all of them."""
+    return {json.loads(each.recv(PATIENCE))["text"] for each in of_workers.values()}
+
+
+# gevent
+
+
+@pytest.fixture
+def start_greenlets(start: Start, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Starts a function of tests/gevent_children.py."""
+    if find_spec("gevent") is None:
+        pytest.skip("no gevent here")
+    monkeypatch.delenv("TESTS_LOOP", raising=False)  # uvloop and gevent do not go together
+    return lambda function, **given: start(f"tests.gevent_children.{function}", **given)
+
+
+def test_greenlets_send_one_at_a_time(start: Start, start_greenlets: Start) -> None:
+    reader = start("reader", channel="work")
+    assert reader.hear() == "ready"
+    sender = start_greenlets("sends", channel="work", numbers=[*range(20), -1])
+    assert sender.hear() == "sent"
+    sender.finish()
+    assert reader.hear() == [*range(20)]
+
+
+def test_greenlets_that_sent_at_once_may_send_again(start: Start, start_greenlets: Start) -> None:
+    """asyncio has one running loop in a thread: all but one or two of them are told so."""
+    reader = start("reader", channel="work")
+    assert reader.hear() == "ready"
+    sender = start_greenlets("clashes", channel="work", numbers=[*range(20), -1])
+    sent = sender.hear()
+    assert sender.wait() == 0
+    assert sorted(reader.hear()) == sent
