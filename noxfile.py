@@ -44,6 +44,7 @@ def test(session: nox.Session) -> None:
 AT_LENGTH = {
     "FAULTS_EXAMPLES": "10000",
     "FAULTS_FORKS": "1000",
+    "FAULTS_INTERRUPTS": "10000",
     "FAULTS_LOCK_SECONDS": "30",
     "FAULTS_REPLACE_SECONDS": "9",
 }

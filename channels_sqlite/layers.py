@@ -19,7 +19,7 @@ from ._options.conf import Options, database_settings
 from ._receiving.receiver import Receiver, Retired
 from ._sending.sender import Sender
 from ._sending.trimmer import Trimmer
-from ._storing import forks, private, sql
+from ._storing import forks, groups, private, sql
 from ._storing.database import Database
 from ._storing.messages import GroupMessage, Outgoing
 from ._storing.registry import database_for
@@ -216,7 +216,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
             await ends.receiver.announce(inbox, self.group_expiry)
         await ends.database.write(
             partial(
-                sql.group_add,
+                groups.add,
                 group=group,
                 inbox=inbox,
                 channel=channel,
@@ -231,7 +231,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
-        await self._ends.database.write(partial(sql.group_discard, group=group, channel=channel))
+        await self._ends.database.write(partial(groups.discard, group=group, channel=channel))
 
     async def group_send(self, group: str, message: Message) -> None:
         """Send a dict to every channel in a group.
@@ -261,13 +261,13 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     async def group_channels(self, group: str) -> list[str]:
         """The channels in a group, by name."""
         self.require_valid_group_name(group)
-        question = partial(sql.group_channels, group=group, now=time.time())
+        question = partial(groups.channels, group=group, now=time.time())
         return await self._ends.database.read(question)
 
     async def group_count(self, group: str) -> int:
         """How many channels are in a group."""
         self.require_valid_group_name(group)
-        question = partial(sql.group_count, group=group, now=time.time())
+        question = partial(groups.count, group=group, now=time.time())
         return await self._ends.database.read(question)
 
     # Life

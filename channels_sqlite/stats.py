@@ -17,8 +17,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ._storing.database import Database
+from ._storing.groups import CURRENT
 from ._storing.schema import MEMBERSHIP, MESSAGE
-from ._storing.sql import CURRENT
 from ._waking import bells
 from .counters import Counters
 
@@ -45,7 +45,7 @@ def readers(database: Database) -> list[Reader]:
     In memory there are none but this process.
     """
     if database.in_memory:
-        said = {each.client: each.status() for each in list(database.readers.values())}
+        said = {each.client: each.status() for each in database.readers}
     else:
         said = bells.living(database.files)
     found = []

@@ -83,7 +83,7 @@ def forks(**config: Any) -> None:
 
 async def watches(**config: Any) -> None:
     """Say what wakes it on a system without inotify, or why that cannot be."""
-    watchers.sys = SimpleNamespace(platform="another")  # type: ignore[attr-defined]
+    watchers.sys = SimpleNamespace(platform="another")  # type: ignore[assignment, attr-defined]
     layer = SqliteChannelLayer(**config)
     try:
         await use(layer)

@@ -196,7 +196,7 @@ def test_a_time_that_is_none_does_not_break_the_page(admin_client: Client) -> No
 @pytest.mark.parametrize("column", ["created_at", "expires_at", "delivered_at"])
 @pytest.mark.parametrize("value", ["never", b"x"], ids=["text", "blob"])
 def test_a_row_of_others_does_not_break_the_list_nor_its_page(
-    admin_client: Client, column: str, value: object
+    admin_client: Client, column: str, value: Any
 ) -> None:
     row = send()
     with connections["channels"].cursor() as cursor:

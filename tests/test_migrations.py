@@ -218,7 +218,7 @@ def shape(connection: sqlite3.Connection) -> dict[str, Any]:
         table: {
             "columns": rows("select * from pragma_table_xinfo(?)", table),
             "numbered": "autoincrement" in str(rows(definition, table)),
-            # Django makes no table without rowids, and a sequence's key then is an index of its own.
+            # Django makes no table without rowids: its primary key is an index of its own then.
             "indexes": {} if table == schema.SEQUENCE else indexes(table),
         }
         for table in schema.TABLES

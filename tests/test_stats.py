@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from channels_sqlite import stats
-from channels_sqlite._storing import schema, sql
+from channels_sqlite._storing import groups, schema
 from channels_sqlite._storing.database import Database
 from channels_sqlite._waking.bells import Bell
 from channels_sqlite.counters import Counters
@@ -49,7 +49,7 @@ def put(table: sqlite3.Connection, inbox: str, group: str | None = None, **field
 def join(table: sqlite3.Connection, group: str, channel: str, expires_in: float = 60) -> None:
     inbox, mark, _ = channel.partition("!")
     now = time.time()
-    sql.group_add(table, group, inbox + mark, channel, now, now + expires_in)
+    groups.add(table, group, inbox + mark, channel, now, now + expires_in)
 
 
 def about(seconds: float) -> Any:
@@ -104,7 +104,7 @@ async def test_members_are_counted_by_inbox_and_group(
     join(table, "news", "mail", expires_in=-1)
     join(table, "gone", "mail", expires_in=-1)
     put(table, "in.a!")
-    sql.group_discard(table, "chat", "in.a!2")  # what waits is still for it
+    groups.discard(table, "chat", "in.a!2")  # what waits is still for it
     found = await stats.stats(file)
     assert {name: tally.members for name, tally in found.groups.items()} == {"chat": 2, "news": 1}
     assert found.inboxes["in.a!"].members == 2

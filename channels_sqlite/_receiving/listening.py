@@ -192,8 +192,9 @@ class Listening:
         self._ears[loop].listener.write()
 
     def look(self, loop: Loop, *, rung: bool) -> None:
-        """Look, on the running loop."""
-        self._ears[loop].listener.look(rung=rung)
+        """Look, on the running loop, if that listens; an error is logged."""
+        if ear := self._ears.get(loop):
+            ear.listener.look(rung=rung)
 
     def look_again(self, loop: Loop) -> None:
         """Look soon: a lock of others was in the way."""

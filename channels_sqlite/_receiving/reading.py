@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 from .._storing import sql
-from .._storing.connections import Busy, Lost
 from .._storing.database import Database
+from .._storing.handle import Busy, Lost
 from .._storing.messages import Item, Row
 from .._storing.schema import EPOCH
 from ..counters import Counters
@@ -26,12 +26,15 @@ from .queues import Loop, Queues
 
 READ_FOR = 0.002  # seconds that one look may hold the event loop
 AT_ONCE = 32  # messages in one read
+ACKNOWLEDGE_AFTER = 0.25  # seconds
+OVERDUE = 1.0  # seconds; its timer was on a loop that has ended
 
 
 class Inbox:
     """How far a process-local inbox was read, and how much of that the table knows."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
         self.cursor = 0
         self.acknowledged = 0
         self.taken = 0
@@ -71,6 +74,7 @@ class Reading:
         self._normal: dict[str, int | None] = {}
         """The sequences of normal channels at the last look."""
         self._epoch: int | None = None
+        self._acknowledge_at = float("inf")
         self.more = False
         """A look has ended before it had read everything."""
 
@@ -84,11 +88,16 @@ class Reading:
         """The normal channels that consumers have waited for."""
         return self._normal
 
+    def reads_any(self, inboxes: Iterable[str]) -> bool:
+        """Return True if any of these is read here."""
+        return any(each in self._inboxes or each in self._normal for each in inboxes)
+
     def add(self, inbox: str) -> None:
         """Read this inbox from now on: all of it, because its name is as new as its first
         message.
         """
-        self._inboxes.setdefault(inbox, Inbox())
+        if inbox not in self._inboxes:
+            self._inboxes[inbox] = Inbox(self._capacity_of(inbox))
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -144,7 +153,7 @@ class Reading:
             return False
         self._epoch = epoch
         self._queues.clear()
-        self._inboxes = {name: Inbox() for name in self._inboxes}
+        self._inboxes = {name: Inbox(each.capacity) for name, each in self._inboxes.items()}
         self._normal = dict.fromkeys(self._normal)
         return True
 
@@ -177,7 +186,7 @@ class Reading:
                 self._queues.deliver(channels, Item(row, monotonic + remaining), here)
             else:
                 self._counters.expired += len(channels)
-        if inbox.taken * 4 >= self._capacity_of(name):
+        if inbox.taken * 4 >= inbox.capacity:
             self.acknowledge()
 
     # Acknowledging
@@ -187,10 +196,21 @@ class Reading:
         """Return True if messages were taken of which the table does not know yet."""
         return any(inbox.acknowledged < inbox.cursor for inbox in self._inboxes.values())
 
+    def acknowledges_later(self) -> bool:
+        """Return True if there is something to acknowledge, in a batch, and nobody was told yet to
+        do so. A timer may have been of a loop that has ended.
+        """
+        now = time.monotonic()
+        if not self.owes or now < self._acknowledge_at < now + OVERDUE:
+            return False
+        self._acknowledge_at = now + ACKNOWLEDGE_AFTER
+        return True
+
     def acknowledge(self) -> bool:
         """Tell the table what was taken; return False if a lock of others is in the way. Where it
         fails, it waits for the next heartbeat.
         """
+        self._acknowledge_at = float("inf")
         owed = [
             (name, inbox)
             for name, inbox in self._inboxes.items()

@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict
@@ -22,25 +21,21 @@ from typing import Any
 from .._options.codec import Codec
 from .._options.conf import Options
 from .._sending.trimmer import Trimmer
-from .._storing import sql, upkeep
-from .._storing.connections import Busy, Lost
+from .._storing import upkeep
 from .._storing.database import Database
+from .._storing.handle import Busy, Lost
 from .._storing.messages import Item
 from ..counters import Counters, DropLog
 from ..exceptions import UndecodableMessage
 from ..serializers import Message
 from .listening import Listening
+from .memberships import Memberships
 from .queues import Loop, Queues, Waiter
-from .reading import Reading
+from .reading import ACKNOWLEDGE_AFTER, Reading
 
 logger = logging.getLogger("channels_sqlite")
 
-ACKNOWLEDGE_AFTER = 0.25  # seconds
 CLOSING_TRIES = 100  # of a millisecond each, for a lock that others hold
-OVERDUE = 1.0  # seconds; its timer was on a loop that has ended
-CLOCK_WAS_SET = 1.0  # seconds that the wall clock moves against the monotonic one
-LAPSES_EVERY = 60.0  # seconds between deletions of memberships that have lapsed
-UNCHANGING = frozenset([str, bytes, int, float, bool, type(None)])
 
 
 class Retired(Exception):
@@ -77,14 +72,10 @@ class Receiver:
             keep_delivered=options.message_retention > 0,
         )
         self._listening = Listening(database, options, client, self._look, self._beat, self.status)
-        self._acknowledge_at = float("inf")
         self._received = 0
-        self._clocks_apart = _clocks_apart()
-        self._joined: set[str] = set()
-        """The inboxes through which channels of ours were put into groups."""
-        self._lapse_at = self._last_lapse_at = float("inf")
+        self._memberships = Memberships(database)
         self._retired = False
-        database.readers[client] = self
+        database.readers.add(self)
 
     # Consumers
 
@@ -96,7 +87,8 @@ class Receiver:
         """
         loop = asyncio.get_running_loop()
         if loop not in self._listening:
-            await self._listen(loop)
+            await self._database.ready()
+            self._listen(loop)
         if inbox is not None and inbox not in self._reading.inboxes:
             with self._lock:
                 self._reading.add(inbox)
@@ -105,7 +97,8 @@ class Receiver:
         while True:
             item = await self._next_item(channel, loop, shared=inbox is None)
             try:
-                message = self._message_in(item, channel)
+                decode = partial(self._codec.decode, item.row.body, channel, item.row.group)
+                message = item.read(decode)
             except UndecodableMessage as error:
                 logger.warning("Row %d, to %s, is skipped: %s", item.row.id, channel, error)
                 continue
@@ -141,7 +134,7 @@ class Receiver:
             if given_back is None:
                 self._listening.look_again(loop)
             elif given_back:
-                self._database.ring_locally([channel], loop)
+                self._database.readers.ring([channel], loop)
 
     def _claim(self, channel: str, loop: Loop) -> None:
         """A consumer has begun to wait for a normal channel."""
@@ -155,25 +148,10 @@ class Receiver:
         except Lost:
             self._database.open_for_readers()
 
-    def _message_in(self, item: Item, channel: str) -> Message:
-        """To copy what is flat takes a tenth of the time that it takes to decode it."""
-        if item.copy is not None:
-            return item.copy()
-        decode = partial(self._codec.decode, item.row.body, channel, item.row.group)
-        message = decode()
-        if item.row.group is not None:
-            is_flat = all(type(value) in UNCHANGING for value in message.values())
-            item.copy = message.copy().copy if is_flat else decode
-        return message
-
     # Listening
 
-    async def _listen(self, loop: Loop) -> None:
+    def _listen(self, loop: Loop) -> None:
         """Watch first, then look, then wait: what is committed in between is seen."""
-        await self._database.ready()
-        self._listen_now(loop)
-
-    def _listen_now(self, loop: Loop) -> None:
         with self._lock:
             if loop not in self._listening:
                 self._listening.start(loop)
@@ -185,7 +163,7 @@ class Receiver:
         self._listening.ring()
         for loop in self._queues.loops() - {*self._listening.loops()}:
             with suppress(RuntimeError):  # the loop was closed
-                loop.call_soon_threadsafe(self._listen_now, loop)
+                loop.call_soon_threadsafe(self._listen, loop)
 
     def _stop(self, loop: Loop) -> None:
         with self._lock:
@@ -240,7 +218,7 @@ class Receiver:
     def retire(self) -> None:
         """NAME means another database by now: those that wait are to wait there."""
         self._retired = True
-        self._database.readers.pop(self.client, None)
+        self._database.readers.discard(self)
         self._listening.stop_all(self._stop)
         self._queues.tell_everybody()
         self.leave()
@@ -249,17 +227,12 @@ class Receiver:
 
     def rung(self, inboxes: Collection[str] | None, here: Loop | None) -> None:
         """This process has written to these inboxes, or to any: look, if they are read here."""
-        if inboxes is not None:
-            inboxes = [each for each in inboxes if self._reads(each)]
-            if not inboxes:
-                return
+        if inboxes is not None and not self._reading.reads_any(inboxes):
+            return
         if here is not None and here in self._listening:
             self._listening.look(here, rung=inboxes is not None)
         else:
             self._listening.ring()
-
-    def _reads(self, inbox: str) -> bool:
-        return inbox in self._reading.inboxes or inbox in self._reading.normal
 
     def acknowledge_now(self) -> bool:
         """Acknowledge what was taken; return True if there was anything."""
@@ -274,7 +247,7 @@ class Receiver:
         with self._lock:
             reading.more = False
             try:
-                self._mind_the_clock()
+                self._memberships.mind_the_clock()
                 found = (
                     reading.look_rung(inboxes or reading.inboxes, loop)
                     if rung
@@ -286,28 +259,13 @@ class Receiver:
             except Lost:  # the connections were closed, by a fork for example
                 self._database.open_for_readers()
                 return False
-            if reading.owes:
-                self._acknowledge_soon(loop)
+            if reading.acknowledges_later():
+                loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge, loop)
         if reading.more:  # others on the loop have their turn first
-            loop.call_soon(self._look_unasked, loop)
+            loop.call_soon(partial(self._listening.look, loop, rung=True))
         return found
 
-    def _look_unasked(self, loop: Loop) -> None:
-        """Look, and log an error: nobody is there who could be told."""
-        try:
-            self._look(loop, rung=True)
-        except Exception as error:
-            self._database.once.failed("Looking at the database", error)
-
-    def _acknowledge_soon(self, loop: Loop) -> None:
-        """In a batch; the time is kept here, because a timer may be of a loop that has ended."""
-        now = time.monotonic()
-        if not now < self._acknowledge_at < now + OVERDUE:
-            self._acknowledge_at = now + ACKNOWLEDGE_AFTER
-            loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge, loop)
-
     def _acknowledge(self, loop: Loop) -> None:
-        self._acknowledge_at = float("inf")
         with self._lock:
             if not self._reading.acknowledge():
                 self._listening.look_again(loop)
@@ -324,7 +282,7 @@ class Receiver:
         found = False
         with self._lock:
             try:
-                self._mind_the_clock()
+                self._memberships.mind_the_clock()
                 found = self._reading.look(loop, thorough=True)
             except Busy:
                 pass
@@ -348,45 +306,17 @@ class Receiver:
         self._listening.want_touches(bool(self._reading.normal))
         if self._reading.owes:
             self._reading.acknowledge()
-        self._end_memberships()
+        self._memberships.end_lapsed()
 
     async def announce(self, inbox: str, lapses_in: float) -> None:
         """Have a bell before a channel of ours joins a group, whose membership may lapse in so many
         seconds.
         """
-        self._joined.add(inbox)
         if self._listening.bell is None and not self._database.in_memory:
             await self._database.ready()
             with self._lock:
                 self._listening.make_bell()
-        lapses_at = time.monotonic() + lapses_in
-        self._lapse_at = min(self._lapse_at, lapses_at)
-        self._last_lapse_at = lapses_at + 2 * CLOCK_WAS_SET  # clocks may be as far apart
-
-    def _mind_the_clock(self) -> None:
-        """Memberships of a reader that lives age by a clock that nobody sets: when the wall clock
-        was, they are moved with it. Before anything is read, because that goes by them.
-        """
-        apart = _clocks_apart()
-        moved = apart - self._clocks_apart
-        if abs(moved) > CLOCK_WAS_SET:
-            names = list(self._joined)
-            self._database.try_write(
-                lambda connection: sql.move_memberships(connection, names, moved)
-            )
-            self._clocks_apart = apart
-
-    def _end_memberships(self) -> None:
-        """Delete those that have lapsed. It takes the write lock: only while there may be any."""
-        now = time.monotonic()
-        if now < self._lapse_at:
-            return
-        wall, names = time.time(), list(self._joined)
-        with suppress(Busy, Lost):
-            self._database.try_write(lambda each: sql.end_memberships(each, names, wall))
-            may_be_more = now < self._last_lapse_at
-            next_at = min(now + LAPSES_EVERY, self._last_lapse_at)
-            self._lapse_at = next_at if may_be_more else float("inf")
+        self._memberships.joined(inbox, lapses_in)
 
     # How it is
 
@@ -398,8 +328,3 @@ class Receiver:
             "counters": asdict(self._counters),
             **self._listening.status(),
         }
-
-
-def _clocks_apart() -> float:
-    """Seconds; they change only when somebody sets the wall clock, or the machine has slept."""
-    return time.time() - time.monotonic()

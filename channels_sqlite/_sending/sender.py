@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from .._options.conf import Options
-from .._storing import sql
+from .._storing import groups, sql
 from .._storing.database import Database
 from .._storing.messages import GroupMessage, Outgoing
 from .._waking.bells import Ringer
@@ -82,8 +82,7 @@ class Sender:
 
     async def _make_room(self, inbox: str) -> bool:
         """Have readers say what they have taken, which takes up room until they do."""
-        readers = list(self._database.readers.values())
-        if sum(reader.acknowledge_now() for reader in readers):  # all of them
+        if sum(reader.acknowledge_now() for reader in self._database.readers):  # all of them
             return True
         if not self._ringer.ask(inbox):
             return False
@@ -192,11 +191,11 @@ class Sender:
         """
         self._counters.sent += 1
         group = message.group
-        if not await self._database.read(lambda connection: sql.has_members(connection, group)):
+        if not await self._database.read(lambda connection: groups.has_members(connection, group)):
             return
 
         def write(connection: sqlite3.Connection) -> tuple[list[str], dict[str, float]]:
-            return sql.group_send(connection, message, self._capacity, self._capacity_of)
+            return groups.send(connection, message, self._capacity, self._capacity_of)
 
         def account(result: tuple[list[str], dict[str, float]]) -> None:
             written, full = result

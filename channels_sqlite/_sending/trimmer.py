@@ -118,7 +118,7 @@ class Trimmer:
         return await self._database.run_aside(self._sweep)
 
     def _trim_all(self, connections: Connections) -> Trimmed:
-        now, ours = time.time(), list(self._database.readers.values())
+        now, ours = time.time(), list(self._database.readers)
         # A reader of ours that does not listen cannot end its memberships itself.
         living = {*bells.living(self._database.files)} - {each.client for each in ours}
         living |= {each.client for each in ours if each.listens}

@@ -11,155 +11,22 @@ of the process, need not wait for it.
 
 from __future__ import annotations
 
-import ctypes
-import logging
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
 
-from . import forks, upkeep
+from . import upkeep
 from .files import Files
+from .handle import Busy, Function, Handle, Lost, T, pause, text
 from .once import Once
 from .worker import NoThread, Worker
 
-logger = logging.getLogger("channels_sqlite")
-
-T = TypeVar("T")
-Function = Callable[[sqlite3.Connection], T]
-
-NO_CHECKPOINT_ON_CLOSE = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
-BUSY, LOCKED, INTERRUPT = 5, 6, 9  # SQLite's primary result codes
-FORK_WAITS = 2.0  # seconds for a statement that was interrupted; only a commit takes its time
 SLOW = 0.05  # seconds in one statement; the event loop has better things to do
 SLOW_FOR = 1.0  # seconds for which the thread then writes
-PAUSE, LONG_PAUSE, SOON = 0.001, 0.02, 0.1  # seconds between tries, and for how long the short ones
 PAGES_A_WRITE = 10  # pages of the log that a write fills, at most as a rule
 LOOK_EVERY = 8  # writes, at the size of the log: those of large bodies fill more
 GROWN = 16 * 2**20  # bytes that the log is longer than it was
-
-
-class Busy(Exception):
-    """Somebody else holds a lock, and nothing was done. `__cause__` is SQLite's error."""
-
-
-class Lost(Exception):
-    """The connections were closed, by a fork for example, and nothing was done; open them again."""
-
-
-def pause(since: float) -> float:
-    """Seconds until the next try of what has been tried since then, of the monotonic clock.
-
-    SQLite's own handler sleeps longer each time, up to 0.1 s, and so serves the latest comer first.
-    """
-    return PAUSE if time.monotonic() < since + SOON else LONG_PAUSE
-
-
-class Handle(forks.Forkable):
-    """One connection, and the lock under which it is used and closed."""
-
-    def __init__(self, raw: sqlite3.Connection, files: Files) -> None:
-        self._raw = raw
-        self._files = files
-        self._in_use = threading.RLock()
-        self._running = False
-        self._interrupted = False
-        self._held = False
-        self.closed = False
-        forks.register(self)
-
-    def run(self, function: Function[T]) -> T:
-        """The result of `function(connection)`. Raises Busy, Lost, or sqlite3's error.
-
-        An exception out of a signal handler may come whenever a call returns; it leaves no lock
-        taken, and no transaction open.
-        """
-        if self.closed:  # to close it may take long
-            raise Lost
-        with self._in_use:
-            if self.closed:
-                raise Lost
-            outer = self._running
-            if outer and self._raw.in_transaction:  # the garbage collector gives something back
-                raise Busy from sqlite3.OperationalError("this thread is in a transaction")
-            try:
-                self._running = True
-                return function(self._raw)
-            except sqlite3.Error as error:
-                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                # A table-valued function that is interrupted while it is made has no code.
-                if code == INTERRUPT or self._interrupted:
-                    raise Lost from error
-                if code in (BUSY, LOCKED):
-                    raise Busy from error
-                raise
-            finally:
-                self._running = outer
-                if not outer and self._raw.in_transaction:
-                    self._raw.rollback()
-
-    def close(self, wait: float) -> None:
-        """Close it when its statement has ended, waiting so many seconds for processes that open or
-        close the same file.
-
-        The last connection to close deletes the log, by its name. Where the database's name means
-        another file by now, so does the log's: it is left alone, and so is the connection if this
-        Python cannot tell SQLite so.
-        """
-        with forks.quiet(), self._files.alone(wait) as alone, self._in_use:
-            self._close(replaced=not alone or self._files.is_another())
-
-    def _close(self, *, replaced: bool) -> None:
-        if self.closed:
-            return
-        self.closed = True
-        if replaced and not self._files.in_memory:
-            if not hasattr(self._raw, "setconfig"):  # before Python 3.12
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._raw))
-                return
-            self._raw.setconfig(NO_CHECKPOINT_ON_CLOSE, True)
-        self._raw.close()
-
-    def before_fork(self) -> None:
-        """Interrupt what runs, and close; in memory, come to rest."""
-        if not self._hold():
-            logger.error(
-                "%s: a statement does not end, so that a process was forked with its connection"
-                " open. The child cannot use the file.",
-                self._files.path,
-            )
-        elif not (self.closed or self._files.in_memory):
-            with self._files.alone(FORK_WAITS) as alone:
-                self._close(replaced=not alone or self._files.is_another())
-
-    def _hold(self) -> bool:
-        self._held = self._in_use.acquire(blocking=False)
-        if not self._held:
-            if not self.closed:
-                self._interrupted = True
-                self._raw.interrupt()
-            self._held = self._in_use.acquire(timeout=FORK_WAITS)
-        return self._held
-
-    def after_fork_in_parent(self) -> None:
-        """Let the connection be used; one that was closed is opened again at the next use."""
-        self._interrupted = False
-        if self._held:
-            self._held = False
-            self._in_use.release()
-
-    def after_fork_in_child(self) -> None:
-        """Keep an open connection, unused and for ever: to close it would drop the parent's
-        locks.
-        """
-        if self.closed:
-            return
-        self.closed = True
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._raw))
-        if not self._files.in_memory:
-            forks.taint(self._files.path)
 
 
 class Connections:
@@ -309,8 +176,3 @@ def _take_over(connection: sqlite3.Connection) -> int:
     connection.execute("pragma busy_timeout = 0").fetchall()
     connection.text_factory = text
     return int(pages)
-
-
-def text(value: bytes) -> str:
-    """Whatever others wrote into a text column, it must not end a reader."""
-    return value.decode("utf-8", "replace")

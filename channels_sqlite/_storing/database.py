@@ -11,58 +11,27 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TypeVar
-from weakref import WeakValueDictionary
+from typing import Any
 
 from ..exceptions import DatabaseUnavailable, translate
 from . import forks
-from .connections import Busy, Connections, Function, Handle, Lost, pause, text
+from .connections import Connections
 from .files import Files
+from .handle import CLOSE_WAITS, Busy, Function, Lost, T, pause, read_once
 from .once import Once
 from .opener import Opener
 from .private import is_in_a_tests_transaction
+from .readers import Readers
 from .worker import NoThread, Worker
 
 logger = logging.getLogger("channels_sqlite")
 
-T = TypeVar("T")
-
 CHECK_EVERY = 1.0  # seconds between looks whether the files are still the same, while it is used
 OPEN_AGAIN = 0.005  # seconds between tries to open while others hold a lock
 IN_TESTS_WAIT = 0.2  # seconds for a lock, while a test has a transaction open
-CLOSE_WAITS = 0.5  # seconds for other processes that open or close the file
-
-
-class Local(Protocol):
-    """A reader in this process."""
-
-    client: str
-
-    @property
-    def has_bell(self) -> bool:
-        """Return True if it may be in groups."""
-
-    @property
-    def listens(self) -> bool:
-        """Return True if it looks after its own memberships, at every heartbeat."""
-
-    def rung(self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None) -> None:
-        """Look: something was written to these inboxes, or to any."""
-
-    def opened(self) -> None:
-        """The database was opened, perhaps again."""
-
-    def acknowledge_now(self) -> bool:
-        """Acknowledge what was taken; return True if there was anything."""
-
-    def status(self) -> dict[str, Any]:
-        """How it is, for others."""
-
-    def leave(self) -> None:
-        """The interpreter ends: give up the memberships and the bell."""
 
 
 class Database(forks.Forkable):
@@ -73,14 +42,13 @@ class Database(forks.Forkable):
         self.files = Files(name)
         self.in_memory = self.files.in_memory
         self.timeout = float(options.get("timeout", 5))
-        self.readers: WeakValueDictionary[str, Local] = WeakValueDictionary()
-        """This process's own, by their clients."""
+        self.readers = Readers()
         self._ended = False
         self.once = Once(lambda error: translate(error, self.path))
         self.when_opened: Callable[[Connections], None] = lambda _: None
         """Called on the thread, each time that it was opened."""
-        self._opener = Opener(alias, name, self.files, options)
         self._worker = Worker()
+        self._opener = Opener(alias, name, self.files, options, self._worker, self.once)
         self._lock = threading.Lock()
         self._connections: Connections | None = None
         self._check_at = 0.0
@@ -102,13 +70,6 @@ class Database(forks.Forkable):
     def opened(self) -> Connections | None:
         """The connections, if they are open; others than before once it was opened again."""
         return self._connections
-
-    def ring_locally(
-        self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None
-    ) -> None:
-        """Have this process's own readers look at these inboxes, or at all."""
-        for reader in list(self.readers.values()):
-            reader.rung(inboxes, here)
 
     # Using it
 
@@ -195,23 +156,11 @@ class Database(forks.Forkable):
         async def use(_: Connections) -> T:
             reader = Worker()
             try:
-                return await reader.run(lambda: self._read_aside(function))
+                return await reader.run(partial(read_once, self.files, function))
             finally:
                 reader.stop()
 
         return await self._aside(use)
-
-    def _read_aside(self, function: Function[T]) -> T:
-        with forks.quiet():
-            raw = sqlite3.connect(
-                self.files.target, uri=True, isolation_level=None, check_same_thread=False
-            )
-            handle = Handle(raw, self.files)
-        try:
-            handle.run(_only_read)
-            return handle.run(function)
-        finally:
-            handle.close(CLOSE_WAITS)
 
     def post(self, topic: str, job: Callable[[Connections], object]) -> bool:
         """Run a job on the thread, for which nobody waits; False if the database is not open, or
@@ -262,14 +211,6 @@ class Database(forks.Forkable):
             raise Lost
         return connections
 
-    def _refuse_inherited(self) -> None:
-        if forks.is_tainted(self.path):
-            raise DatabaseUnavailable(
-                f"{self.path} was open in the process that this one was forked from, in a way that"
-                " Python was not told of, or while it was in use: SQLite's locks do not work here."
-                " Fork before the layer is first used (uWSGI: lazy-apps = true), or with os.fork()."
-            )
-
     def open_for_readers(self) -> None:
         """Begin to open it, for its readers: they are told, and what goes wrong is logged."""
         until = time.monotonic() + self.timeout
@@ -300,25 +241,12 @@ class Database(forks.Forkable):
             connections = self._connections
             if connections is not None and not connections.closed:
                 return connections
-            self._connections = connections = self._connect()
+            self._connections = connections = self._opener.open()
             self._check_at = time.monotonic() + CHECK_EVERY
         self.once.well("Opening")
-        for reader in list(self.readers.values()):
+        for reader in self.readers:
             reader.opened()
         connections.post("Sweeping", lambda: self.when_opened(connections))
-        return connections
-
-    def _connect(self) -> Connections:
-        if self.in_memory:
-            return Connections(self._opener.connect, self.files, self._worker, self.once)
-        if not self.files.find():
-            raise self._opener.not_migrated("does not exist")
-        self._refuse_inherited()
-        with self.files.alone(CLOSE_WAITS) as alone:
-            if alone:
-                self.files.remove_stale_log()
-            connections = Connections(self._opener.connect, self.files, self._worker, self.once)
-            self.files.note_opened()
         return connections
 
     # Closing
@@ -376,10 +304,10 @@ class Database(forks.Forkable):
         """Close what nobody has closed, so that the last one out removes the log."""
         self._ended = True
         is_open = self._connections is not None and not self._connections.closed
-        if not is_open and any(reader.has_bell for reader in list(self.readers.values())):
+        if not is_open and any(reader.has_bell for reader in self.readers):
             with suppress(Exception), forks.quiet():  # others then find that the reader is gone
-                self._connections = self._connect()
-        for reader in list(self.readers.values()):
+                self._connections = self._opener.open()
+        for reader in self.readers:
             reader.leave()
         connections, self._connections = self._connections, None
         self.files.remove_what_is_left()
@@ -394,9 +322,3 @@ class Database(forks.Forkable):
 
     def after_fork_in_parent(self) -> None:
         self._lock.release()
-
-
-def _only_read(connection: sqlite3.Connection) -> None:
-    connection.execute("pragma query_only = on")
-    connection.execute("pragma read_uncommitted = on")  # tables in memory have locks
-    connection.text_factory = text

@@ -7,11 +7,15 @@ from typing import Any
 
 from django.apps import apps
 
-from ..exceptions import InvalidOption, NotMigrated
-from .connections import BUSY, LOCKED, Busy
+from ..exceptions import DatabaseUnavailable, InvalidOption, NotMigrated
+from . import forks
+from .connections import Connections
 from .files import Files
+from .handle import BUSY, CLOSE_WAITS, LOCKED, Busy
+from .once import Once
 from .private import is_private
 from .schema import EVERYTHING, INDEXES, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
+from .worker import Worker
 
 OLDEST_SQLITE = (3, 35, 0)  # RETURNING
 WAL_PAGES = 4000
@@ -25,13 +29,47 @@ WAL_LIMIT = WAL_PAGES * 4096
 class Opener:
     """Opens connections to what NAME means, as the project's OPTIONS have it."""
 
-    def __init__(self, alias: str, name: str, files: Files, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        alias: str,
+        name: str,
+        files: Files,
+        options: dict[str, Any],
+        worker: Worker,
+        once: Once,
+    ) -> None:
         self._alias = alias
         self._files = files
+        self._worker = worker
+        self._once = once
         self._private = is_private(name)
         self._anchor: sqlite3.Connection | None = None
         """Keeps a private database while no other connection to it is open."""
         self._init_command = options.get("init_command")
+
+    def open(self) -> Connections:
+        """Both connections, on the thread. Raises Busy, or what keeps the file from being used."""
+        files = self._files
+        if files.in_memory:
+            return Connections(self.connect, files, self._worker, self._once)
+        if not files.find():
+            raise self._not_migrated("does not exist")
+        self._refuse_inherited()
+        with files.alone(CLOSE_WAITS) as alone:
+            if alone:
+                files.remove_stale_log()
+            connections = Connections(self.connect, files, self._worker, self._once)
+            files.note_opened()
+        return connections
+
+    def _refuse_inherited(self) -> None:
+        if forks.is_tainted(self._files.path):
+            raise DatabaseUnavailable(
+                f"{self._files.path} was open in the process that this one was forked from, in a"
+                " way that Python was not told of, or while it was in use: SQLite's locks do not"
+                " work here. Fork before the layer is first used (uWSGI: lazy-apps = true), or with"
+                " os.fork()."
+            )
 
     def connect(self) -> sqlite3.Connection:
         """A connection that is ready to use. Raises Busy, NotMigrated, or sqlite3's error."""
@@ -77,12 +115,12 @@ class Opener:
         found = {name for (name,) in connection.execute("select name from sqlite_master")}
         for wanted in ({MESSAGE, MEMBERSHIP, SEQUENCE, *TRIGGERS}, INDEXES.keys()):
             if missing := sorted(wanted - found):
-                raise self.not_migrated(f"lacks {', '.join(missing)}")
+                raise self._not_migrated(f"lacks {', '.join(missing)}")
         columns = connection.execute(f"select name from pragma_table_info('{MEMBERSHIP}')")
         if ("left_after",) not in columns.fetchall():
-            raise self.not_migrated("has the tables of an older version")
+            raise self._not_migrated("has the tables of an older version")
 
-    def not_migrated(self, why: str) -> NotMigrated:
+    def _not_migrated(self, why: str) -> NotMigrated:
         """The tables are Django's to make, and are not made here, not even in place of a file that
         was deleted under us: Django keeps account of its migrations in the same file, and without
         that account `migrate` would fail on tables that are there already.

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
-from .messages import GroupMessage, Outgoing, Row
+from .messages import Outgoing, Row
 from .schema import (
     EPOCH,
-    MEMBER,
     MEMBER_READS,
     MEMBERSHIP,
     MESSAGE,
@@ -32,14 +31,10 @@ NAMES_AT_ONCE = 200  # SQLite before 3.32 takes 999 parameters
 
 COLUMNS = 'id, inbox, channel, "group", body, created_at, expires_at'
 
-_WAITING = f"""
+COUNT_WAITING = f"""
     select count(*) from {MESSAGE} as waiting indexed by {WAITING}
     where waiting.inbox = %s and waiting.delivered_at is null and waiting.expires_at > %s
 """
-
-CURRENT = "left_after is null and (expires_at > :now or substr(inbox, -1) = '!')"
-"""A membership that counts. The reader of a process-local channel ends its memberships itself, by a
-clock that nobody sets; the wall clock counts for the others."""
 
 
 # Sending
@@ -47,7 +42,7 @@ clock that nobody sets; the wall clock counts for the others."""
 
 _INSERT = f"""
     insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)
-    select ?1, ?2, ?3, ?4, ?5 where ({_WAITING % ("?1", "?4")}) < ?6
+    select ?1, ?2, ?3, ?4, ?5 where ({COUNT_WAITING % ("?1", "?4")}) < ?6
 """
 
 
@@ -65,7 +60,7 @@ def _insert_all(count: int) -> str:
         )
         select inbox, channel, body, created_at, expires_at from outgoing
         where (
-            select min(room - ({_WAITING % ("outgoing.inbox", "outgoing.created_at")}))
+            select min(room - ({COUNT_WAITING % ("outgoing.inbox", "outgoing.created_at")}))
             from outgoing
         ) > 0
         order by position
@@ -96,83 +91,6 @@ def _values(messages: Sequence[Outgoing], now: float) -> list[object]:
         ahead[inbox] = before + 1
         values += (position, inbox, channel, body, now, expires_at, capacity - before)
     return values
-
-
-# The inboxes of a group: a seek for each, however many members it has. `select distinct` would
-# visit all members.
-_RECIPIENTS = f"""
-    with recursive candidate (inbox) as (
-        select min(inbox) from {MEMBERSHIP} indexed by {MEMBER_READS} where "group" = :group
-        union all
-        select (
-            select min(inbox) from {MEMBERSHIP} indexed by {MEMBER_READS}
-            where "group" = :group and inbox > candidate.inbox
-        )
-        from candidate where candidate.inbox is not null
-    ),
-    recipient (inbox, waiting) as materialized (
-        select inbox, ({_WAITING % ("candidate.inbox", ":now")}) from candidate
-        where exists (
-            select 1 from {MEMBERSHIP} indexed by {MEMBER_READS}
-            where "group" = :group and inbox = candidate.inbox and {CURRENT}
-        )
-        and typeof(candidate.inbox) = 'text'
-    )
-"""
-
-_GROUP_SEND = f"""
-    insert into {MESSAGE} (inbox, "group", body, created_at, expires_at)
-    {_RECIPIENTS}
-    select inbox, :group, :body, :now, :expires_at from recipient
-    where (select max(waiting) from recipient) < :capacity
-    returning inbox
-"""
-
-
-def has_members(connection: sqlite3.Connection, group: str) -> bool:
-    """Return False if a message to the group would reach nobody; True if it may reach somebody."""
-    query = f'select 1 from {MEMBERSHIP} indexed by {MEMBER_READS} where "group" = ? limit 1'
-    return bool(connection.execute(query, (group,)).fetchall())
-
-
-def group_send(
-    connection: sqlite3.Connection,
-    message: GroupMessage,
-    capacity: int | None,
-    capacity_of: Callable[[str], int],
-) -> tuple[list[str], dict[str, float]]:
-    """Insert one row for each inbox in the group, whatever the number of its members.
-
-    `capacity` is that of every inbox where they are all alike, which allows for one statement.
-    Returns the inboxes that were written to; and those that had no room, and miss the message, each
-    with the time at which the oldest message that waits in it was created.
-    """
-    values = {**message._asdict(), "now": message.created_at, "capacity": capacity}
-    if capacity is not None and (found := connection.execute(_GROUP_SEND, values).fetchall()):
-        return [inbox for (inbox,) in found], {}
-    with transaction(connection):
-        recipients = connection.execute(f"{_RECIPIENTS} select * from recipient", values).fetchall()
-        full = {inbox for inbox, waiting in recipients if waiting >= capacity_of(inbox)}
-        written = [inbox for inbox, _ in recipients if inbox not in full]
-        connection.executemany(
-            f'insert into {MESSAGE} (inbox, "group", body, created_at, expires_at)'
-            " values (?, ?, ?, ?, ?)",
-            [
-                (inbox, message.group, message.body, message.created_at, message.expires_at)
-                for inbox in written
-            ],
-        )
-        return written, {inbox: _oldest(connection, inbox, message.created_at) for inbox in full}
-
-
-def _oldest(connection: sqlite3.Connection, inbox: str, now: float) -> float:
-    """When the oldest message that waits in an inbox was created; `now` where none does."""
-    found = connection.execute(
-        f"select created_at from {MESSAGE} indexed by {WAITING}"
-        " where inbox = ? and delivered_at is null and expires_at > ? order by id limit 1",
-        (inbox, now),
-    ).fetchall()
-    return _time(found[0][0]) if found else now
 
 
 # Looking
@@ -250,10 +168,10 @@ def _row(
     created_at: object,
     expires_at: object,
 ) -> Row:
-    return Row(id_, inbox, channel, group, body, _time(created_at), _time(expires_at))
+    return Row(id_, inbox, channel, group, body, time_of(created_at), time_of(expires_at))
 
 
-def _time(value: object) -> float:
+def time_of(value: object) -> float:
     """Anybody may write anything into any column; SQLite has what is no number after all
     numbers.
     """
@@ -326,93 +244,6 @@ def give_back(connection: sqlite3.Connection, rows: Sequence[Row], epoch: int) -
         )
         connection.executemany(
             f"update {SEQUENCE} set seq = seq + 1 where inbox = ?", {(row.inbox,) for row in rows}
-        )
-
-
-# Groups
-
-_NEWEST = f"coalesce((select max(id) from {MESSAGE}), 0)"
-
-
-def group_add(
-    connection: sqlite3.Connection,
-    group: str,
-    inbox: str,
-    channel: str,
-    now: float,
-    expires_at: float,
-) -> None:
-    """Join, or stay a member for longer; a member gets the messages that come after it joined."""
-    connection.execute(
-        f"""
-        insert into {MEMBERSHIP} ("group", inbox, channel, expires_at, joined_after)
-        values (:group, :inbox, :channel, :expires_at, {_NEWEST})
-        on conflict (channel, "group") where left_after is null do update
-        set inbox = excluded.inbox,
-            joined_after = iif({CURRENT}, joined_after, excluded.joined_after),
-            expires_at = excluded.expires_at
-        """,
-        {"group": group, "inbox": inbox, "channel": channel, "now": now, "expires_at": expires_at},
-    )
-
-
-def group_discard(connection: sqlite3.Connection, group: str, channel: str) -> None:
-    """Leave. What was sent before still arrives, so a member in whose inbox something waits only
-    notes the newest message's id, and goes when its reader is past that.
-    """
-    member = 'channel = ? and "group" = ? and left_after is null'
-    gone = connection.execute(
-        f"""
-        delete from {MEMBERSHIP} indexed by {MEMBER}
-        where {member} and not (substr(inbox, -1) = '!' and exists (
-            select 1 from {MESSAGE} as waiting indexed by {WAITING}
-            where waiting.inbox = {MEMBERSHIP}.inbox and waiting.delivered_at is null
-        ))
-        """,
-        (channel, group),
-    ).rowcount
-    if not gone:
-        connection.execute(
-            f"update {MEMBERSHIP} indexed by {MEMBER} set left_after = {_NEWEST} where {member}",
-            (channel, group),
-        )
-
-
-def group_channels(connection: sqlite3.Connection, group: str, now: float) -> list[str]:
-    """The channels in a group, by name."""
-    rows = connection.execute(
-        f'select channel from {MEMBERSHIP} indexed by {MEMBER_READS} where "group" = :group'
-        f" and {CURRENT} order by channel",
-        {"group": group, "now": now},
-    )
-    return [channel for (channel,) in rows.fetchall()]
-
-
-def group_count(connection: sqlite3.Connection, group: str, now: float) -> int:
-    """How many channels are in a group."""
-    rows = connection.execute(
-        f'select count(*) from {MEMBERSHIP} indexed by {MEMBER_READS} where "group" = :group'
-        f" and {CURRENT}",
-        {"group": group, "now": now},
-    )
-    count: int = rows.fetchall()[0][0]
-    return count
-
-
-def end_memberships(connection: sqlite3.Connection, inboxes: Sequence[str], now: float) -> None:
-    """Delete the memberships of a reader's inboxes that have lapsed by its own clock."""
-    connection.executemany(
-        f"delete from {MEMBERSHIP} where inbox = ? and expires_at <= ?",
-        [(inbox, now) for inbox in inboxes],
-    )
-
-
-def move_memberships(connection: sqlite3.Connection, inboxes: Sequence[str], by: float) -> None:
-    """The wall clock was set: memberships lapse so many seconds later, or sooner."""
-    with transaction(connection):  # once for all of them, or for none
-        connection.executemany(
-            f"update {MEMBERSHIP} set expires_at = expires_at + ? where inbox = ?",
-            [(by, inbox) for inbox in inboxes],
         )
 
 

@@ -17,8 +17,9 @@ import aiosqlite
 
 from .._options.conf import Options
 from .._storing import sql
-from .._storing.connections import Busy, Connections, Lost
+from .._storing.connections import Connections
 from .._storing.database import Database
+from .._storing.handle import Busy, Lost
 from .._storing.messages import Row
 from .._storing.schema import MESSAGE
 from .._waking.listener import Listener

@@ -263,7 +263,7 @@ class Ringer:
         database, here = self._database, _running_loop()
         for client in {client_of(inbox) for inbox in inboxes}:
             if client is None:
-                database.ring_locally(inboxes, here)
+                database.readers.ring(inboxes, here)
                 _touch(database.files.wal)
             elif (reader := database.readers.get(client)) is not None:
                 reader.rung(inboxes, here)
@@ -279,7 +279,7 @@ class Ringer:
 
     def ring_all(self) -> None:
         """Wake every reader."""
-        self._database.ring_locally(None, _running_loop())
+        self._database.readers.ring(None, _running_loop())
         _touch(self._database.files.wal)
         with suppress(OSError):
             for name in os.listdir(self._database.files.bells):

@@ -22,7 +22,7 @@ OVERFLOW, IGNORED = 0x4000, 0x8000
 GONE = DELETE_SELF | MOVE_SELF
 
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows; inotify(7)
-_BUFFER = 64 * 1024
+_BUFFER = 4096  # bytes; what is left is read at once afterwards
 _c = ctypes.CDLL(None, use_errno=True)
 _watchers: WeakSet[InotifyWatcher] = WeakSet()
 

@@ -16,6 +16,8 @@ says what is wrong.
     schemas   of other versions, and migrations at once
     privacy   who may read, and what they find
     load      consumers that never read
+    large     large bodies, slow consumers, few descriptors
+    interrupts    exceptions out of signal handlers, at any moment
 
 `nox -s faults` runs them at length.
 """

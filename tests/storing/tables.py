@@ -6,7 +6,7 @@ import sqlite3
 import time
 from typing import Any
 
-from channels_sqlite._storing import sql
+from channels_sqlite._storing import groups, sql
 from channels_sqlite._storing.messages import Outgoing, Row
 from channels_sqlite._storing.schema import EPOCH, MESSAGE
 from tests.rows import LATER, inbox_of, select, to_group
@@ -46,12 +46,12 @@ def join(
     now = time.time()
     for channel in channels:
         inbox = inbox_of(channel)
-        sql.group_add(connection, group, inbox, channel, now, now + expires_in)
+        groups.add(connection, group, inbox, channel, now, now + expires_in)
 
 
 def leave(connection: sqlite3.Connection, *channels: str) -> None:
     for channel in channels:
-        sql.group_discard(connection, "test-group", channel)
+        groups.discard(connection, "test-group", channel)
 
 
 def group_send(
@@ -59,7 +59,7 @@ def group_send(
 ) -> tuple[list[str], list[str]]:
     """The inboxes that were written to, and those without room."""
     message = to_group(number, **fields)
-    written, full = sql.group_send(connection, message, capacity, lambda _: capacity or 100)
+    written, full = groups.send(connection, message, capacity, lambda _: capacity or 100)
     return sorted(written), sorted(full)
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from channels_sqlite._storing import connections as module
-from channels_sqlite._storing import forks
-from channels_sqlite._storing.connections import Busy, Connections
+from channels_sqlite._storing import connections, forks, handle
+from channels_sqlite._storing.connections import Connections
 from channels_sqlite._storing.files import Files
+from channels_sqlite._storing.handle import Busy
 from channels_sqlite._storing.once import Once
 from channels_sqlite._storing.opener import Opener
 from channels_sqlite._storing.worker import Worker
@@ -44,11 +44,7 @@ def open_(database: Path, worker: Worker) -> Iterator[Open]:
 
         def open_(path: Path | str = database, **options: str) -> Connections:
             files = Files(str(path))
-            files.find()
-            connect = Opener("channels", str(path), files, options).connect
-            with files.alone(0):
-                made = Connections(connect, files, worker, Once())
-                files.note_opened()
+            made = Opener("channels", str(path), files, options, worker, Once()).open()
             stack.callback(made.close, 0)
             return made
 
@@ -98,7 +94,7 @@ def test_a_file_that_cannot_be_opened_twice_is_not_left_open_once(database: Path
 async def test_a_statement_that_does_not_end_is_said_and_keeps_no_process_from_forking(
     both: Connections, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(module, "FORK_WAITS", 0.01)
+    monkeypatch.setattr(handle, "FORK_WAITS", 0.01)
     gate = Gate()
     using = asyncio.create_task(asyncio.to_thread(both.read, gate))
     await gate.entered()
@@ -115,8 +111,8 @@ def test_after_a_slow_write_the_thread_is_better_for_a_while(
     both: Connections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for slow, slow_for, expected in ((PATIENCE, 1, False), (-1, PATIENCE, True), (-1, -1, False)):
-        monkeypatch.setattr(module, "SLOW", slow)
-        monkeypatch.setattr(module, "SLOW_FOR", slow_for)
+        monkeypatch.setattr(connections, "SLOW", slow)
+        monkeypatch.setattr(connections, "SLOW_FOR", slow_for)
         both.try_write(insert)
         assert both.is_slow == expected
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
-from channels_sqlite._storing.connections import Busy
 from channels_sqlite._storing.files import Files
+from channels_sqlite._storing.handle import Busy
+from channels_sqlite._storing.once import Once
 from channels_sqlite._storing.opener import WAL_LIMIT, WAL_PAGES, Opener
+from channels_sqlite._storing.worker import Worker
 from channels_sqlite.exceptions import NotMigrated
 from tests.rows import sql
 from tests.storing.parts import locked, locked_up
@@ -21,7 +23,7 @@ from tests.storing.parts import locked, locked_up
 def connect(path: Path | str, **options: Any) -> sqlite3.Connection:
     files = Files(str(path))
     files.find()
-    return Opener("channels", str(path), files, options).connect()
+    return Opener("channels", str(path), files, options, Worker(), Once()).connect()
 
 
 def pragmas(connection: sqlite3.Connection, *names: str) -> list[object]:

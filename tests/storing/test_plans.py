@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from channels_sqlite._storing import sql, upkeep
+from channels_sqlite._storing import groups, sql, upkeep
 from channels_sqlite._storing.schema import GROUP_SEND, MESSAGE, SEND
 from tests.rows import outgoing, row, to_group
 from tests.rows import sql as connect
@@ -25,9 +25,9 @@ Work = Callable[[sqlite3.Connection], object]
 IN_PLACE: dict[str, Work] = {
     "send": lambda each: send(each, outgoing(1, "inbox-1", capacity=0)),
     "send-many": lambda each: send(each, *[outgoing(1, "inbox-1", capacity=0)] * 3),
-    "has-members": lambda each: sql.has_members(each, "large-group"),
+    "has-members": lambda each: groups.has_members(each, "large-group"),
     "group-send": lambda each: group_send(each, 1, capacity=0),
-    "group-send-of-capacities": lambda each: sql.group_send(
+    "group-send-of-capacities": lambda each: groups.send(
         each, to_group(1, "large-group"), None, lambda _: 0
     ),
     "sequences": lambda each: sql.sequences(each, ["inbox-1", "inbox-2"]),
@@ -44,7 +44,7 @@ IN_PLACE: dict[str, Work] = {
     "group-add": lambda each: join(each, f"{INBOX}1", group="large-group"),
     "group-discard": lambda each: leave(each, "nobody!x"),
     "group-discard-while-something-waits": lambda each: leave(each, "specific.small!x"),
-    "end-memberships": lambda each: sql.end_memberships(each, [INBOX], 0),
+    "end-memberships": lambda each: groups.end_lapsed(each, [INBOX], 0),
 }
 ASIDE: dict[str, Work] = {
     "trim-delivered": lambda each: upkeep.trim_delivered(each, 1, SOON),

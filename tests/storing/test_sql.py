@@ -10,7 +10,7 @@ from functools import partial
 
 import pytest
 
-from channels_sqlite._storing import sql, upkeep
+from channels_sqlite._storing import groups, sql, upkeep
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from tests.rows import outgoing, select, to_group
 from tests.storing.conftest import Connect
@@ -153,7 +153,7 @@ def test_full_inboxes_miss_a_group_message_and_are_named_with_their_oldest(
     results = []
     for age in (7, 3, 0):
         message = to_group(age, created_at=now - age)
-        written, full = sql.group_send(connection, message, None, capacity_of)
+        written, full = groups.send(connection, message, None, capacity_of)
         results.append((sorted(written), full))
     assert results == [
         (["large", "small"], {}),

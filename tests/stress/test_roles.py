@@ -48,7 +48,7 @@ async def test_now_and_then_has_no_beat(alice: Worker) -> None:
 
 async def test_however_short_the_time_something_is_sent(alice: Worker) -> None:
     (target,) = await roles.open_channels(alice, many=1)
-    how = {"rate": 100.0, "seconds": 0.0, "size": 100}
+    how: Any = {"rate": 100.0, "seconds": 0.0, "size": 100}
     assert await roles.send_now_and_then(alice, "s", [target], **how) == 1
     await asyncio.sleep(0)
     assert await roles.arrived(alice) == 1

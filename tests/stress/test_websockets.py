@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-import psutil
+import psutilfrom typing import Any
+
 import pytest
 import pytest_asyncio
 
@@ -77,7 +78,7 @@ async def test_what_the_layer_drops_in_a_server_is_in_the_ledger(here: Lab) -> N
         shares = websockets.seats(many=6, room=3, workers=2)
         await stage.connect(shares)
         running[1].process.send_signal(signal.SIGSTOP)
-        how = {"rate": 50.0, "seconds": 1.0, "size": 130}
+        how: Any = {"rate": 50.0, "seconds": 1.0, "size": 130}
         names = [name for name, _ in shares[0]]
         await clients[0].call(sockets.say, phase="measured", names=names, **how)
         await asyncio.sleep(1)

@@ -197,7 +197,7 @@ class Ringing:
         self.database = Database("channels", name, {})
         self.ringer, self.reader = Ringer(self.database), Reader()
         readers: Any = self.database.readers
-        readers[OURS] = self.reader
+        readers.add(self.reader)
         self.paths: dict[str, str] = {}
 
     def touched(self) -> set[str]:

@@ -1,0 +1,58 @@
+"""The memberships of one reader's channels: they age by a clock that nobody sets."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+
+from .._storing import groups
+from .._storing.database import Database
+from .._storing.handle import Busy, Lost
+
+CLOCK_WAS_SET = 1.0  # seconds that the wall clock moves against the monotonic one
+EVERY = 60.0  # seconds between deletions of memberships that have lapsed
+
+
+class Memberships:
+    """Those of the channels that this process put into groups, and reads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._clocks_apart = _clocks_apart()
+        self._inboxes: set[str] = set()
+        self._lapse_at = self._last_lapse_at = float("inf")
+
+    def joined(self, inbox: str, lapses_in: float) -> None:
+        """A channel of this inbox joins a group, for so many seconds."""
+        self._inboxes.add(inbox)
+        lapses_at = time.monotonic() + lapses_in
+        self._lapse_at = min(self._lapse_at, lapses_at)
+        self._last_lapse_at = lapses_at + 2 * CLOCK_WAS_SET  # clocks may be as far apart
+
+    def mind_the_clock(self) -> None:
+        """Move them with the wall clock when that was set. Before anything is read, because that
+        goes by them.
+        """
+        apart = _clocks_apart()
+        moved = apart - self._clocks_apart
+        if abs(moved) > CLOCK_WAS_SET:
+            names = list(self._inboxes)
+            self._database.try_write(lambda connection: groups.move(connection, names, moved))
+            self._clocks_apart = apart
+
+    def end_lapsed(self) -> None:
+        """Delete those that have lapsed. It takes the write lock: only while there may be any."""
+        now = time.monotonic()
+        if now < self._lapse_at:
+            return
+        wall, names = time.time(), list(self._inboxes)
+        with suppress(Busy, Lost):
+            self._database.try_write(lambda connection: groups.end_lapsed(connection, names, wall))
+            may_be_more = now < self._last_lapse_at
+            next_at = min(now + EVERY, self._last_lapse_at)
+            self._lapse_at = next_at if may_be_more else float("inf")
+
+
+def _clocks_apart() -> float:
+    """Seconds; they change only when somebody sets the wall clock, or the machine has slept."""
+    return time.time() - time.monotonic()
