@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest_asyncio
 from channels.layers import InMemoryChannelLayer

@@ -7,9 +7,9 @@ import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import psutilfrom typing import Any
-
+import psutil
 import pytest
 import pytest_asyncio
 
