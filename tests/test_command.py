@@ -181,10 +181,11 @@ def test_stats_tell_of_readers_that_are_alive(run: Run, start: Start) -> None:
     peers = [start("echo") for _ in range(2)]
     for peer in peers:
         peer.hear()
-    printed = run("stats")
-    assert re.search(r"^Readers +2 alive$", printed, re.MULTILINE)
-    for peer in peers:
-        assert re.search(rf"^process {peer.pid} +{watchers.best_kind()} ", printed, re.MULTILINE)
+    lines = [rf"^process {peer.pid} +{watchers.best_kind()} " for peer in peers]
+    lines.append(r"^Readers +2 alive$")
+    deadline = time.monotonic() + PATIENCE
+    while not all(re.search(each, run("stats"), re.MULTILINE) for each in lines):
+        assert time.monotonic() < deadline, run("stats")
     readers = json.loads(run("stats", "--json"))["readers"]
     assert {each["pid"] for each in readers} == {peer.pid for peer in peers}
     assert readers[0]["counters"]["missed_wakes"] == 0

@@ -122,10 +122,10 @@ async def test_foreign_writers_wake_receivers(
 async def test_a_watcher_gone_deaf(alias: str, start: Start, watcher: str) -> None:
     """Messages come with the heartbeats, which are counted; after three of them polling begins."""
     layer = SqliteChannelLayer(database=alias)
-    deaf = start("deaf_reader", channel="test-channel", count=8, watcher=watcher)
+    deaf = start("deaf_reader", channel="test-channel", count=10, watcher=watcher)
     assert await asyncio.to_thread(deaf.hear) == "deaf"
     delays = []
-    for number in range(8):
+    for number in range(10):
         await layer.send("test-channel", message(number))
         sent = time.time()
         delays.append(await asyncio.to_thread(deaf.hear) - sent)
@@ -134,8 +134,7 @@ async def test_a_watcher_gone_deaf(alias: str, start: Start, watcher: str) -> No
     assert await asyncio.to_thread(deaf.hear) >= 3
     assert deaf.wait() == 0
     assert len(deaf.errors().splitlines()) == 1  # the warning
-    assert max(delays[:3]) > 0.2
-    assert statistics.median(delays[-4:]) < 0.3
+    assert statistics.median(delays[-4:]) < max(delays[:3]) / 2
 
 
 class Ledger:

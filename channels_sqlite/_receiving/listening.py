@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,9 @@ from .._storing.database import Database
 from .._waking.bells import Bell
 from .._waking.listener import Listener, ring_if_open
 from .._waking.watchers import watch
-from .queues import Loop
+from ..counters import Counters
+from ..exceptions import WatcherUnavailable
+from .queues import Loop, Queues
 
 if TYPE_CHECKING:
     from .._waking.watchers import Watcher
@@ -49,18 +53,20 @@ class Listening:
         database: Database,
         options: Options,
         client: str,
+        queues: Queues,
+        counters: Counters,
         look: Callable[[Loop, bool], bool],
         beat: Callable[[Loop], bool],
-        describe: Callable[[], dict[str, Any]],
     ) -> None:
         self.missed_wakes = 0
         """The missed wakes of loops that have ended."""
         self._database = database
         self._options = options
         self._client = client
+        self._queues = queues
+        self._counters = counters
         self._look = look
         self._beat = beat
-        self._describe = describe
         self._ears: dict[Loop, Ear] = {}
         self._wants_touches = False
         self.bell: Bell | None = None
@@ -110,28 +116,31 @@ class Listening:
         ear, database = self._ears[loop], self._database
         ear.stop_watching()
         opened = database.opened
-        if database.in_memory:  # there are no other processes
+        interval = self._options.polling_interval
+        if database.in_memory or database.is_ending:  # no other processes; or the bell is gone
             ear.opened = opened
-            ear.listener.start(None)
+            ear.listener.start(None if database.in_memory else interval)
             return
         self.make_bell()
-        interval = self._options.polling_interval
-        ear.watcher = watch(
-            self._options.watcher,
-            ear.listener,
-            database.files.wal,
-            self.bell,
-            interval,
-            database.once,
-        )
+        try:
+            ear.watcher = watch(
+                self._options.watcher,
+                ear.listener,
+                database.files.wal,
+                self.bell,
+                interval,
+                database.once,
+            )
+        except WatcherUnavailable:
+            if not database.is_ending:
+                raise
         if ear.watcher is not None:
             ear.watcher.want_touches(self._wants_touches)
         ear.opened, ear.bell = opened, self.bell
         ear.listener.start(interval if ear.watcher is None else None)
         if ear.watcher is None and self._options.watcher == "auto":
             ear.listener.call_after(WATCH_AGAIN_AFTER, "watch", self._watch_again, loop)
-        if self.bell is not None:
-            self.bell.say(self._describe())
+        self.say()
 
     def keep_watching(self, loop: Loop) -> None:
         """Watch again if the database was opened again, or the bell is another one."""
@@ -168,7 +177,7 @@ class Listening:
             self.bell.close(remove=False)
             self.bell = None
         try:
-            self.bell = Bell(self._database.files, self._client, self._describe())
+            self.bell = Bell(self._database.files, self._client, self.status())
         except OSError as error:
             self._database.once.warn(
                 "Making a bell",
@@ -214,8 +223,15 @@ class Listening:
 
     # How they are
 
+    def say(self) -> None:
+        """Write it into the bell."""
+        if self.bell is not None:
+            self.bell.say(self.status())
+
     def status(self) -> dict[str, Any]:
-        """What wakes this process, and when it last did."""
+        """On how many channels consumers wait, what was counted, what wakes this process, and when
+        it last did.
+        """
         ears = list(self._ears.values())
         woken_at = max((each.listener.woken_at or 0.0 for each in ears), default=0.0)
         kinds = [
@@ -225,6 +241,9 @@ class Listening:
         ]
         otherwise = "none" if self._database.in_memory else "polling"
         return {
+            "pid": os.getpid(),
+            "channels": len(self._queues),
+            "counters": asdict(self._counters),
             "watcher": kinds[0] if kinds else otherwise,
             "woken_at": round(time.time() - time.monotonic() + woken_at, 3) if woken_at else None,
         }

@@ -14,7 +14,6 @@ import os
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -71,7 +70,9 @@ class Receiver:
             capacity_of,
             keep_delivered=options.message_retention > 0,
         )
-        self._listening = Listening(database, options, client, self._look, self._beat, self.status)
+        self._listening = Listening(
+            database, options, client, self._queues, counters, self._look, self._beat
+        )
         self._received = 0
         self._memberships = Memberships(database)
         self._retired = False
@@ -179,8 +180,7 @@ class Receiver:
         loop = asyncio.get_running_loop()
         self._stop(loop)
         for _ in range(CLOSING_TRIES):
-            opened = self._database.opened
-            if opened is None or opened.closed:
+            if self._database.opened is None:
                 break
             with self._lock:
                 if self._reading.acknowledge() and self._reading.give_all_back(loop):
@@ -196,6 +196,10 @@ class Receiver:
         """Its layer is gone, and with it all that could wait."""
         self._listening.stop_all(self._stop)
 
+    def status(self) -> dict[str, Any]:
+        """How it is, for others."""
+        return self._listening.status()
+
     @property
     def has_bell(self) -> bool:
         """Return True if it may be in groups."""
@@ -206,14 +210,13 @@ class Receiver:
         bell = self._listening.bell
         if bell is None:
             return
-        gone = False
-        with suppress(Exception):  # others find that this reader is gone, and do it
-            with self._lock:
-                self._reading.acknowledge()
-                self._reading.give_all_back(None)
+        remove = not os.path.exists(self._database.path)
+        with suppress(Exception), self._lock:  # others find that this reader is gone, and do it
+            self._reading.acknowledge()
+            self._reading.give_all_back(None)
             self._database.try_write(lambda connection: upkeep.forget(connection, [self.client]))
-            gone = True
-        bell.close(remove=gone or not os.path.exists(self._database.path))
+            remove = True
+        bell.close(remove=remove)
 
     def retire(self) -> None:
         """NAME means another database by now: those that wait are to wait there."""
@@ -294,8 +297,7 @@ class Receiver:
         if self._counters.received > self._received:
             self._received = self._counters.received
             self._trimmer.wrote(0)
-        if (bell := self._listening.bell) is not None:
-            bell.say(self.status())
+        self._listening.say()
         return found
 
     def _tidy(self, loop: Loop) -> None:
@@ -317,14 +319,3 @@ class Receiver:
             with self._lock:
                 self._listening.make_bell()
         self._memberships.joined(inbox, lapses_in)
-
-    # How it is
-
-    def status(self) -> dict[str, Any]:
-        """How it is, for others."""
-        return {
-            "pid": os.getpid(),
-            "channels": len(self._queues),
-            "counters": asdict(self._counters),
-            **self._listening.status(),
-        }

@@ -43,7 +43,7 @@ class Database(forks.Forkable):
         self.in_memory = self.files.in_memory
         self.timeout = float(options.get("timeout", 5))
         self.readers = Readers()
-        self._ended = False
+        self.is_ending = False  # the interpreter
         self.once = Once(lambda error: translate(error, self.path))
         self.when_opened: Callable[[Connections], None] = lambda _: None
         """Called on the thread, each time that it was opened."""
@@ -64,12 +64,13 @@ class Database(forks.Forkable):
         """Return True if the interpreter ends and nobody has opened it since: readers on daemon
         threads open nothing any more.
         """
-        return self._ended and (self._connections is None or self._connections.closed)
+        return self.is_ending and self.opened is None
 
     @property
     def opened(self) -> Connections | None:
         """The connections, if they are open; others than before once it was opened again."""
-        return self._connections
+        connections = self._connections
+        return None if connections is None or connections.closed else connections
 
     # Using it
 
@@ -166,10 +167,8 @@ class Database(forks.Forkable):
         """Run a job on the thread, for which nobody waits; False if the database is not open, or
         there is no thread.
         """
-        connections = self._connections
-        if connections is None or connections.closed:
-            return False
-        return connections.post(topic, lambda: job(connections))
+        connections = self.opened
+        return connections is not None and connections.post(topic, lambda: job(connections))
 
     async def run_aside(self, job: Callable[[Connections], T]) -> T:
         """The result of a job on the thread, of any number of transactions."""
@@ -201,13 +200,12 @@ class Database(forks.Forkable):
         """The connections, if they are open, and the files still those that were opened."""
         if time.monotonic() >= self._check_at and self.notice_replaced():
             return None
-        connections = self._connections
-        return None if connections is None or connections.closed else connections
+        return self.opened
 
     def _open_now(self) -> Connections:
         """The connections; raises Lost if there are none."""
-        connections = self._connections
-        if connections is None or connections.closed:
+        connections = self.opened
+        if connections is None:
             raise Lost
         return connections
 
@@ -238,8 +236,7 @@ class Database(forks.Forkable):
 
     def _open_unless_open(self) -> Connections:
         with forks.quiet():
-            connections = self._connections
-            if connections is not None and not connections.closed:
+            if (connections := self.opened) is not None:
                 return connections
             self._connections = connections = self._opener.open()
             self._check_at = time.monotonic() + CHECK_EVERY
@@ -256,8 +253,7 @@ class Database(forks.Forkable):
         again.
         """
         self._check_at = time.monotonic() + CHECK_EVERY
-        connections = self._connections
-        replaced = [] if connections is None or connections.closed else self.files.replaced()
+        replaced = [] if self.opened is None else self.files.replaced()
         if not replaced:
             return False
         if self.files.only_index(replaced):
@@ -302,9 +298,8 @@ class Database(forks.Forkable):
 
     def close_at_exit(self) -> None:
         """Close what nobody has closed, so that the last one out removes the log."""
-        self._ended = True
-        is_open = self._connections is not None and not self._connections.closed
-        if not is_open and any(reader.has_bell for reader in self.readers):
+        self.is_ending = self.once.silent = True
+        if self.opened is None and any(reader.has_bell for reader in self.readers):
             with suppress(Exception), forks.quiet():  # others then find that the reader is gone
                 self._connections = self._opener.open()
         for reader in self.readers:

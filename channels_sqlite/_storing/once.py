@@ -20,10 +20,12 @@ class Once:
         """`translate` puts an error that SQLite reports into words of ours."""
         self._translate = translate
         self._said: dict[str, str] = {}
+        self.silent = False
+        """Set when the interpreter ends, where daemon threads meet files that are gone."""
 
     def warn(self, topic: str, words: str) -> None:
         """Log a warning, unless it was the last thing said about this topic."""
-        if self._said.get(topic) != words:
+        if self._said.get(topic) != words and not self.silent:
             self._said[topic] = words
             logger.warning("%s", words)
 
@@ -35,7 +37,7 @@ class Once:
         if self._translate and isinstance(error, sqlite3.Error) and hasattr(error, _CODE):
             error = self._translate(error)
         words = f"{type(error).__name__}: {error}"
-        if self._said.get(topic) == words:
+        if self._said.get(topic) == words or self.silent:
             return
         self._said[topic] = words
         if type(error).__module__.startswith(__package__.partition(".")[0]):

@@ -66,13 +66,23 @@ class Alarm:
     def _ring(self, _: int, frame: FrameType | None) -> None:
         if not self._is_set:
             return
-        if not (self._anywhere or is_ours(frame)):
-            # asyncio itself forgets what it was about to call, and then nobody goes on.
+        swallowed = issubclass(self.kind, Exception) and is_in_a_callback()
+        if swallowed or not (self._anywhere or is_ours(frame)):
+            # asyncio itself forgets what it was about to call, and only logs an Exception out of a
+            # call-back: then nobody goes on.
             signal.setitimer(signal.ITIMER_REAL, NEXT_TRY)
             return
         self._is_set, self.rang = False, True
         self.where = "".join(traceback.format_stack(frame)[-5:])
         raise self.kind
+
+
+def is_in_a_callback() -> bool:
+    """Return True where an event loop runs, and no task of it."""
+    try:
+        return asyncio.current_task() is None
+    except RuntimeError:
+        return False
 
 
 def is_ours(frame: FrameType | None) -> bool:

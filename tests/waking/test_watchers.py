@@ -134,6 +134,9 @@ async def test_watchfiles_is_quick_while_there_is_traffic_and_then_slow_again(
 def descriptors() -> int:
     """How many this process has of inotify."""
     gc.collect()  # those of earlier tests
+    for thread in threading.enumerate():
+        if thread.name == "channels-sqlite-watchfiles":  # Rust has one of its own until it ends
+            thread.join(PATIENCE)
     count = 0
     for number in os.listdir("/proc/self/fd"):
         try:
