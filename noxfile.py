@@ -170,6 +170,11 @@ def floors() -> list[str]:
 
 def run_tests(session: nox.Session, *pins: str) -> None:
     session.install("-e", ".[cryptography]", *group("test"), *pins)
+    if not session.posargs:
+        session.log(
+            "Running about 2,100 tests in four processes, with servers, browsers and killed"
+            " processes among them: 5 to 15 minutes. What is missing here is left out, and named."
+        )
     session.run("python", "-m", "pytest", *(session.posargs or PARALLEL))
 
 
@@ -209,6 +214,11 @@ def example(session: nox.Session) -> None:
     session.chdir("example")
     session.run("python", "manage.py", "migrate", "--verbosity=0")
     session.run("python", "manage.py", "migrate", "--database=channels", "--verbosity=0")
+    session.log(
+        "For the chat's summaries, in another terminal: %s %s runworker summaries",
+        shutil.which("python", path=session.bin),
+        Path.cwd() / "manage.py",
+    )
     address = session.posargs[0] if session.posargs else ADDRESS
     session.log(f"The chat is at http://{address}/chat; Ctrl-C ends it.")
     # By default nox kills what has not ended 0.3 s after Ctrl-C; a server may take its leave.

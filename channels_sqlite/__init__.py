@@ -18,8 +18,9 @@ to its left; a leading underscore says that it may change.
     counters serializers                       what users name and read
     exceptions                                 what they catch
 
-A send passes `layers`, `sender`, `database`, `connections`, `sql` and `bells`; a wake `inotify`,
-`listener`, `receiver`, `reading`, `database`, `connections`, `sql` and `queues`.
+A send passes `layers`, `sender`, `database`, `connections`, `handle`, `sql` and `bells`; a wake
+`inotify`, `listener`, `receiver`, `reading`, `database`, `connections`, `handle`, `sql` and
+`queues`.
 
 The rules of the house:
 

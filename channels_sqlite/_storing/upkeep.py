@@ -23,6 +23,7 @@ from .schema import (
 from .sql import transaction
 
 LONG_LOG = 4000  # pages
+LOCK_WAITS = 50  # ms for the write lock, where somebody always writes
 
 _CLIENT = "substr(inbox, -13, 12)"
 """The client part of a process-local inbox, `prefix.CLIENT!`: whose bell it is."""
@@ -167,4 +168,8 @@ def checkpoint(connection: sqlite3.Connection) -> None:
     """
     ((_, pages, _),) = connection.execute("pragma wal_checkpoint(passive)").fetchall()
     if pages > LONG_LOG:
-        connection.execute("pragma wal_checkpoint(full)").fetchall()
+        connection.execute(f"pragma busy_timeout = {LOCK_WAITS}").fetchall()
+        try:
+            connection.execute("pragma wal_checkpoint(full)").fetchall()
+        finally:
+            connection.execute("pragma busy_timeout = 0").fetchall()
