@@ -105,7 +105,9 @@ class Trimmer:
 
     def _sweep_if_due(self, connections: Connections) -> None:
         """Sweep, unless another process has done so within the last second."""
-        if _is_due(os.path.join(self._database.files.bells, SWEPT)):
+        mark = os.path.join(self._database.files.bells, SWEPT)
+        if _is_due(mark):
+            _mark(mark)
             self._sweep(connections)
         self._swept_at = time.monotonic()  # later than our own mark, which then is no reason
 
@@ -157,7 +159,6 @@ class Trimmer:
         files = self._database.files
         if files.in_memory or not files.has_bells():
             return
-        _mark(os.path.join(files.bells, SWEPT))
         forget = partial(self._forget, connections)
         while bells.remove_dead(files, forget, BELLS_AT_ONCE) == BELLS_AT_ONCE:
             pass

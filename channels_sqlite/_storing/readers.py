@@ -44,7 +44,9 @@ class Readers:
         self._readers: WeakValueDictionary[str, LocalReader] = WeakValueDictionary()
 
     def __iter__(self) -> Iterator[LocalReader]:
-        return iter(list(self._readers.values()))
+        # At one go, because other threads make layers; `values()` is a loop of Python's.
+        references = self._readers.valuerefs()
+        return iter([reader for each in references if (reader := each()) is not None])
 
     def get(self, client: str) -> LocalReader | None:
         """The reader of this client; None if it is in another process, or nowhere."""

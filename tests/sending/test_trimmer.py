@@ -108,6 +108,23 @@ async def test_trimming_deletes_twice_what_is_written_after_every_batch(trimming
     await until(lambda: trimming.count(MESSAGE) == 3 * BATCH)
 
 
+async def test_one_process_trims_all_for_the_others_and_to_open_the_file_is_not_to_trim(
+    trimming: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver(trimming, 1, ago=11)
+    mark = os.path.join(trimming.database.files.bells, module.SWEPT)
+    assert not os.path.exists(mark)  # it has been opened
+    monkeypatch.setattr(trimming.trimmer, "_swept_at", float("-inf"))
+    trimming.trimmer.wrote(1)
+    await until(lambda: trimming.count(MESSAGE) == 0)
+    deliver(trimming, 1, ago=11)
+    monkeypatch.setattr(trimming.trimmer, "_swept_at", float("-inf"))
+    os.utime(mark)
+    trimming.trimmer.wrote(1)
+    await until(lambda: trimming.trimmer._swept_at > 0)
+    assert trimming.count(MESSAGE) == 1
+
+
 async def test_nobody_waits_for_trimming_and_one_trims_at_a_time(trimming: Parts) -> None:
     deliver(trimming, 5 * BATCH, ago=11)
     gate = Gate()
