@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from contextlib import suppress
 
 from .._storing import groups
 from .._storing.database import Database
-from .._storing.handle import Busy, Lost
+from .._storing.handle import Busy, Function, Lost
 
 CLOCK_WAS_SET = 1.0  # seconds that the wall clock moves against the monotonic one
 EVERY = 60.0  # seconds between deletions of memberships that have lapsed
@@ -37,8 +37,8 @@ class Memberships:
         moved = apart - self._clocks_apart
         if abs(moved) > CLOCK_WAS_SET:
             names = list(self._inboxes)
-            self._database.try_write(lambda connection: groups.move(connection, names, moved))
-            self._clocks_apart = apart
+            if self._try(lambda connection: groups.move(connection, names, moved)):
+                self._clocks_apart = apart
 
     def end_lapsed(self) -> None:
         """Delete those that have lapsed. It takes the write lock: only while there may be any."""
@@ -46,11 +46,24 @@ class Memberships:
         if now < self._lapse_at:
             return
         wall, names = time.time(), list(self._inboxes)
-        with suppress(Busy, Lost):
-            self._database.try_write(lambda connection: groups.end_lapsed(connection, names, wall))
+        if self._try(lambda connection: groups.end_lapsed(connection, names, wall)):
             may_be_more = now < self._last_lapse_at
             next_at = min(now + EVERY, self._last_lapse_at)
             self._lapse_at = next_at if may_be_more else float("inf")
+
+    def _try(self, function: Function[None]) -> bool:
+        """Return False where it is to be tried again, at the next look: that must not be kept from
+        reading by a disk that is full.
+        """
+        try:
+            self._database.try_write(function)
+        except (Busy, Lost):
+            return False
+        except sqlite3.Error as error:
+            self._database.once.failed("Keeping memberships", error)
+            return False
+        self._database.once.well("Keeping memberships")
+        return True
 
 
 def _clocks_apart() -> float:

@@ -154,9 +154,11 @@ class Queues:
 
     def tell_again(self, here: Loop) -> None:
         """Tell all that wait beside a message: the one that had been told may be on a loop that was
-        closed, or that stands still.
+        closed, or that stands still. Those of loops that were closed are forgotten.
         """
         with self._lock:
+            for channel in list(self._waiters):
+                self._living(channel)
             for channel in list(self._items):
                 self._tell(channel, here, everybody=True)
 

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
@@ -73,6 +74,7 @@ class Receiver:
         self._listening = Listening(
             database, options, client, self._queues, counters, self._look, self._beat
         )
+        self._left: deque[tuple[str, Waiter, bool]] = deque()
         self._received = 0
         self._memberships = Memberships(database)
         self._retired = False
@@ -88,8 +90,7 @@ class Receiver:
         """
         loop = asyncio.get_running_loop()
         if loop not in self._listening:
-            await self._database.ready()
-            self._listen(loop)
+            await self._listen(loop)
         if inbox is not None and inbox not in self._reading.inboxes:
             with self._lock:
                 self._reading.add(inbox)
@@ -119,6 +120,9 @@ class Receiver:
                 if shared:
                     self._claim(channel, loop)
                 item = await found
+            except GeneratorExit:  # the garbage collector's, amid anything: no lock is taken now
+                self._left.append((channel, found, shared))
+                raise
             except BaseException:  # a signal handler's, too
                 with suppress(RuntimeError):  # the loop was closed under it
                     self._leave_queue(channel, found, loop, shared=shared)
@@ -126,6 +130,8 @@ class Receiver:
             if item is not None:
                 return item
             self._queues.leave(channel, found, loop)  # it was told to come and take
+            if not (self._retired or loop in self._listening):  # it was closed meanwhile
+                await self._listen(loop)
 
     def _leave_queue(self, channel: str, waiter: Waiter, loop: Loop, *, shared: bool) -> None:
         self._queues.leave(channel, waiter, loop)
@@ -136,6 +142,13 @@ class Receiver:
                 self._listening.look_again(loop)
             elif given_back:
                 self._database.readers.ring([channel], loop)
+
+    def _bury(self, loop: Loop) -> None:
+        """End the waiting of consumers that the garbage collector has closed."""
+        while self._left:
+            channel, waiter, shared = self._left.popleft()
+            with suppress(RuntimeError):  # the loop was closed under it
+                self._leave_queue(channel, waiter, loop, shared=shared)
 
     def _claim(self, channel: str, loop: Loop) -> None:
         """A consumer has begun to wait for a normal channel."""
@@ -151,8 +164,9 @@ class Receiver:
 
     # Listening
 
-    def _listen(self, loop: Loop) -> None:
+    async def _listen(self, loop: Loop) -> None:
         """Watch first, then look, then wait: what is committed in between is seen."""
+        await self._database.ready()
         with self._lock:
             if loop not in self._listening:
                 self._listening.start(loop)
@@ -160,11 +174,12 @@ class Receiver:
         self._listening.write(loop)
 
     def opened(self) -> None:
-        """The database was opened: look, and listen again where consumers still wait."""
+        """The database was opened: look, and have those listen again that wait on loops that do
+        not.
+        """
         self._listening.ring()
-        for loop in self._queues.loops() - {*self._listening.loops()}:
-            with suppress(RuntimeError):  # the loop was closed
-                loop.call_soon_threadsafe(self._listen, loop)
+        if self._queues.loops() - {*self._listening.loops()}:
+            self._queues.tell_everybody()
 
     def _stop(self, loop: Loop) -> None:
         with self._lock:
@@ -248,6 +263,7 @@ class Receiver:
             return False
         reading = self._reading
         with self._lock:
+            self._bury(loop)
             reading.more = False
             try:
                 self._memberships.mind_the_clock()
@@ -264,7 +280,8 @@ class Receiver:
                 return False
             if reading.acknowledges_later():
                 loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge, loop)
-        if reading.more:  # others on the loop have their turn first
+            more = reading.more
+        if more:  # others on the loop have their turn first
             loop.call_soon(partial(self._listening.look, loop, rung=True))
         return found
 
@@ -282,8 +299,11 @@ class Receiver:
         if database.has_ended:
             return False
         database.notice_replaced()
+        # Before the look: watchfiles cannot tell this from a ring, which the look then sees.
+        self._listening.say()
         found = False
         with self._lock:
+            self._bury(loop)
             try:
                 self._memberships.mind_the_clock()
                 found = self._reading.look(loop, thorough=True)
@@ -297,7 +317,6 @@ class Receiver:
         if self._counters.received > self._received:
             self._received = self._counters.received
             self._trimmer.wrote(0)
-        self._listening.say()
         return found
 
     def _tidy(self, loop: Loop) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from .._options.conf import Options
@@ -39,14 +39,8 @@ class Outbox:
 
     def __init__(self) -> None:
         self.waiting: list[Waiting] = []
-        self.owner: asyncio.Task[Any] | None = None
-        """The task whose statement is in flight, or the one that drives those that wait."""
-
-    @property
-    def is_busy(self) -> bool:
-        """Return False also if an exception out of a signal handler has ended its owner."""
-        owner = self.owner
-        return owner is not None and not owner.done() and owner is not asyncio.current_task()
+        self.owner: object = None
+        """The message whose statement is in flight, or the task that drives those that wait."""
 
 
 class Sender:
@@ -91,38 +85,52 @@ class Sender:
 
     async def _send(self, message: Outgoing) -> bool:
         loop = asyncio.get_running_loop()
-        outbox = self._outboxes.get(loop)
-        if outbox is None:
-            outbox = self._outboxes[loop] = Outbox()
-        if outbox.is_busy:
+        outbox = self._outboxes.get(loop) or self._begin_on(loop)
+        if outbox.owner is not None:
             verdict: asyncio.Future[bool] = loop.create_future()
             outbox.waiting.append(Waiting(message, verdict, time.monotonic()))
             return await verdict
-        outbox.owner = asyncio.current_task()
+        outbox.owner = message
         try:
             (accepted,) = await self._write([message], time.monotonic(), has_waited=False)
         finally:
+            outbox.owner = None  # first: an exception out of a signal handler may come at any call
             self._hand_on(outbox, loop)
         if accepted is None:
             raise self._expired()
         return accepted
 
+    def _begin_on(self, loop: asyncio.AbstractEventLoop) -> Outbox:
+        for closed in [each for each in list(self._outboxes) if each.is_closed()]:
+            del self._outboxes[closed]  # its driver, if it has one, would keep it for ever
+        outbox = self._outboxes[loop] = Outbox()
+        return outbox
+
     def _hand_on(self, outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
         """Somebody drives as long as anybody waits, also when a driver was cancelled."""
-        if outbox.waiting and not loop.is_closed():
-            outbox.owner = loop.create_task(self._drive(outbox))
-            outbox.owner.add_done_callback(lambda _: self._hand_on(outbox, loop))
-        else:
-            outbox.owner = None  # it knows its loop, by which the outbox is found
+        if outbox.waiting and outbox.owner is None and not loop.is_closed():
+            outbox.owner = driver = loop.create_task(self._drive(outbox, loop))
+            driver.add_done_callback(lambda driver: self._driver_ended(outbox, loop, driver))
 
-    async def _drive(self, outbox: Outbox) -> None:
+    def _driver_ended(
+        self, outbox: Outbox, loop: asyncio.AbstractEventLoop, driver: asyncio.Task[None]
+    ) -> None:
+        if outbox.owner is driver:  # it was cancelled before it began
+            outbox.owner = None
+            self._hand_on(outbox, loop)
+
+    async def _drive(self, outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
         """Send what came while a statement was in flight, until nothing comes."""
-        while outbox.waiting:
-            batch = outbox.waiting[:AT_ONCE]
-            del outbox.waiting[:AT_ONCE]
-            # A message whose sender was cancelled while it waited is not sent.
-            if batch := [each for each in batch if not each.verdict.done()]:
-                await self._write_batch(batch)
+        try:
+            while outbox.waiting:
+                batch = outbox.waiting[:AT_ONCE]
+                del outbox.waiting[:AT_ONCE]
+                # A message whose sender was cancelled while it waited is not sent.
+                if batch := [each for each in batch if not each.verdict.done()]:
+                    await self._write_batch(batch)
+        finally:
+            outbox.owner = None
+            self._hand_on(outbox, loop)
 
     async def _write_batch(self, batch: list[Waiting]) -> None:
         try:

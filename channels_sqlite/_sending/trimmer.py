@@ -49,7 +49,7 @@ class Trimmer:
         self._swept_at = time.monotonic()
         self._kept_up_at = float("-inf")
         self._busy = False
-        self._is_put_off = False
+        self._put_off_until = float("inf")
         database.when_opened = self._sweep_readers
 
     def wrote(self, count: int) -> None:
@@ -68,18 +68,19 @@ class Trimmer:
         A loop that ends with the send, as that of async_to_sync does, has no later: the next send
         then sweeps.
         """
-        if self._is_put_off:
+        now = time.monotonic()
+        if now >= self._put_off_until:
             self._start_sweep()
-            return
-        try:
-            asyncio.get_running_loop().call_later(SWEEP_AFTER, self._start_sweep)
-        except RuntimeError:  # on a thread without a loop
-            self._start_sweep()
-        else:
-            self._is_put_off = True
+        elif self._put_off_until == float("inf"):
+            try:
+                asyncio.get_running_loop().call_later(SWEEP_AFTER, self._start_sweep)
+            except RuntimeError:  # on a thread without a loop
+                self._start_sweep()
+            else:
+                self._put_off_until = now + SWEEP_AFTER
 
     def _start_sweep(self) -> None:
-        self._is_put_off = False
+        self._put_off_until = float("inf")
         if not self._busy and time.monotonic() - self._swept_at >= SWEEP_EVERY:
             self._start("Sweeping", self._sweep_if_due)
 

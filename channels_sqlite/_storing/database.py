@@ -253,8 +253,9 @@ class Database(forks.Forkable):
         again.
         """
         self._check_at = time.monotonic() + CHECK_EVERY
-        replaced = [] if self.opened is None else self.files.replaced()
-        if not replaced:
+        connections = self.opened
+        replaced = [] if connections is None else self.files.replaced()
+        if not replaced or self.opened is not connections:  # it was closed, and then the log goes
             return False
         if self.files.only_index(replaced):
             logger.warning(

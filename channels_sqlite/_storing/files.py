@@ -133,7 +133,7 @@ class Files:
         """
         if replaced != [self.path + INDEX]:
             return False
-        del self._opened[INDEX]
+        self._opened.pop(INDEX, None)
         return True
 
     def forget_index(self, replaced: list[str]) -> None:

@@ -50,7 +50,6 @@ class Handle(forks.Forkable):
         self._raw = raw
         self._files = files
         self._in_use = threading.RLock()
-        self._running = False
         self._interrupted = False
         self._held = False
         self.closed = False
@@ -67,23 +66,18 @@ class Handle(forks.Forkable):
         with self._in_use:
             if self.closed:
                 raise Lost
-            outer = self._running
-            if outer and self._raw.in_transaction:  # the garbage collector gives something back
-                raise Busy from sqlite3.OperationalError("this thread is in a transaction")
             try:
-                self._running = True
                 return function(self._raw)
             except sqlite3.Error as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 # A table-valued function that is interrupted while it is made has no code.
-                if code == INTERRUPT or self._interrupted:
+                if code == INTERRUPT or self._interrupted or self.closed:
                     raise Lost from error
                 if code in (BUSY, LOCKED):
                     raise Busy from error
                 raise
             finally:
-                self._running = outer
-                if not outer and self._raw.in_transaction:
+                if not self.closed and self._raw.in_transaction:
                     self._raw.rollback()
 
     def close(self, wait: float) -> None:

@@ -69,9 +69,11 @@ def _insert_all(count: int) -> str:
 
 def send(connection: sqlite3.Connection, messages: Sequence[Outgoing], now: float) -> list[bool]:
     """Insert messages in their order; for each, whether its inbox had room for it."""
+    if not messages:
+        return []
     if len(messages) == 1:
         return [_send(connection, messages[0], now)]
-    if messages and connection.execute(_insert_all(len(messages)), _values(messages, now)).rowcount:
+    if connection.execute(_insert_all(len(messages)), _values(messages, now)).rowcount:
         return [True] * len(messages)
     with transaction(connection):
         return [_send(connection, message, now) for message in messages]

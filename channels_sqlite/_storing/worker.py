@@ -35,9 +35,22 @@ class Worker:
         NoThread, and then nothing has changed.
         """
         with self._lock:
-            if self._jobs is None:
-                self._jobs = _start()
-            self._jobs.put(job)
+            jobs = self._jobs or self._start()
+            jobs.put(job)
+
+    def _start(self) -> Jobs:
+        """Start a thread, which ends when it gets None; its jobs."""
+        jobs: Jobs = SimpleQueue()
+        thread = threading.Thread(target=_run, args=(jobs,), name="channels-sqlite", daemon=True)
+        try:
+            thread.start()
+            self._jobs = jobs
+        except BaseException as error:
+            jobs.put(None)  # an exception out of a signal handler may come when it has started
+            if isinstance(error, RuntimeError):
+                raise NoThread(str(error)) from error
+            raise
+        return jobs
 
     async def run(self, function: Callable[[], T], *, always: bool = False) -> T:
         """The result of a function. A cancelled await does not wait for it; if it was not begun by
@@ -75,19 +88,6 @@ def _settle(waiter: asyncio.Future[Any], result: object, error: BaseException | 
         waiter.set_result(result)
     else:
         waiter.set_exception(error)
-
-
-def _start() -> Jobs:
-    """The jobs of a new thread, which ends when it gets None."""
-    jobs: Jobs = SimpleQueue()
-    try:
-        threading.Thread(target=_run, args=(jobs,), name="channels-sqlite", daemon=True).start()
-    except BaseException as error:
-        jobs.put(None)  # an exception out of a signal handler may come when it has started
-        if isinstance(error, RuntimeError):
-            raise NoThread(str(error)) from error
-        raise
-    return jobs
 
 
 def _run(jobs: Jobs) -> None:

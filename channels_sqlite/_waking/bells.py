@@ -231,7 +231,7 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int)
     held: dict[str, _Lock] = {}
     removed = 0
     try:
-        with _each(files) as bells:
+        with forks.quiet(), _each(files) as bells:
             for name, descriptor in bells:
                 if len(held) == at_once:
                     break

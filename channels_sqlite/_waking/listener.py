@@ -61,6 +61,7 @@ class Listener:
         self._once = once
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._hears_writes = True
+        self._goes_on = True
         self._tries = 0
         self._polls = False
         self._is_rung = False
@@ -116,7 +117,7 @@ class Listener:
         self._is_rung = True
         try:
             self.loop.call_soon_threadsafe(self._ring_once)
-        except RuntimeError:
+        except BaseException:
             self._is_rung = False
             raise
 
@@ -167,6 +168,7 @@ class Listener:
             self._tries = 0
 
     def _climb(self, step: int, *, found: bool) -> None:
+        self._goes_on = True
         if step < len(AFTER_A_WRITE):
             self.call_after(AFTER_A_WRITE[step], "write", self._look_after_write, step, found)
         elif found or self._log_age() > AFTER_A_WRITE[-1]:
@@ -179,6 +181,7 @@ class Listener:
         self._climb(step + 1, found=found)
 
     def _look_in_lull(self) -> None:
+        self._goes_on = True
         if self._log_age() > LULL or self.look(rung=False):
             self._listen_again()
         else:
@@ -205,6 +208,9 @@ class Listener:
             self._unannounced += 1
             if self._unannounced == DEAF_AFTER:
                 self._on_deaf()
+        if not (self._hears_writes or self._goes_on):  # an exception out of a signal handler
+            self._listen_again()
+        self._goes_on = False
         listens = self._hears_writes and not self._polls
         self._suspect = self._safely(self._beat) and listens
 

@@ -119,15 +119,17 @@ class WatchfilesWatcher:
     def _run(self) -> None:
         while not self._has_ended:
             try:
-                notify, self._notify = self._notify or self._watch(), None
+                if self._notify is None:
+                    self._notify = self._watch()
+                    self._call(self._listener.ring)  # whatever came while nothing was watched
+                    if self._watches_log:
+                        self._call(self._listener.write)
+                notify, self._notify = self._notify, None
                 with notify as active:
                     self._listen(active)
                 self._interrupted.clear()
                 self._watches_log = self._wants_log
                 self._watch_what_is_wanted()  # that may have changed between the two lines
-                self._call(self._listener.ring)  # whatever came while nothing was watched
-                if self._watches_log:
-                    self._call(self._listener.write)
             except Exception as error:
                 self._once.failed(f"Watching {self._wal}", error)
                 time.sleep(RETRY_AFTER)

@@ -87,6 +87,8 @@ def is_in_a_callback() -> bool:
 
 def is_ours(frame: FrameType | None) -> bool:
     """Return True in code of ours, or in what it calls; not in asyncio's own."""
+    while frame is not None and frame.f_globals is globals():  # the last alarm's own handler
+        frame = frame.f_back
     if frame is not None and frame.f_globals.get("__name__", "").startswith("asyncio"):
         return False
     while frame is not None:

@@ -102,7 +102,7 @@ async def test_sends_go_on_though_their_driver_is_cancelled(sending: Parts, gate
     await cancel(first)
     await asyncio.sleep(0.01)
     (outbox,) = sending.sender._outboxes.values()
-    assert outbox.owner is not None
+    assert isinstance(outbox.owner, asyncio.Task)
     (third,) = begin(sending, 2)
     await asyncio.sleep(0)
     outbox.owner.cancel()

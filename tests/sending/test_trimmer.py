@@ -113,7 +113,8 @@ async def test_one_process_trims_all_for_the_others_and_to_open_the_file_is_not_
 ) -> None:
     deliver(trimming, 1, ago=11)
     mark = os.path.join(trimming.database.files.bells, module.SWEPT)
-    assert not os.path.exists(mark)  # it has been opened
+    with pytest.raises(FileNotFoundError):  # it has been opened
+        os.stat(mark)
     monkeypatch.setattr(trimming.trimmer, "_swept_at", float("-inf"))
     trimming.trimmer.wrote(1)
     await until(lambda: trimming.count(MESSAGE) == 0)
