@@ -33,8 +33,8 @@ class Ear:
         self.listener = listener
         self.watcher: Watcher | None = None
         self.opened: Connections | None = None
-        """What was open when it began to watch: of other connections the log may be another
-        file."""
+        """The connections that were open when it began to watch. Later ones may have another
+        log."""
         self.bell: Bell | None = None
         """The one that it watches."""
 

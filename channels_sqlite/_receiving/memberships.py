@@ -30,8 +30,8 @@ class Memberships:
         self._last_lapse_at = lapses_at + 2 * CLOCK_WAS_SET  # clocks may be as far apart
 
     def mind_the_clock(self) -> None:
-        """Move them with the wall clock when that was set. Before anything is read, because that
-        goes by them.
+        """Move the memberships by as much as the wall clock was set. Call this before reading,
+        because they decide which channels get a group's message.
         """
         apart = _clocks_apart()
         moved = apart - self._clocks_apart

@@ -56,7 +56,7 @@ class Queues:
     def leave(self, channel: str, waiter: Waiter, here: Loop) -> None:
         """A consumer waits no longer: it was told to come and take, or it was cancelled.
 
-        What it was handed and cannot use, or was told of, is for the next one.
+        A message that it was handed, or was told of, goes to the next consumer.
         """
         with self._lock:
             self._forget_waiter(channel, waiter)

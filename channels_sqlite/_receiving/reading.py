@@ -27,7 +27,7 @@ from .queues import Loop, Queues
 READ_FOR = 0.002  # seconds that one look may hold the event loop
 AT_ONCE = 32  # messages in one read
 ACKNOWLEDGE_AFTER = 0.25  # seconds
-OVERDUE = 1.0  # seconds; its timer was on a loop that has ended
+OVERDUE = 1.0  # seconds, for clocks and busy loops
 
 
 class Inbox:
@@ -197,8 +197,8 @@ class Reading:
         return any(inbox.acknowledged < inbox.cursor for inbox in self._inboxes.values())
 
     def acknowledges_later(self) -> bool:
-        """Return True if there is something to acknowledge, in a batch, and nobody was told yet to
-        do so. A timer may have been of a loop that has ended.
+        """Return True if the caller must set a timer: something is owed, and no timer is pending.
+        One that is past due was set on a loop that has ended.
         """
         now = time.monotonic()
         if not self.owes or now < self._acknowledge_at < now + OVERDUE:

@@ -110,7 +110,8 @@ class Trimmer:
         if _is_due(mark):
             _mark(mark)
             self._sweep(connections)
-        self._swept_at = time.monotonic()  # later than our own mark, which then is no reason
+        # After the mark was made, so that it is a second old when we ask again.
+        self._swept_at = time.monotonic()
 
     def _sweep(self, connections: Connections) -> Trimmed:
         self._sweep_readers(connections)

@@ -61,8 +61,8 @@ class Database(forks.Forkable):
 
     @property
     def has_ended(self) -> bool:
-        """Return True if the interpreter ends and nobody has opened it since: readers on daemon
-        threads open nothing any more.
+        """Return True if the interpreter is ending and the database is closed. Readers on daemon
+        threads must not open it again.
         """
         return self.is_ending and self.opened is None
 

@@ -178,8 +178,8 @@ class Files:
 
     @contextlib.contextmanager
     def alone(self, wait: float) -> Iterator[bool]:
-        """Open or close the file as the only one of our processes; False where that cannot be had
-        within so many seconds.
+        """Hold the lock under which our processes open and close the file; yield False if it was
+        not free within `wait` seconds.
         """
         if self.in_memory or self._record >= 0:
             yield self.in_memory or self._is_alone

@@ -61,7 +61,7 @@ class Handle(forks.Forkable):
         An exception out of a signal handler may come whenever a call returns; it leaves no lock
         taken, and no transaction open.
         """
-        if self.closed:  # to close it may take long
+        if self.closed:  # perhaps another thread still closes it, which may take long
             raise Lost
         with self._in_use:
             if self.closed:

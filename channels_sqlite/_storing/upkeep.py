@@ -150,7 +150,7 @@ def forget(connection: sqlite3.Connection, clients: Collection[str]) -> None:
 def _delete(
     connection: sqlite3.Connection, find: str, values: dict[str, object], delete: str
 ) -> int:
-    """Find rows without the write lock, then delete each of which the same still holds.
+    """Find rows without the write lock, then delete those that still match.
 
     One by one: `where id in (...)` would scan the table after an ANALYZE of a few rows.
     """

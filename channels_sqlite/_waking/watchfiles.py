@@ -30,7 +30,7 @@ QUICK_TIMEOUT = 250  # ms
 IDLE_TIMEOUT = 2_000  # ms; then it looks whether its loop was closed
 RETRY_AFTER = 1.0  # seconds; meanwhile there are the heartbeats
 UNHEARD_FOR = 0.2  # seconds; then the log is not even watched: each write of it wakes Rust's thread
-SPARE_THREADS = 3  # one for Rust; an ended thread still counts for a moment, and others start some
+SPARE_THREADS = 3  # one for Rust, and two because a thread counts a moment after it has ended
 JOIN_FOR = 2.0  # seconds; it takes a step, but a busy machine may take longer for that
 
 _running: WeakSet[WatchfilesWatcher] = WeakSet()

@@ -8,18 +8,20 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 import weakref
 from pathlib import Path
 
 import pytest
 from django.db import connections
 
+from channels_sqlite._storing import groups
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite.exceptions import DatabaseUnavailable
 from tests.receiving.processes import NORMAL, Open, Process, rows, waiting
 from tests.rows import put_number, sql
 from tests.storing.parts import locked
-from tests.waiting import cancel, soon, until
+from tests.waiting import PATIENCE, cancel, soon, until
 
 # Consumers
 
@@ -246,3 +248,47 @@ async def test_memberships_end_by_the_readers_own_clock(open_: Open, database: P
     assert await process.layer.group_channels("test-group") == [other]
     await until(lambda: rows(database, MEMBERSHIP) == 0)
     await cancel(task)
+
+
+async def test_a_consumer_that_the_garbage_collector_closes_takes_no_lock(
+    process: Process, database: Path
+) -> None:
+    """It may come amid anything. What was claimed for that consumer goes to the next one."""
+    await cancel(await process.begin(NORMAL))  # it listens by now
+    coroutine = process.receive(NORMAL)
+    coroutine.send(None)
+    held, closed = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with process.receiver._lock:
+            held.set()
+            assert closed.wait(PATIENCE)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    held.wait()  # without the loop, which looks and takes the lock
+    coroutine.close()
+    closed.set()
+    holding.join()
+    await process.send(1, channel=NORMAL)
+    assert await soon(process.receive(NORMAL)) == 1
+    assert len(process.receiver._queues) == 0
+
+
+async def test_a_disk_that_is_full_after_the_clock_was_set_keeps_nobody_from_reading(
+    process: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await process.send(1)
+    memberships = process.receiver._memberships
+    monkeypatch.setattr(memberships, "_clocks_apart", memberships._clocks_apart + 100)
+    with monkeypatch.context() as full:
+        full.setattr(groups, "move", refuse)
+        assert await soon(process.receive()) == 1
+    assert "disk is full" in caplog.text
+    await process.send(2)
+    assert await soon(process.receive()) == 2
+    assert abs(memberships._clocks_apart - (time.time() - time.monotonic())) < 1
+
+
+def refuse(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")

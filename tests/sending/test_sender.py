@@ -114,6 +114,53 @@ async def test_sends_go_on_though_their_driver_is_cancelled(sending: Parts, gate
     assert sending.sent() == [2]
 
 
+async def test_a_loop_makes_one_write_at_a_time_and_keeps_the_order(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where senders begin to send again as soon as they are told, beside a lock."""
+    async with parts(database, patience=PATIENCE) as sending:
+        write, at_once, most = sending.database.write, 0, 0
+
+        async def counted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            try:
+                return await write(*args, **kwargs)
+            finally:
+                at_once -= 1
+
+        monkeypatch.setattr(sending.database, "write", counted)
+
+        async def send(first: int) -> None:
+            for number in range(first, first + 50):
+                (task,) = begin(sending, number, capacity=10**6)
+                assert await task
+
+        async def lock_now_and_then() -> None:
+            for _ in range(20):
+                with locked(database):
+                    await asyncio.sleep(0.003)
+                await asyncio.sleep(0.001)
+
+        await soon(asyncio.gather(lock_now_and_then(), *map(send, range(0, 600, 100))))
+        assert most == 1
+        sent = sending.sent()
+        assert [each for each in sent if each < 100] == [*range(50)]
+        assert len(sent) == 300
+
+
+async def test_a_message_that_expires_is_refused_while_the_lock_is_still_held(
+    database: Path,
+) -> None:
+    async with parts(database, patience=PATIENCE) as sending:
+        await sending.database.ready()
+        with locked(database):
+            (task,) = begin(sending, 1, expires_at=time.time() + 0.05)
+            with pytest.raises(DatabaseUnavailable, match="has expired"):
+                await soon(task)
+
+
 def test_a_loop_that_ends_with_sends_under_way_hinders_no_other(database: Path) -> None:
     async def use() -> None:
         async with parts(database) as sending:

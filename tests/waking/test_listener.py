@@ -237,3 +237,42 @@ def test_uvloop_will_do(case: Callable[[Subject], Awaitable[None]]) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
+
+
+class Interrupt(BaseException):
+    """Out of a signal handler."""
+
+
+@pytest.mark.usefixtures("quick_heart")
+@pytest.mark.parametrize("look", [1, len(AFTER_A_WRITE) + 1], ids=["after a write", "in the lull"])
+async def test_after_an_interrupt_of_a_look_writes_are_heard_again(
+    listener: Subject, look: int
+) -> None:
+    """At the second heartbeat from then on."""
+
+    def find(how: str) -> bool:
+        if listener.looks.count("unsure") == look and how == "unsure":
+            raise Interrupt
+        return False
+
+    listener.loop.set_exception_handler(lambda loop, context: None)
+    listener.finds, listener.log_is_written = find, True
+    listener.start(None)
+    listener.write()
+    await until(lambda: listener.looks.count("unsure") >= look)
+    listener.log_is_written = False
+    await until(lambda: listener.listens[-1])
+
+
+async def test_an_interrupt_of_a_ring_from_elsewhere_does_not_silence_it(
+    listener: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(listener.loop, "call_soon_threadsafe", interrupt)
+        with pytest.raises(Interrupt):
+            listener.ring_from_elsewhere()
+    listener.ring_from_elsewhere()
+    await until(lambda: listener.looks == ["rung"])
