@@ -106,9 +106,11 @@ class Trimmer:
 
     def _sweep_if_due(self, connections: Connections) -> None:
         """Sweep, unless another process has done so within the last second."""
-        mark = os.path.join(self._database.files.bells, SWEPT)
+        files = self._database.files
+        mark = os.path.join(files.bells, SWEPT)
         if _is_due(mark):
-            _mark(mark)
+            if files.has_bells():
+                _mark(mark)
             self._sweep(connections)
         # After the mark was made, so that it is a second old when we ask again.
         self._swept_at = time.monotonic()
