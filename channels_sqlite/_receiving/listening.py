@@ -84,9 +84,8 @@ class Listening:
     # Beginning and ending
 
     def start(self, loop: Loop) -> None:
-        """Listen on this loop, and no more on those that were closed."""
-        for closed in [each for each in self._ears if each.is_closed()]:
-            self.stop(closed)
+        """Listen on this loop."""
+        self.stop_closed()
         self._ears[loop] = Ear(
             Listener(
                 loop,
@@ -110,6 +109,14 @@ class Listening:
             ear.listener.stop()
             ear.stop_watching()
             self.missed_wakes += ear.listener.missed_wakes
+
+    def stop_closed(self) -> None:
+        """Listen no more on loops that were closed, and forget what waits there."""
+        closed = [each for each in self._ears if each.is_closed()]
+        for loop in closed:
+            self.stop(loop)
+        if closed:
+            self._queues.forget_closed_loops()
 
     def watch(self, loop: Loop) -> None:
         """Begin to watch the files that are open by now, with a bell of ours among them."""

@@ -139,6 +139,12 @@ class Queues:
         with self._lock:
             return self._living(channel) - len(self._items.get(channel, ()))
 
+    def forget_closed_loops(self) -> None:
+        """Forget those that wait on a loop that was closed."""
+        with self._lock:
+            for channel in list(self._waiters):
+                self._living(channel)
+
     def _living(self, channel: str) -> int:
         for waiter in list(self._waiters.get(channel, ())):
             if waiter.get_loop().is_closed():
@@ -154,11 +160,9 @@ class Queues:
 
     def tell_again(self, here: Loop) -> None:
         """Tell all that wait beside a message: the one that had been told may be on a loop that was
-        closed, or that stands still. Those of loops that were closed are forgotten.
+        closed, or that stands still.
         """
         with self._lock:
-            for channel in list(self._waiters):
-                self._living(channel)
             for channel in list(self._items):
                 self._tell(channel, here, everybody=True)
 

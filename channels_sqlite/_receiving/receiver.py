@@ -99,8 +99,7 @@ class Receiver:
         while True:
             item = await self._next_item(channel, loop, shared=inbox is None)
             try:
-                decode = partial(self._codec.decode, item.row.body, channel, item.row.group)
-                message = item.read(decode)
+                message = item.copy() if item.copy else item.read(self._codec.decode, channel)
             except UndecodableMessage as error:
                 logger.warning("Row %d, to %s, is skipped: %s", item.row.id, channel, error)
                 continue
@@ -320,6 +319,7 @@ class Receiver:
         return found
 
     def _tidy(self, loop: Loop) -> None:
+        self._listening.stop_closed()
         self._queues.expire()
         self._queues.tell_again(loop)
         self._reading.give_all_back(loop)

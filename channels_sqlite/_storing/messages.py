@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 UNCHANGING = frozenset([str, bytes, int, float, bool, type(None)])
@@ -60,14 +61,14 @@ class Item:
     copy: Callable[[], dict[str, Any]] | None = None
     """The message for one more member, once one of them has read it."""
 
-    def read(self, decode: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The message, for one consumer. To copy what is flat takes a tenth of the time that it
-        takes to decode it.
+    def read(self, decode: Callable[..., dict[str, Any]], channel: str) -> dict[str, Any]:
+        """The message, for the first consumer that reads it. To copy what is flat takes a tenth of
+        the time that it takes to decode it.
         """
-        if self.copy is not None:
-            return self.copy()
-        message = decode()
-        if self.row.group is not None:
+        row = self.row
+        message = decode(row.body, channel, row.group)
+        if row.group is not None:
             is_flat = all(type(value) in UNCHANGING for value in message.values())
-            self.copy = message.copy().copy if is_flat else decode
+            again = partial(decode, row.body, channel, row.group)
+            self.copy = message.copy().copy if is_flat else again
         return message
