@@ -90,7 +90,9 @@ def put_number(
 def sql(path: Path | str, timeout: float = 5) -> Iterator[sqlite3.Connection]:
     """A connection that knows nothing of the layer."""
     uri = str(path).startswith("file:")
-    with closing(sqlite3.connect(path, timeout=timeout, isolation_level=None, uri=uri)) as connection:
+    with closing(
+        sqlite3.connect(path, timeout=timeout, isolation_level=None, uri=uri)
+    ) as connection:
         yield connection
 
 
