@@ -108,12 +108,13 @@ class Trimmer:
         """Sweep, unless another process has done so within the last second."""
         files = self._database.files
         mark = os.path.join(files.bells, SWEPT)
-        if _is_due(mark):
-            if files.has_bells():
-                _mark(mark)
-            self._sweep(connections)
-        # After the mark was made, so that it is a second old when we ask again.
-        self._swept_at = time.monotonic()
+        try:
+            if _is_due(mark):
+                if files.has_bells():
+                    _mark(mark)
+                self._sweep(connections)
+        finally:  # after the mark was made, so that it is a second old when we ask again
+            self._swept_at = time.monotonic()
 
     def _sweep(self, connections: Connections) -> Trimmed:
         self._sweep_readers(connections)

@@ -74,6 +74,8 @@ class Listener:
     def start(self, polling_interval: float | None) -> None:
         """Look at every heartbeat from now on, and every `polling_interval` seconds if given."""
         self._running = True
+        if self.watcher is not None and not self._hears_writes:  # another one, amid a lull
+            self.watcher.hear_writes(False)
         self.call_after(HEARTBEAT, "beat", self._heartbeat)
         self._polls = polling_interval is not None
         if polling_interval is not None:

@@ -132,7 +132,9 @@ class WatchfilesWatcher:
                 self._watch_what_is_wanted()  # that may have changed between the two lines
             except Exception as error:
                 self._once.failed(f"Watching {self._wal}", error)
-                time.sleep(RETRY_AFTER)
+                if not self._stopped:
+                    self._interrupted.clear()
+                    self._interrupted.wait(RETRY_AFTER)  # the end of the interpreter joins it
 
     def _listen(self, notify: RustNotify) -> None:
         while not (self._has_ended or self._interrupted.is_set()):

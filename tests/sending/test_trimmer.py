@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -124,6 +125,27 @@ async def test_one_process_trims_all_for_the_others_and_to_open_the_file_is_not_
     trimming.trimmer.wrote(1)
     await until(lambda: trimming.trimmer._swept_at > 0)
     assert trimming.count(MESSAGE) == 1
+
+
+async def test_a_sweep_that_fails_is_not_tried_again_at_once(
+    trimming: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full would keep the thread busy."""
+    tries: list[float] = []
+
+    def fail(_: object) -> None:
+        tries.append(time.monotonic())
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(trimming.trimmer, "_sweep", fail)
+    monkeypatch.setattr(trimming.trimmer, "_swept_at", float("-inf"))
+    trimming.trimmer.wrote(1)
+    await until(lambda: trimming.trimmer._swept_at > 0)
+    before = trimming.trimmer._swept_at
+    for _ in range(3):
+        trimming.trimmer.wrote(1)
+    assert trimming.trimmer._swept_at == before
+    assert len(tries) == 1
 
 
 async def test_nobody_waits_for_trimming_and_one_trims_at_a_time(trimming: Parts) -> None:

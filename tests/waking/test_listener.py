@@ -142,6 +142,14 @@ async def test_a_loop_that_stands_still_is_rung_once(listener: Subject) -> None:
         assert len(listener.looks) == rounds
 
 
+async def test_a_watcher_that_comes_amid_a_lull_is_told_of_it(listener: Subject) -> None:
+    listener.log_is_written = True
+    listener.write()
+    listener.listens.clear()
+    listener.start(None)  # as the database was opened again
+    assert listener.listens == [False]
+
+
 # Heartbeats
 
 

@@ -148,7 +148,7 @@ def descriptors() -> int:
 
 @inotify
 async def test_inotify_has_one_descriptor_and_no_thread(kind: str, ear: Ear, place: Place) -> None:
-    threads, before = threading.active_count(), descriptors()
+    before, threads = descriptors(), threading.active_count()
     watcher = start(kind, ear, place)
     assert (threading.active_count(), descriptors()) == (threads, before + 1)
     watcher.stop()
