@@ -16,6 +16,7 @@ from stress import recorder, roles
 from stress.children import Child, Children
 from stress.layers import DATABASE, Layer
 from stress.ledger import Entry
+from stress.plan import Case
 from stress.redis_server import RedisServer
 
 # Seconds without a receipt after which what has not come is taken for missing: the slowest wake
@@ -152,6 +153,13 @@ class Lab:
         births = [birth for place in (self, *self.parts) for birth in place._births]
         born = await asyncio.gather(*births, return_exceptions=True)
         await asyncio.gather(*(child.end() for child in born if isinstance(child, Child)))
+
+
+def talk_beside(case: Case, sender: Child, target: str, seconds: float) -> asyncio.Task[int]:
+    """The others that talk meanwhile, at the case's rate and size; how many they have sent."""
+    rate, size = case.arguments["rate"], case.arguments["size"]
+    how = {"target": target, "rate": rate, "seconds": seconds, "size": size}
+    return asyncio.create_task(sender.call(roles.send_paced, sender="others", **how))
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 
 from stress import ledger, measure, roles
 from stress.children import Child
-from stress.lab import Lab
+from stress.lab import Lab, talk_beside
 from stress.plan import Case, Figure, Measured, Plan, Scenario
 
 # Messages a second of the pair that is measured: a person's who chats. With more of them its
@@ -48,16 +47,7 @@ async def run(lab: Lab, case: Case) -> Measured:
     for phase in random.sample((ALONE, BUSY), k=2):
         others = None
         if phase == BUSY:
-            others = asyncio.create_task(
-                other_sender.call(
-                    roles.send_paced,
-                    sender="others",
-                    target=other_target,
-                    rate=case.arguments["rate"],
-                    seconds=WARM_UP + seconds + SPARE,
-                    size=size,
-                )
-            )
+            others = talk_beside(case, other_sender, other_target, WARM_UP + seconds + SPARE)
         expected += await talk(sender, f"warm-up {phase}", target, WARM_UP, size)
         before = measure.usage(bystander.pid)
         expected += await talk(sender, phase, target, seconds, size)

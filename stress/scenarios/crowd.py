@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from stress import ledger, measure, roles
-from stress.lab import Lab
+from stress.lab import Lab, talk_beside
 from stress.plan import Case, Figure, Measured, Plan, Scenario
 
 CALLS = 10.0  # messages a second to one of the crowd, of the whole crowd
@@ -38,16 +38,7 @@ async def run(lab: Lab, case: Case) -> Measured:
     opened = await asyncio.gather(*(each.call(roles.open_channels, many=1) for each in crowd))
 
     seconds = case.arguments["seconds"]
-    others = asyncio.create_task(
-        sender.call(
-            roles.send_paced,
-            sender="others",
-            target=target,
-            rate=case.arguments["rate"],
-            seconds=WARM_UP + seconds + SPARE,
-            size=case.arguments["size"],
-        )
-    )
+    others = talk_beside(case, sender, target, WARM_UP + seconds + SPARE)
     calls = {
         "targets": [channel for (channel,) in opened],
         "rate": CALLS,

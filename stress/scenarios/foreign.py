@@ -11,7 +11,7 @@ from contextlib import closing
 from itertools import count
 
 from stress import ledger, measure, roles
-from stress.lab import Lab
+from stress.lab import Lab, talk_beside
 from stress.plan import Case, Figure, Measured, Plan, Scenario
 from stress.roles import Worker
 
@@ -66,16 +66,7 @@ async def run(lab: Lab, case: Case) -> Measured:
     for phase in (IDLE, LULLED):
         others = None
         if phase == LULLED:
-            others = asyncio.create_task(
-                other_sender.call(
-                    roles.send_paced,
-                    sender="others",
-                    target=other_target,
-                    rate=case.arguments["rate"],
-                    seconds=seconds + 1.0,
-                    size=size,
-                )
-            )
+            others = talk_beside(case, other_sender, other_target, seconds + 1.0)
             await asyncio.sleep(0.5)
         expected += await writer.call(insert_now_and_then, sender=phase, seconds=seconds, **how)
         if others is not None:
