@@ -32,7 +32,8 @@ PROMPTLY = 10.0  # seconds: an interpreter that hangs does so for ever
 RELOADS = 3
 UNANSWERED = (OSError, http.client.HTTPException, ValueError)  # or with an error, or half an answer
 ROOM = 2_000_000  # bytes by which a process may grow; one more for each loop would be many more
-if os.environ.get("TESTS_LOOP") == "uvloop":
+ON_UVLOOP = os.environ.get("TESTS_LOOP") == "uvloop"
+if ON_UVLOOP:
     ROOM += 40 * 256_000  # what each of its loops reads into, until the loop is collected
 
 
@@ -307,6 +308,9 @@ def test_exit(start: Start, watcher: str, how: str) -> None:
     child.finish(PROMPTLY)
 
 
+@pytest.mark.skipif(
+    ON_UVLOOP, reason="a timer of uvloop on a daemon thread ends an interpreter that has finished"
+)
 def test_exit_beside_loops_on_daemon_threads(start: Start, watcher: str) -> None:
     """They go on while the layer is closed, and meet files that are gone by then."""
     child = start("tests.life_children.exits_beside_loops", threads=8, watcher=watcher)

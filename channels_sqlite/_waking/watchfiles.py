@@ -33,16 +33,19 @@ UNHEARD_FOR = 0.2  # seconds; then the log is not even watched: each write of it
 SPARE_THREADS = 3  # one for Rust, and two because a thread counts a moment after it has ended
 JOIN_FOR = 2.0  # seconds; it takes a step, but a busy machine may take longer for that
 
-_running: WeakSet[WatchfilesWatcher] = WeakSet()
+_watchers: WeakSet[WatchfilesWatcher] = WeakSet()
+_ending = threading.Event()
 
 
 @atexit.register
 def _stop_all() -> None:
     """The end of the interpreter must not meet a thread in Rust code: that crashes it."""
-    for watcher in list(_running):
+    _ending.set()  # event loops on daemon threads go on, and want more watchers
+    for watcher in list(_watchers):
         watcher.stop()
-    for watcher in list(_running):
-        watcher.thread.join(JOIN_FOR)
+    for watcher in list(_watchers):
+        with suppress(RuntimeError):  # it was not started
+            watcher.thread.join(JOIN_FOR)
 
 
 class WatchfilesWatcher:
@@ -66,14 +69,18 @@ class WatchfilesWatcher:
         self._stopped = False
         self._interrupted = threading.Event()
         """Set where the thread has to stop, or to watch other files."""
-        thread = threading.Thread(target=self._run, name="channels-sqlite-watchfiles", daemon=True)
+        self.thread = threading.Thread(
+            target=self._run, name="channels-sqlite-watchfiles", daemon=True
+        )
+        self._notify: RustNotify | None = None
+        _watchers.add(self)  # before the question: this one is told to stop, or knows it
+        if _ending.is_set():
+            return
         try:
-            self._notify: RustNotify | None = self._watch()
-            thread.start()
+            self._notify = self._watch()
+            self.thread.start()
         except (OSError, RuntimeError) as error:
             raise WatcherUnavailable(f"watchfiles cannot watch {wal}: {error}.") from error
-        self.thread = thread
-        _running.add(self)
 
     def want_touches(self, wanted: bool) -> None:
         """Wake at once when a normal channel was written to, or not."""
