@@ -108,7 +108,7 @@ async def test_send_receive__between_clients(open_layer: OpenLayer) -> None:
         assert await soon(waiting) == message(2)
 
 
-@pytest.mark.fails("redis", because="a reader puts back what others have just taken")
+@pytest.mark.fails("redis", because="a reader puts back what others just took", strict=False)
 async def test_a_normal_channel_gives_each_message_to_one_reader(open_layer: OpenLayer) -> None:
     """Two readers in each of two clients (in-memory: of one), 40 messages."""
     layer = open_layer()
