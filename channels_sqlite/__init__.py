@@ -17,6 +17,7 @@ to its left; a leading underscore says that it may change.
     _options: conf codec settings              CONFIG, checked; bodies
     counters serializers                       what users name and read
     exceptions                                 what they catch
+    _options: times                            how often, and how long
 
 A send passes `layers`, `sender`, `database`, `connections`, `handle`, `sql` and `bells`; a wake
 `inotify`, `listener`, `receiver`, `reading`, `database`, `connections`, `handle`, `sql` and

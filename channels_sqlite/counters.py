@@ -9,10 +9,10 @@ import weakref
 from collections import Counter
 from dataclasses import dataclass
 
+from ._options import times
+
 logger = logging.getLogger("channels_sqlite")
 
-BURST = 1.0  # seconds
-QUIET_FOR = 60.0  # seconds between two warnings about dropped messages
 MOST = 3  # channels that a warning names, those that missed most
 
 
@@ -61,7 +61,7 @@ class DropLog:
             )
             if self._timer is not None:
                 return
-            delay = max(BURST, self._quiet_until - time.monotonic())
+            delay = max(times.TIMES.burst, self._quiet_until - time.monotonic())
             self._timer = threading.Timer(delay, self._say)
             self._timer.daemon = True
         try:
@@ -71,7 +71,7 @@ class DropLog:
 
     def _say(self) -> None:
         with self._lock:
-            self._timer, self._quiet_until = None, time.monotonic() + QUIET_FOR
+            self._timer, self._quiet_until = None, time.monotonic() + times.TIMES.warning
             recent, last = self._recent.copy(), self._last
             self._recent.clear()
         _warn(recent, last)  # without the lock: a log handler may send to a layer

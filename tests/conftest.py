@@ -9,6 +9,7 @@ import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from channels.layers import InMemoryChannelLayer
 from channels_redis.core import RedisChannelLayer
 
+from channels_sqlite._options import times
 from channels_sqlite.layers import SqliteChannelLayer
 from stress import redis_server
 from tests import databases
@@ -28,6 +30,8 @@ TEST_DATABASE = "test-database"
 """Our layer on what Django's test runner makes of an SQLite database: one in memory."""
 RIVALS = ("memory", "redis")
 
+SetTimes = Callable[..., None]
+"""Replaces some of the layer's times, by their names, in this process."""
 OpenLayer = Callable[..., Any]
 """Opens one more layer on the test's storage, as another process would; takes CONFIG's keys."""
 
@@ -92,6 +96,14 @@ def memory_alias(migrated: Path) -> Iterator[str]:
     ):
         file.backup(memory)
         yield alias
+
+
+@pytest.fixture
+def set_times(monkeypatch: pytest.MonkeyPatch) -> SetTimes:
+    def set_some(**changed: Any) -> None:
+        monkeypatch.setattr(times, "TIMES", replace(times.TIMES, **changed))
+
+    return set_some
 
 
 @pytest.fixture(params=WATCHERS)

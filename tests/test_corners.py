@@ -19,12 +19,11 @@ import pytest
 from channels.exceptions import ChannelFull
 from django.db import connections
 
-from channels_sqlite._sending import trimmer
 from channels_sqlite._storing.opener import WAL_LIMIT
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
-from tests.conftest import TEST_DATABASE, WATCHERS, OpenLayer, Start
+from tests.conftest import TEST_DATABASE, WATCHERS, OpenLayer, SetTimes, Start
 from tests.waiting import cancel, soon, until
 
 Message = dict[str, Any]
@@ -518,11 +517,10 @@ async def test_the_log_is_reset_where_consumers_only_join_and_leave(
 
 @by_default
 async def test_one_old_message_does_not_keep_the_sequences_of_others(
-    open_layer: OpenLayer, table: Table, monkeypatch: pytest.MonkeyPatch
+    open_layer: OpenLayer, table: Table, set_times: SetTimes
 ) -> None:
     """It waits in a queue that nobody takes from, while others answer on a channel for each."""
-    monkeypatch.setattr(trimmer, "SWEEP_EVERY", 0.05)
-    monkeypatch.setattr(trimmer, "UPKEEP_EVERY", 0.1)
+    set_times(sweep=0.05, upkeep=0.1)
     layer = open_layer()
     await layer.send("queue-of-nobody", message(0), expiry=86_400)
 

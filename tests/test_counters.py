@@ -13,14 +13,14 @@ import pytest
 
 from channels_sqlite import counters
 from channels_sqlite.counters import Counters, DropLog
+from tests.conftest import SetTimes
 from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
-def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_times(set_times: SetTimes) -> None:
     """A burst is over at once, and another line may follow at once."""
-    monkeypatch.setattr(counters, "BURST", 0.05)
-    monkeypatch.setattr(counters, "QUIET_FOR", 0.05)
+    set_times(burst=0.05, warning=0.05)
 
 
 @pytest.fixture
@@ -62,11 +62,11 @@ def test_a_burst_is_one_line_that_names_those_that_missed_most(
 
 
 def test_the_next_line_speaks_for_all_since_the_last(
-    drops: DropLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    drops: DropLog, caplog: pytest.LogCaptureFixture, set_times: SetTimes
 ) -> None:
     drop(drops, times=10)
     wait_until(lambda: len(caplog.messages) == 1)
-    monkeypatch.setattr(counters, "QUIET_FOR", 3600)
+    set_times(warning=3600)
     drop(drops, times=7)
     wait_until(lambda: len(caplog.messages) == 2)
     drop(drops, times=5)

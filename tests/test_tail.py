@@ -18,10 +18,10 @@ from channels_sqlite._storing.database import Database
 from channels_sqlite._storing.messages import Row
 from channels_sqlite._tools import tail
 from channels_sqlite._tools.tail import Filter, Tail
-from channels_sqlite._waking import listener
 from channels_sqlite.exceptions import NotMigrated, WatcherUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
+from tests.conftest import SetTimes
 from tests.rows import row
 from tests.rows import sql as connect
 from tests.waiting import soon, until
@@ -80,10 +80,10 @@ async def test_messages_are_seen_in_order_and_stay(alias: str, watcher: str) -> 
 
 
 async def test_writers_that_do_not_ring_wake_it(
-    alias: str, sql: sqlite3.Connection, watcher: str, monkeypatch: pytest.MonkeyPatch
+    alias: str, sql: sqlite3.Connection, watcher: str, set_times: SetTimes
 ) -> None:
     """Without any heartbeat."""
-    monkeypatch.setattr(listener, "HEARTBEAT", 3600)
+    set_times(heartbeat=3600)
     async with Tail(file(alias), Options(watcher=watcher)) as rows:
         for number in range(20):
             await asyncio.sleep(0.05)

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._options import times
 from .._options.conf import Options
 from .._storing.connections import Connections
 from .._storing.database import Database
@@ -22,8 +23,6 @@ from .queues import Loop, Queues
 
 if TYPE_CHECKING:
     from .._waking.watchers import Watcher
-
-WATCH_AGAIN_AFTER = 60.0  # seconds, where watching did not work: a limit of the kernel, perhaps
 
 
 class Ear:
@@ -146,7 +145,7 @@ class Listening:
         ear.opened, ear.bell = opened, self.bell
         ear.listener.start(interval if ear.watcher is None else None)
         if ear.watcher is None and self._options.watcher == "auto":
-            ear.listener.call_after(WATCH_AGAIN_AFTER, "watch", self._watch_again, loop)
+            ear.listener.call_after(times.TIMES.watch_again, "watch", self._watch_again, loop)
         self.say()
 
     def keep_watching(self, loop: Loop) -> None:
@@ -167,14 +166,15 @@ class Listening:
     def _on_deaf(self, loop: Loop) -> None:
         """Poll for a while; a directory that was moved, or a full kernel, may be well again."""
         interval, listener = self._options.polling_interval, self._ears[loop].listener
+        again = times.TIMES.watch_again
         if not self._database.in_memory:  # where the ORM's writes announce nothing
             self._database.once.warn(
                 "Watching",
                 f"No file events for {self._database.files.wal} (network or virtual file system?);"
-                f" polling every {interval} s, and watching again in {WATCH_AGAIN_AFTER:.0f} s.",
+                f" polling every {interval} s, and watching again in {again:.0f} s.",
             )
         listener.start(interval)
-        listener.call_after(WATCH_AGAIN_AFTER, "watch", self._watch_again, loop)
+        listener.call_after(again, "watch", self._watch_again, loop)
 
     def make_bell(self) -> None:
         """Have a bell in the directory of the files that are open."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sqlite3
 import time
 
+from .._options import times
 from .._storing import groups
 from .._storing.database import Database
 from .._storing.handle import Busy, Function, Lost
-
-CLOCK_WAS_SET = 1.0  # seconds that the wall clock moves against the monotonic one
-EVERY = 60.0  # seconds between deletions of memberships that have lapsed
 
 
 class Memberships:
@@ -27,7 +25,8 @@ class Memberships:
         self._inboxes.add(inbox)
         lapses_at = time.monotonic() + lapses_in
         self._lapse_at = min(self._lapse_at, lapses_at)
-        self._last_lapse_at = lapses_at + 2 * CLOCK_WAS_SET  # clocks may be as far apart
+        # Clocks may be as far apart.
+        self._last_lapse_at = lapses_at + 2 * times.TIMES.clock_was_set
 
     def mind_the_clock(self) -> None:
         """Move the memberships by as much as the wall clock was set. Call this before reading,
@@ -35,7 +34,7 @@ class Memberships:
         """
         apart = _clocks_apart()
         moved = apart - self._clocks_apart
-        if abs(moved) > CLOCK_WAS_SET:
+        if abs(moved) > times.TIMES.clock_was_set:
             names = list(self._inboxes)
             if self._try(lambda connection: groups.move(connection, names, moved)):
                 self._clocks_apart = apart
@@ -48,7 +47,7 @@ class Memberships:
         wall, names = time.time(), list(self._inboxes)
         if self._try(lambda connection: groups.end_lapsed(connection, names, wall)):
             may_be_more = now < self._last_lapse_at
-            next_at = min(now + EVERY, self._last_lapse_at)
+            next_at = min(now + times.TIMES.lapsed, self._last_lapse_at)
             self._lapse_at = next_at if may_be_more else float("inf")
 
     def _try(self, function: Function[None]) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from .._options import times
 from .._storing import sql
 from .._storing.database import Database
 from .._storing.handle import Busy, Lost
@@ -24,10 +25,7 @@ from ..counters import Counters
 from ..exceptions import translate
 from .queues import Loop, Queues
 
-READ_FOR = 0.002  # seconds that one look may hold the event loop
 AT_ONCE = 32  # messages in one read
-ACKNOWLEDGE_AFTER = 0.25  # seconds
-OVERDUE = 1.0  # seconds, for clocks and busy loops
 
 
 class Inbox:
@@ -166,7 +164,7 @@ class Reading:
                     continue  # from the beginning: the ids of before mean nothing
                 found = True
                 self._hand_over(name, rows, here)
-                if time.monotonic() > started + READ_FOR:
+                if time.monotonic() > started + times.TIMES.look:
                     self.more = True
                     break
                 if len(rows) < AT_ONCE:
@@ -201,9 +199,9 @@ class Reading:
         One that is past due was set on a loop that has ended.
         """
         now = time.monotonic()
-        if not self.owes or now < self._acknowledge_at < now + OVERDUE:
+        if not self.owes or now < self._acknowledge_at < now + times.TIMES.overdue:
             return False
-        self._acknowledge_at = now + ACKNOWLEDGE_AFTER
+        self._acknowledge_at = now + times.TIMES.acknowledge
         return True
 
     def acknowledge(self) -> bool:

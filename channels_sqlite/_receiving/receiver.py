@@ -18,6 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from .._options import times
 from .._options.codec import Codec
 from .._options.conf import Options
 from .._sending.trimmer import Trimmer
@@ -31,7 +32,7 @@ from ..serializers import Message
 from .listening import Listening
 from .memberships import Memberships
 from .queues import Loop, Queues, Waiter
-from .reading import ACKNOWLEDGE_AFTER, Reading
+from .reading import Reading
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -278,7 +279,7 @@ class Receiver:
                 self._database.open_for_readers()
                 return False
             if reading.acknowledges_later():
-                loop.call_later(ACKNOWLEDGE_AFTER, self._acknowledge, loop)
+                loop.call_later(times.TIMES.acknowledge, self._acknowledge, loop)
             more = reading.more
         if more:  # others on the loop have their turn first
             loop.call_soon(partial(self._listening.look, loop, rung=True))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
+from .._options import times
 from .._options.conf import Options
 from .._storing import groups, sql
 from .._storing.database import Database
@@ -20,7 +21,6 @@ from .trimmer import Trimmer
 
 AT_ONCE = 64  # messages in one statement
 LARGE = 1_000_000  # bytes in one statement, which then is the thread's
-ASK_FOR = 0.01  # seconds for a reader to say what it has taken, before a send is refused
 
 
 class Waiting(NamedTuple):
@@ -80,7 +80,7 @@ class Sender:
             return True
         if not self._ringer.ask(inbox):
             return False
-        await asyncio.sleep(ASK_FOR)
+        await asyncio.sleep(times.TIMES.room)
         return True
 
     async def _send(self, message: Outgoing) -> bool:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+from .._options import times
 from .._options.conf import Options
 from .._storing import upkeep
 from .._storing.connections import Connections
@@ -20,9 +21,6 @@ from .._waking import bells
 
 logger = logging.getLogger("channels_sqlite")
 
-SWEEP_AFTER = 0.02  # seconds
-SWEEP_EVERY = 1.0  # seconds, while anything is sent or received
-UPKEEP_EVERY = 60.0  # seconds; it reads the whole table of sequences
 BELLS_AT_ONCE = 200  # files that are open at the same time
 SWEPT = ".swept"  # its time of change says when anybody has looked after the bells
 
@@ -57,7 +55,7 @@ class Trimmer:
         self._written += count
         if not self._options.auto_trim or self._busy:
             return
-        if time.monotonic() - self._swept_at >= SWEEP_EVERY:
+        if time.monotonic() - self._swept_at >= times.TIMES.sweep:
             self._sweep_soon()
         elif self._written >= self._options.trim_batch_size:
             self._start("Trimming", self._trim_some)
@@ -73,15 +71,15 @@ class Trimmer:
             self._start_sweep()
         elif self._put_off_until == float("inf"):
             try:
-                asyncio.get_running_loop().call_later(SWEEP_AFTER, self._start_sweep)
+                asyncio.get_running_loop().call_later(times.TIMES.sweep_later, self._start_sweep)
             except RuntimeError:  # on a thread without a loop
                 self._start_sweep()
             else:
-                self._put_off_until = now + SWEEP_AFTER
+                self._put_off_until = now + times.TIMES.sweep_later
 
     def _start_sweep(self) -> None:
         self._put_off_until = float("inf")
-        if not self._busy and time.monotonic() - self._swept_at >= SWEEP_EVERY:
+        if not self._busy and time.monotonic() - self._swept_at >= times.TIMES.sweep:
             self._start("Sweeping", self._sweep_if_due)
 
     def _start(self, topic: str, job: Callable[[Connections], object]) -> None:
@@ -136,7 +134,7 @@ class Trimmer:
             in_batches(partial(upkeep.trim_memberships, now=now, living=living)),
         )
         in_batches(upkeep.trim_left)
-        if time.monotonic() - self._kept_up_at >= UPKEEP_EVERY:
+        if time.monotonic() - self._kept_up_at >= times.TIMES.upkeep:
             self._kept_up_at = time.monotonic()
             in_batches(upkeep.trim_sequences)
         return trimmed
@@ -192,7 +190,7 @@ class Trimmer:
 def _is_due(mark: str) -> bool:
     """Return True unless a process has swept within the last second."""
     with suppress(OSError):
-        return not 0 <= time.time() - os.lstat(mark).st_mtime < SWEEP_EVERY
+        return not 0 <= time.time() - os.lstat(mark).st_mtime < times.TIMES.sweep
     return True
 
 

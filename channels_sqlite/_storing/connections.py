@@ -16,14 +16,13 @@ import sqlite3
 import time
 from collections.abc import Callable
 
+from .._options import times
 from . import upkeep
 from .files import Files
 from .handle import Busy, Function, Handle, Lost, T, pause, text
 from .once import Once
 from .worker import NoThread, Worker
 
-SLOW = 0.05  # seconds in one statement; the event loop has better things to do
-SLOW_FOR = 1.0  # seconds for which the thread then writes
 PAGES_A_WRITE = 10  # pages of the log that a write fills, at most as a rule
 LOOK_EVERY = 8  # writes, at the size of the log: those of large bodies fill more
 GROWN = 16 * 2**20  # bytes that the log is longer than it was
@@ -74,8 +73,8 @@ class Connections:
         started = time.monotonic()
         result = self._here.run(function)
         finished = time.monotonic()
-        if finished > started + SLOW:
-            self._slow_until = finished + SLOW_FOR
+        if finished > started + times.TIMES.slow:
+            self._slow_until = finished + times.TIMES.slow_for
         self._count_write()
         return result
 

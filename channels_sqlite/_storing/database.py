@@ -16,11 +16,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from .._options import times
 from ..exceptions import DatabaseUnavailable, translate
 from . import forks
 from .connections import Connections
 from .files import Files
-from .handle import CLOSE_WAITS, Busy, Function, Lost, T, pause, read_once
+from .handle import Busy, Function, Lost, T, pause, read_once
 from .once import Once
 from .opener import Opener
 from .private import is_in_a_tests_transaction
@@ -28,10 +29,6 @@ from .readers import Readers
 from .worker import NoThread, Worker
 
 logger = logging.getLogger("channels_sqlite")
-
-CHECK_EVERY = 1.0  # seconds between looks whether the files are still the same, while it is used
-OPEN_AGAIN = 0.005  # seconds between tries to open while others hold a lock
-IN_TESTS_WAIT = 0.2  # seconds for a lock, while a test has a transaction open
 
 
 class Database(forks.Forkable):
@@ -134,7 +131,7 @@ class Database(forks.Forkable):
     def _waits_in_vain(self, since: float) -> bool:
         """Return True if a lock was waited for long enough, because a test of ours holds it."""
         waited = time.monotonic() - since
-        return waited > IN_TESTS_WAIT and is_in_a_tests_transaction(self.alias)
+        return waited > times.TIMES.test_lock and is_in_a_tests_transaction(self.alias)
 
     def try_write(self, function: Function[T]) -> T:
         """The result of a short transaction, now. Raises Busy, Lost, or sqlite3's error."""
@@ -232,14 +229,14 @@ class Database(forks.Forkable):
             except Busy as error:
                 if time.monotonic() >= until:
                     raise self._translated(error) from error.__cause__
-                time.sleep(OPEN_AGAIN)
+                time.sleep(times.TIMES.open_again)
 
     def _open_unless_open(self) -> Connections:
         with forks.quiet():
             if (connections := self.opened) is not None:
                 return connections
             self._connections = connections = self._opener.open()
-            self._check_at = time.monotonic() + CHECK_EVERY
+            self._check_at = time.monotonic() + times.TIMES.check
         self.once.well("Opening")
         for reader in self.readers:
             reader.opened()
@@ -252,7 +249,7 @@ class Database(forks.Forkable):
         """Return True if the file, or its log, was deleted or replaced; the next use opens it
         again.
         """
-        self._check_at = time.monotonic() + CHECK_EVERY
+        self._check_at = time.monotonic() + times.TIMES.check
         connections = self.opened
         replaced = [] if connections is None else self.files.replaced()
         if not replaced or self.opened is not connections:  # it was closed, and then the log goes
@@ -280,8 +277,8 @@ class Database(forks.Forkable):
 
     def _close_replaced(self, connections: Connections) -> None:
         replaced = self.files.replaced()
-        with forks.quiet(), self.files.alone(CLOSE_WAITS) as alone:
-            connections.close(CLOSE_WAITS)
+        with forks.quiet(), self.files.alone(times.TIMES.close) as alone:
+            connections.close(times.TIMES.close)
             if alone:
                 with suppress(OSError):
                     self.files.forget_index(replaced)
@@ -293,7 +290,8 @@ class Database(forks.Forkable):
         try:
             if connections is not None:
                 with suppress(NoThread):  # they are closed with the process
-                    await self._worker.run(lambda: connections.close(CLOSE_WAITS), always=True)
+                    close = partial(connections.close, times.TIMES.close)
+                    await self._worker.run(close, always=True)
         finally:
             self._worker.stop()
 
@@ -308,7 +306,7 @@ class Database(forks.Forkable):
         connections, self._connections = self._connections, None
         self.files.remove_what_is_left()
         if connections is not None:
-            connections.close(CLOSE_WAITS)
+            connections.close(times.TIMES.close)
         self._opener.close()
 
     # Around a fork

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from .._options import times
 from . import forks
 from .files import Files
 
@@ -22,8 +23,6 @@ Function = Callable[[sqlite3.Connection], T]
 
 NO_CHECKPOINT_ON_CLOSE = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
 BUSY, LOCKED, INTERRUPT = 5, 6, 9  # SQLite's primary result codes
-CLOSE_WAITS = 0.5  # seconds for other processes that open or close the file
-FORK_WAITS = 2.0  # seconds for a statement that was interrupted; only a commit takes its time
 PAUSE, LONG_PAUSE, SOON = 0.001, 0.02, 0.1  # seconds between tries, and for how long the short ones
 
 
@@ -111,7 +110,7 @@ class Handle(forks.Forkable):
                 self._files.path,
             )
         elif not (self.closed or self._files.in_memory):
-            with self._files.alone(FORK_WAITS) as alone:
+            with self._files.alone(times.TIMES.fork) as alone:
                 self._close(replaced=not alone or self._files.is_another())
 
     def _hold(self) -> bool:
@@ -120,7 +119,7 @@ class Handle(forks.Forkable):
             if not self.closed:
                 self._interrupted = True
                 self._raw.interrupt()
-            self._held = self._in_use.acquire(timeout=FORK_WAITS)
+            self._held = self._in_use.acquire(timeout=times.TIMES.fork)
         return self._held
 
     def after_fork_in_parent(self) -> None:
@@ -151,7 +150,7 @@ def read_once(files: Files, function: Function[T]) -> T:
         handle.run(_only_read)
         return handle.run(function)
     finally:
-        handle.close(CLOSE_WAITS)
+        handle.close(times.TIMES.close)
 
 
 def _only_read(connection: sqlite3.Connection) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 from django.apps import apps
 
+from .._options import times
 from ..exceptions import DatabaseUnavailable, InvalidOption, NotMigrated
 from . import forks
 from .connections import Connections
 from .files import Files
-from .handle import BUSY, CLOSE_WAITS, LOCKED, Busy
+from .handle import BUSY, LOCKED, Busy
 from .once import Once
 from .private import is_private
 from .schema import EVERYTHING, INDEXES, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
@@ -55,7 +56,7 @@ class Opener:
         if not files.find():
             raise self._not_migrated("does not exist")
         self._refuse_inherited()
-        with files.alone(CLOSE_WAITS) as alone:
+        with files.alone(times.TIMES.close) as alone:
             if alone:
                 files.remove_stale_log()
             connections = Connections(self.connect, files, self._worker, self._once)

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Collection
 
+from .._options import times
 from .schema import (
     DELIVERED,
     EPOCH,
@@ -23,7 +24,6 @@ from .schema import (
 from .sql import transaction
 
 LONG_LOG = 4000  # pages
-LOCK_WAITS = 50  # ms for the write lock, where somebody always writes
 
 _CLIENT = "substr(inbox, -13, 12)"
 """The client part of a process-local inbox, `prefix.CLIENT!`: whose bell it is."""
@@ -168,7 +168,8 @@ def checkpoint(connection: sqlite3.Connection) -> None:
     """
     ((_, pages, _),) = connection.execute("pragma wal_checkpoint(passive)").fetchall()
     if pages > LONG_LOG:
-        connection.execute(f"pragma busy_timeout = {LOCK_WAITS}").fetchall()
+        wait = round(1000 * times.TIMES.checkpoint_lock)
+        connection.execute(f"pragma busy_timeout = {wait}").fetchall()
         try:
             connection.execute("pragma wal_checkpoint(full)").fetchall()
         finally:

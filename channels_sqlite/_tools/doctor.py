@@ -21,8 +21,8 @@ from typing import Any
 
 from django.conf import settings
 
+from .._options import times
 from .._options.conf import Options, database_settings
-from .._waking.listener import HEARTBEAT
 from .._waking.watchers import KINDS, best_kind, is_installed
 from ..exceptions import ChannelsSqliteError, DatabaseUnavailable
 from ..layers import SqliteChannelLayer
@@ -51,7 +51,8 @@ class Finding:
     @property
     def works(self) -> bool:
         """Whether messages came, and did not have to wait for the heartbeat."""
-        deaf = self.watcher != "polling" and bool(self.all) and median(self.all) > HEARTBEAT / 4
+        late = bool(self.all) and median(self.all) > times.TIMES.heartbeat / 4
+        deaf = late and self.watcher != "polling"
         return self.problem is None and not deaf
 
 

@@ -7,17 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
 
+from .._options import times
 from .._storing.once import Once
 
-HEARTBEAT = 1.0  # seconds from look to look when nothing wakes
 DEAF_AFTER = 3  # heartbeats in a row that found what nothing had announced
-AFTER_A_WRITE = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
-"""Seconds between the looks after a write of the log. SQLite writes it before a commit can be seen,
-and touches nothing afterwards; with OPTIONS that ask for it, it waits for the disk in between."""
-LULL = 0.25
-"""Seconds between looks while others write all the time, and nothing of it is for this reader."""
-AGAIN = (0.001, 0.002, 0.004, 0.008, 0.016)
-"""Seconds between tries while another connection holds a lock."""
 
 
 class Pace(Protocol):
@@ -76,7 +69,7 @@ class Listener:
         self._running = True
         if self.watcher is not None and not self._hears_writes:  # another one, amid a lull
             self.watcher.hear_writes(False)
-        self.call_after(HEARTBEAT, "beat", self._heartbeat)
+        self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
         self._polls = polling_interval is not None
         if polling_interval is not None:
             self.call_after(polling_interval, "poll", self._poll, polling_interval)
@@ -159,7 +152,8 @@ class Listener:
     def look_again(self) -> None:
         """A lock of others was in the way: look again soon, and later each time."""
         if self._running and "again" not in self._timers:
-            delay = AGAIN[min(self._tries, len(AGAIN) - 1)]
+            waits = times.TIMES.locked
+            delay = waits[min(self._tries, len(waits) - 1)]
             self._tries += 1
             self.call_after(delay, "again", self._look_again)
 
@@ -171,12 +165,13 @@ class Listener:
 
     def _climb(self, step: int, *, found: bool) -> None:
         self._goes_on = True
-        if step < len(AFTER_A_WRITE):
-            self.call_after(AFTER_A_WRITE[step], "write", self._look_after_write, step, found)
-        elif found or self._log_age() > AFTER_A_WRITE[-1]:
+        waits = times.TIMES.after_a_write
+        if step < len(waits):
+            self.call_after(waits[step], "write", self._look_after_write, step, found)
+        elif found or self._log_age() > waits[-1]:
             self._listen_again()
         else:
-            self.call_after(LULL, "write", self._look_in_lull)
+            self.call_after(times.TIMES.lull, "write", self._look_in_lull)
 
     def _look_after_write(self, step: int, found: bool) -> None:
         found |= self.look(rung=False)
@@ -184,10 +179,10 @@ class Listener:
 
     def _look_in_lull(self) -> None:
         self._goes_on = True
-        if self._log_age() > LULL or self.look(rung=False):
+        if self._log_age() > times.TIMES.lull or self.look(rung=False):
             self._listen_again()
         else:
-            self.call_after(LULL, "write", self._look_in_lull)
+            self.call_after(times.TIMES.lull, "write", self._look_in_lull)
 
     def _listen_again(self) -> None:
         self._hear_writes(True)
@@ -203,7 +198,7 @@ class Listener:
         self.look(rung=False)
 
     def _heartbeat(self) -> None:
-        self.call_after(HEARTBEAT, "beat", self._heartbeat)
+        self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
         if self._suspect:
             # What the last heartbeat found has not been announced since: not late, but missed.
             self.missed_wakes += 1

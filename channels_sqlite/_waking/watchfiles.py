@@ -17,6 +17,7 @@ from weakref import WeakSet
 
 from watchfiles._rust_notify import RustNotify
 
+from .._options import times
 from .._storing.once import Once
 from ..exceptions import WatcherUnavailable
 from .bells import Bell
@@ -25,13 +26,7 @@ from .listener import Listener
 QUICK_STEP = 1  # ms; a change is seen after one to two steps, 1.5 on average
 IDLE_STEP = 100  # ms at most, because the thread can only be stopped between two steps
 IDLE_PACE = 0.9  # of polling_interval, so that the median delay is 1.35 of it
-QUICK_FOR = 1.0  # seconds
-QUICK_TIMEOUT = 250  # ms
-IDLE_TIMEOUT = 2_000  # ms; then it looks whether its loop was closed
-RETRY_AFTER = 1.0  # seconds; meanwhile there are the heartbeats
-UNHEARD_FOR = 0.2  # seconds; then the log is not even watched: each write of it wakes Rust's thread
 SPARE_THREADS = 3  # one for Rust, and two because a thread counts a moment after it has ended
-JOIN_FOR = 2.0  # seconds; it takes a step, but a busy machine may take longer for that
 
 _watchers: WeakSet[WatchfilesWatcher] = WeakSet()
 _ending = threading.Event()
@@ -45,7 +40,7 @@ def _stop_all() -> None:
         watcher.stop()
     for watcher in list(_watchers):
         with suppress(RuntimeError):  # it was not started
-            watcher.thread.join(JOIN_FOR)
+            watcher.thread.join(times.TIMES.join)
 
 
 class WatchfilesWatcher:
@@ -101,7 +96,7 @@ class WatchfilesWatcher:
             self._interrupted.set()
 
     def hurry(self) -> None:
-        self._quick_until = time.monotonic() + QUICK_FOR
+        self._quick_until = time.monotonic() + times.TIMES.quick_for
 
     def stop(self) -> None:
         """End the thread, at its next step."""
@@ -141,21 +136,20 @@ class WatchfilesWatcher:
                 self._once.failed(f"Watching {self._wal}", error)
                 if not self._stopped:
                     self._interrupted.clear()
-                    self._interrupted.wait(RETRY_AFTER)  # the end of the interpreter joins it
+                    self._interrupted.wait(times.TIMES.watch_retry)  # an end is not kept waiting
 
     def _listen(self, notify: RustNotify) -> None:
         while not (self._has_ended or self._interrupted.is_set()):
             quick = time.monotonic() < self._quick_until
             step = QUICK_STEP if quick else self._idle_step
             # It returns now and then without a change, so that the pace can be lowered again.
-            changes = notify.watch(
-                step, step, QUICK_TIMEOUT if quick else IDLE_TIMEOUT, self._interrupted
-            )
+            timeout = times.TIMES.quick_step if quick else times.TIMES.idle_step
+            changes = notify.watch(step, step, round(1000 * timeout), self._interrupted)
             self._once.well(f"Watching {self._wal}")
             if isinstance(changes, set):
                 self._wake({os.path.basename(path) for _, path in changes})
             unheard_for = time.monotonic() - self._unheard_since
-            if self._watches_log and not self._wants_log and unheard_for > UNHEARD_FOR:
+            if self._watches_log and not self._wants_log and unheard_for > times.TIMES.unheard:
                 return
 
     def _wake(self, changed: set[str]) -> None:

@@ -23,23 +23,53 @@ SETTLING = 2.0  # seconds: adaptive watchers calm down, connections are up
 WARM_UP = 1.5  # seconds of talk before what is measured
 STARTING = 4.0  # seconds for the servers, about
 CONNECTS = 150  # a second, about
+ECHOES = 5  # of a broadcast, at least
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
+@dataclass(frozen=True)
+class Shape:
+    """How many sockets, in rooms of how many, on how many workers, and how often they speak."""
+
+    sockets: int = 200
+    members: int = 10
+    workers: int = 2
+    rate: float = 1.0  # messages a second, of each socket that speaks
+    rounds: int | None = None  # at most, in the profile `figures`
+
+
+SHAPES = (  # of the profile `figures`
+    Shape(),
+    Shape(120, 2, 6),
+    Shape(2_000, 10, 4, rate=0.1, rounds=2),
+    Shape(2_000, 2_000, 4, rate=0.5, rounds=2),
+)
+
+
 def cases(plan: Plan) -> list[Case]:
-    """One, of the shape that is asked for; the profile has two for each server."""
-    shapes = [(plan.sockets or 200, plan.members or 10, plan.processes or 2)]
+    """One, of the shape that is asked for; the profile has all shapes for each server."""
+    usual = Shape()
+    shapes: tuple[Shape, ...] = (
+        Shape(
+            plan.sockets or usual.sockets,
+            plan.members or usual.members,
+            plan.processes or usual.workers,
+        ),
+    )
     if plan.profile == "figures" and not (plan.sockets or plan.members or plan.processes):
-        shapes.append((120, 2, 6))
+        shapes = SHAPES
     names = plan.servers or ("uvicorn-uvloop",)
-    return [case(plan, name, *shape) for name in names for shape in shapes]
+    return [case(plan, name, shape) for name in names for shape in shapes]
 
 
-def case(plan: Plan, server: str, many: int, room: int, workers: int) -> Case:
-    rate = plan.rate or 1.0
-    room = min(room, many)
-    many -= many % room  # all rooms are full
-    seconds = plan.seconds or max(plan.choose(quick=6.0, normal=6.0, figures=4.0), 1 / rate)
+def case(plan: Plan, server: str, asked: Shape) -> Case:
+    rate = plan.rate or asked.rate
+    workers = asked.workers
+    room = min(asked.members, asked.sockets)
+    many = asked.sockets - asked.sockets % room  # all rooms are full
+    # In a broadcast one speaks, and a single echo would say little.
+    least = ECHOES if room == many else 1
+    seconds = plan.seconds or max(plan.choose(quick=6.0, normal=6.0, figures=4.0), least / rate)
     idle = min(seconds, plan.choose(quick=3.0, normal=3.0, figures=2.0))
     if room == many:
         shape = f"a broadcast to {many:,} sockets"
@@ -61,6 +91,7 @@ def case(plan: Plan, server: str, many: int, room: int, workers: int) -> Case:
         },
         processes=1,  # the in-memory layer has one worker, and is measured too
         lasts=STARTING + many / CONNECTS + SETTLING + idle + WARM_UP + seconds,
+        rounds=asked.rounds,
         watched=False,
         only=(lambda _: False) if missing else partial(keeps_up, many),
         why=missing or "does not keep up with so many sockets",

@@ -12,11 +12,12 @@ import sqlite3
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from django.db import connections
 
-from channels_sqlite._receiving import listening
+from channels_sqlite._options import times
 from channels_sqlite._receiving.queues import Queues
 from channels_sqlite._storing import sql
 from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable
@@ -94,7 +95,7 @@ async def reads_between_stops(**config: Any) -> None:
 
 async def watches_again(limit: str, again_after: float) -> None:
     """Receive while the kernel allows for no watch, and then while it does; say what held."""
-    listening.WATCH_AGAIN_AFTER = again_after
+    times.TIMES = replace(times.TIMES, watch_again=again_after)
     file = f"/proc/sys/user/{limit}"
     with open(file, "w") as limits:  # noqa: ASYNC230
         limits.write("0")

@@ -20,7 +20,7 @@ from watchfiles._rust_notify import RustNotify
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite._waking import watchfiles
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.conftest import OpenLayer, Start
+from tests.conftest import OpenLayer, SetTimes, Start
 from tests.kinds import by_default
 from tests.rows import message, sql
 from tests.waiting import soon, until
@@ -208,7 +208,10 @@ async def until_it_has_a_bell(layer: Any, pid: int) -> None:
 
 
 async def test_watching_goes_on_after_errors(
-    alias: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    alias: str,
+    monkeypatch: pytest.MonkeyPatch,
+    set_times: SetTimes,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """What watches fails, again and again: heartbeats go on meanwhile, then it watches anew."""
     broken = threading.Event()
@@ -234,7 +237,7 @@ async def test_watching_goes_on_after_errors(
             return changes
 
     monkeypatch.setattr(watchfiles, "RustNotify", Broken)
-    monkeypatch.setattr(watchfiles, "RETRY_AFTER", 0.1)
+    set_times(watch_retry=0.1)
     sender = SqliteChannelLayer(database=alias, watcher="polling")
     layer = SqliteChannelLayer(database=alias, watcher="watchfiles", polling_interval=0.01)
     local = await layer.new_channel()

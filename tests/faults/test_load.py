@@ -18,10 +18,9 @@ import psutil
 import pytest
 from channels.exceptions import ChannelFull
 
-from channels_sqlite import counters
 from channels_sqlite._storing.opener import WAL_LIMIT
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
-from tests.conftest import OpenLayer
+from tests.conftest import OpenLayer, SetTimes
 from tests.kinds import by_default
 from tests.rows import sql
 from tests.waiting import soon
@@ -35,12 +34,12 @@ async def test_an_hour_of_consumers_that_never_read(
     open_layer: OpenLayer,
     database: Path,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+    set_times: SetTimes,
 ) -> None:
     """A member whose process reads for others, one whose process reads nothing, a channel of
     nobody.
     """
-    monkeypatch.setattr(counters, "QUIET_FOR", LIFE)  # a minute of sixty
+    set_times(warning=LIFE)  # a minute of sixty
     layer = open_layer(
         expiry=LIFE, message_retention=LIFE, capacity=50, trim_batch_size=50, group_expiry=3600
     )

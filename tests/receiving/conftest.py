@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from channels_sqlite._waking import listener
+from tests.conftest import SetTimes
 from tests.receiving.processes import Open, Process
 
 
@@ -30,5 +30,5 @@ def process(open_: Open) -> Process:
 
 
 @pytest.fixture
-def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "HEARTBEAT", 0.05)
+def quick_heart(set_times: SetTimes) -> None:
+    set_times(heartbeat=0.05)

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from channels_sqlite._sending import sender as module
-from channels_sqlite._storing import connections
 from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.exceptions import DatabaseUnavailable
+from tests.conftest import SetTimes
 from tests.rows import outgoing
 from tests.sending.parts import Parts, parts
 from tests.storing.parts import Gate, locked
@@ -21,9 +21,9 @@ from tests.waiting import PATIENCE, cancel, soon
 
 
 @pytest.fixture
-async def sending(database: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
+async def sending(database: Path, set_times: SetTimes) -> AsyncIterator[Parts]:
     """On a machine that is never slow, however busy it is."""
-    monkeypatch.setattr(connections, "SLOW", PATIENCE)
+    set_times(slow=PATIENCE)
     async with parts(database) as made:
         await made.database.ready()
         yield made

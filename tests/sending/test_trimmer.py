@@ -17,6 +17,7 @@ from channels_sqlite._sending.trimmer import Trimmed
 from channels_sqlite._storing import sql
 from channels_sqlite._storing.schema import EPOCH, MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite._waking.bells import Bell
+from tests.conftest import SetTimes
 from tests.rows import outgoing, select
 from tests.sending.parts import Parts, parts
 from tests.storing.parts import Gate, locked
@@ -34,9 +35,9 @@ async def trimming(database: Path) -> AsyncIterator[Parts]:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def at_once(set_times: SetTimes) -> None:
     """Everything is looked for each time."""
-    monkeypatch.setattr(module, "SWEEP_EVERY", 0)
+    set_times(sweep=0)
 
 
 def deliver(trimming: Parts, count: int, ago: float) -> None:

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from channels_sqlite._storing import connections, forks, handle
+from channels_sqlite._storing import forks
 from channels_sqlite._storing.connections import Connections
 from channels_sqlite._storing.files import Files
 from channels_sqlite._storing.handle import Busy
 from channels_sqlite._storing.once import Once
 from channels_sqlite._storing.opener import Opener
 from channels_sqlite._storing.worker import Worker
+from tests.conftest import SetTimes
 from tests.storing.parts import INSERT, Gate, count, insert
 from tests.waiting import PATIENCE, soon, until
 
@@ -92,9 +93,9 @@ def test_a_file_that_cannot_be_opened_twice_is_not_left_open_once(database: Path
 
 
 async def test_a_statement_that_does_not_end_is_said_and_keeps_no_process_from_forking(
-    both: Connections, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    both: Connections, set_times: SetTimes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(handle, "FORK_WAITS", 0.01)
+    set_times(fork=0.01)
     gate = Gate()
     using = asyncio.create_task(asyncio.to_thread(both.read, gate))
     await gate.entered()
@@ -108,11 +109,10 @@ async def test_a_statement_that_does_not_end_is_said_and_keeps_no_process_from_f
 
 
 def test_after_a_slow_write_the_thread_is_better_for_a_while(
-    both: Connections, monkeypatch: pytest.MonkeyPatch
+    both: Connections, set_times: SetTimes
 ) -> None:
     for slow, slow_for, expected in ((PATIENCE, 1, False), (-1, PATIENCE, True), (-1, -1, False)):
-        monkeypatch.setattr(connections, "SLOW", slow)
-        monkeypatch.setattr(connections, "SLOW_FOR", slow_for)
+        set_times(slow=slow, slow_for=slow_for)
         both.try_write(insert)
         assert both.is_slow == expected
 

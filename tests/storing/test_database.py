@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from channels_sqlite._storing import database as module
 from channels_sqlite._storing.database import Database
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
+from tests.conftest import SetTimes
 from tests.storing.parts import Gate, count, database_on, insert, locked_up
 from tests.waiting import PATIENCE, cancel, soon, until
 
@@ -25,9 +25,9 @@ async def one(database: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
+def attentive(set_times: SetTimes) -> None:
     """Each use looks whether the file is still there, and not only one in a second."""
-    monkeypatch.setattr(module, "CHECK_EVERY", -1)
+    set_times(check=-1)
 
 
 def replace(path: Path, by: Path) -> None:

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from channels_sqlite._options.times import TIMES
 from channels_sqlite._storing.once import Once
-from channels_sqlite._waking import listener as module
-from channels_sqlite._waking.listener import AFTER_A_WRITE, AGAIN, DEAF_AFTER, LULL, Listener
+from channels_sqlite._waking.listener import DEAF_AFTER, Listener
+from tests.conftest import SetTimes
 from tests.waiting import PATIENCE, until
 
 BEAT = 0.02  # seconds, for heartbeats that are tested
@@ -65,8 +66,8 @@ class Subject(Listener):
 
 
 @pytest.fixture
-def slow_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT", 3600)
+def slow_heart(set_times: SetTimes) -> None:
+    set_times(heartbeat=3600)
 
 
 @pytest.fixture
@@ -77,8 +78,8 @@ async def listener(slow_heart: None) -> AsyncIterator[Subject]:
 
 
 @pytest.fixture
-def quick_heart(slow_heart: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HEARTBEAT", BEAT)
+def quick_heart(slow_heart: None, set_times: SetTimes) -> None:
+    set_times(heartbeat=BEAT)
 
 
 # Wakes
@@ -88,7 +89,7 @@ async def test_what_can_be_seen_is_looked_for_at_once_and_once(listener: Subject
     listener.ring()  # in the reader's own inboxes
     listener.touch()  # in all that is read
     assert listener.looks == ["rung", "unsure"]
-    await asyncio.sleep(2 * AFTER_A_WRITE[-1])
+    await asyncio.sleep(2 * TIMES.after_a_write[-1])
     assert listener.looks == ["rung", "unsure"]
 
 
@@ -98,8 +99,9 @@ async def test_a_write_is_looked_for_later_and_later(listener: Subject) -> None:
         listener.write()
     assert (listener.looks, listener.listens) == ([], [False])
     await until(lambda: listener.listens == [False, True])
-    assert listener.looks == ["unsure"] * (len(AFTER_A_WRITE) + 1)  # one for what came unheard
-    for wait, least in zip(listener.waits(), AFTER_A_WRITE[1:], strict=False):
+    and_one = len(TIMES.after_a_write) + 1  # for what came unheard
+    assert listener.looks == ["unsure"] * and_one
+    for wait, least in zip(listener.waits(), TIMES.after_a_write[1:], strict=False):
         assert wait >= least - TICK
 
 
@@ -109,8 +111,8 @@ async def test_a_listener_looks_once_in_a_while_if_others_write_all_the_time(
     """Until it finds something."""
     listener.log_is_written = True
     listener.write()
-    await until(lambda: len(listener.looks) == len(AFTER_A_WRITE) + 2)
-    assert min(listener.waits()[-2:]) >= LULL - TICK
+    await until(lambda: len(listener.looks) == len(TIMES.after_a_write) + 2)
+    assert min(listener.waits()[-2:]) >= TIMES.lull - TICK
     assert listener.listens == [False]
     listener.finds = lambda how: True
     await until(lambda: listener.listens == [False, True])
@@ -126,7 +128,7 @@ async def test_after_a_lock_a_listener_looks_again_and_later_each_time(listener:
     listener.finds = find
     listener.look(rung=True)
     await until(lambda: len(listener.looks) == 9)
-    least = [*AGAIN, *AGAIN[-1:] * 3]
+    least = [*TIMES.locked, *TIMES.locked[-1:] * 3]
     for wait, each in zip(listener.waits(), least, strict=True):
         assert wait >= each - TICK
     await asyncio.sleep(0.05)
@@ -223,7 +225,7 @@ async def test_a_stopped_listener_looks_no_more_whatever_was_announced(listener:
     listener.looks.clear()
     for wake in (listener.ring, listener.touch, listener.write, listener.look_again):
         wake()
-    await asyncio.sleep(2 * LULL)
+    await asyncio.sleep(2 * TIMES.lull)
     assert listener.looks == []
 
 
@@ -252,7 +254,9 @@ class Interrupt(BaseException):
 
 
 @pytest.mark.usefixtures("quick_heart")
-@pytest.mark.parametrize("look", [1, len(AFTER_A_WRITE) + 1], ids=["after a write", "in the lull"])
+@pytest.mark.parametrize(
+    "look", [1, len(TIMES.after_a_write) + 1], ids=["after a write", "in the lull"]
+)
 async def test_after_an_interrupt_of_a_look_writes_are_heard_again(
     listener: Subject, look: int
 ) -> None:

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from channels_sqlite._storing.once import Once
-from channels_sqlite._waking import watchers, watchfiles
+from channels_sqlite._waking import watchers
 from channels_sqlite._waking.watchers import best_kind, is_installed, watch
 from channels_sqlite.exceptions import WatcherUnavailable
-from tests.conftest import available
+from tests.conftest import SetTimes, available
 from tests.processes import Child, has_namespaces, in_namespace  # noqa: F401 - for skipif
 from tests.waiting import PATIENCE, until
 from tests.waking.ears import QUIET, Ear, Place, touch, write
@@ -106,9 +106,9 @@ async def test_a_deleted_log_is_a_write_and_the_next_one_is_watched(
 
 @by_watchfiles
 async def test_watchfiles_is_quick_while_there_is_traffic_and_then_slow_again(
-    kind: str, ear: Ear, place: Place, monkeypatch: pytest.MonkeyPatch
+    kind: str, ear: Ear, place: Place, set_times: SetTimes
 ) -> None:
-    monkeypatch.setattr(watchfiles, "QUICK_FOR", 1.5)
+    set_times(quick_for=1.5)
     watcher = start(kind, ear, place, interval=60)
 
     async def delay() -> float:
@@ -186,9 +186,9 @@ def test_a_loop_that_ends_keeps_no_descriptor(kind: str, place: Place) -> None:
 @by_watchfiles
 @pytest.mark.parametrize("changes", [False, True], ids=["idle", "busy"])
 def test_the_thread_of_watchfiles_ends_with_its_loop(
-    kind: str, place: Place, changes: bool, monkeypatch: pytest.MonkeyPatch
+    kind: str, place: Place, changes: bool, set_times: SetTimes
 ) -> None:
-    monkeypatch.setattr(watchfiles, "IDLE_TIMEOUT", 50)
+    set_times(idle_step=0.05)
     thread = asyncio.run(begin(kind, place)).thread
     assert thread.daemon
     if changes:
