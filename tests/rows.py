@@ -58,8 +58,12 @@ def outgoing(number: int, channel: str = "test-channel", **fields: Any) -> Outgo
 def to_group(number: int, group: str = "test-group", **fields: Any) -> GroupMessage:
     """A message to a group, on its way to the table."""
     now = time.time()
-    values = {"created_at": now, "expires_at": now + LATER} | fields
-    return GroupMessage(group, str(number).encode(), **values)
+    values: dict[str, Any] = {
+        "body": str(number).encode(),
+        "created_at": now,
+        "expires_at": now + LATER,
+    }
+    return GroupMessage(group, **(values | fields))
 
 
 def inbox_of(channel: str) -> str:

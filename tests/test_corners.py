@@ -384,11 +384,11 @@ async def test_counters(open_layer: OpenLayer) -> None:
     channel = await layer.new_channel()
     await layer.group_add("test-group", channel)
     await layer.send(channel, message(1))
-    await layer.send(channel, message(2), expiry=0.05)
+    await layer.send(channel, message(2), expiry=1)
     with pytest.raises(ChannelFull):
         await layer.send(channel, message(3))
     await layer.group_send("test-group", message(4))
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(1.1)
     assert await rest(layer, channel) == [message(1)]
     counted = layer.counters
     assert (counted.sent, counted.refused, counted.received) == (4, 1, 2)

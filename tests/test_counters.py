@@ -47,8 +47,9 @@ def test_every_drop_is_counted_at_once(drops: DropLog) -> None:
 
 
 def test_a_burst_is_one_line_that_names_those_that_missed_most(
-    drops: DropLog, caplog: pytest.LogCaptureFixture
+    drops: DropLog, caplog: pytest.LogCaptureFixture, set_times: SetTimes
 ) -> None:
+    set_times(burst=1)
     for number, times in enumerate([3, 9, 1, 6]):
         drop(drops, f"specific.{number}!", times)
     drop(drops, "the-last-one")

@@ -31,7 +31,7 @@ on_files = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
 PROMPTLY = 10.0  # seconds: an interpreter that hangs does so for ever
 RELOADS = 3
 UNANSWERED = (OSError, http.client.HTTPException, ValueError)  # or with an error, or half an answer
-ROOM = 2_000_000  # bytes by which a process may grow; one more for each loop would be many more
+ROOM = 4_000_000  # bytes by which a process may grow; one more for each loop would be many more
 ON_UVLOOP = os.environ.get("TESTS_LOOP") == "uvloop"
 if ON_UVLOOP:
     ROOM += 40 * 256_000  # what each of its loops reads into, until the loop is collected

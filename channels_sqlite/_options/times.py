@@ -61,6 +61,15 @@ class Times:
     """For one statement in place; the event loop has better things to do."""
     slow_for: float = 1.0
     """For which the thread then writes."""
+    nap: float = 0.0001
+    """In place, before the second try to write while another connection holds the lock: most
+    transactions are over by then, and an event loop can wait for no less than a millisecond."""
+    retry: float = 0.001
+    """Between the tries after that."""
+    retry_for: float = 0.1
+    """For which the tries come as fast."""
+    retry_later: float = 0.02
+    """Between the tries after that."""
     room: float = 0.01
     """For a reader to say what it has taken, before a send is refused."""
     test_lock: float = 0.2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import suppress
 
 from .._options import times
 from .._storing import groups
@@ -29,14 +30,15 @@ class Memberships:
         self._last_lapse_at = lapses_at + 2 * times.TIMES.clock_was_set
 
     def mind_the_clock(self) -> None:
-        """Move the memberships by as much as the wall clock was set. Call this before reading,
-        because they decide which channels get a group's message.
+        """Move the memberships by as much as the wall clock was set, before anything is read or
+        joined: they decide which channels get a group's message. Raises Busy or Lost where they
+        cannot be moved now; a disk that is full must not keep anybody from reading.
         """
         apart = _clocks_apart()
         moved = apart - self._clocks_apart
         if abs(moved) > times.TIMES.clock_was_set:
             names = list(self._inboxes)
-            if self._try(lambda connection: groups.move(connection, names, moved)):
+            if self._write(lambda connection: groups.move(connection, names, moved)):
                 self._clocks_apart = apart
 
     def end_lapsed(self) -> None:
@@ -45,19 +47,16 @@ class Memberships:
         if now < self._lapse_at:
             return
         wall, names = time.time(), list(self._inboxes)
-        if self._try(lambda connection: groups.end_lapsed(connection, names, wall)):
-            may_be_more = now < self._last_lapse_at
-            next_at = min(now + times.TIMES.lapsed, self._last_lapse_at)
-            self._lapse_at = next_at if may_be_more else float("inf")
+        with suppress(Busy, Lost):  # the next heartbeat does it
+            if self._write(lambda connection: groups.end_lapsed(connection, names, wall)):
+                may_be_more = now < self._last_lapse_at
+                next_at = min(now + times.TIMES.lapsed, self._last_lapse_at)
+                self._lapse_at = next_at if may_be_more else float("inf")
 
-    def _try(self, function: Function[None]) -> bool:
-        """Return False where it is to be tried again, at the next look: that must not be kept from
-        reading by a disk that is full.
-        """
+    def _write(self, function: Function[None]) -> bool:
+        """Return False where it has failed, which is logged."""
         try:
             self._database.try_write(function)
-        except (Busy, Lost):
-            return False
         except sqlite3.Error as error:
             self._database.once.failed("Keeping memberships", error)
             return False

@@ -338,4 +338,6 @@ class Receiver:
             await self._database.ready()
             with self._lock:
                 self._listening.make_bell()
+        with self._lock, suppress(Busy, Lost):  # the clock may have been set just now
+            self._memberships.mind_the_clock()
         self._memberships.joined(inbox, lapses_in)

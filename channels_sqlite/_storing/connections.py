@@ -71,7 +71,11 @@ class Connections:
         then.
         """
         started = time.monotonic()
-        result = self._here.run(function)
+        try:
+            result = self._here.run(function)
+        except Busy:
+            time.sleep(times.TIMES.nap)
+            result = self._here.run(function)
         finished = time.monotonic()
         if finished > started + times.TIMES.slow:
             self._slow_until = finished + times.TIMES.slow_for

@@ -23,7 +23,6 @@ Function = Callable[[sqlite3.Connection], T]
 
 NO_CHECKPOINT_ON_CLOSE = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
 BUSY, LOCKED, INTERRUPT = 5, 6, 9  # SQLite's primary result codes
-PAUSE, LONG_PAUSE, SOON = 0.001, 0.02, 0.1  # seconds between tries, and for how long the short ones
 
 
 class Busy(Exception):
@@ -39,7 +38,8 @@ def pause(since: float) -> float:
 
     SQLite's own handler sleeps longer each time, up to 0.1 s, and so serves the latest comer first.
     """
-    return PAUSE if time.monotonic() < since + SOON else LONG_PAUSE
+    ours = times.TIMES
+    return ours.retry if time.monotonic() < since + ours.retry_for else ours.retry_later
 
 
 class Handle(forks.Forkable):

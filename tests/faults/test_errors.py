@@ -156,7 +156,8 @@ async def test_trimming_goes_on_after_deletes_that_failed(
             await asyncio.sleep(0.01)
             if number >= 50 and records(caplog):
                 break
-        assert len(records(caplog)) == 1
+        said = [each.getMessage() for each in records(caplog)]
+        assert len(said) == len({each.partition(" failed")[0] for each in said}) <= 2
         caplog.clear()
         connection.execute("drop trigger failing")
 

@@ -54,7 +54,7 @@ async def test_an_hour_of_consumers_that_never_read(
     refused = sent = 0
     begun = time.monotonic()
     with sql(database) as connection:
-        while time.monotonic() < begun + LIVES * LIFE:
+        while time.monotonic() < begun + LIVES * LIFE or len(samples) < 12:
             for number in range(100):
                 message = {"type": "test", "number": number, "text": "x" * 1000}
                 await layer.group_send("test-group", message)
@@ -74,7 +74,6 @@ async def test_an_hour_of_consumers_that_never_read(
     consuming.cancel()
     await asyncio.gather(consuming, return_exceptions=True)
     third = len(samples) // 3
-    assert third >= 3
     check_bounded([rows for rows, _, _ in samples], third, 2000)
     check_bounded([size for _, size, _ in samples], third, 2_000_000)
     check_bounded([memory for _, _, memory in samples], third, 8_000_000)
@@ -83,7 +82,7 @@ async def test_an_hour_of_consumers_that_never_read(
     assert counted.refused == refused
     assert counted.dropped > sent / 10
     said = [each.getMessage() for each in caplog.records if each.name == "channels_sqlite"]
-    assert 1 <= len(said) <= LIVES + 1
+    assert 1 <= len(said) <= (time.monotonic() - begun) / LIFE + 1
     inboxes = [channel.partition("!")[0] + "!" for channel in (slow, absent)]
     full = "|".join(map(re.escape, (slow, *inboxes)))
     for line in said:
@@ -106,7 +105,7 @@ def check_bounded(values: list[int], third: int, slack: int) -> None:
 @by_default
 async def test_a_channel_for_each_message(open_layer: OpenLayer, database: Path) -> None:
     """Names that are used once, as those of connections: nothing of them is kept."""
-    layer = open_layer(expiry=LIFE, message_retention=0, trim_batch_size=50)
+    layer = open_layer(message_retention=0, trim_batch_size=50)
     memory = []
     message: dict[str, Any] = {"type": "test"}
     for _ in range(6):

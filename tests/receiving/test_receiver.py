@@ -19,7 +19,7 @@ from channels_sqlite._storing import groups
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite.exceptions import DatabaseUnavailable
 from tests.receiving.processes import NORMAL, Open, Process, rows, waiting
-from tests.rows import put_number, sql
+from tests.rows import put_number, select, sql, to_group
 from tests.storing.parts import locked
 from tests.waiting import PATIENCE, cancel, soon, until
 
@@ -273,6 +273,42 @@ async def test_a_consumer_that_the_garbage_collector_closes_takes_no_lock(
     await process.send(1, channel=NORMAL)
     assert await soon(process.receive(NORMAL)) == 1
     assert len(process.receiver._queues) == 0
+
+
+async def test_a_lock_of_others_after_the_clock_was_set_takes_no_message_of_a_group(
+    open_: Open, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the memberships are moved they seem to have lapsed before it was sent."""
+    process = open_(group_expiry=10)
+    await process.layer.group_add("test-group", process.channel)
+    task = await process.begin()
+    memberships = process.receiver._memberships
+    later = memberships.mind_the_clock  # whatever happens before the lock is held
+    monkeypatch.setattr(memberships, "mind_the_clock", lambda: None)
+    body = process.layer.codec.encode({"number": 7}, "", "test-group")
+    with sql(database) as other:
+        sent = to_group(7, body=body, created_at=time.time() + 50, expires_at=time.time() + 200)
+        groups.send(other, sent, 100, lambda _: 100)
+    with locked(database):
+        monkeypatch.setattr(memberships, "_clocks_apart", memberships._clocks_apart - 100)
+        monkeypatch.setattr(memberships, "mind_the_clock", later)
+        process.receiver.rung(None, asyncio.get_running_loop())
+        await asyncio.sleep(0.05)
+        assert not task.done()
+    assert await soon(task) == 7
+
+
+async def test_a_membership_of_after_the_clock_was_set_is_not_moved(
+    open_: Open, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = open_(group_expiry=1000)
+    memberships = process.receiver._memberships
+    monkeypatch.setattr(memberships, "_clocks_apart", memberships._clocks_apart + 100)
+    await process.layer.group_add("test-group", process.channel)
+    await cancel(await process.begin())
+    with sql(database) as other:
+        (expires_at,) = select(other, f"expires_at from {MEMBERSHIP}")
+    assert abs(expires_at - time.time() - 1000) < 50
 
 
 async def test_a_disk_that_is_full_after_the_clock_was_set_keeps_nobody_from_reading(
