@@ -176,7 +176,9 @@ async def arrived(worker: Worker) -> int:
 
 def counts_of(layer: Any) -> dict[str, int]:
     """The layer's own counts; none for a layer that keeps none."""
-    counters = getattr(layer, "counters", None)
+    # Not getattr: channels_redis' pub/sub layer would look for the name in its loop's layer, and a
+    # server asks on a thread without a loop.
+    counters = vars(layer).get("counters")
     return {} if counters is None else dict(vars(counters))
 
 

@@ -83,11 +83,12 @@ def cells(line: Line, rows: Sequence[Row]) -> list[str]:
 
 
 def table(name: str, rows: Sequence[Row]) -> Iterator[list[str]]:
-    """Its heading, and its lines."""
+    """Its heading, and its lines; none of a case that was not measured."""
     if name != EVERYTHING:
         yield ["", *(LAYERS[layer].title for layer in (OURS, *RIVALS)), "ours / theirs"]
+        measured = {(row.scenario, row.case) for row in rows}
         for line in LINES:
-            if name in (DESIGN, *line.tables):
+            if name in (DESIGN, *line.tables) and (line.scenario, line.case) in measured:
                 yield cells(line, rows)
         return
     used = [name for name in LAYERS if any(name in row.layers for row in rows)]

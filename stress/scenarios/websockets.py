@@ -22,7 +22,7 @@ from stress.sockets import Seat
 SETTLING = 2.0  # seconds: adaptive watchers calm down, connections are up
 WARM_UP = 1.5  # seconds of talk before what is measured
 STARTING = 4.0  # seconds for the servers, about
-CONNECTS = 150  # a second, about
+CONNECTS = 400  # a second, about
 ECHOES = 5  # of a broadcast, at least
 PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
@@ -276,7 +276,7 @@ def percentiles(what: str, samples: Iterable[float]) -> dict[str, float]:
 
 SCENARIO = Scenario(
     name="websockets",
-    says="real servers and WebSocket clients: 200 sockets in rooms of 10, each speaks every second",
+    says="real servers and WebSocket clients in rooms of 10 or of 2, or one that all are in",
     figures=(
         Figure("echo p50", "ms", "less", "until the socket that spoke hears itself"),
         Figure("echo p95", "ms", "less"),

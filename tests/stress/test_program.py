@@ -28,12 +28,12 @@ def test_the_profile_of_figures_measures_every_line_of_the_tables() -> None:
 
 def test_a_figure_that_others_have_is_measured_of_them_in_as_many_rounds() -> None:
     for item in whole(Plan("figures"), FIGURES).items:
-        assert set(item.rounds.values()) <= {3, 5}, item.case.name
+        assert set(item.rounds.values()) <= {2, 3, 5}, item.case.name
         assert len(set(item.rounds.values())) <= 1, item.case.name
 
 
 def test_the_profiles_last_no_longer_than_they_promise() -> None:
-    assert whole(Plan("figures"), FIGURES).seconds <= 25 * 60
+    assert whole(Plan("figures"), FIGURES).seconds <= 30 * 60
     assert whole(Plan("quick"), USUAL).seconds <= 3 * 60
 
 

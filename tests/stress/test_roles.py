@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from channels.layers import InMemoryChannelLayer
 
@@ -53,3 +54,9 @@ async def test_however_short_the_time_something_is_sent(alice: Worker) -> None:
     assert await roles.send_now_and_then(alice, "s", [target], **how) == 1
     await asyncio.sleep(0)
     assert await roles.arrived(alice) == 1
+
+
+async def test_a_server_can_ask_a_pubsub_layer_for_its_counts_on_a_thread() -> None:
+    pubsub = pytest.importorskip("channels_redis.pubsub")
+    layer = pubsub.RedisPubSubChannelLayer(hosts=[])
+    assert await asyncio.to_thread(roles.counts_of, layer) == {}

@@ -122,7 +122,9 @@ async def test_a_server_that_is_not_installed_is_named() -> None:
     assert Kind("none", (), ("no_such_server",)).missing() == "no_such_server is not installed"
 
 
-@pytest.mark.parametrize(("many", "room", "workers"), [(200, 10, 2), (120, 2, 6), (7, 3, 4)])
+@pytest.mark.parametrize(
+    ("many", "room", "workers"), [(200, 10, 2), (120, 2, 6), (9, 9, 4), (7, 3, 4)]
+)
 async def test_the_sockets_of_a_room_are_spread_over_the_workers(
     many: int, room: int, workers: int
 ) -> None:
@@ -177,9 +179,19 @@ async def test_the_options_make_the_case(plan: Plan, name: str) -> None:
     assert case.arguments["seconds"] >= 1 / case.arguments["rate"]  # each speaks once at least
 
 
-async def test_the_profile_of_figures_has_two_shapes_and_no_other_than_asked_for() -> None:
-    assert len(websockets.cases(Plan("figures"))) == 2
+async def test_the_profile_of_figures_has_four_shapes_and_no_other_than_asked_for() -> None:
+    assert [(case.name, case.rounds) for case in websockets.cases(Plan("figures"))] == [
+        ("200 sockets in rooms of 10, every second, 2 x uvicorn-uvloop", None),
+        ("120 sockets in rooms of 2, every second, 6 x uvicorn-uvloop", None),
+        ("2,000 sockets in rooms of 10, every 10 s, 4 x uvicorn-uvloop", 2),
+        ("a broadcast to 2,000 sockets, every 2 s, 4 x uvicorn-uvloop", 2),
+    ]
     assert len(websockets.cases(Plan("figures", sockets=30))) == 1
+
+
+async def test_a_broadcast_lasts_for_several_echoes() -> None:
+    broadcast = websockets.cases(Plan("figures"))[-1].arguments
+    assert broadcast["seconds"] * broadcast["rate"] >= 5
 
 
 async def test_layers_that_do_not_keep_up_are_left_out() -> None:
