@@ -23,7 +23,7 @@ from django.utils.module_loading import import_string
 
 from . import serializers
 from ._options.codec import Codec
-from ._options.conf import Options
+from ._options.conf import Options, problems_of
 from ._options.settings import (
     BACKEND,
     channel_layers,
@@ -73,18 +73,23 @@ def check_databases(
     ]
 
 
-def check_deployment(**_kwargs: Any) -> list[checks.CheckMessage]:
+def check_deployment(
+    databases: Sequence[str] | None = None, **_kwargs: Any
+) -> list[checks.CheckMessage]:
     """Check what does not matter on a developer's machine."""
+    opened = databases or ()
+    ours = [each for each in _aliases() if each not in opened or file_checks.can_be_read(each)]
     return [
         *_wal_reset_bug(),
-        *(each for alias in _aliases() for each in file_checks.readable_by_others(alias)),
-        *(each for alias in _aliases() for each in file_checks.long_log(alias)),
+        *(each for alias in ours for each in file_checks.readable_by_others(alias)),
+        *(each for alias in ours for each in file_checks.long_log(alias)),
     ]
 
 
 def _aliases() -> list[str]:
-    """Our databases that can be opened; none if no layer is ours."""
-    return [each.alias for each in tables.databases()] if configured_layers() else []
+    """Our databases that have a name to be opened by; none if no layer is ours."""
+    ours = tables.databases() if configured_layers() else []
+    return [each.alias for each in ours if each.settings_dict["NAME"]]
 
 
 # The layers
@@ -110,15 +115,17 @@ def _looks_like_ours(backend: str) -> bool:
 
 def _layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:
     yield from _beside_config(name, config)
+    hint = f'Change or remove it in CHANNEL_LAYERS["{name}"]["CONFIG"].'
+    if problems := list(problems_of(config)):
+        yield from (checks.Error(each, hint, id="channels_sqlite.E005") for each in problems)
+        return
+    options = Options.from_config(config)
     try:
-        options = Options.from_config(config)
         Codec(serializers.create(options.serializer_format), options.symmetric_encryption_keys)
     except InvalidOption as error:
-        yield checks.Error(
-            str(error),
-            hint=f'Change or remove it in CHANNEL_LAYERS["{name}"]["CONFIG"].',
-            id="channels_sqlite.E005",
-        )
+        if isinstance(error.__cause__, ImportError):
+            hint = f"Install what it needs:\npython -m pip install cryptography\nor: {hint}"
+        yield checks.Error(str(error), hint, id="channels_sqlite.E005")
         return
     yield from _watching(name, options)
 
@@ -139,7 +146,7 @@ def _watching(name: str, options: Options) -> Iterator[checks.CheckMessage]:
     if options.watcher != "auto" and not is_installed(options.watcher):
         is_package = options.watcher == "watchfiles"
         why = "whose package is not installed here" if is_package else "which works on Linux only"
-        install = "Install it: pip install watchfiles\nor: " if is_package else ""
+        install = "Install it:\npython -m pip install watchfiles\nor: " if is_package else ""
         yield checks.Error(
             f'CHANNEL_LAYERS["{name}"] names the watcher "{options.watcher}", {why}.',
             hint=f'{install}"watcher": "auto"',

@@ -87,6 +87,11 @@ def translate(error: sqlite3.Error, path: str) -> Exception:
     return DatabaseUnavailable(f"{path}: {error}.{remedy}")
 
 
+def is_locked(error: Exception) -> bool:
+    """Return True for an error of ours whose cause is a lock that others hold."""
+    return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF in (5, 6)
+
+
 def this_user() -> str:
     """Who needs the rights: the process's user, as `id` and `chown` know it."""
     return f"user {os.geteuid()}" if hasattr(os, "geteuid") else "user"

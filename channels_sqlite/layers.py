@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import threading
 import time
@@ -16,7 +17,8 @@ from channels.layers import BaseChannelLayer
 from . import serializers, stats
 from ._options.codec import Codec
 from ._options.conf import Options, database_settings
-from ._receiving.receiver import Receiver, Retired
+from ._receiving.consumers import Retired
+from ._receiving.receiver import Receiver
 from ._sending.sender import Sender
 from ._sending.trimmer import Trimmer
 from ._storing import forks, groups, private, sql
@@ -213,7 +215,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         self.require_valid_channel_name(channel)
         ends, now, inbox = self._ends, time.time(), self.non_local_name(channel)
         if inbox.endswith(f".{self.client_prefix}!"):
-            await ends.receiver.announce(inbox, self.group_expiry)
+            await ends.receiver.announce()
         await ends.database.write(
             partial(
                 groups.add,
@@ -224,6 +226,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
                 expires_at=now + self.group_expiry,
             )
         )
+        await asyncio.sleep(0)  # a task that does nothing but join must not starve the others
 
     async def group_discard(self, group: str, channel: str) -> None:
         """Remove a channel from a group. It still gets what was sent before. A channel that is no
@@ -232,6 +235,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
         await self._ends.database.write(partial(groups.discard, group=group, channel=channel))
+        await asyncio.sleep(0)
 
     async def group_send(self, group: str, message: Message) -> None:
         """Send a dict to every channel in a group.

@@ -25,7 +25,7 @@ class LayerMessage(models.Model):
     id = models.BigAutoField("ID", primary_key=True)
     inbox = models.CharField(
         max_length=NAME_LENGTH,
-        help_text="What one reader drains: the name, up to the “!” if it has one.",
+        help_text="Where the message waits: the process, or the normal channel.",
     )
     channel = models.CharField(  # noqa: DJ001 - null says "to a group"; no channel is named ""
         max_length=NAME_LENGTH,

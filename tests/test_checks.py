@@ -156,7 +156,19 @@ def test_encryption_without_its_package(
 ) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
     settings.CHANNEL_LAYERS = layers(symmetric_encryption_keys=["secret"])
-    assert "pip install channels-sqlite[cryptography]" in message("E005").msg
+    assert "\npython -m pip install cryptography\n" in str(message("E005").hint)
+
+
+def test_all_that_is_wrong_in_a_config_is_said_at_once(settings: Settings) -> None:
+    settings.CHANNEL_LAYERS = layers(
+        hosts=[], prefix="asgi", poling_interval=1, capacity=0, zzz=1, expiry=60
+    )
+    found = [each.msg for each in messages() if each.id == "channels_sqlite.E005"]
+    hosts, prefix, polling, capacity, other = found
+    assert all("channels_redis' own; here DATABASES names the file" in _ for _ in (hosts, prefix))
+    assert "Did you mean 'polling_interval'? It may have: database, " in polling
+    assert "'capacity' is 0" in capacity
+    assert "Did you mean" not in other
 
 
 @pytest.mark.parametrize("config", [None, [("capacity", 5)], "capacity"], ids=repr)
@@ -180,7 +192,7 @@ def test_a_watcher_named_but_not_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "watchfiles", None)
     settings.CHANNEL_LAYERS = layers(watcher="watchfiles")
-    assert "pip install watchfiles" in str(message("E006").hint)
+    assert "python -m pip install watchfiles\n" in str(message("E006").hint)
     settings.CHANNEL_LAYERS = layers(watcher="auto")
     assert "E006" not in ids()
 
@@ -380,6 +392,14 @@ def test_a_database_in_memory(declare: Declare, name: str) -> None:
     assert ids() == {"E007"}
 
 
+def test_a_database_without_a_name(declare: Declare) -> None:
+    alias = declare(NAME="")
+    found = message("E007", alias)
+    assert found.msg == f'DATABASES["{alias}"] has no NAME.'
+    assert set(run_hint(found.hint, r"DATABASES.*")["DATABASES"]) == {alias}
+    assert ids(alias) == {"E007"}
+
+
 def mounted(*lines: tuple[Path, str]) -> bytes:
     """A table of mounts as Linux writes it, of these directories and types."""
     text = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
@@ -576,8 +596,13 @@ def test_a_database_that_cannot_be_opened(declare: Declare, tmp_path: Path) -> N
 
 
 def test_a_file_that_is_no_database(declare: Declare, tmp_path: Path) -> None:
-    (tmp_path / "layer.sqlite3").write_text("not a database, " * 100)
-    assert "E008" in ids(declare())
+    file = tmp_path / "layer.sqlite3"
+    file.write_text("not a database, " * 100)
+    open_to_all(file)
+    alias = declare()
+    assert "mkdir" not in str(message("E008", alias).hint)
+    assert "channels_sqlite.W007" not in {each.id for each in messages(alias)}
+    assert message("W007")  # nobody has asked to open it
 
 
 other = pytest.mark.skipif(
@@ -706,14 +731,18 @@ def test_an_sqlite_with_the_wal_reset_bug(
     assert len(found) == affected
 
 
-def test_a_file_that_others_may_read(migrated: str, tmp_path: Path) -> None:
-    if os.name != "posix":
-        pytest.skip("no file modes here")
-    path = Path(connections[migrated].settings_dict["NAME"])
+def open_to_all(path: Path) -> None:
     for directory in path.parents:
         if not directory.stat().st_mode & 0o001 and directory.owner() == path.owner():
             directory.chmod(0o755)
     path.chmod(0o644)
+
+
+def test_a_file_that_others_may_read(migrated: str, tmp_path: Path) -> None:
+    if os.name != "posix":
+        pytest.skip("no file modes here")
+    path = Path(connections[migrated].settings_dict["NAME"])
+    open_to_all(path)
     found = message("W007")
     assert str(path) in found.msg
     command = str(found.hint).removeprefix("Run: ")

@@ -21,6 +21,7 @@ import msgpack
 import pytest
 from channels.layers import channel_layers
 from django.core.management import CommandError, call_command, load_command_class
+from django.db import connections
 from pytest_django import DjangoDbBlocker, Settings
 
 from channels_sqlite._options.settings import BACKEND
@@ -157,13 +158,22 @@ def test_stats_are_tables_by_inbox_and_group(run: Run, sql: sqlite3.Connection) 
     put(sql, expires_at=now - 1)
     put(sql, inbox=ann.partition("!")[0] + "!", group="chat")
     lines = [re.split(r"  +", line) for line in run("stats").splitlines()]
-    assert ["Groups", "1, with 1 member"] in lines
+    assert ["Groups", "1 with messages, 1 with members (1 in all)"] in lines
     [mail] = [line for line in lines if line[0] == "mail"]
     assert mail[1:3] + mail[4:5] + mail[6:] == ["any process", "1", "1", "1", "0"]
     assert 7 <= float(mail[3].removesuffix(" s")) < 30
     assert 99 <= float(mail[5].removesuffix(" s")) < 120
     [chat] = [line for line in lines if line[0] == "chat"]
     assert [chat[1], chat[6]] == ["1", "1"]
+
+
+def test_stats_tell_groups_with_messages_from_groups_with_members(
+    run: Run, sql: sqlite3.Connection
+) -> None:
+    assert "Groups    none with messages, none with members" in run("stats")
+    put(sql, group="chat")
+    assert "Groups    1 with messages, none with members" in run("stats")
+    assert len(run("groups").splitlines()) == 1  # the heading
 
 
 def test_stats_in_json_hold_everything(run: Run, sql: sqlite3.Connection) -> None:
@@ -226,10 +236,15 @@ def test_stats_are_drawn_again(
 
 
 @pytest.mark.parametrize(
-    "arguments", ["stats --watch -1", "stats --watch nan", "tail --last -1", f"tail --last {2**63}"]
+    "arguments",
+    [
+        *("stats --watch -1", "stats --watch nan", "stats --watch abc"),
+        *("tail --last -1", f"tail --last {2**63}", "tail --last abc"),
+    ],
 )
 def test_a_number_that_means_nothing(arguments: str) -> None:
-    with pytest.raises(CommandError, match=r"is (no count of rows|not a number of sec)"):
+    number = arguments.split()[-1]
+    with pytest.raises(CommandError, match=f": {number} is not a number of (seconds|messages)"):
         command(*arguments.split())
 
 
@@ -306,7 +321,7 @@ def test_send_to_a_process_that_receives(
 ) -> None:
     peer = start("echo")
     channel = peer.hear()
-    message = json.dumps({"number": 1, "reply_to": "mail"})
+    message = json.dumps({"type": "test", "number": 1, "reply_to": "mail"})
     assert run("send", channel, message) == f"Sent to {channel}.\n"
     assert capsys.readouterr().err == ""
     peer.kill()
@@ -321,7 +336,10 @@ def test_send_to_a_group(run: Run) -> None:
 
 
 def test_send_to_a_group_without_members(run: Run) -> None:
-    assert run("send", "--group", "chat", "{}") == "Sent to chat: no members.\n"
+    assert run("send", "--group", "chat", '{"type": "t"}') == "Sent to chat: no members.\n"
+
+
+NO_TYPES = ["null", "5", '""', '"_private"', '".private"']
 
 
 @pytest.mark.parametrize(
@@ -330,11 +348,13 @@ def test_send_to_a_group_without_members(run: Run) -> None:
         (["mail", "{type: test}"], "not JSON.*single quotes"),
         (["mail", "[" * 100_000], "not JSON"),
         (["mail", "[1]"], "must be a dict"),
-        (["ma il", "{}"], "Channel name must"),
-        (["--group", "!", "{}"], "Group name must"),
+        (["ma il", '{"type": "t"}'], "Channel name must"),
+        (["--group", "!", '{"type": "t"}'], "Group name must"),
+        (["--group", "chat", "{}"], 'The message has no "type", .*: a consumer that gets it ends'),
+        *((["mail", f'{{"type": {each}}}'], f'"type" is {each}, by which') for each in NO_TYPES),
         (["jobs"], r"not JSON.*send jobs '\{.*\}'"),
-        (["{}"], "Name a channel, or a group"),
-        (["--group", "chat", "mail", "{}"], "Name a channel, or a group"),
+        (['{"type": "t"}'], "Name a channel, or a group"),
+        (["--group", "chat", "mail", '{"type": "t"}'], "Name a channel, or a group"),
     ],
     ids=lambda each: each if isinstance(each, str) else " ".join(each),
 )
@@ -347,7 +367,7 @@ def test_send_to_a_full_channel(run: Run, sql: sqlite3.Connection) -> None:
     for _ in range(100):
         put(sql)
     with pytest.raises(CommandError, match="mail has 100 messages waiting"):
-        run("send", "mail", "{}")
+        run("send", "mail", '{"type": "test"}')
 
 
 # groups
@@ -367,6 +387,11 @@ def test_groups(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(run("groups", "chat", "--json")) == channels
     assert run("groups", "nobody") == ""
     assert capsys.readouterr().err == "nobody has no members.\n"
+
+
+def test_a_group_whose_name_is_not_allowed(run: Run) -> None:
+    with pytest.raises(CommandError, match="Group name must"):
+        run("groups", "a b")
 
 
 # trim and flush
@@ -416,6 +441,11 @@ def test_flush_need_not_ask(run: Run, sql: sqlite3.Connection) -> None:
     assert sql.execute(f"select count(*) from {schema.MESSAGE}").fetchone() == (0,)
 
 
+def test_flush_of_an_empty_file_asks_nothing(run: Run) -> None:
+    assert run("flush") == "There is nothing to delete.\n"
+    assert run("flush", "--no-input") == "Deleted no messages and no memberships.\n"
+
+
 def test_flush_where_nobody_can_answer(
     run: Run, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -461,9 +491,23 @@ def unwell() -> str:
 def test_doctor_says_what_the_checks_say(settings: Settings) -> None:
     settings.DATABASE_ROUTERS = []
     verdict, *details = unwell().splitlines()
-    assert verdict == "The settings have errors: mend them first."
+    assert verdict == "The settings have errors: correct them first."
     assert "channels_sqlite.E003" in details[0]
     assert "HINT" in details[1]
+
+
+@pytest.mark.usefixtures("hasty", "run")
+def test_doctor_says_apart_what_matters_in_production(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.DATABASE_ROUTERS = []
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 40, 1))
+    before, after = unwell().split("\nFor production:\n")
+    assert "E003" in before
+    assert "I001" not in before
+    assert "I001" in after
+    settings.SILENCED_SYSTEM_CHECKS = ["channels_sqlite.I001", "channels_sqlite.W007"]
+    assert "production" not in unwell()
 
 
 @pytest.mark.usefixtures("hasty", "run")
@@ -549,6 +593,22 @@ def test_a_layer_is_chosen_by_name(run: Run, settings: Settings) -> None:
         run("stats", "--layer", "jobs")
     with pytest.raises(CommandError, match=r"no entry 'other' of .*: default, jobs\."):
         run("stats", "--layer", "other")
+
+
+@pytest.mark.parametrize("subcommand", ["stats", "groups", "tail", "trim"])
+def test_a_config_that_is_no_dict(settings: Settings, subcommand: str) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND, "CONFIG": [("capacity", 5)]}}
+    with pytest.raises(CommandError, match=r"CONFIG is \[.*\]; allowed is a dict"):
+        command(subcommand)
+
+
+@pytest.mark.usefixtures("hasty", "run")
+def test_a_database_without_a_name(alias: str) -> None:
+    connections.settings[alias]["NAME"] = ""
+    words = re.escape(f'DATABASES["{alias}"] has no NAME.')
+    with pytest.raises(CommandError, match=words):
+        command("stats")
+    assert re.search(words, unwell())
 
 
 # Formats

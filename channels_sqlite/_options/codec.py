@@ -69,8 +69,8 @@ def _cipher(keys: Sequence[str | bytes]) -> _Cipher:
         from cryptography.fernet import Fernet, MultiFernet
     except ImportError as error:
         raise InvalidOption(
-            "CHANNEL_LAYERS CONFIG key 'symmetric_encryption_keys' is set, which needs the extra: "
-            "pip install channels-sqlite[cryptography]"
+            "CHANNEL_LAYERS CONFIG key 'symmetric_encryption_keys' is set, which needs a package: "
+            "python -m pip install cryptography"
         ) from error
     return MultiFernet([Fernet(_derived(key)) for key in keys])
 

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 from django.db import connections
@@ -41,23 +42,34 @@ class Options:
         """The checked options of a CONFIG dict; raises `InvalidOption` for the first one that is
         wrong.
         """
-        known = [each.name for each in fields(cls)]
-        if not isinstance(config, Mapping):
-            raise InvalidOption(f"CHANNEL_LAYERS CONFIG is {config!r}; allowed is a dict.")
-        for name, value in config.items():
-            if name not in known:
-                raise InvalidOption(
-                    f"CHANNEL_LAYERS CONFIG has no key {name!r} (value {value!r}). "
-                    f"It may have: {', '.join(known)}."
-                )
-        options = cls(**config)
-        for name, (valid, allowed) in _RULES.items():
-            value = getattr(options, name)
-            if not valid(value):
-                raise InvalidOption(
-                    f"CHANNEL_LAYERS CONFIG key {name!r} is {value!r}; allowed is {allowed}."
-                )
-        return options
+        for problem in problems_of(config):
+            raise InvalidOption(problem)
+        return cls(**config)
+
+
+def problems_of(config: Any) -> Iterator[str]:
+    """What is wrong with a CONFIG, key by key."""
+    if not isinstance(config, Mapping):
+        yield f"CHANNEL_LAYERS CONFIG is {config!r}; allowed is a dict."
+        return
+    for name, value in config.items():
+        if name not in _RULES:
+            yield (
+                f"CHANNEL_LAYERS CONFIG has no key {name!r} (value {value!r}). "
+                f"{_meant_by(name)}It may have: {', '.join(_RULES)}."
+            )
+            continue
+        valid, allowed = _RULES[name]
+        if not valid(value):
+            yield f"CHANNEL_LAYERS CONFIG key {name!r} is {value!r}; allowed is {allowed}."
+
+
+def _meant_by(name: object) -> str:
+    """What a key may be that is none of ours, as a sentence, or nothing."""
+    if name in ("hosts", "prefix"):
+        return "It is channels_redis' own; here DATABASES names the file. "
+    near = get_close_matches(str(name), _RULES, n=1)
+    return f"Did you mean {near[0]!r}? " if near else ""
 
 
 def database_settings(alias: str) -> dict[str, Any]:

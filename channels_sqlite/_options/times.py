@@ -52,8 +52,6 @@ class Times:
     """By which an acknowledgement may be late, because of a busy loop or of a clock."""
     clock_was_set: float = 1.0
     """By which the wall clock moves against the monotonic one when somebody sets it."""
-    lapsed: float = 60.0
-    """Between deletions of memberships that have lapsed."""
 
     # Writing
 
@@ -92,6 +90,8 @@ class Times:
     """Between sweeps, while anything is sent or received."""
     sweep_later: float = 0.02
     """From a send to the sweep that is due, because its readers want the processor first."""
+    turn: float = 0.05
+    """For which trimming may keep the thread, before those that wait for it have their turn."""
     upkeep: float = 60.0
     """Between looks at the whole table of sequences."""
     checkpoint_lock: float = 0.05

@@ -13,21 +13,12 @@ from .._storing.handle import Busy, Function, Lost
 
 
 class Memberships:
-    """Those of the channels that this process put into groups, and reads."""
+    """Those of the channels that this process reads, whoever has put them into groups."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, client: str) -> None:
         self._database = database
+        self._client = client
         self._clocks_apart = _clocks_apart()
-        self._inboxes: set[str] = set()
-        self._lapse_at = self._last_lapse_at = float("inf")
-
-    def joined(self, inbox: str, lapses_in: float) -> None:
-        """A channel of this inbox joins a group, for so many seconds."""
-        self._inboxes.add(inbox)
-        lapses_at = time.monotonic() + lapses_in
-        self._lapse_at = min(self._lapse_at, lapses_at)
-        # Clocks may be as far apart.
-        self._last_lapse_at = lapses_at + 2 * times.TIMES.clock_was_set
 
     def mind_the_clock(self) -> None:
         """Move the memberships by as much as the wall clock was set, before anything is read or
@@ -36,22 +27,17 @@ class Memberships:
         """
         apart = _clocks_apart()
         moved = apart - self._clocks_apart
-        if abs(moved) > times.TIMES.clock_was_set:
-            names = list(self._inboxes)
-            if self._write(lambda connection: groups.move(connection, names, moved)):
-                self._clocks_apart = apart
+        if abs(moved) > times.TIMES.clock_was_set and self._write(
+            lambda connection: groups.move(connection, self._client, moved)
+        ):
+            self._clocks_apart = apart
 
     def end_lapsed(self) -> None:
-        """Delete those that have lapsed. It takes the write lock: only while there may be any."""
-        now = time.monotonic()
-        if now < self._lapse_at:
-            return
-        wall, names = time.time(), list(self._inboxes)
+        """Delete those that have lapsed. To look takes no lock."""
+        client, now = self._client, time.time()
         with suppress(Busy, Lost):  # the next heartbeat does it
-            if self._write(lambda connection: groups.end_lapsed(connection, names, wall)):
-                may_be_more = now < self._last_lapse_at
-                next_at = min(now + times.TIMES.lapsed, self._last_lapse_at)
-                self._lapse_at = next_at if may_be_more else float("inf")
+            if self._database.try_read(lambda each: groups.has_lapsed(each, client, now)):
+                self._write(lambda connection: groups.end_lapsed(connection, client, now))
 
     def _write(self, function: Function[None]) -> bool:
         """Return False where it has failed, which is logged."""

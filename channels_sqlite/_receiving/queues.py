@@ -146,10 +146,11 @@ class Queues:
                 self._living(channel)
 
     def _living(self, channel: str) -> int:
+        """How many consumers wait on a loop that runs."""
         for waiter in list(self._waiters.get(channel, ())):
             if waiter.get_loop().is_closed():
                 self._forget_waiter(channel, waiter)
-        return len(self._waiters.get(channel, ()))
+        return sum(each.get_loop().is_running() for each in self._waiters.get(channel, ()))
 
     # Telling
 
@@ -175,9 +176,9 @@ class Queues:
 
     def _tell(self, channel: str, here: Loop | None, *, everybody: bool) -> None:
         for waiter in list(self._waiters.get(channel, ())):
-            if waiter.done():
-                continue
             loop = waiter.get_loop()
+            if waiter.done() or not (loop.is_running() or loop.is_closed()):
+                continue
             try:
                 if loop is here:
                     waiter.set_result(None)
@@ -206,6 +207,12 @@ class Queues:
         """The event loops that consumers wait on."""
         with self._lock:
             return {each.get_loop() for waiting in self._waiters.values() for each in waiting}
+
+    def inboxes(self) -> set[str]:
+        """The process-local inboxes of all channels that consumers, or messages, wait on."""
+        with self._lock:
+            names = [*self._waiters, *self._items]
+        return {f"{name.partition('!')[0]}!" for name in names if "!" in name}
 
     def is_waited_for(self, channel: str) -> bool:
         """Return True if any consumer waits."""

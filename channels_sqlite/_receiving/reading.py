@@ -23,32 +23,11 @@ from .._storing.messages import Item, Row
 from .._storing.schema import EPOCH
 from ..counters import Counters
 from ..exceptions import translate
+from .inbox import Inbox
 from .queues import Loop, Queues
 
 AT_ONCE = 32  # messages in one read
-
-
-class Inbox:
-    """How far a process-local inbox was read, and how much of that the table knows."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.cursor = 0
-        self.acknowledged = 0
-        self.taken = 0
-        """Messages between the two."""
-        self.newest = 0.0
-        """When the newest message that was taken was created."""
-        self.before = 0
-        """The cursor before ids went back."""
-
-    def go_back(self) -> None:
-        """An older copy of the file was restored: read it from its beginning."""
-        self.before, self.cursor, self.acknowledged = self.cursor, 0, 0
-
-    def has_had(self, row: Row) -> bool:
-        """Return True for a message that was taken before ids went back."""
-        return row.id <= self.before and row.created_at <= self.newest
+MANY = 64  # inboxes; one is usual, that of new_channel's own prefix
 
 
 class Reading:
@@ -71,6 +50,9 @@ class Reading:
         self._inboxes: dict[str, Inbox] = {}
         self._normal: dict[str, int | None] = {}
         """The sequences of normal channels at the last look."""
+        self._connection: sqlite3.Connection | None = None
+        """The one that the cursors are of."""
+        self._many = MANY
         self._epoch: int | None = None
         self._acknowledge_at = float("inf")
         self.more = False
@@ -112,6 +94,11 @@ class Reading:
         channels as well, ask what has changed. Return True if anything was found.
         """
         found = self._database.try_read(lambda connection: self._read(connection, inboxes, here))
+        if not found and self._database.in_memory:
+            # What is read there may be undone, and the same ids then come again.
+            for name in inboxes:
+                self._inboxes[name].go_back()
+            found = self._database.try_read(lambda each: self._read(each, inboxes, here))
         if found and not self._normal:
             return True
         if not found:
@@ -125,6 +112,7 @@ class Reading:
         return self._database.try_read(lambda connection: self._look(connection, here, thorough))
 
     def _look(self, connection: sqlite3.Connection, here: Loop, thorough: bool) -> bool:
+        self._notice_opened(connection)
         sequences = sql.sequences(connection, [EPOCH, *self._inboxes, *self._normal])
         self._notice_epoch(sequences.get(EPOCH))
         moved = [
@@ -145,6 +133,13 @@ class Reading:
             inbox.go_back()
         return sequence > inbox.cursor
 
+    def _notice_opened(self, connection: sqlite3.Connection) -> None:
+        """Read from the beginning what was opened again: the name may mean another file by now."""
+        if connection is not self._connection:
+            self._connection = connection
+            for inbox in self._inboxes.values():
+                inbox.go_back()
+
     def _notice_epoch(self, epoch: int | None) -> bool:
         """Begin again in a file, or in tables, that were emptied; return True if so."""
         if epoch == self._epoch:
@@ -156,6 +151,7 @@ class Reading:
         return True
 
     def _read(self, connection: sqlite3.Connection, names: Collection[str], here: Loop) -> bool:
+        self._notice_opened(connection)
         started = time.monotonic()
         found = False
         for name in names:
@@ -234,6 +230,8 @@ class Reading:
         self, connection: sqlite3.Connection, name: str, after: int, upto: int
     ) -> None:
         # In another file, or in tables that Django has flushed, these ids are of other messages.
+        if connection is not self._connection:
+            raise Lost
         if sql.sequences(connection, [EPOCH]).get(EPOCH) == self._epoch:
             sql.acknowledge(connection, name, after, upto, time.time(), keep=self._keep)
 
@@ -281,10 +279,18 @@ class Reading:
         return found
 
     def forget_idle(self) -> None:
-        """Forget the normal channels that nobody waits for: names may be made for one answer."""
+        """Forget the normal channels that nobody waits for, and such inboxes where there are many:
+        names may be made for one answer.
+        """
         for channel in list(self._normal):
             if not self._queues.is_waited_for(channel) and self._queues.is_empty(channel):
                 del self._normal[channel]
+        if len(self._inboxes) > self._many:
+            used = self._queues.inboxes()
+            for name, inbox in list(self._inboxes.items()):
+                if name not in used and inbox.acknowledged == inbox.cursor:
+                    del self._inboxes[name]
+            self._many = max(MANY, 2 * len(self._inboxes))
 
     def give_back(self, channel: str, here: Loop | None) -> int | None:
         """Put back what was claimed for consumers that are gone, for another process to take;

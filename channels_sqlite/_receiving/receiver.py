@@ -12,7 +12,6 @@ import asyncio
 import logging
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
@@ -25,22 +24,16 @@ from .._sending.trimmer import Trimmer
 from .._storing import upkeep
 from .._storing.database import Database
 from .._storing.handle import Busy, Lost
-from .._storing.messages import Item
 from ..counters import Counters, DropLog
-from ..exceptions import UndecodableMessage
-from ..serializers import Message
+from .consumers import Consumers
 from .listening import Listening
 from .memberships import Memberships
-from .queues import Loop, Queues, Waiter
+from .queues import Loop, Queues
 from .reading import Reading
 
 logger = logging.getLogger("channels_sqlite")
 
 CLOSING_TRIES = 100  # of a millisecond each, for a lock that others hold
-
-
-class Retired(Exception):
-    """The layer works in another database by now."""
 
 
 class Receiver:
@@ -61,7 +54,6 @@ class Receiver:
         self._database = database
         self._trimmer = trimmer
         self._options = options
-        self._codec = codec
         self._counters = counters
         self._lock = threading.RLock()
         self._queues = Queues(self._lock, capacity_of, counters, drops)
@@ -75,92 +67,21 @@ class Receiver:
         self._listening = Listening(
             database, options, client, self._queues, counters, self._look, self._beat
         )
-        self._left: deque[tuple[str, Waiter, bool]] = deque()
         self._received = 0
-        self._memberships = Memberships(database)
-        self._retired = False
+        self._memberships = Memberships(database, client)
+        self._consumers = Consumers(
+            database,
+            self._lock,
+            self._queues,
+            self._reading,
+            self._listening,
+            codec,
+            counters,
+            self._listen,
+            self._look,
+        )
+        self.receive = self._consumers.receive
         database.readers.add(self)
-
-    # Consumers
-
-    async def receive(self, channel: str, inbox: str | None) -> Message:
-        """The next message of a channel; `inbox` is that of a process-local one.
-
-        Cancelling it loses nothing, and waits for nothing. Each consumer of a group's message gets
-        a copy of its own.
-        """
-        loop = asyncio.get_running_loop()
-        if loop not in self._listening:
-            await self._listen(loop)
-        if inbox is not None and inbox not in self._reading.inboxes:
-            with self._lock:
-                self._reading.add(inbox)
-            with self._reading.translated():
-                self._look(loop, rung=True, inboxes=[inbox])
-        while True:
-            item = await self._next_item(channel, loop, shared=inbox is None)
-            try:
-                message = item.copy() if item.copy else item.read(self._codec.decode, channel)
-            except UndecodableMessage as error:
-                logger.warning("Row %d, to %s, is skipped: %s", item.row.id, channel, error)
-                continue
-            self._counters.received += 1
-            return message
-
-    async def _next_item(self, channel: str, loop: Loop, *, shared: bool) -> Item:
-        while True:
-            found = self._queues.take_or_wait(channel, loop)
-            if isinstance(found, Item):
-                return found
-            if self._retired:  # looked for after it waits, because `retire` tells those that do
-                self._queues.leave(channel, found, loop)
-                self._stop(loop)
-                raise Retired
-            try:
-                if shared:
-                    self._claim(channel, loop)
-                item = await found
-            except GeneratorExit:  # the garbage collector's, amid anything: no lock is taken now
-                self._left.append((channel, found, shared))
-                raise
-            except BaseException:  # a signal handler's, too
-                with suppress(RuntimeError):  # the loop was closed under it
-                    self._leave_queue(channel, found, loop, shared=shared)
-                raise
-            if item is not None:
-                return item
-            self._queues.leave(channel, found, loop)  # it was told to come and take
-            if not (self._retired or loop in self._listening):  # it was closed meanwhile
-                await self._listen(loop)
-
-    def _leave_queue(self, channel: str, waiter: Waiter, loop: Loop, *, shared: bool) -> None:
-        self._queues.leave(channel, waiter, loop)
-        if shared:
-            with self._lock:
-                given_back = self._reading.give_back(channel, loop)
-            if given_back is None:
-                self._listening.look_again(loop)
-            elif given_back:
-                self._database.readers.ring([channel], loop)
-
-    def _bury(self, loop: Loop) -> None:
-        """End the waiting of consumers that the garbage collector has closed."""
-        while self._left:
-            channel, waiter, shared = self._left.popleft()
-            with suppress(RuntimeError):  # the loop was closed under it
-                self._leave_queue(channel, waiter, loop, shared=shared)
-
-    def _claim(self, channel: str, loop: Loop) -> None:
-        """A consumer has begun to wait for a normal channel."""
-        try:
-            with self._lock, self._reading.translated():
-                if channel not in self._reading.normal:
-                    self._listening.want_touches(True)
-                self._reading.claim(channel, loop)
-        except Busy:
-            self._listening.look_again(loop)
-        except Lost:
-            self._database.open_for_readers()
 
     # Listening
 
@@ -235,7 +156,7 @@ class Receiver:
 
     def retire(self) -> None:
         """NAME means another database by now: those that wait are to wait there."""
-        self._retired = True
+        self._consumers.retired = True
         self._database.readers.discard(self)
         self._listening.stop_all(self._stop)
         self._queues.tell_everybody()
@@ -263,7 +184,7 @@ class Receiver:
             return False
         reading = self._reading
         with self._lock:
-            self._bury(loop)
+            self._consumers.bury(loop)
             reading.more = False
             try:
                 self._memberships.mind_the_clock()
@@ -281,9 +202,13 @@ class Receiver:
             if reading.acknowledges_later():
                 loop.call_later(times.TIMES.acknowledge, self._acknowledge, loop)
             more = reading.more
-        if more:  # others on the loop have their turn first
-            loop.call_soon(partial(self._listening.look, loop, rung=True))
+        if more:
+            self._look_on(loop)
         return found
+
+    def _look_on(self, loop: Loop) -> None:
+        """Look again, after others on the loop have had their turn."""
+        loop.call_soon(partial(self._listening.look, loop, rung=True))
 
     def _acknowledge(self, loop: Loop) -> None:
         with self._lock:
@@ -296,14 +221,15 @@ class Receiver:
         """Look at everything, trusting nothing, and do what is to be done now and then."""
         database = self._database
         self._counters.missed_wakes = self._listening.count_missed()
-        if database.has_ended:
+        if database.has_ended or self._consumers.retired:
             return False
         database.notice_replaced()
         # Before the look: watchfiles cannot tell this from a ring, which the look then sees.
         self._listening.say()
         found = False
         with self._lock:
-            self._bury(loop)
+            self._consumers.bury(loop)
+            self._reading.more = False
             try:
                 self._memberships.mind_the_clock()
                 found = self._reading.look(loop, thorough=True)
@@ -314,6 +240,9 @@ class Receiver:
                 return False
             self._tidy(loop)
             self._listening.keep_watching(loop)
+            more = self._reading.more
+        if more:
+            self._look_on(loop)
         if self._counters.received > self._received:
             self._received = self._counters.received
             self._trimmer.wrote(0)
@@ -330,14 +259,11 @@ class Receiver:
             self._reading.acknowledge()
         self._memberships.end_lapsed()
 
-    async def announce(self, inbox: str, lapses_in: float) -> None:
-        """Have a bell before a channel of ours joins a group, whose membership may lapse in so many
-        seconds.
-        """
+    async def announce(self) -> None:
+        """Have a bell before a channel of ours joins a group."""
         if self._listening.bell is None and not self._database.in_memory:
             await self._database.ready()
             with self._lock:
                 self._listening.make_bell()
         with self._lock, suppress(Busy, Lost):  # the clock may have been set just now
             self._memberships.mind_the_clock()
-        self._memberships.joined(inbox, lapses_in)

@@ -16,7 +16,7 @@ from .._storing.database import Database
 from .._storing.messages import GroupMessage, Outgoing
 from .._waking.bells import Ringer
 from ..counters import Counters, DropLog
-from ..exceptions import DatabaseUnavailable
+from ..exceptions import DatabaseUnavailable, is_locked
 from .trimmer import Trimmer
 
 AT_ONCE = 64  # messages in one statement
@@ -76,12 +76,11 @@ class Sender:
 
     async def _make_room(self, inbox: str) -> bool:
         """Have readers say what they have taken, which takes up room until they do."""
-        if sum(reader.acknowledge_now() for reader in self._database.readers):  # all of them
-            return True
-        if not self._ringer.ask(inbox):
-            return False
-        await asyncio.sleep(times.TIMES.room)
-        return True
+        said = sum(reader.acknowledge_now() for reader in self._database.readers)  # all of them
+        asked = self._ringer.ask(inbox)
+        if asked:
+            await asyncio.sleep(times.TIMES.room)
+        return asked or said > 0
 
     async def _send(self, message: Outgoing) -> bool:
         loop = asyncio.get_running_loop()
@@ -101,8 +100,11 @@ class Sender:
         return accepted
 
     def _begin_on(self, loop: asyncio.AbstractEventLoop) -> Outbox:
-        for closed in [each for each in list(self._outboxes) if each.is_closed()]:
-            del self._outboxes[closed]  # its driver, if it has one, would keep it for ever
+        # The driver of a closed loop, if it has one, would keep that for ever. Other threads do the
+        # same meanwhile.
+        for other in [each() for each in self._outboxes.keyrefs()]:
+            if other is not None and other.is_closed():
+                self._outboxes.pop(other, None)
         outbox = self._outboxes[loop] = Outbox()
         return outbox
 
@@ -127,18 +129,23 @@ class Sender:
                 del outbox.waiting[:AT_ONCE]
                 # A message whose sender was cancelled while it waited is not sent.
                 if batch := [each for each in batch if not each.verdict.done()]:
-                    await self._write_batch(batch)
+                    await self._write_batch(outbox, batch)
         finally:
             outbox.owner = None
             self._hand_on(outbox, loop)
 
-    async def _write_batch(self, batch: list[Waiting]) -> None:
+    async def _write_batch(self, outbox: Outbox, batch: list[Waiting]) -> None:
         try:
             # A lock of others is waited for as long as the first sender may wait.
             messages, since = [each.message for each in batch], batch[0].since
             verdicts = await self._write(messages, since, has_waited=True)
         except Exception as error:
-            for each in batch:
+            failed = batch
+            if is_locked(error):  # those that came later may wait for longer
+                due = time.monotonic() - self._database.timeout
+                failed = [each for each in batch if each.since <= due] or batch[:1]
+                outbox.waiting[:0] = batch[len(failed) :]
+            for each in failed:
                 if not each.verdict.done():
                     each.verdict.set_exception(error)
             return
@@ -197,9 +204,10 @@ class Sender:
         """Write one row for each inbox that has members; one without room misses it, which is
         counted.
         """
-        self._counters.sent += 1
         group = message.group
         if not await self._database.read(lambda connection: groups.has_members(connection, group)):
+            self._counters.sent += 1
+            await asyncio.sleep(0)
             return
 
         def write(connection: sqlite3.Connection) -> tuple[list[str], dict[str, float]]:
@@ -207,6 +215,7 @@ class Sender:
 
         def account(result: tuple[list[str], dict[str, float]]) -> None:
             written, full = result
+            self._counters.sent += 1
             self._ringer.ring(written)
             self._trimmer.wrote(len(written))
             now = time.time()

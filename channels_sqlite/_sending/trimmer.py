@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,10 @@ logger = logging.getLogger("channels_sqlite")
 
 BELLS_AT_ONCE = 200  # files that are open at the same time
 SWEPT = ".swept"  # its time of change says when anybody has looked after the bells
+
+
+Steps = Iterator[None]
+"""A job that stops between two transactions, for others to have their turn on the thread."""
 
 
 @dataclass
@@ -82,12 +86,18 @@ class Trimmer:
         if not self._busy and time.monotonic() - self._swept_at >= times.TIMES.sweep:
             self._start("Sweeping", self._sweep_if_due)
 
-    def _start(self, topic: str, job: Callable[[Connections], object]) -> None:
+    def _start(self, topic: str, job: Callable[[Connections], Steps]) -> None:
+        steps: list[Steps] = []
+
         def run(connections: Connections) -> None:
+            goes_on = False
             try:
-                job(connections)
+                if not steps:
+                    steps.append(job(connections))
+                if not _takes_a_turn(steps[0]):
+                    goes_on = self._database.post(topic, run)
             finally:
-                self._busy = False
+                self._busy = goes_on
 
         self._written, self._busy = 0, True
         posted = False
@@ -97,12 +107,13 @@ class Trimmer:
             if not posted:
                 self._busy = False
 
-    def _trim_some(self, connections: Connections) -> None:
+    def _trim_some(self, connections: Connections) -> Steps:
         """Delete what was delivered, at twice the pace at which this process writes."""
         limit = 2 * self._options.trim_batch_size
         self._once(connections, partial(self._delivered(), limit=limit))
+        yield
 
-    def _sweep_if_due(self, connections: Connections) -> None:
+    def _sweep_if_due(self, connections: Connections) -> Steps:
         """Sweep, unless another process has done so within the last second."""
         files = self._database.files
         mark = os.path.join(files.bells, SWEPT)
@@ -110,47 +121,64 @@ class Trimmer:
             if _is_due(mark):
                 if files.has_bells():
                     _mark(mark)
-                self._sweep(connections)
+                yield from self._sweep(connections, Trimmed())
         finally:  # after the mark was made, so that it is a second old when we ask again
             self._swept_at = time.monotonic()
 
-    def _sweep(self, connections: Connections) -> Trimmed:
-        self._sweep_readers(connections)
-        return self._trim_all(connections)
-
     async def trim(self) -> Trimmed:
         """Delete all that nobody needs any more."""
-        return await self._database.run_aside(self._sweep)
+        trimmed = Trimmed()
+        steps: list[Steps] = []
 
-    def _trim_all(self, connections: Connections) -> Trimmed:
+        def go_on(connections: Connections) -> bool:
+            try:
+                if not steps:
+                    steps.append(self._sweep(connections, trimmed))
+                return _takes_a_turn(steps[0])
+            except BaseException:  # it begins again, on other connections perhaps
+                steps.clear()
+                raise
+
+        while not await self._database.run_aside(go_on):
+            pass
+        return trimmed
+
+    def _sweep(self, connections: Connections, trimmed: Trimmed) -> Steps:
+        self._sweep_readers(connections)
+        yield
         now, ours = time.time(), list(self._database.readers)
         # A reader of ours that does not listen cannot end its memberships itself.
         living = {*bells.living(self._database.files)} - {each.client for each in ours}
         living |= {each.client for each in ours if each.listens}
         in_batches = partial(self._in_batches, connections)
-        trimmed = Trimmed(
-            in_batches(self._delivered()),
-            in_batches(partial(upkeep.trim_expired, now=now)),
-            in_batches(partial(upkeep.trim_memberships, now=now, living=living)),
-        )
-        in_batches(upkeep.trim_left)
+        for count in in_batches(self._delivered()):
+            trimmed.delivered += count
+            yield
+        for count in in_batches(partial(upkeep.trim_expired, now=now)):
+            trimmed.expired += count
+            yield
+        for count in in_batches(partial(upkeep.trim_memberships, now=now, living=living)):
+            trimmed.memberships += count
+            yield
+        for _ in in_batches(upkeep.trim_left):
+            yield
         if time.monotonic() - self._kept_up_at >= times.TIMES.upkeep:
             self._kept_up_at = time.monotonic()
-            in_batches(upkeep.trim_sequences)
-        return trimmed
+            for _ in in_batches(upkeep.trim_sequences):
+                yield
 
     def _delivered(self) -> Callable[..., int]:
         retained = time.time() - self._options.message_retention
         return partial(upkeep.trim_delivered, before=retained)
 
-    def _in_batches(self, connections: Connections, trim: Callable[..., int]) -> int:
-        """How many rows it took; others get to write between two batches."""
-        batch, total = self._options.trim_batch_size, 0
+    def _in_batches(self, connections: Connections, trim: Callable[..., int]) -> Iterator[int]:
+        """How many rows each batch took; others get to write between two batches."""
+        batch = self._options.trim_batch_size
         while True:
             count = self._once(connections, partial(trim, limit=batch))
-            total += count
+            yield count
             if count < batch:
-                return total
+                return
 
     def _once(self, connections: Connections, function: Callable[[sqlite3.Connection], int]) -> int:
         return connections.write_aside(function, time.monotonic() + self._database.timeout)
@@ -172,9 +200,9 @@ class Trimmer:
         inboxes = connections.read_aside(partial(upkeep.inboxes_of, clients=clients))
         if inboxes:
             forget = partial(upkeep.forget_memberships, inboxes=inboxes)
-            memberships = self._in_batches(connections, forget)
+            memberships = sum(self._in_batches(connections, forget))
             messages = sum(
-                self._in_batches(connections, partial(upkeep.forget_messages, inbox=inbox))
+                sum(self._in_batches(connections, partial(upkeep.forget_messages, inbox=inbox)))
                 for inbox in inboxes
             )
             logger.info(
@@ -185,6 +213,12 @@ class Trimmer:
                 memberships,
                 messages,
             )
+
+
+def _takes_a_turn(steps: Steps) -> bool:
+    """Go on for a while; return True if that was all."""
+    until = time.monotonic() + times.TIMES.turn
+    return all(time.monotonic() < until for _ in steps)
 
 
 def _is_due(mark: str) -> bool:

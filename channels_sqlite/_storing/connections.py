@@ -53,7 +53,8 @@ class Connections:
 
     @property
     def closed(self) -> bool:
-        return self._here.closed
+        """Return True if either of them is."""
+        return self._here.closed or self._aside.closed
 
     # In place
 

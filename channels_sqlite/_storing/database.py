@@ -90,7 +90,7 @@ class Database(forks.Forkable):
         since = time.monotonic() if since is None else since
         until = min(until, since + self.timeout)
         if long or self._is_slow:
-            return await self._aside(lambda connections: connections.work(function, until, then))
+            return await self._aside(lambda each: each.work(function, until, then), until)
         result = await self._in_place(lambda each: each.try_write(function), since, until)
         if then is not None:
             then(result)
@@ -115,14 +115,18 @@ class Database(forks.Forkable):
             except sqlite3.Error as error:
                 raise self._translated(error) from error
 
-    async def _aside(self, use: Callable[[Connections], Awaitable[T]]) -> T:
+    async def _aside(
+        self, use: Callable[[Connections], Awaitable[T]], until: float | None = None
+    ) -> T:
         """The result of a use on a thread, which waits for locks itself."""
+        until = time.monotonic() + self.timeout if until is None else until
         while True:
             connections = await self.ready()
             try:
                 return await use(connections)
-            except Lost:
-                continue
+            except Lost as error:
+                if time.monotonic() >= until:
+                    raise DatabaseUnavailable(f"{self.path} was closed again and again.") from error
             except Busy as error:
                 raise self._translated(error) from error.__cause__
             except (sqlite3.Error, NoThread) as error:

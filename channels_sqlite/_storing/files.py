@@ -11,15 +11,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import stat
 import time
 from collections.abc import Iterator
 from urllib.parse import quote, unquote, urlsplit
 
-from ..exceptions import DatabaseUnavailable, InvalidOption, this_user
 from .locks import lock
-from .mounts import is_mount_point
+from .refusals import refuse_other_names, refuse_read_only
 
 Identity = tuple[int, int]
 """What tells a file from another of its name: device and inode."""
@@ -27,7 +25,8 @@ Identity = tuple[int, int]
 LOG, INDEX = "-wal", "-shm"  # what SQLite adds to the database's name
 BELLS = "-bells"
 RECORD_SIZE = 4096  # bytes, more than it has
-RECORD = ".opened"  # in the directory of bells: the lock, and which files were opened last
+RECORD = ".opened"  # in the directory of bells: the lock, and which database was opened last
+KEPT_LOG = ".log"  # there: a second name of the log that was opened with it
 
 
 class Files:
@@ -66,34 +65,63 @@ class Files:
         self.target = self._uri or f"file:{quote(os.fsencode(self.path))}?mode=rw"
         self._opened = self._on_disk("")
         if self._opened:
-            self._refuse_other_names()
-            self._refuse_read_only()
+            refuse_other_names(self.path)
+            refuse_read_only(self.path, self.wal, self.path + INDEX)
         return bool(self._opened)
 
     def remove_stale_log(self) -> None:
-        """Delete the log and the index that were opened with another database of this name."""
-        record, found = self._read_record(), self._on_disk("", LOG, INDEX)
-        if not record or found.get("") == record.get(""):
-            return
-        for end in (INDEX, LOG):  # an index without its log is nothing to SQLite
-            if end in found and found[end] == record.get(end):
-                os.unlink(self.path + end)
+        """Delete the log, and its index, that were opened with another database of this name."""
+        record = self._read_record()
+        if record and record != self._on_disk("").get("") and self._log_is_kept():
+            for end in (INDEX, LOG):  # an index without its log is nothing to SQLite
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self.path + end)
 
     def note_opened(self) -> None:
         """SQLite has made or opened the log and its index; called while we are alone."""
         self._opened |= self._on_disk(LOG, INDEX)
         if self._is_alone:
             os.ftruncate(self._record, 0)
-            os.pwrite(self._record, json.dumps(self._opened).encode(), 0)
+            os.pwrite(self._record, json.dumps(self._opened[""]).encode(), 0)
+            self._keep_log()
 
-    def _read_record(self) -> dict[str, Identity]:
+    def note_closed(self) -> None:
+        """Called while we are alone: a log that SQLite has deleted needs no other name."""
+        if not os.path.exists(self.wal):
+            with contextlib.suppress(OSError):
+                os.unlink(self._kept_log)
+
+    def _read_record(self) -> Identity | None:
         if self._record < 0:
-            return {}
+            return None
         try:
-            noted = json.loads(os.pread(self._record, RECORD_SIZE, 0))
-            return {end: (device, inode) for end, (device, inode) in noted.items()}
-        except (ValueError, AttributeError, TypeError):
-            return {}
+            device, inode = json.loads(os.pread(self._record, RECORD_SIZE, 0))
+        except (ValueError, TypeError):
+            return None
+        return device, inode
+
+    @property
+    def _kept_log(self) -> str:
+        return os.path.join(self.bells, KEPT_LOG)
+
+    def _keep_log(self) -> None:
+        """Give the log a second name. Whoever deletes it, by its own name, another log then cannot
+        get its inode, and be taken for it.
+        """
+        # Without hard links, no log is known to be of another database.
+        with contextlib.suppress(OSError):
+            if not self._log_is_kept():
+                unborn = self._kept_log + "-new"
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(unborn)
+                os.link(self.wal, unborn)
+                os.replace(unborn, self._kept_log)
+
+    def _log_is_kept(self) -> bool:
+        try:
+            return os.path.samestat(os.lstat(self._kept_log), os.lstat(self.wal))
+        except OSError:
+            return False
 
     # While it is open
 
@@ -227,54 +255,6 @@ class Files:
                     os.unlink(os.path.join(self.bells, name))
                 os.rmdir(self.bells)
 
-    # What cannot be used
-
-    def _refuse_other_names(self) -> None:
-        """SQLite names the log after the file: two names are two logs, which damages the file.
-
-        https://www.sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file
-        """
-        status = os.stat(self.path)
-        if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
-            raise InvalidOption(
-                f"The database {self.path} has {status.st_nlink} names (hard links), under which "
-                "processes would not see each other's messages, and damage it. Find the others "
-                f"with find / -xdev -samefile {shlex.quote(self.path)}, and remove them."
-            )
-        if is_mount_point(self.path):
-            raise InvalidOption(
-                f"The database {self.path} is mounted by itself, so that each container has a log "
-                "of its own beside it: they would not see each other's messages, and damage it. "
-                f"Mount its directory, {os.path.dirname(self.path)}, and not the file."
-            )
-
-    def _refuse_read_only(self) -> None:
-        """A reader could look, and never take anything."""
-        for end in ("", LOG, INDEX):
-            path = self.path + end
-            # Another process may delete the log as it closes, or make it anew, between two looks.
-            before, may_write, after = _stat(path), _may_write(path), _stat(path)
-            if may_write or before is None or after is None or _differ(before, after):
-                continue
-            raise DatabaseUnavailable(
-                f"{path} is read-only for this process's {this_user()}: it belongs to user "
-                f"{after.st_uid}. The layer needs write access to {self.path}, to "
-                f"{os.path.basename(self.wal)} and {os.path.basename(self.path + INDEX)} "
-                "beside it, and to its directory."
-            )
-
-
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except FileNotFoundError:
-        return None
-
-
-def _differ(one: os.stat_result, other: os.stat_result) -> bool:
-    """Return True if they are of two files, which may have had the same inode."""
-    return not os.path.samestat(one, other) or one.st_ctime_ns != other.st_ctime_ns
-
 
 def _lock_if_possible(descriptor: int, wait: float) -> bool:
     """Return True if it is locked, or the file system has no locks."""
@@ -291,10 +271,6 @@ def give_rights(place: str | int, like: os.stat_result, mode: int) -> None:
         with contextlib.suppress(OSError):
             os.chown(place, owner, group)
             return
-
-
-def _may_write(path: str) -> bool:
-    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def is_in_memory(name: str) -> bool:

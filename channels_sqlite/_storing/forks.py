@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import os
 import threading
-from weakref import WeakSet
+
+from .weak import Weak
 
 
 class Forkable:
@@ -32,28 +33,22 @@ class _Forks:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.lock = threading.RLock()
-        self._members: WeakSet[Forkable] = WeakSet()
-        self._members_lock = threading.Lock()
+        self.members: Weak[Forkable] = Weak()
         self.resting: list[Forkable] = []
         """Those that were told of the fork that is under way; others may have come since."""
         self.unsafe: set[str] = set()
-
-    def add(self, member: Forkable) -> None:
-        with self._members_lock:
-            self._members.add(member)
-
-    def members(self) -> list[Forkable]:
-        with self._members_lock:
-            return list(self._members)
+        """Files that this process must not open."""
+        self.leaked: set[str] = set()
+        """Files that its children must not open."""
 
     def begin_in_child(self) -> list[Forkable]:
         """The parent's members; those that go on in the child register again."""
-        inherited = list(self._members)
-        self._members = WeakSet()
+        inherited = list(self.members)
+        self.members = Weak()
         self.pid = os.getpid()
         self.lock = threading.RLock()
-        self._members_lock = threading.Lock()
         self.resting = []
+        self.unsafe |= self.leaked
         return inherited
 
 
@@ -62,7 +57,7 @@ _forks = _Forks()
 
 def register(member: Forkable) -> None:
     """Have a member's methods called around every fork, for as long as it lives."""
-    _forks.add(member)
+    _forks.members.add(member)
 
 
 def quiet() -> threading.RLock:
@@ -73,6 +68,11 @@ def quiet() -> threading.RLock:
 def taint(path: str) -> None:
     """Note that this process has inherited an open connection to the file."""
     _forks.unsafe.add(path)
+
+
+def leak(path: str) -> None:
+    """Note that this process keeps a connection to the file open for ever."""
+    _forks.leaked.add(path)
 
 
 def notice() -> None:
@@ -89,7 +89,7 @@ def is_tainted(path: str) -> bool:
 def _before() -> None:
     _forks.lock.acquire()
     _forks.resting = []
-    for member in _forks.members():
+    for member in _forks.members:
         member.before_fork()
         _forks.resting.append(member)
 

@@ -97,9 +97,13 @@ class Handle(forks.Forkable):
         if replaced and not self._files.in_memory:
             if not hasattr(self._raw, "setconfig"):  # before Python 3.12
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._raw))
+                if not self._files.is_another():
+                    forks.leak(self._files.path)
                 return
             self._raw.setconfig(NO_CHECKPOINT_ON_CLOSE, True)
         self._raw.close()
+        if not (replaced or self._files.in_memory):
+            self._files.note_closed()
 
     def before_fork(self) -> None:
         """Interrupt what runs, and close; in memory, come to rest."""

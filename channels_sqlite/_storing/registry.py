@@ -1,4 +1,4 @@
-"""The process's databases: one for each NAME, whatever number of layers use it."""
+"""The process's databases: one for each alias and NAME, whatever number of layers use it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from .database import Database
 
 
 class _Registry(forks.Forkable):
-    """The process's databases: one for each name, whatever number of layers use it."""
-
     def __init__(self) -> None:
-        self.databases: dict[str, Database] = {}
+        self.databases: dict[tuple[str, str], Database] = {}
         self.lock = threading.Lock()
         forks.register(self)
 
@@ -38,24 +36,26 @@ _registry = _Registry()
 
 
 def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
-    """The one `Database` of this process for a NAME, with Django's settings for the alias."""
+    """The one `Database` of this process for an alias and its NAME, with Django's settings."""
     if settings.get("ENGINE") != "django.db.backends.sqlite3":
         raise InvalidOption(
             f"CHANNEL_LAYERS CONFIG key 'database' is {alias!r}, whose ENGINE is "
             f"{settings.get('ENGINE')!r}; it must be 'django.db.backends.sqlite3'."
         )
+    if not name:
+        raise InvalidOption(f"DATABASES[{alias!r}] has no NAME. Give it a file.")
     if name == ":memory:":
         raise InvalidOption(
             f"DATABASES[{alias!r}] is ':memory:', of which each connection would see its own. "
             "Give it a file."
         )
     with _registry.lock:
-        made = _registry.databases.get(name)
+        made = _registry.databases.get((alias, name))
         if made is None:
             if not _registry.databases:
                 _close_with_worker_process()
             made = Database(alias, name, settings.get("OPTIONS") or {})
-            _registry.databases[name] = made
+            _registry.databases[alias, name] = made
         return made
 
 

@@ -39,6 +39,11 @@ NETWORK_FILE_SYSTEMS = {
 
 def place(alias: str, entry: str) -> Iterator[checks.CheckMessage]:
     """Check the name and the place of a database; `entry` is one for DATABASES to copy."""
+    if not _name(alias):
+        yield checks.Error(
+            no_name(alias), hint=f"Give it a file:\n{entry}", id="channels_sqlite.E007"
+        )
+        return
     path = _path(alias)
     if path is None:
         # The name that Django's test runner gives a test database.
@@ -86,6 +91,10 @@ def _mounted(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
         )
 
 
+def no_name(alias: str) -> str:
+    return f'DATABASES["{alias}"] has no NAME.'
+
+
 def _name(alias: str) -> str:
     return str(connections[alias].settings_dict["NAME"])
 
@@ -111,14 +120,25 @@ def contents(alias: str, *, is_migrating: bool) -> list[checks.CheckMessage]:
             with connections[alias].cursor() as cursor:
                 found = list(_found(alias, cursor))
     except DatabaseError as error:
-        unreadable = checks.Error(
-            f'The database "{alias}" cannot be read: {error}.',
-            hint="The file must be an SQLite database or not exist, and its directory must exist: "
-            f"mkdir -p {shlex.quote(str(path and path.parent))}",
-            id="channels_sqlite.E008",
-        )
-        return [unreadable]
+        return [_unreadable(alias, path, error)]
     return [] if is_migrating else found
+
+
+def can_be_read(alias: str) -> bool:
+    """Return False for a database of which `contents` says that it cannot be read."""
+    found = contents(alias, is_migrating=False)
+    return not any(each.id == "channels_sqlite.E008" for each in found)
+
+
+def _unreadable(alias: str, path: Path | None, error: DatabaseError) -> checks.CheckMessage:
+    hint = (
+        f"Its directory must exist. Run: mkdir -p {shlex.quote(str(path.parent))}"
+        if path is not None and not path.parent.exists()
+        else "The file must be an SQLite database, or not exist yet. Is it NAME that is wrong?"
+    )
+    return checks.Error(
+        f'The database "{alias}" cannot be read: {error}.', hint, id="channels_sqlite.E008"
+    )
 
 
 def _found(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMessage]:

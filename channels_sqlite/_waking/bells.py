@@ -275,7 +275,9 @@ class Ringer:
         there is none, in another process.
         """
         client = client_of(inbox)
-        return client is not None and self._touch_bell(client)
+        if client is None or self._database.readers.get(client) is not None:
+            return False
+        return self._touch_bell(client)
 
     def ring_all(self) -> None:
         """Wake every reader."""

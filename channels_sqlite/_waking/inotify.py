@@ -10,9 +10,9 @@ import ctypes
 import os
 import struct
 from contextlib import suppress
-from weakref import WeakSet
 
 from .._storing import forks
+from .._storing.weak import Weak
 from ..exceptions import WatcherUnavailable
 from .bells import Bell
 from .listener import Listener
@@ -24,7 +24,7 @@ GONE = DELETE_SELF | MOVE_SELF
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows; inotify(7)
 _BUFFER = 4096  # bytes; what is left is read at once afterwards
 _c = ctypes.CDLL(None, use_errno=True)
-_watchers: WeakSet[InotifyWatcher] = WeakSet()
+_watchers: Weak[InotifyWatcher] = Weak()
 
 
 class InotifyWatcher(forks.Forkable):
@@ -41,7 +41,7 @@ class InotifyWatcher(forks.Forkable):
         self._wal = wal
         self._wants_touches = False
         self._hears_writes = True
-        for other in list(_watchers):  # nobody has to close a layer before a loop
+        for other in _watchers:  # nobody has to close a layer before a loop
             if other.has_ended:
                 other.stop()
         self._descriptor = _c.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from weakref import WeakSet
 
 from watchfiles._rust_notify import RustNotify
 
 from .._options import times
 from .._storing.once import Once
+from .._storing.weak import Weak
 from ..exceptions import WatcherUnavailable
 from .bells import Bell
 from .listener import Listener
@@ -28,7 +28,7 @@ IDLE_STEP = 100  # ms at most, because the thread can only be stopped between tw
 IDLE_PACE = 0.9  # of polling_interval, so that the median delay is 1.35 of it
 SPARE_THREADS = 3  # one for Rust, and two because a thread counts a moment after it has ended
 
-_watchers: WeakSet[WatchfilesWatcher] = WeakSet()
+_watchers: Weak[WatchfilesWatcher] = Weak()
 _ending = threading.Event()
 
 
@@ -36,9 +36,9 @@ _ending = threading.Event()
 def _stop_all() -> None:
     """The end of the interpreter must not meet a thread in Rust code: that crashes it."""
     _ending.set()  # event loops on daemon threads go on, and want more watchers
-    for watcher in list(_watchers):
+    for watcher in _watchers:
         watcher.stop()
-    for watcher in list(_watchers):
+    for watcher in _watchers:
         with suppress(RuntimeError):  # it was not started
             watcher.thread.join(times.TIMES.join)
 

@@ -14,7 +14,7 @@ from ..exceptions import UndecodableMessage
 from ..layers import SqliteChannelLayer
 from ..serializers import Message
 from ..stats import Reader, Stats, Tally
-from .formats import as_json, clock, counted, duration, one_line, size, table
+from .formats import as_json, clock, duration, one_line, size, table
 
 MOST = 20  # inboxes, and groups, that are shown one by one
 
@@ -32,12 +32,21 @@ def described(stats: Stats, readers: Sequence[Reader], layer: SqliteChannelLayer
         f"Watcher   {watcher}{here}",
         f"Messages  {total.waiting} waiting{waiting}, {total.delivered} delivered, "
         f"{total.expired} expired",
-        f"Groups    {len(stats.groups)}, with {counted(total.members, 'member')}",
+        f"Groups    {groups_of(stats)}",
         f"Readers   {len(readers) or 'none'} alive",
         *roll(readers),
         *tallies("INBOX", stats.inboxes, reader=partial(_reader_of, processes=processes)),
         *tallies("GROUP", stats.groups),
     ]
+
+
+def groups_of(stats: Stats) -> str:
+    """How many groups have messages, and how many have members."""
+    all_ = stats.groups.values()
+    messages = sum(any((each.waiting, each.delivered, each.expired)) for each in all_)
+    members = sum(each.members > 0 for each in all_)
+    in_all = f" ({stats.total.members} in all)" if members else ""
+    return f"{messages or 'none'} with messages, {members or 'none'} with members{in_all}"
 
 
 def _reader_of(inbox: str, processes: Mapping[str, str]) -> str:

@@ -149,7 +149,7 @@ class Migration(migrations.Migration):
                         (
                             "inbox",
                             models.CharField(
-                                help_text="What one reader drains: the name, up to the “!” if it has one.",
+                                help_text="Where the message waits: the process, or the normal channel.",
                                 max_length=100,
                             ),
                         ),

@@ -14,7 +14,7 @@ from channels_sqlite._receiving.queues import Loop, Queues, Waiter
 from channels_sqlite._storing.messages import Item
 from channels_sqlite.counters import Counters, DropLog
 from tests.rows import item
-from tests.waiting import cancel, soon, until
+from tests.waiting import cancel, soon, until, wait_until
 
 CHANNEL = "test-channel"
 CAPACITY = 3
@@ -75,9 +75,14 @@ async def consuming() -> AsyncIterator[Consuming]:
 
 @pytest.fixture
 def elsewhere() -> Iterator[Loop]:
-    """An event loop that does not run."""
+    """An event loop that runs on a thread of its own."""
     loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    wait_until(loop.is_running)
     yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
     loop.close()
 
 
@@ -97,7 +102,8 @@ async def test_a_consumer_that_was_told_and_is_cancelled_tells_the_next(
     consuming: Consuming, elsewhere: Loop
 ) -> None:
     first, second = consuming.begin(elsewhere), consuming.begin()
-    consuming.deliver(1)  # told to the first, whose loop does not run
+    consuming.deliver(1)
+    await until(first.done)
     assert not second.done()
     consuming.leave(first)
     assert await soon(second) is None

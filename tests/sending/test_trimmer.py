@@ -134,7 +134,7 @@ async def test_a_sweep_that_fails_is_not_tried_again_at_once(
     """A disk that is full would keep the thread busy."""
     tries: list[float] = []
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         tries.append(time.monotonic())
         raise sqlite3.OperationalError("database or disk is full")
 

@@ -7,15 +7,14 @@ words by pages.py.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import time
-from argparse import SUPPRESS, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from argparse import SUPPRESS, Namespace
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import asdict, astuple
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from channels.exceptions import ChannelFull
 from channels.layers import channel_layers
@@ -23,18 +22,22 @@ from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ... import stats
+from ..._options.conf import Options, database_settings
 from ..._options.settings import BACKEND, alias_of, configured_layers
 from ..._sending.trimmer import Trimmer
 from ..._storing.messages import Row
 from ..._tools import doctor
+from ..._tools.file_checks import no_name
 from ..._tools.tail import Filter, Tail, is_taken
+from ...checks import check_deployment
 from ...db_routers import APP_LABEL
 from ...exceptions import ChannelsSqliteError
 from ...layers import SqliteChannelLayer
+from ..arguments import EXAMPLE, message_of, pause, row_count
 from ..formats import as_json, counted, duration, table
 from ..pages import decoded, delays, described, line_of, object_of
 
-EXAMPLE = """'{"type": "chat.line", "text": "Hello"}'"""
+Answer = TypeVar("Answer")
 
 
 class Command(BaseCommand):
@@ -57,12 +60,10 @@ class Command(BaseCommand):
                 run.__name__, help=words, description=words, parents=[djangos]
             )
             command.set_defaults(run=run)
-            command.add_argument("--layer", help="Its name in CHANNEL_LAYERS; else the first.")
+            command.add_argument("--layer", help="Its name in CHANNEL_LAYERS; otherwise the first.")
             return command
 
-        stats = add(
-            self.stats, "Count messages, inboxes, groups and bytes; ask readers how they are."
-        )
+        stats = add(self.stats, "Count messages, inboxes, groups and bytes; show the readers.")
         stats.add_argument("--json", action="store_true", help="All of it, for programs.")
         stats.add_argument(
             "--watch",
@@ -144,7 +145,7 @@ class Command(BaseCommand):
     def groups(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
         if options.group is not None:
-            found: list[Any] = asyncio.run(layer.group_channels(options.group))
+            found: list[Any] = answer_of(layer.group_channels(options.group))
             lines = found
         else:
             question = partial(stats.groups, now=time.time())
@@ -188,24 +189,15 @@ class Command(BaseCommand):
     # To act
 
     def send(self, options: Namespace) -> None:
-        try:
-            message = json.loads(options.message)
-        except (ValueError, RecursionError) as error:
-            raise CommandError(
-                f"The message is not JSON: {error}. Send takes a channel (or --group GROUP) and a "
-                f"message, in single quotes in a shell: send jobs {EXAMPLE}"
-            ) from error
+        message = message_of(options.message)
         if (options.channel is None) == (options.group is None):
             raise CommandError("Name a channel, or a group with --group.")
         layer = layer_called(options.layer)
-        try:
-            asyncio.run(
-                layer.send(options.channel, message)
-                if options.group is None
-                else layer.group_send(options.group, message)
-            )
-        except TypeError as error:
-            raise CommandError(str(error)) from error
+        answer_of(
+            layer.send(options.channel, message)
+            if options.group is None
+            else layer.group_send(options.group, message)
+        )
         if options.group is not None:
             members = asyncio.run(layer.group_count(options.group))
             self.say(f"Sent to {options.group}: {counted(members, 'member')}.")
@@ -229,11 +221,15 @@ class Command(BaseCommand):
         layer = layer_called(options.layer)
         found = asyncio.run(layer.stats())
         total = found.total
-        messages = counted(total.waiting + total.delivered + total.expired, "message")
-        members = counted(total.members, "membership")
+        kept = total.waiting + total.delivered + total.expired
+        if not (kept or total.members or options.no_input):
+            self.say("There is nothing to delete.")
+            return
+        messages, members = counted(kept, "message"), counted(total.members, "membership")
+        waiting = f", {total.waiting} of them waiting," if kept else ""
         question = (
-            f"This deletes {messages}, {total.waiting} of them waiting, and {members} in "
-            f"{found.path}. Connected consumers stay connected, but are in no group any more.\n"
+            f"This deletes {messages}{waiting} and {members} in {found.path}. Connected "
+            "consumers stay connected, but are in no group any more.\n"
             "Type 'yes' to do it: "
         )
         try:
@@ -250,11 +246,10 @@ class Command(BaseCommand):
     def doctor(self, options: Namespace) -> None:
         name = layer_name(options.layer)
         alias = alias_of(configured_layers()[name])
-        found = run_checks(tags=[APP_LABEL], include_deployment_checks=True, databases=[alias])
-        details = [self.styled(each) for each in sorted(found, key=lambda each: -each.level)]
-        details = details or ["The checks have nothing to say."]
-        if any(each.is_serious() for each in found):
-            is_well, verdict = False, "The settings have errors: mend them first."
+        found = run_checks(tags=[APP_LABEL], databases=[alias])
+        details = self.styled(found) or ["The checks have nothing to say."]
+        if any(each.is_serious() and not each.is_silenced() for each in found):
+            is_well, verdict = False, "The settings have errors: correct them first."
         else:
             try:
                 layer = layer_called(name)
@@ -264,31 +259,20 @@ class Command(BaseCommand):
             else:
                 is_well, verdict = doctor.verdict(findings, layer.options.watcher)
                 details += delays(findings)
+        if later := self.styled(check_deployment(databases=[alias])):
+            details += ["", "For production:", *later]
         self.say((self.style.SUCCESS if is_well else self.style.ERROR)(verdict), *details)
         if not is_well:
             sys.exit(1)
 
-    def styled(self, message: CheckMessage) -> str:
-        style = self.style.ERROR if message.level >= ERROR else self.style.WARNING
-        return style(str(message)) if message.level >= WARNING else str(message)
-
-
-# What people write
-
-
-def pause(text: str) -> float:
-    """Seconds between two counts."""
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ArgumentTypeError(f"{text} is not a number of seconds above 0")
-    return seconds
-
-
-def row_count(text: str) -> int:
-    count = int(text)
-    if not 0 <= count < 2**63:  # SQLite takes less for all of them, and more for an error
-        raise ArgumentTypeError(f"{text} is no count of rows")
-    return count
+    def styled(self, found: Iterable[CheckMessage]) -> list[str]:
+        """What the checks say, the worst first, without what the settings silence."""
+        lines = []
+        for each in sorted(found, key=lambda each: -each.level):
+            style = self.style.ERROR if each.level >= ERROR else self.style.WARNING
+            if not each.is_silenced():
+                lines.append(style(str(each)) if each.level >= WARNING else str(each))
+        return lines
 
 
 # The layer that is meant
@@ -311,6 +295,19 @@ def layer_name(name: str | None) -> str:
 
 
 def layer_called(name: str | None) -> SqliteChannelLayer:
-    layer = channel_layers[layer_name(name)]
+    name = layer_name(name)
+    # Channels takes a CONFIG that is no dict for arguments, and SQLite no NAME for a directory.
+    alias = Options.from_config(configured_layers()[name]).database
+    if not database_settings(alias)["NAME"]:
+        raise CommandError(no_name(alias))
+    layer = channel_layers[name]
     assert isinstance(layer, SqliteChannelLayer)  # noqa: S101 - configured_layers() says so
     return layer
+
+
+def answer_of(question: Coroutine[Any, Any, Answer]) -> Answer:
+    """What the layer answers; it refuses names and messages by TypeError."""
+    try:
+        return asyncio.run(question)
+    except TypeError as error:
+        raise CommandError(str(error)) from error

@@ -1,0 +1,61 @@
+"""Database files that must not be used: messages would be lost, or the file damaged."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+
+from ..exceptions import DatabaseUnavailable, InvalidOption, this_user
+from .mounts import is_mount_point
+
+
+def refuse_other_names(path: str) -> None:
+    """SQLite names the log after the file: two names are two logs, which damages the file.
+
+    https://www.sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file
+    """
+    status = os.stat(path)
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        raise InvalidOption(
+            f"The database {path} has {status.st_nlink} names (hard links), under which "
+            "processes would not see each other's messages, and damage it. Find the others "
+            f"with find / -xdev -samefile {shlex.quote(path)}, and remove them."
+        )
+    if is_mount_point(path):
+        raise InvalidOption(
+            f"The database {path} is mounted by itself, so that each container has a log "
+            "of its own beside it: they would not see each other's messages, and damage it. "
+            f"Mount its directory, {os.path.dirname(path)}, and not the file."
+        )
+
+
+def refuse_read_only(path: str, log: str, index: str) -> None:
+    """A reader could look, and never take anything."""
+    for each in (path, log, index):
+        # Another process may delete the log as it closes, or make it anew, between two looks.
+        before, may_write, after = _stat(each), _may_write(each), _stat(each)
+        if may_write or before is None or after is None or _differ(before, after):
+            continue
+        raise DatabaseUnavailable(
+            f"{each} is read-only for this process's {this_user()}: it belongs to user "
+            f"{after.st_uid}. The layer needs write access to {path}, to "
+            f"{os.path.basename(log)} and {os.path.basename(index)} beside it, and to its "
+            "directory."
+        )
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _may_write(path: str) -> bool:
+    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _differ(one: os.stat_result, other: os.stat_result) -> bool:
+    """Return True if they are of two files, which may have had the same inode."""
+    return not os.path.samestat(one, other) or one.st_ctime_ns != other.st_ctime_ns

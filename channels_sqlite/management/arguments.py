@@ -1,0 +1,51 @@
+"""What people write after `manage.py channels_sqlite`: read, or refused in words that help."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentTypeError
+from contextlib import suppress
+from typing import Any
+
+from django.core.management.base import CommandError
+
+EXAMPLE = """'{"type": "chat.line", "text": "Hello"}'"""
+
+
+def pause(text: str) -> float:
+    """Seconds between two counts."""
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) < float("inf"):
+            return seconds
+    raise ArgumentTypeError(f"{text} is not a number of seconds above 0")
+
+
+def row_count(text: str) -> int:
+    """How many rows to begin with."""
+    with suppress(ValueError):
+        if 0 <= (count := int(text)) < 2**63:  # SQLite takes less for all of them, more is an error
+            return count
+    raise ArgumentTypeError(f"{text} is not a number of messages")
+
+
+def message_of(text: str) -> Any:
+    """The message in some JSON, unless it would end the consumer that gets it."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CommandError(
+            f"The message is not JSON: {error}. Send takes a channel (or --group GROUP) and a "
+            f"message, in single quotes in a shell: send jobs {EXAMPLE}"
+        ) from error
+    if isinstance(message, dict):  # the layer refuses everything else
+        type_ = message.get("type")
+        # Channels refuses a leading "_", and makes one of a ".".
+        if not isinstance(type_, str) or type_[:1] in {"", ".", "_"}:
+            written = (
+                f'\'s "type" is {json.dumps(type_)}' if "type" in message else ' has no "type"'
+            )
+            raise CommandError(
+                f"The message{written}, by which a consumer finds its method: a consumer that gets "
+                "it ends."
+            )
+    return message
