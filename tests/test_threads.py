@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+import pytest
 from channels.exceptions import ChannelFull
 
 from channels_sqlite._storing.schema import SEND
@@ -52,6 +55,38 @@ def test_loops_come_and_go_on_many_threads(start: Start) -> None:
     assert child.wait() == 0
     assert outcomes.pop("ok") > 10 * THREADS
     assert outcomes == {}
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads take turns amid everything."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@by_default
+@pytest.mark.usefixtures("hasty")
+def test_many_threads_begin_to_send_and_to_receive_at_any_time(open_layer: OpenLayer) -> None:
+    """Each time on a new event loop, as async_to_sync does it."""
+    layers = [open_layer(capacity=10**6) for _ in range(THREADS)]
+    ends_at = time.monotonic() + SECONDS
+
+    async def send(number: int) -> None:
+        await layers[0].send(f"channel-{number}", {"type": "test"})
+
+    async def begin(number: int) -> None:
+        waiting = asyncio.create_task(layers[number].receive(f"nobody-{number}"))
+        await asyncio.sleep(0.01)
+        await cancel(waiting)
+
+    def work(verb: Callable[[int], Coroutine[Any, Any, None]], number: int) -> None:
+        while time.monotonic() < ends_at:
+            asyncio.run(verb(number))
+
+    run(*[partial(work, verb, number) for number in range(THREADS) for verb in (send, begin)])
+    assert layers[0].counters.sent > THREADS
 
 
 @by_default

@@ -173,10 +173,10 @@ class Receiver:
         else:
             self._listening.ring()
 
-    def acknowledge_now(self) -> bool:
-        """Acknowledge what was taken; return True if there was anything."""
+    def acknowledge_now(self) -> None:
+        """Acknowledge what was taken."""
         with self._lock:
-            return self._reading.owes and self._reading.acknowledge()
+            self._reading.acknowledge()
 
     def _look(self, loop: Loop, rung: bool, inboxes: Collection[str] | None = None) -> bool:
         """Deliver what is new; return True if there was any."""

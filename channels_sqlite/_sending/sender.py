@@ -68,19 +68,19 @@ class Sender:
     async def send(self, message: Outgoing) -> bool:
         """Send; False if there was no room, also after the reader was asked for some."""
         accepted = await self._send(message)
-        if not accepted and await self._make_room(message.inbox):
+        if not accepted:
+            await self._make_room(message.inbox)
             accepted = await self._send(message)
         if not accepted:
             self._counters.refused += 1
         return accepted
 
-    async def _make_room(self, inbox: str) -> bool:
+    async def _make_room(self, inbox: str) -> None:
         """Have readers say what they have taken, which takes up room until they do."""
-        said = sum(reader.acknowledge_now() for reader in self._database.readers)  # all of them
-        asked = self._ringer.ask(inbox)
-        if asked:
+        for reader in self._database.readers:
+            reader.acknowledge_now()
+        if self._ringer.ask(inbox):
             await asyncio.sleep(times.TIMES.room)
-        return asked or said > 0
 
     async def _send(self, message: Outgoing) -> bool:
         loop = asyncio.get_running_loop()

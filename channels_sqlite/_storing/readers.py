@@ -27,8 +27,8 @@ class LocalReader(Protocol):
     def opened(self) -> None:
         """The database was opened, perhaps again."""
 
-    def acknowledge_now(self) -> bool:
-        """Acknowledge what was taken; return True if there was anything."""
+    def acknowledge_now(self) -> None:
+        """Acknowledge what was taken."""
 
     def status(self) -> dict[str, Any]:
         """How it is, for others."""

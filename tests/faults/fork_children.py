@@ -28,7 +28,7 @@ from django.db import connections, transaction
 
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import main, say, send
+from tests.children import hear, main, say, send
 from tests.rows import message
 
 # From Python 3.12 on, a fork warns in a process that has threads. These have some, as the layer's
@@ -286,6 +286,32 @@ def without_hooks(uses: str | None) -> None:
         call_and_end(lambda: say(asyncio.run(outcomes())))
     say(ended(child))
     send_number(1)
+
+
+def forks_without_closing() -> None:
+    """Fork while the test has the lock for closing. The child says what comes of a send when that
+    is free again, and the parent how the child ended.
+    """
+    send_number(0)
+    say("used")
+    hear()
+    event, free = os.pipe()
+    child = forked(say_refusal, event)
+    say("forked")
+    hear()
+    os.write(free, b".")
+    say(ended(child))
+    send_number(1)
+
+
+def say_refusal(event: int) -> None:
+    os.read(event, 1)
+    try:
+        send_number(2)
+    except DatabaseUnavailable as error:
+        say(str(error))
+    else:
+        say("accepted")
 
 
 async def ends_after_a_fork() -> None:

@@ -21,6 +21,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
+from channels_sqlite._storing.locks import lock
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import send
 from tests.conftest import Start
@@ -222,6 +223,26 @@ async def test_a_child_without_hooks_takes_no_leave_for_its_parent(start: Start)
     """It has not used the layer: the memberships are those of its parent, which lives."""
     parent = start("exits_without_hooks")
     assert await asyncio.to_thread(parent.hear) == 1
+
+
+@pytest.mark.skipif(hasattr(sqlite3.Connection, "setconfig"), reason="this Python can close it")
+async def test_a_child_of_a_process_that_could_not_close_is_refused(
+    start: Start, receiver: Receiver, layer: SqliteChannelLayer
+) -> None:
+    """Another process has the lock for opening and closing at the fork: the connection stays open
+    for ever, and a child that uses the file would take no lock of SQLite's. Its parent goes on.
+    """
+    parent = start("forks_without_closing")
+    assert await asyncio.to_thread(parent.hear) == "used"
+    with open(f"{layer.database.path}-bells/.opened") as opened:  # noqa: ASYNC230
+        assert lock(opened.fileno(), PATIENCE)
+        parent.tell("fork")
+        assert await asyncio.to_thread(parent.hear) == "forked"
+    parent.tell("the lock is free")
+    assert "forked from" in await asyncio.to_thread(parent.hear)
+    assert await asyncio.to_thread(parent.hear) == 0
+    await asyncio.to_thread(parent.finish)
+    await receiver.received(0, 1)
 
 
 async def test_a_process_that_forked_last_takes_its_leave(

@@ -265,6 +265,41 @@ def test_group_expiry_counts_the_seconds_that_a_reader_has_lived(start: Start, j
     assert member.heard(channel, 3) == [3]
 
 
+def test_a_wall_clock_that_is_set_takes_out_nobody_whom_another_process_added(
+    start: Start,
+) -> None:
+    member, sender = Peer(start), Peer(start)
+    channel = member.consume()
+    sender.group_add("group", channel)
+    sender.keep_sending()
+    for number, ahead in enumerate((DAYS, -DAYS, 0.0)):
+        for peer in (sender, member):
+            peer.set_clock(ahead)
+        time.sleep(SETTLES)
+        sender.group_send("group", message(number))
+        sender.send(channel, message(9))
+        assert member.heard(channel, 9) == [number, 9]
+
+
+@pytest.mark.parametrize("jump", [0.0, DAYS, -DAYS], ids=["never set", "set forward", "set back"])
+def test_a_membership_that_another_process_has_added_lapses_as_well(
+    start: Start, jump: float
+) -> None:
+    """By the clock of its reader, which has put nothing into any group."""
+    member, sender = [Peer(start, group_expiry=2) for _ in range(2)]
+    channel = member.consume()
+    begun = time.monotonic()
+    sender.group_add("group", channel)
+    for peer in (member, sender):
+        peer.set_clock(jump)
+    sender.keep_sending()
+    wait_until(lambda: sender.group_count("group") == 0, GONE)
+    assert time.monotonic() - begun > 1.9
+    sender.group_send("group", message(1))
+    sender.send(channel, message(2))
+    assert member.heard(channel, 2) == [2]
+
+
 def test_a_group_without_members_costs_nothing(start: Start, database: Path) -> None:
     """Nothing is written, nobody is woken, and the write lock of somebody else is no hindrance."""
     sender = Peer(start)

@@ -295,6 +295,55 @@ def test_the_log_is_deleted(meet: Meet, database: Path, ends: list[str]) -> None
     talkers.end(forgets_claims=True)
 
 
+def test_a_new_log_that_has_the_inode_of_an_old_one_is_left_alone(
+    database: Path, fresh: Callable[[], Path]
+) -> None:
+    """A program that knows nothing of the layer is the first to open the new file."""
+    log, held = Path(f"{database}-wal"), database.with_name("held")
+    log.touch()  # SQLite takes it
+    os.link(log, held)
+    uses(database)
+    assert not log.exists()
+    os.replace(fresh(), database)
+    os.truncate(held, 0)
+    os.rename(held, log)  # as the file system may give a new log the number of an old one
+    with sql(database) as foreign:
+        foreign.execute("create table users (name)")
+        uses(database)
+        foreign.execute("insert into users values ('Ann')")
+        assert foreign.execute("select count(*) from channels_sqlite_message").fetchall() == [(1,)]
+        assert query(database, "select * from users") == [("Ann",)]
+    uses(database)
+    assert query(database, "select count(*) from channels_sqlite_message") == [(2,)]
+    assert damage_in(database) == []
+
+
+def test_a_log_that_a_foreign_program_makes_for_the_new_file_is_left_alone(
+    database: Path, fresh: Callable[[], Path]
+) -> None:
+    """Also where one has closed the old file as the last."""
+    with sql(database) as foreign:
+        foreign.execute("create table users (name)")
+        uses(database)
+    os.replace(fresh(), database)
+    with sql(database) as foreign:
+        foreign.execute("create table users (name)")
+        kept = os.stat(f"{database}-bells/.log")
+        assert not os.path.samestat(kept, os.stat(f"{database}-wal"))
+        uses(database)
+        foreign.execute("insert into users values ('Ann')")
+        assert foreign.execute("select count(*) from channels_sqlite_message").fetchall() == [(1,)]
+        assert query(database, "select * from users") == [("Ann",)]
+    assert damage_in(database) == []
+
+
+def uses(database: Path) -> None:
+    """A process opens the file, sends once, and closes it."""
+    with started_with((), "uses", database) as child:
+        assert child.hear() == ["sent", ""]
+        child.finish()
+
+
 # Moved
 
 

@@ -13,15 +13,22 @@ import weakref
 from pathlib import Path
 
 import pytest
+from channels.exceptions import ChannelFull
 from django.db import connections
 
+from channels_sqlite._receiving.reading import MANY
 from channels_sqlite._storing import groups
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
+from channels_sqlite._waking.bells import Bell
 from channels_sqlite.exceptions import DatabaseUnavailable
 from tests.receiving.processes import NORMAL, Open, Process, rows, waiting
 from tests.rows import put_number, select, sql, to_group
 from tests.storing.parts import locked
 from tests.waiting import PATIENCE, cancel, soon, until
+
+ELSEWHERE = "elsewhere-12"
+"""The client of a reader in another process."""
+
 
 # Consumers
 
@@ -111,6 +118,122 @@ async def test_a_loop_that_is_stopped_or_closed_takes_no_message_from_another(
         await process.send(number, channel=NORMAL)
         assert await soon(task) == number
         doomed.close()
+
+
+async def test_a_loop_that_is_stopped_claims_nothing_that_another_process_waits_for(
+    process: Process, open_: Open
+) -> None:
+    """Another loop of its process looks on."""
+    stopped = asyncio.new_event_loop()
+    await asyncio.to_thread(stopped.run_until_complete, process.begin(NORMAL))
+    here = await process.begin()
+    other = open_()
+    await other.send(1, channel=NORMAL)
+    await asyncio.sleep(0.1)  # the process of the stopped loop was woken, and looks
+    assert await soon(other.receive(NORMAL)) == 1
+    await cancel(here)
+    await asyncio.to_thread(stopped.run_until_complete, cancel(*asyncio.all_tasks(stopped)))
+    stopped.close()
+
+
+# Inboxes
+
+
+async def test_what_an_older_copy_of_the_file_has_got_since_is_read_to_the_last_message(
+    process: Process, database: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes the file's place under a running reader, which has read as many others."""
+    copy = tmp_path / "copy.sqlite3"
+    for number in range(6):
+        await process.send(number)
+        assert await soon(process.receive()) == number
+        if number == 0:
+            with sql(database) as other:
+                other.execute("vacuum into ?", [str(copy)])
+    task = await process.begin()
+    with sql(copy) as other:
+        for number in range(10, 17):
+            put_number(other, process.channel, number)
+    os.replace(copy, database)
+    got = [await soon(task), *[await soon(process.receive()) for _ in range(6)]]
+    assert got == [*range(10, 17)]
+    assert "was deleted or replaced" in caplog.text
+    caplog.clear()
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_in_memory_a_row_that_was_rolled_back_hides_no_message(
+    open_: Open, memory_alias: str
+) -> None:
+    """It is read there before it is committed, and the next row gets its id."""
+    process = open_(memory_alias)
+    with sqlite3.connect(connections.settings[memory_alias]["NAME"], uri=True) as other:
+        for number in range(3):
+            task = await process.begin()
+            put_number(other, process.channel, number)
+            assert await soon(task) == number
+            other.rollback()
+            await process.send(number + 10)
+            assert await soon(process.receive()) == number + 10
+    other.close()
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_of_many_inboxes_those_that_nobody_waits_for_are_forgotten(
+    process: Process,
+) -> None:
+    """A prefix may be made for one answer. What comes later is there for the next consumer."""
+    client = process.layer.client_prefix
+    channels = [f"answer-{number}.{client}!x" for number in range(2 * MANY)]
+    lasting = await process.begin()
+    for channel in channels:
+        await cancel(await process.begin(channel))
+    await until(lambda: len(process.receiver._reading.inboxes) <= MANY)
+    for number in (1, 2):
+        for channel in channels:
+            await process.send(number, channel=channel)
+            assert await soon(process.receive(channel)) == number
+    await process.send(3)
+    assert await soon(lasting) == 3
+
+
+async def test_what_was_read_on_other_connections_is_not_acknowledged_on_new_ones(
+    process: Process, database: Path
+) -> None:
+    """In another file the same ids may be of other messages. It is when it was read there again,
+    and nobody gets it twice.
+    """
+    await process.send(1)
+    assert await soon(process.receive()) == 1
+    receiver = process.receiver
+    receiver._stop(asyncio.get_running_loop())  # no look comes in between
+    await soon(process.layer.database.close())
+    await soon(process.layer.database.ready())
+    assert not receiver.acknowledge_now()
+    assert waiting(database) == 1
+    task = await process.begin()
+    await until(lambda: waiting(database) == 0)
+    await process.send(2)
+    assert await soon(task) == 2
+
+
+async def test_the_reader_of_a_full_inbox_is_asked_also_where_one_of_our_own_owed_something(
+    process: Process, database: Path
+) -> None:
+    bell = Bell(process.layer.database.files, ELSEWHERE, {})
+    theirs, path = f"specific.{ELSEWHERE}!x", Path(f"{database}-bells", ELSEWHERE)
+    try:
+        await process.send(1)
+        assert await soon(process.receive()) == 1
+        await process.send(*range(100), channel=theirs)
+        for owes in (True, False):
+            os.utime(path, (1, 1))
+            assert process.receiver._reading.owes == owes
+            with pytest.raises(ChannelFull):
+                await process.send(100, channel=theirs)
+            assert os.stat(path).st_mtime > 1
+    finally:
+        bell.close(remove=True)
 
 
 # Closing

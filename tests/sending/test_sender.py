@@ -14,9 +14,10 @@ from channels_sqlite._sending import sender as module
 from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.exceptions import DatabaseUnavailable
 from tests.conftest import SetTimes
-from tests.rows import outgoing
+from tests.rows import outgoing, to_group
 from tests.sending.parts import Parts, parts
 from tests.storing.parts import Gate, locked
+from tests.storing.tables import join
 from tests.waiting import PATIENCE, cancel, soon
 
 
@@ -188,3 +189,35 @@ async def test_a_message_that_has_expired_behind_a_lock_is_not_sent(database: Pa
                 await soon(task)
         assert await soon(asyncio.gather(*lasting)) == [True]
         assert sending.sent() == [3]
+
+
+async def test_a_batch_that_fails_at_its_first_senders_deadline_lets_the_others_wait_on(
+    database: Path,
+) -> None:
+    patience = 2.0
+    async with parts(database, patience=patience) as sending:
+        await sending.database.ready()
+        with locked(database):
+            early = begin(sending, 1, 2)
+            await asyncio.sleep(patience / 2)
+            late = begin(sending, 3, 4)
+            for task in early:
+                with pytest.raises(DatabaseUnavailable, match="locked"):
+                    await soon(task)
+            assert not any(task.done() for task in late)
+        assert await soon(asyncio.gather(*late)) == [True, True]
+        assert sending.sent() == [3, 4]
+
+
+async def test_what_could_not_be_sent_is_not_counted_as_sent(sending: Parts) -> None:
+    join(sending.others, "test-channel")
+    with locked(sending.database.path):
+        with pytest.raises(DatabaseUnavailable):
+            await soon(sending.sender.group_send(to_group(1)))
+        with pytest.raises(DatabaseUnavailable):
+            await soon(sending.sender.send(outgoing(1)))
+    assert sending.counters.sent == 0
+    await soon(sending.sender.group_send(to_group(2)))
+    await soon(sending.sender.send(outgoing(3)))
+    assert sending.counters.sent == 2
+    assert sending.sent() == [2, 3]

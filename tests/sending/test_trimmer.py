@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import threading
@@ -13,16 +14,18 @@ from typing import Any
 import pytest
 
 from channels_sqlite._sending import trimmer as module
+from channels_sqlite._sending.sender import LARGE
 from channels_sqlite._sending.trimmer import Trimmed
 from channels_sqlite._storing import sql
 from channels_sqlite._storing.schema import EPOCH, MEMBERSHIP, MESSAGE, SEQUENCE
+from channels_sqlite._storing.sql import transaction
 from channels_sqlite._waking.bells import Bell
 from tests.conftest import SetTimes
-from tests.rows import outgoing, select
+from tests.rows import outgoing, put, select
 from tests.sending.parts import Parts, parts
 from tests.storing.parts import Gate, locked
 from tests.storing.tables import join, send
-from tests.waiting import PATIENCE, soon, until
+from tests.waiting import PATIENCE, cancel, soon, until
 
 BATCH = 10
 
@@ -169,6 +172,36 @@ async def test_trimming_does_nothing_by_itself_where_it_is_switched_off(database
         await made.database.write(sql.newest, long=True)
         assert made.count(MESSAGE) == 1
         assert await made.trimmer.trim() == Trimmed(delivered=1)
+
+
+def sweep(trimming: Parts) -> asyncio.Task[Any]:
+    trimming.trimmer._swept_at = float("-inf")
+    trimming.trimmer.wrote(1)
+    return asyncio.create_task(until(lambda: trimming.trimmer._swept_at > 0))
+
+
+def trim(trimming: Parts) -> asyncio.Task[Any]:
+    return asyncio.create_task(trimming.trimmer.trim())
+
+
+@pytest.mark.parametrize("begin", [sweep, trim])
+async def test_trimming_gives_way_to_what_waits_for_the_thread(
+    database: Path, begin: Callable[[Parts], asyncio.Task[Any]]
+) -> None:
+    """However much there is to trim: a send of a large message comes before the end of it."""
+    expired = f"{MESSAGE} where inbox = 'expired'"
+    async with parts(database, trim_batch_size=1) as made:
+        await made.database.write(sql.newest, long=True)  # it has been opened, and swept
+        with transaction(made.others):
+            for _ in range(20_000):
+                put(made.others, "expired", expires_at=0)
+        trimming = begin(made)
+        await until(lambda: made.count(expired) < 20_000)
+        large = outgoing(1, body=b"1" * (LARGE + 1))
+        assert await asyncio.wait_for(made.sender.send(large), 60)
+        assert made.count(expired) > 0
+        assert not trimming.done()
+        await cancel(trimming)
 
 
 def no_thread(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,15 @@ def test_a_file_that_cannot_be_opened_twice_is_not_left_open_once(database: Path
         opened[0].execute("select 1")
 
 
+def test_connections_of_which_one_is_closed_are_closed(open_: Open) -> None:
+    """A fork may close one, and find the other in use."""
+    for handle in ("_here", "_aside"):
+        both = open_()
+        assert not both.closed
+        getattr(both, handle).close(0)
+        assert both.closed
+
+
 async def test_a_statement_that_does_not_end_is_said_and_keeps_no_process_from_forking(
     both: Connections, set_times: SetTimes, caplog: pytest.LogCaptureFixture
 ) -> None:

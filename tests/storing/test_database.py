@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from channels_sqlite._storing import forks
 from channels_sqlite._storing.database import Database
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from tests.conftest import SetTimes
+from tests.rows import sql
 from tests.storing.parts import Gate, count, database_on, insert, locked_up
 from tests.waiting import PATIENCE, cancel, soon, until
 
@@ -145,3 +147,62 @@ async def test_a_closing_that_is_cancelled_is_done(one: Database) -> None:
     await cancel(closing)
     gate.open()
     await until(lambda: not exists(one.files.wal))
+
+
+# The log's second name
+
+
+def is_kept(database: Database) -> bool:
+    return os.path.samefile(f"{database.files.bells}/.log", database.files.wal)
+
+
+async def test_the_log_loses_its_second_name_with_the_last_connection(
+    one: Database, database: Path
+) -> None:
+    """Another log could otherwise never get its inode. Somebody else, closing last, leaves it."""
+    kept = f"{one.files.bells}/.log"
+    await one.ready()
+    assert is_kept(one)
+    await one.close()
+    assert not exists(kept)
+    with sql(database) as foreign:
+        assert count(foreign) == 0  # it has the log open
+        await one.write(insert)
+        await one.close()
+        assert is_kept(one)
+    assert exists(kept)
+    assert not exists(one.files.wal)
+    await one.write(insert)
+    assert is_kept(one)
+
+
+async def test_a_file_system_without_hard_links_can_be_used(
+    one: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_links(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", refuse_links)
+    for expected in (1, 2):
+        await soon(one.write(insert))
+        assert await one.read(count) == expected
+        await one.close()
+    assert not exists(f"{one.files.bells}/.log")
+
+
+async def test_a_thread_can_write_after_a_fork_amid_a_statement_that_did_not_end(
+    one: Database, set_times: SetTimes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fork has closed one of the two connections."""
+    set_times(fork=0.01)
+    await one.ready()
+    gate = Gate()
+    using = asyncio.create_task(asyncio.to_thread(one.try_read, gate))
+    await gate.entered()
+    forks._before()
+    forks._after_in_parent()
+    gate.open()
+    await soon(using)
+    await soon(one.write(insert, long=True))
+    assert await one.read(count) == 1
+    caplog.clear()

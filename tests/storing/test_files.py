@@ -145,6 +145,25 @@ def test_a_log_is_kept_that_belongs_to_the_database_or_is_unknown(
     assert os.path.exists(opened.wal)
 
 
+def test_where_logs_cannot_have_two_names_none_is_taken_for_an_old_one(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some file systems have no hard links."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    leave_log(database)
+    files = Files(str(database))
+    files.find()
+    with files.alone(0):
+        files.note_opened()
+        replace(database)
+        files.remove_stale_log()
+    assert all(os.path.exists(database.with_name(database.name + end)) for end in ENDS)
+
+
 def test_beside_a_database_that_is_gone_nothing_is_left_but_readers(opened: Files) -> None:
     opened.remove_what_is_left()
     assert os.path.exists(opened.wal)
