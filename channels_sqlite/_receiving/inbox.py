@@ -19,6 +19,11 @@ class Inbox:
         self.before = 0
         """The cursor before ids went back."""
 
+    @property
+    def owes(self) -> bool:
+        """Return True if messages were taken of which the table does not know yet."""
+        return self.acknowledged < self.cursor
+
     def go_back(self) -> None:
         """This may be an older copy of the file: read it from its beginning."""
         self.before = max(self.before, self.cursor)

@@ -96,8 +96,7 @@ class Reading:
         found = self._database.try_read(lambda connection: self._read(connection, inboxes, here))
         if not found and self._database.in_memory:
             # What is read there may be undone, and the same ids then come again.
-            for name in inboxes:
-                self._inboxes[name].go_back()
+            self._go_back(inboxes)
             found = self._database.try_read(lambda each: self._read(each, inboxes, here))
         if found and not self._normal:
             return True
@@ -113,6 +112,8 @@ class Reading:
 
     def _look(self, connection: sqlite3.Connection, here: Loop, thorough: bool) -> bool:
         self._notice_opened(connection)
+        if thorough and self._database.in_memory:
+            self._go_back(self._inboxes)
         sequences = sql.sequences(connection, [EPOCH, *self._inboxes, *self._normal])
         self._notice_epoch(sequences.get(EPOCH))
         moved = [
@@ -137,8 +138,11 @@ class Reading:
         """Read from the beginning what was opened again: the name may mean another file by now."""
         if connection is not self._connection:
             self._connection = connection
-            for inbox in self._inboxes.values():
-                inbox.go_back()
+            self._go_back(self._inboxes)
+
+    def _go_back(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._inboxes[name].go_back()
 
     def _notice_epoch(self, epoch: int | None) -> bool:
         """Begin again in a file, or in tables, that were emptied; return True if so."""
@@ -158,8 +162,7 @@ class Reading:
             while rows := sql.arrivals(connection, name, self._inboxes[name].cursor, AT_ONCE):
                 if self._notice_epoch(rows[0][1]):
                     continue  # from the beginning: the ids of before mean nothing
-                found = True
-                self._hand_over(name, rows, here)
+                found |= self._hand_over(name, rows, here)
                 if time.monotonic() > started + times.TIMES.look:
                     self.more = True
                     break
@@ -167,14 +170,16 @@ class Reading:
                     break
         return found
 
-    def _hand_over(self, name: str, rows: list[tuple[Row, int, list[str]]], here: Loop) -> None:
+    def _hand_over(self, name: str, rows: list[tuple[Row, int, list[str]]], here: Loop) -> bool:
+        """Return True if any of them is new."""
         now, monotonic = time.time(), time.monotonic()
-        inbox = self._inboxes[name]
+        inbox, found = self._inboxes[name], False
         for row, _, channels in rows:
             inbox.cursor = row.id
             inbox.taken += 1
             if inbox.has_had(row):
                 continue
+            found = True
             inbox.newest = max(inbox.newest, row.created_at)
             if (remaining := row.remaining(now)) > 0:
                 self._queues.deliver(channels, Item(row, monotonic + remaining), here)
@@ -182,13 +187,14 @@ class Reading:
                 self._counters.expired += len(channels)
         if inbox.taken * 4 >= inbox.capacity:
             self.acknowledge()
+        return found
 
     # Acknowledging
 
     @property
     def owes(self) -> bool:
         """Return True if messages were taken of which the table does not know yet."""
-        return any(inbox.acknowledged < inbox.cursor for inbox in self._inboxes.values())
+        return any(inbox.owes for inbox in self._inboxes.values())
 
     def acknowledges_later(self) -> bool:
         """Return True if the caller must set a timer: something is owed, and no timer is pending.
@@ -205,35 +211,29 @@ class Reading:
         fails, it waits for the next heartbeat.
         """
         self._acknowledge_at = float("inf")
-        owed = [
-            (name, inbox)
-            for name, inbox in self._inboxes.items()
-            if inbox.acknowledged < inbox.cursor
-        ]
-        for name, inbox in owed:
-            after, upto, taken = inbox.acknowledged, inbox.cursor, inbox.taken
+        for name, inbox in [each for each in self._inboxes.items() if each[1].owes]:
+            ids, taken = (inbox.acknowledged, inbox.cursor), inbox.taken
+            acknowledge = partial(self._acknowledge, name=name, ids=ids, newest=inbox.newest)
             try:
-                self._database.try_write(
-                    partial(self._acknowledge, name=name, after=after, upto=upto)
-                )
+                self._database.try_write(acknowledge)
             except (Busy, Lost):
                 return False
             except Exception as error:  # also a bug of ours: it must not end a timer, or a look
                 self._database.once.failed("Acknowledging", error)
                 return True
             self._database.once.well("Acknowledging")
-            inbox.acknowledged = upto
+            _, inbox.acknowledged = ids
             inbox.taken -= taken
         return True
 
     def _acknowledge(
-        self, connection: sqlite3.Connection, name: str, after: int, upto: int
+        self, connection: sqlite3.Connection, name: str, ids: tuple[int, int], newest: float
     ) -> None:
         # In another file, or in tables that Django has flushed, these ids are of other messages.
         if connection is not self._connection:
             raise Lost
         if sql.sequences(connection, [EPOCH]).get(EPOCH) == self._epoch:
-            sql.acknowledge(connection, name, after, upto, time.time(), keep=self._keep)
+            sql.acknowledge(connection, name, ids, newest, time.time(), keep=self._keep)
 
     # Normal channels
 
@@ -288,7 +288,7 @@ class Reading:
         if len(self._inboxes) > self._many:
             used = self._queues.inboxes()
             for name, inbox in list(self._inboxes.items()):
-                if name not in used and inbox.acknowledged == inbox.cursor:
+                if name not in used and not inbox.owes:
                     del self._inboxes[name]
             self._many = max(MANY, 2 * len(self._inboxes))
 

@@ -198,17 +198,28 @@ def has_waiting(connection: sqlite3.Connection, inbox: str, now: float) -> tuple
 
 
 def acknowledge(
-    connection: sqlite3.Connection, inbox: str, after: int, upto: int, now: float, *, keep: bool
+    connection: sqlite3.Connection,
+    inbox: str,
+    ids: tuple[int, int],
+    newest: float,
+    now: float,
+    *,
+    keep: bool,
 ) -> None:
-    """Mark what the inbox's one reader has taken; delete it unless delivered messages are kept."""
+    """Mark what the inbox's one reader has taken; delete it unless delivered messages are kept.
+
+    That is what has an id above the first and up to the second, and was created until `newest`. In
+    memory a later message may have the id of one that was taken and undone.
+    """
     where = (
         f"indexed by {WAITING} %s where inbox = ? and delivered_at is null and id > ? and id <= ?"
+        " and created_at <= ?"
     )
     if keep:
         statement = f"update {MESSAGE} {where % 'set delivered_at = ?'}"
-        connection.execute(statement, (now, inbox, after, upto))
+        connection.execute(statement, (now, inbox, *ids, newest))
     else:
-        connection.execute(f"delete from {MESSAGE} {where % ''}", (inbox, after, upto))
+        connection.execute(f"delete from {MESSAGE} {where % ''}", (inbox, *ids, newest))
 
 
 def claim(

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 import weakref
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -452,3 +453,22 @@ async def test_a_disk_that_is_full_after_the_clock_was_set_keeps_nobody_from_rea
 
 def refuse(*_: object) -> None:
     raise sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_in_memory_a_row_that_was_rolled_back_hides_none_that_another_connection_commits(
+    open_: Open, memory_alias: str
+) -> None:
+    """Django's connection rings nobody."""
+    process = open_(memory_alias)
+    with closing(sqlite3.connect(connections.settings[memory_alias]["NAME"], uri=True)) as other:
+        for number in range(0, 6, 2):
+            task = await process.begin()
+            put_number(other, process.channel, number)
+            assert await soon(task) == number
+            await asyncio.sleep(0.5)  # it is acknowledged in vain, because the table is locked
+            task = await process.begin()
+            other.rollback()
+            put_number(other, process.channel, number + 1)
+            other.commit()
+            assert await soon(task) == number + 1

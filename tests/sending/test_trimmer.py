@@ -48,7 +48,9 @@ def deliver(trimming: Parts, count: int, ago: float) -> None:
     messages = [outgoing(number, "delivered", capacity=10**6) for number in range(count)]
     send(trimming.others, *messages)
     newest = sql.newest(trimming.others)
-    sql.acknowledge(trimming.others, "delivered", 0, newest, time.time() - ago, keep=True)
+    sql.acknowledge(
+        trimming.others, "delivered", (0, newest), float("inf"), time.time() - ago, keep=True
+    )
 
 
 def reader(trimming: Parts, client: str, *, alive: bool) -> tuple[Bell, str]:

@@ -34,9 +34,9 @@ IN_PLACE: dict[str, Work] = {
     "arrivals": lambda each: sql.arrivals(each, "inbox-1", 0, 9),
     "arrivals-of-a-group": lambda each: sql.arrivals(each, "specific.small!", 0, 9),
     "has-waiting": lambda each: sql.has_waiting(each, "inbox-1", 0),
-    "acknowledge": lambda each: sql.acknowledge(each, "inbox-1", 0, 0, 0, keep=True),
+    "acknowledge": lambda each: sql.acknowledge(each, "inbox-1", (0, 0), 0, 0, keep=True),
     "acknowledge-without-retention": lambda each: sql.acknowledge(
-        each, "inbox-1", 0, 0, 0, keep=False
+        each, "inbox-1", (0, 0), 0, 0, keep=False
     ),
     "claim": lambda each: sql.claim(each, "inbox-1", 0, 0, keep=True),
     "claim-without-retention": lambda each: sql.claim(each, "inbox-1", 0, 0, keep=False),
@@ -75,7 +75,7 @@ def full(
     with connect(path) as connection:
         if request.param:
             send(connection, *(outgoing(number, f"{INBOX}x") for number in range(3)))
-            sql.acknowledge(connection, INBOX, 0, 2, 0, keep=True)
+            sql.acknowledge(connection, INBOX, (0, 2), SOON, 0, keep=True)
             fill(connection)
             connection.execute("analyze")
         with sql.transaction(connection):
@@ -102,7 +102,7 @@ def fill(connection: sqlite3.Connection) -> None:
     join(connection, "specific.small!x", *left)
     group_send(connection, 1)
     leave(connection, *left)
-    sql.acknowledge(connection, "specific.left!", 0, sql.newest(connection), 0, keep=False)
+    sql.acknowledge(connection, "specific.left!", (0, sql.newest(connection)), SOON, 0, keep=False)
     send(connection, *(outgoing(number, f"inbox-{number}") for number in range(5)))
 
 

@@ -205,7 +205,14 @@ def test_a_batch_deletes_no_more_than_its_limit_and_says_how_many(
     join(connection, *left)
     group_send(connection, 1)
     leave(connection, *left)
-    sql.acknowledge(connection, "specific.has-left-567!", 0, sql.newest(connection), 0, keep=False)
+    sql.acknowledge(
+        connection,
+        "specific.has-left-567!",
+        (0, sql.newest(connection)),
+        float("inf"),
+        0,
+        keep=False,
+    )
     send(connection, *(outgoing(each, local(CLIENT, f"{each}")) for each in some))
     join(connection, *(local(CLIENT, f"{each}") for each in some), expires_in=-1000)
     deleted = [trim(connection, limit=10) for _ in range(6)]
