@@ -28,7 +28,7 @@ The rules of the house:
 -   The row is the truth, the ring is a hint: watch, look, wait, look again.
 -   Wake whom it concerns: a process pays for what it receives, not for what others send.
 -   One intent is one transaction, and where it can be, one statement.
--   What is short is done in place, and never waits; what may be long is done on one thread.
+-   What is short is done in place, with one nap at most; what may be long is done on one thread.
 -   State changes are synchronous, awaits stand around them.
 -   A cancelled receive loses nothing, doubles nothing, and waits for nothing.
 -   Whether a reader lives is known by a lock, not guessed by a clock.

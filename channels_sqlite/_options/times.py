@@ -77,6 +77,8 @@ class Times:
 
     check: float = 1.0
     """Between looks whether the files are still the same, while the database is used."""
+    file_lock: float = 0.002
+    """Between tries for the lock of a file of ours."""
     open_again: float = 0.005
     """Between tries to open it while others hold a lock."""
     close: float = 0.5

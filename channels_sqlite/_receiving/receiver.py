@@ -33,7 +33,7 @@ from .reading import Reading
 
 logger = logging.getLogger("channels_sqlite")
 
-CLOSING_TRIES = 100  # of a millisecond each, for a lock that others hold
+CLOSING_TRIES = 100  # for a lock that others hold
 
 
 class Receiver:
@@ -121,7 +121,7 @@ class Receiver:
             with self._lock:
                 if self._reading.acknowledge() and self._reading.give_all_back(loop):
                     break
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(times.TIMES.retry)
 
     @property
     def listens(self) -> bool:

@@ -2,8 +2,8 @@
 worker thread.
 
 A statement in place takes 10 to 75 us; to hand it over to a thread and back costs about as much
-again. So short reads and writes are made in place, on a connection that never waits for a lock,
-never syncs and makes no checkpoint. What may be long goes to the thread.
+again. So short reads and writes are made in place, on a connection that waits for a lock no
+longer than a nap, never syncs and makes no checkpoint. What may be long goes to the thread.
 
 Neither connection waits inside SQLite: a lock of others is tried again, so that a fork, or the end
 of the process, need not wait for it.

@@ -21,7 +21,7 @@ from ..exceptions import DatabaseUnavailable, translate
 from . import forks
 from .connections import Connections
 from .files import Files
-from .handle import Busy, Function, Lost, T, pause, read_once
+from .handle import Busy, Function, Lost, T, pause, read_once, translated
 from .once import Once
 from .opener import Opener
 from .private import is_in_a_tests_transaction
@@ -110,10 +110,10 @@ class Database(forks.Forkable):
                 continue
             except Busy as error:
                 if time.monotonic() >= until or self._waits_in_vain(since):
-                    raise self._translated(error) from error.__cause__
+                    raise translated(error, self.path) from error.__cause__
                 await asyncio.sleep(pause(since))
             except sqlite3.Error as error:
-                raise self._translated(error) from error
+                raise translated(error, self.path) from error
 
     async def _aside(
         self, use: Callable[[Connections], Awaitable[T]], until: float | None = None
@@ -128,9 +128,9 @@ class Database(forks.Forkable):
                 if time.monotonic() >= until:
                     raise DatabaseUnavailable(f"{self.path} was closed again and again.") from error
             except Busy as error:
-                raise self._translated(error) from error.__cause__
+                raise translated(error, self.path) from error.__cause__
             except (sqlite3.Error, NoThread) as error:
-                raise self._translated(error) from error
+                raise translated(error, self.path) from error
 
     def _waits_in_vain(self, since: float) -> bool:
         """Return True if a lock was waited for long enough, because a test of ours holds it."""
@@ -175,15 +175,6 @@ class Database(forks.Forkable):
         """The result of a job on the thread, of any number of transactions."""
         return await self._aside(lambda connections: self._worker.run(partial(job, connections)))
 
-    def _translated(self, error: Exception) -> Exception:
-        if isinstance(error, Busy) and isinstance(error.__cause__, Exception):
-            error = error.__cause__
-        if isinstance(error, sqlite3.Error):
-            return translate(error, self.path)
-        if isinstance(error, (OSError, RuntimeError)):  # no descriptors, no thread
-            return DatabaseUnavailable(f"{self.path}: {error}.")
-        return error
-
     # Opening
 
     async def ready(self) -> Connections:
@@ -194,7 +185,7 @@ class Database(forks.Forkable):
         try:
             return await self._worker.run(lambda: self._open(until), always=True)
         except Exception as error:
-            raise self._translated(error) from error
+            raise translated(error, self.path) from error
 
     @property
     def _usable(self) -> Connections | None:
@@ -218,7 +209,7 @@ class Database(forks.Forkable):
             try:
                 self._open(until)
             except Exception as error:
-                self.once.failed("Opening", self._translated(error))
+                self.once.failed("Opening", translated(error, self.path))
 
         try:
             self._worker.submit(job)
@@ -226,13 +217,13 @@ class Database(forks.Forkable):
             self.once.failed("Opening", error)
 
     def _open(self, until: float) -> Connections:
-        """Those who asked first have opened it, perhaps."""
+        """On the thread. Those who asked first have opened it, perhaps."""
         while True:
             try:
                 return self._open_unless_open()
             except Busy as error:
                 if time.monotonic() >= until:
-                    raise self._translated(error) from error.__cause__
+                    raise translated(error, self.path) from error.__cause__
                 time.sleep(times.TIMES.open_again)
 
     def _open_unless_open(self) -> Connections:

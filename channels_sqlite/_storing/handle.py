@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from .._options import times
+from ..exceptions import DatabaseUnavailable, translate
 from . import forks
 from .files import Files
 
@@ -31,6 +32,17 @@ class Busy(Exception):
 
 class Lost(Exception):
     """The connections were closed, by a fork for example, and nothing was done; open them again."""
+
+
+def translated(error: Exception, path: str) -> Exception:
+    """An error of a use of the file at `path`, in words of ours."""
+    if isinstance(error, Busy) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    if isinstance(error, sqlite3.Error):
+        return translate(error, path)
+    if isinstance(error, (OSError, RuntimeError)):  # no descriptors, no thread
+        return DatabaseUnavailable(f"{path}: {error}.")
+    return error
 
 
 def pause(since: float) -> float:

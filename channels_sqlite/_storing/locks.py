@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+from .._options import times
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -25,6 +27,6 @@ def lock(descriptor: int, wait: float = 0.0) -> bool:
         except BlockingIOError:
             if time.monotonic() >= until:
                 return False
-            time.sleep(0.002)
+            time.sleep(times.TIMES.file_lock)
         else:
             return True

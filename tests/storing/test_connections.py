@@ -8,6 +8,8 @@ import logging
 import os
 import shutil
 import sqlite3
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +24,7 @@ from channels_sqlite._storing.once import Once
 from channels_sqlite._storing.opener import Opener
 from channels_sqlite._storing.worker import Worker
 from tests.conftest import SetTimes
-from tests.storing.parts import INSERT, Gate, count, insert
+from tests.storing.parts import INSERT, Gate, count, insert, locked
 from tests.waiting import PATIENCE, soon, until
 
 NOW = 0.0
@@ -115,6 +117,27 @@ async def test_a_statement_that_does_not_end_is_said_and_keeps_no_process_from_f
     assert both.read(count) == 0
     (said,) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert "does not end" in said.getMessage()
+
+
+def test_a_write_naps_once_before_it_is_told_of_a_lock(
+    both: Connections, database: Path, set_times: SetTimes
+) -> None:
+    held = threading.Event()
+
+    def hold() -> None:
+        with locked(database):
+            held.set()
+            time.sleep(0.05)
+
+    set_times(nap=1)
+    holding = threading.Thread(target=hold)
+    holding.start()
+    assert held.wait(PATIENCE)
+    both.try_write(insert)
+    holding.join()
+    set_times(nap=0)
+    with locked(database), pytest.raises(Busy):
+        both.try_write(insert)
 
 
 def test_after_a_slow_write_the_thread_is_better_for_a_while(
