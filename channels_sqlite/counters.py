@@ -29,7 +29,8 @@ class Counters:
     """Sends that ended in ChannelFull."""
     received: int = 0
     expired: int = 0
-    """Expired in the table before this process looked, or in a consumer's buffer."""
+    """Expired in the table before this process looked, or in a consumer's buffer. What another
+    process has trimmed by then is in no count."""
     dropped: int = 0
     """Given up for want of room: a group's message to a full inbox, a slow consumer's oldest."""
     missed_wakes: int = 0
