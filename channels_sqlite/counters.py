@@ -70,6 +70,10 @@ class DropLog:
         except RuntimeError:  # no thread can be started
             self._say()
 
+    def forget(self) -> None:
+        """Warn of none of these: in the child of a fork they are the parent's."""
+        self._recent.clear()
+
     def _say(self) -> None:
         with self._lock:
             self._timer, self._quiet_until = None, time.monotonic() + times.TIMES.warning

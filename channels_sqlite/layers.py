@@ -25,7 +25,7 @@ from ._storing import forks, groups, private, sql
 from ._storing.database import Database
 from ._storing.messages import GroupMessage, Outgoing
 from ._storing.registry import database_for
-from ._waking.bells import Ringer
+from ._waking import bells
 from .counters import Counters, DropLog
 from .exceptions import ForeignChannel, MessageTooLarge
 from .serializers import Message
@@ -41,8 +41,8 @@ class _Ends(NamedTuple):
     database: Database
     sender: Sender
     receiver: Receiver
-    ringer: Ringer
-    trimmer: Trimmer
+    abandon: weakref.finalize[[], SqliteChannelLayer]
+    """Ends the receiver with its layer: loops hold it, and nobody is there to receive."""
 
 
 class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
@@ -97,10 +97,9 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
                 if made is None or made.name != name:
                     before, made = made, self._make(name, settings)
                     self._made = made
-                    # Its loops hold the receiver; without a layer nobody is there to receive.
-                    weakref.finalize(self, made.receiver.abandon).atexit = False
                     if before is not None:
                         before.receiver.retire()
+                        before.abandon.detach()
         return made
 
     @property
@@ -111,24 +110,21 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     def _make(self, name: str, settings: dict[str, Any]) -> _Ends:
         options, counters, capacity_of = self.options, self.counters, _capacity_of(self)
         database = database_for(options.database, name, settings)
-        ringer, trimmer = Ringer(database), Trimmer(database, options)
-        return _Ends(
-            name,
+        trimmer = Trimmer(database, options)
+        receiver = Receiver(
             database,
-            Sender(database, ringer, trimmer, options, capacity_of, counters, self._drops),
-            Receiver(
-                database,
-                trimmer,
-                options,
-                capacity_of,
-                self.codec,
-                counters,
-                self._drops,
-                self.client_prefix,
-            ),
-            ringer,
             trimmer,
+            options,
+            capacity_of,
+            self.codec,
+            counters,
+            self._drops,
+            self.client_prefix,
         )
+        sender = Sender(database, trimmer, options, capacity_of, counters, self._drops)
+        abandon = weakref.finalize(self, receiver.abandon)
+        abandon.atexit = False
+        return _Ends(name, database, sender, receiver, abandon)
 
     # Messages
 
@@ -280,8 +276,8 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """Delete all messages and memberships, and wake all readers, which then forget what they
         have in memory.
         """
-        ends = self._ends
-        await ends.database.write(sql.flush, then=lambda _: ends.ringer.ring_all())
+        database = self._ends.database
+        await database.write(sql.flush, then=lambda _: bells.ring_all(database))
 
     async def close(self) -> None:
         """Stop listening on this event loop and close this process's connections; the next use
@@ -296,6 +292,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     def after_fork_in_child(self) -> None:
         """Begin with nothing: another client, no memberships, no buffers."""
         forks.register(self)
+        self._drops.forget()
         self._begin()
 
 

@@ -28,6 +28,8 @@ NoneType = type(None)
 # depends on the reader's Python and on its stack, up to 3.11 it is 1,000 less the stack.
 DEPTH = 100  # of lists and dicts; the admin, the command and every JSON parser show so many
 
+BUFFER = 1024  # bytes, at first
+
 # For error messages. The built-in repr fails on what is nested too deep, and on broken classes.
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 100
@@ -86,7 +88,9 @@ class MsgpackSerializer:
 
     def dumps(self, value: Any) -> bytes:
         _require_shape(value, (str, bytes, int, float, NoneType))  # the others cannot be unpacked
-        packed: bytes = msgpack.Packer(default=text_of).pack(value)
+        # As many bytes are enough for most, and are no allocation of the operating system's.
+        packer = msgpack.Packer(default=text_of, buf_size=BUFFER)  # type: ignore[call-arg]
+        packed: bytes = packer.pack(value)
         return packed
 
     def loads(self, body: bytes) -> Any:

@@ -44,12 +44,8 @@ class Times:
     join: float = 2.0
     """For its thread, at exit. That takes a step, or more on a busy machine."""
 
-    # Acknowledging, and memberships
+    # Memberships
 
-    acknowledge: float = 0.25
-    """From a message that is taken to the statement that says so."""
-    overdue: float = 1.0
-    """By which an acknowledgement may be late, because of a busy loop or of a clock."""
     clock_was_set: float = 1.0
     """By which the wall clock moves against the monotonic one when somebody sets it."""
 

@@ -71,7 +71,9 @@ class Consumers:
             try:
                 message = item.copy() if item.copy else item.read(self._codec.decode, channel)
             except UndecodableMessage as error:
-                logger.warning("Row %d, to %s, is skipped: %s", item.row.id, channel, error)
+                if not item.is_reported:
+                    item.is_reported = True
+                    logger.warning("Row %d, to %s, is skipped: %s", item.row.id, channel, error)
                 continue
             self._counters.received += 1
             return message

@@ -107,7 +107,9 @@ class Queues:
         return True
 
     def _keep(self, channel: str, item: Item, here: Loop, *, claimed: bool) -> None:
-        items = self._items.setdefault(channel, deque())
+        items = self._items.get(channel)
+        if items is None:
+            items = self._items[channel] = deque()
         items.append(item)
         capacity = self._capacity_of(channel)
         if len(items) > capacity and not claimed:

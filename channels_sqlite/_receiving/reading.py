@@ -54,7 +54,6 @@ class Reading:
         """The one that the cursors are of."""
         self._many = MANY
         self._epoch: int | None = None
-        self._acknowledge_at = float("inf")
         self.more = False
         """A look has ended before it had read everything."""
 
@@ -70,7 +69,9 @@ class Reading:
 
     def reads_any(self, inboxes: Iterable[str]) -> bool:
         """Return True if any of these is read here."""
-        return any(each in self._inboxes or each in self._normal for each in inboxes)
+        return not (
+            self._inboxes.keys().isdisjoint(inboxes) and self._normal.keys().isdisjoint(inboxes)
+        )
 
     def add(self, inbox: str) -> None:
         """Read this inbox from now on: all of it, because its name is as new as its first
@@ -191,27 +192,13 @@ class Reading:
 
     # Acknowledging
 
-    @property
-    def owes(self) -> bool:
-        """Return True if messages were taken of which the table does not know yet."""
-        return any(inbox.owes for inbox in self._inboxes.values())
-
-    def acknowledges_later(self) -> bool:
-        """Return True if the caller must set a timer: something is owed, and no timer is pending.
-        One that is past due was set on a loop that has ended.
-        """
-        now = time.monotonic()
-        if not self.owes or now < self._acknowledge_at < now + times.TIMES.overdue:
-            return False
-        self._acknowledge_at = now + times.TIMES.acknowledge
-        return True
-
     def acknowledge(self) -> bool:
         """Tell the table what was taken; return False if a lock of others is in the way. Where it
         fails, it waits for the next heartbeat.
         """
-        self._acknowledge_at = float("inf")
-        for name, inbox in [each for each in self._inboxes.items() if each[1].owes]:
+        for name, inbox in list(self._inboxes.items()):
+            if not inbox.owes:
+                continue
             ids, taken = (inbox.acknowledged, inbox.cursor), inbox.taken
             acknowledge = partial(self._acknowledge, name=name, ids=ids, newest=inbox.newest)
             try:

@@ -199,8 +199,6 @@ class Receiver:
             except Lost:  # the connections were closed, by a fork for example
                 self._database.open_for_readers()
                 return False
-            if reading.acknowledges_later():
-                loop.call_later(times.TIMES.acknowledge, self._acknowledge, loop)
             more = reading.more
         if more:
             self._look_on(loop)
@@ -209,11 +207,6 @@ class Receiver:
     def _look_on(self, loop: Loop) -> None:
         """Look again, after others on the loop have had their turn."""
         loop.call_soon(partial(self._listening.look, loop, rung=True))
-
-    def _acknowledge(self, loop: Loop) -> None:
-        with self._lock:
-            if not self._reading.acknowledge():
-                self._listening.look_again(loop)
 
     # Heartbeats
 
@@ -255,8 +248,8 @@ class Receiver:
         self._reading.give_all_back(loop)
         self._reading.forget_idle()
         self._listening.want_touches(bool(self._reading.normal))
-        if self._reading.owes:
-            self._reading.acknowledge()
+        if not self._reading.acknowledge():
+            self._listening.look_again(loop)
         self._memberships.end_lapsed()
 
     async def announce(self) -> None:

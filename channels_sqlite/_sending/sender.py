@@ -14,7 +14,7 @@ from .._options.conf import Options
 from .._storing import groups, sql
 from .._storing.database import Database
 from .._storing.messages import GroupMessage, Outgoing
-from .._waking.bells import Ringer
+from .._waking import bells
 from ..counters import Counters, DropLog
 from ..exceptions import DatabaseUnavailable, is_locked
 from .trimmer import Trimmer
@@ -49,7 +49,6 @@ class Sender:
     def __init__(
         self,
         database: Database,
-        ringer: Ringer,
         trimmer: Trimmer,
         options: Options,
         capacity_of: Callable[[str], int],
@@ -57,7 +56,6 @@ class Sender:
         drops: DropLog,
     ) -> None:
         self._database = database
-        self._ringer = ringer
         self._trimmer = trimmer
         self._capacity_of = capacity_of
         self._capacity = None if options.channel_capacity else options.capacity
@@ -68,19 +66,14 @@ class Sender:
     async def send(self, message: Outgoing) -> bool:
         """Send; False if there was no room, also after the reader was asked for some."""
         accepted = await self._send(message)
-        if not accepted:
-            await self._make_room(message.inbox)
+        if not accepted and message.inbox.endswith("!"):
+            # What its reader has taken takes up room until the reader acknowledges it.
+            if bells.ask(self._database, message.inbox):
+                await asyncio.sleep(times.TIMES.room)
             accepted = await self._send(message)
         if not accepted:
             self._counters.refused += 1
         return accepted
-
-    async def _make_room(self, inbox: str) -> None:
-        """Have readers say what they have taken, which takes up room until they do."""
-        for reader in self._database.readers:
-            reader.acknowledge_now()
-        if self._ringer.ask(inbox):
-            await asyncio.sleep(times.TIMES.room)
 
     async def _send(self, message: Outgoing) -> bool:
         loop = asyncio.get_running_loop()
@@ -194,10 +187,10 @@ class Sender:
         return verdicts
 
     def _account(self, messages: list[Outgoing], verdicts: Sequence[bool | None]) -> None:
-        inboxes = {message.inbox for message, sent in zip(messages, verdicts, strict=True) if sent}
+        inboxes = [message.inbox for message, sent in zip(messages, verdicts, strict=True) if sent]
         if inboxes:
-            self._counters.sent += sum(map(bool, verdicts))
-            self._ringer.ring(inboxes)
+            self._counters.sent += len(inboxes)
+            bells.ring(self._database, set(inboxes))
             self._trimmer.wrote(len(messages))
 
     async def group_send(self, message: GroupMessage) -> None:
@@ -216,7 +209,7 @@ class Sender:
         def account(result: tuple[list[str], dict[str, float]]) -> None:
             written, full = result
             self._counters.sent += 1
-            self._ringer.ring(written)
+            bells.ring(self._database, written)
             self._trimmer.wrote(len(written))
             now = time.time()
             for inbox, oldest in full.items():

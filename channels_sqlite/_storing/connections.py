@@ -159,9 +159,12 @@ class Connections:
         return grown
 
     def checkpoint(self) -> None:
-        """Copy the log into the database, unless that is another file by now."""
-        if not self.files.in_memory and not self.files.replaced():
-            self._aside.run(upkeep.checkpoint)
+        """Copy the log into the database, unless either is another file by now."""
+        if self.files.in_memory:
+            return
+        with self.files.checkpointing(0) as alone:
+            if alone and not self.files.replaced():
+                self._aside.run(upkeep.checkpoint)
 
     # The end
 

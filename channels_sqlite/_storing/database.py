@@ -246,7 +246,9 @@ class Database(forks.Forkable):
         """
         self._check_at = time.monotonic() + times.TIMES.check
         connections = self.opened
-        replaced = [] if connections is None else self.files.replaced()
+        if connections is None:
+            return False
+        replaced = self.files.replaced()
         if not replaced or self.opened is not connections:  # it was closed, and then the log goes
             return False
         if self.files.only_index(replaced):
@@ -261,14 +263,12 @@ class Database(forks.Forkable):
             " only the old one holds are gone.",
             ", ".join(replaced),
         )
-        self._forget_connections()
-        return True
-
-    def _forget_connections(self) -> None:
         with self._lock:
-            connections, self._connections = self._connections, None
-        if connections is not None:
-            connections.post("Closing", lambda: self._close_replaced(connections))
+            if self._connections is not connections:  # another loop was first
+                return True
+            self._connections = None
+        connections.post("Closing", lambda: self._close_replaced(connections))
+        return True
 
     def _close_replaced(self, connections: Connections) -> None:
         replaced = self.files.replaced()

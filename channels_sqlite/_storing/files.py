@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator
 from urllib.parse import quote, unquote, urlsplit
 
-from .locks import lock
+from . import forks
+from .locks import Held, lock
 from .refusals import refuse_other_names, refuse_read_only
 
 Identity = tuple[int, int]
@@ -26,6 +27,7 @@ LOG, INDEX = "-wal", "-shm"  # what SQLite adds to the database's name
 BELLS = "-bells"
 RECORD_SIZE = 4096  # bytes, more than it has
 RECORD = ".opened"  # in the directory of bells: the lock, and which database was opened last
+CHECKPOINT = ".checkpoint"  # there: the lock under which a log is copied into the database
 KEPT_LOG = ".log"  # there: a second name of the log that was opened with it
 
 
@@ -35,7 +37,7 @@ class Files:
     def __init__(self, name: str) -> None:
         self.in_memory = is_in_memory(name)
         self._name = name if self.in_memory else os.path.abspath(_without_uri(name))
-        self.path = self._name
+        self._name_all(self._name)
         self._uri = name if name.startswith("file:") else ""
         self.target = name
         """The URI to open."""
@@ -44,15 +46,12 @@ class Files:
         """The descriptor of RECORD while we are, or want to be, alone."""
         self._is_alone = False
 
-    @property
-    def wal(self) -> str:
-        """The path of the write-ahead log."""
-        return self.path + LOG
-
-    @property
-    def bells(self) -> str:
-        """The path of the directory of bells."""
-        return self.path + BELLS
+    def _name_all(self, path: str) -> None:
+        self.path = path
+        self.wal = path + LOG
+        """The write-ahead log."""
+        self.bells = path + BELLS
+        """The directory of bells."""
 
     # Opening
 
@@ -60,7 +59,7 @@ class Files:
         """Look what NAME means now, and return True if there is a file; raises what keeps it from
         being used.
         """
-        self.path = os.path.realpath(self._name)
+        self._name_all(os.path.realpath(self._name))
         # SQLite would make an empty file where it was deleted meanwhile.
         self.target = self._uri or f"file:{quote(os.fsencode(self.path))}?mode=rw"
         self._opened = self._on_disk("")
@@ -213,7 +212,7 @@ class Files:
             yield self.in_memory or self._is_alone
             return
         try:
-            self._record = self._open_record()
+            self._record = self._open_lock(RECORD)
         except OSError:  # it was never opened, or may not be written, which SQLite then says
             yield False
             return
@@ -225,9 +224,28 @@ class Files:
             descriptor, self._record = self._record, -1
             os.close(descriptor)
 
-    def _open_record(self) -> int:
+    @contextlib.contextmanager
+    def checkpointing(self, wait: float) -> Iterator[bool]:
+        """Hold the lock under which our processes copy the log into the database; yield False if
+        another one has it for longer than `wait` seconds.
+
+        The log may be deleted meanwhile. Whoever opens the database with another one waits for
+        this: it would read, and then write, half of what is being copied.
+        """
+        try:
+            with forks.quiet():
+                held = Held(self._open_lock(CHECKPOINT))
+        except OSError:  # as in `alone`
+            yield True
+            return
+        try:
+            yield _lock_if_possible(held.descriptor, wait)
+        finally:
+            held.close()
+
+    def _open_lock(self, name: str) -> int:
         self.make_bells()
-        path = os.path.join(self.bells, RECORD)
+        path = os.path.join(self.bells, name)
         flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         try:
             descriptor = os.open(path, flags)

@@ -60,6 +60,8 @@ class Item:
     """When it expires, in seconds of the monotonic clock, which nobody sets."""
     copy: Callable[[], dict[str, Any]] | None = None
     """The message for one more member, once one of them has read it."""
+    is_reported: bool = False
+    """It cannot be read, and that was logged."""
 
     def read(self, decode: Callable[..., dict[str, Any]], channel: str) -> dict[str, Any]:
         """The message, for the first consumer that reads it. To copy what is flat takes a tenth of

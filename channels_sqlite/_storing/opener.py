@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import ExitStack
 from typing import Any
 
 from django.apps import apps
@@ -56,9 +58,13 @@ class Opener:
         if not files.find():
             raise self._not_migrated("does not exist")
         self._refuse_inherited()
-        with files.alone(times.TIMES.close) as alone:
-            if alone:
+        with ExitStack() as locks:
+            if locks.enter_context(files.alone(times.TIMES.close)):
                 files.remove_stale_log()
+            if not (os.path.exists(files.wal) or locks.enter_context(files.checkpointing(0))):
+                raise Busy from sqlite3.OperationalError(
+                    "the log was deleted, while another process copies it into the database"
+                )
             connections = Connections(self.connect, files, self._worker, self._once)
             files.note_opened()
         return connections

@@ -19,9 +19,10 @@ from .._options.conf import Options
 from .._storing import sql
 from .._storing.connections import Connections
 from .._storing.database import Database
-from .._storing.handle import Busy, Lost
+from .._storing.handle import Busy, Lost, text
 from .._storing.messages import Row
 from .._storing.schema import MESSAGE
+from .._waking import bells
 from .._waking.listener import Listener
 from .._waking.watchers import watch
 from ..exceptions import translate
@@ -121,6 +122,7 @@ class Tail:
         query = f"select {sql.COLUMNS} from {MESSAGE} as message {where} limit ?"
         try:
             async with aiosqlite.connect(self._database.files.target, uri=True) as connection:
+                connection.text_factory = text
                 return [Row(*row) for row in await connection.execute_fetchall(query, (id_, limit))]
         except sqlite3.Error as error:
             raise translate(error, self._database.path) from error
@@ -202,10 +204,11 @@ def _matches(value: Any, glob: str | None) -> bool:
 
 async def is_taken(database: Database, inbox: str) -> bool:
     """Return True as soon as nothing waits in the inbox, False if something still does after
-    TAKEN_WITHIN.
+    TAKEN_WITHIN. The reader of a process-local inbox is asked to acknowledge what it has taken.
     """
     until = time.monotonic() + TAKEN_WITHIN
     while True:
+        bells.ask(database, inbox)
         question = partial(sql.has_waiting, inbox=inbox, now=time.time())
         _, waits = await database.read(question)
         if not waits or time.monotonic() > until:

@@ -16,6 +16,7 @@ import stat
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from typing import Any
 
 from .._storing import forks, locks
@@ -29,6 +30,7 @@ BIRTHS = 20  # tries: a sweeper may have looked at a bell before it was locked
 LOOKING = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
+@lru_cache(16_384)
 def client_of(inbox: str) -> str | None:
     """The client part of a process-local inbox; None for a normal channel, and for a name that
     cannot be a bell's.
@@ -204,23 +206,6 @@ def _lives(descriptor: int) -> bool | None:
         return None
 
 
-class _Lock(forks.Forkable):
-    """A lock that is held; a child that is forked meanwhile would keep it."""
-
-    def __init__(self, descriptor: int) -> None:
-        with forks.quiet():
-            self.descriptor = os.dup(descriptor)
-            forks.register(self)
-
-    def close(self) -> None:
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def after_fork_in_child(self) -> None:
-        self.close()
-
-
 def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int) -> int:
     """Remove the bells of dead readers, `forget` having been told their client parts, and return
     how many; at most `at_once`.
@@ -228,7 +213,7 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int)
     Their locks are held meanwhile, and a bell is removed only if it still is the one that was
     locked.
     """
-    held: dict[str, _Lock] = {}
+    held: dict[str, locks.Held] = {}
     removed = 0
     try:
         with forks.quiet(), _each(files) as bells:
@@ -236,7 +221,7 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int)
                 if len(held) == at_once:
                     break
                 if _lives(descriptor) is False:
-                    held[name] = _Lock(descriptor)
+                    held[name] = locks.Held(os.dup(descriptor))
         forget([name for name in held if not name.startswith(BEING_MADE)])
         for name, lock in held.items():
             path = os.path.join(files.bells, name)
@@ -250,47 +235,50 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int)
     return removed
 
 
-class Ringer:
-    """Wakes the readers of what this process has written."""
+# Ringing
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
-    def ring(self, inboxes: Collection[str]) -> None:
-        """Wake the readers of these inboxes, from any thread: those of this process directly, other
-        processes by their bells, and by the log those that read a normal channel.
-        """
-        database, here = self._database, _running_loop()
-        for client in {client_of(inbox) for inbox in inboxes}:
-            if client is None:
-                database.readers.ring(inboxes, here)
-                _touch(database.files.wal)
-            elif (reader := database.readers.get(client)) is not None:
-                reader.rung(inboxes, here)
-            else:
-                self._touch_bell(client)
+def ring(database: Database, inboxes: Collection[str]) -> None:
+    """Wake the readers of these inboxes, from any thread: those of this process directly, other
+    processes by their bells, and by the log those that read a normal channel.
+    """
+    here = _running_loop()
+    for client in {client_of(inbox) for inbox in inboxes}:
+        if client is None:
+            database.readers.ring(inboxes, here)
+            _touch(database.files.wal)
+        elif (reader := database.readers.get(client)) is not None:
+            reader.rung(inboxes, here)
+        else:
+            _touch_bell(database, client)
 
-    def ask(self, inbox: str) -> bool:
-        """Have the reader of a process-local inbox acknowledge what it has taken; return False if
-        there is none, in another process.
-        """
-        client = client_of(inbox)
-        if client is None or self._database.readers.get(client) is not None:
-            return False
-        return self._touch_bell(client)
 
-    def ring_all(self) -> None:
-        """Wake every reader."""
-        self._database.readers.ring(None, _running_loop())
-        _touch(self._database.files.wal)
-        with suppress(OSError):
-            for name in os.listdir(self._database.files.bells):
-                if CLIENT.fullmatch(name):
-                    self._touch_bell(name)
+def ask(database: Database, inbox: str) -> bool:
+    """Have the reader of a process-local inbox acknowledge what it has taken; return True if that
+    is another process, which does so soon.
+    """
+    client = client_of(inbox)
+    if client is None:
+        return False
+    if (reader := database.readers.get(client)) is not None:
+        reader.acknowledge_now()
+        return False
+    return _touch_bell(database, client)
 
-    def _touch_bell(self, client: str) -> bool:
-        files = self._database.files
-        return files.has_bells() and _touch(f"{files.bells}/{client}")
+
+def ring_all(database: Database) -> None:
+    """Wake every reader."""
+    database.readers.ring(None, _running_loop())
+    _touch(database.files.wal)
+    with suppress(OSError):
+        for name in os.listdir(database.files.bells):
+            if CLIENT.fullmatch(name):
+                _touch_bell(database, name)
+
+
+def _touch_bell(database: Database, client: str) -> bool:
+    files = database.files
+    return files.has_bells() and _touch(f"{files.bells}/{client}")
 
 
 def _touch(path: str) -> bool:

@@ -329,6 +329,21 @@ async def writes_whatever_happens(channel: str) -> None:
     await layer.close()
 
 
+async def makes_a_checkpoint() -> None:
+    """Send as much as fills some pages, and copy the log into the database when told to."""
+    layer = SqliteChannelLayer(capacity=100_000)
+    for number in range(300):
+        await layer.send(f"jobs-{number % 7}", {"type": "test", "text": "x" * 900})
+    connections_ = layer.database.opened
+    assert connections_ is not None
+    say("ready")
+    await asyncio.to_thread(hear)
+    connections_.post("A checkpoint", connections_.checkpoint)
+    say("posted")
+    await asyncio.to_thread(hear)
+    await layer.close()
+
+
 async def may_not_write(count: int) -> None:
     """Use a database that only others may write; say what came of it, each time."""
     layer = SqliteChannelLayer()

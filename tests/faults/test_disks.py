@@ -97,6 +97,38 @@ async def test_the_disk_reports_errors(
     caplog.clear()
 
 
+@pytest.mark.skipif("not succeeds(*INJECT)", reason="no strace here, or it may not trace")
+@by_default
+async def test_the_log_is_deleted_while_a_slow_disk_takes_it(
+    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever notices must not write to a database into which another process still copies."""
+    layer = open_layer(capacity=100_000)
+    await layer.send("jobs", {"type": "test"})
+    on_slow_disk = Child.under(
+        "strace", "-fqq", "-o/dev/null", "-einject=fsync,fdatasync:delay_exit=2000000:when=1"
+    )
+    with on_slow_disk(f"{CHILDREN}.makes_a_checkpoint", database) as child:
+        assert await asyncio.to_thread(child.hear) == "ready"
+        child.tell("copy")
+        assert await asyncio.to_thread(child.hear) == "posted"
+        await asyncio.sleep(0.5)
+        for end in ("-wal", "-shm"):
+            os.unlink(f"{database}{end}")
+        for number in range(1000):
+            await layer.send(f"jobs-{number % 10}", {"type": "test", "text": "x" * 500})
+            await asyncio.sleep(0.002)
+            if number % 50 == 0 and (ours := layer.database.opened):
+                ours.post("A checkpoint", ours.checkpoint)
+        child.tell("end")
+        assert await asyncio.to_thread(child.wait) == 0
+    await layer.close()
+    with sql(database) as connection:
+        assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
+    assert "was deleted or replaced" in caplog.text
+    caplog.clear()
+
+
 def unprivileged(script: str) -> Sequence[str]:
     """The command that runs another one as who has no rights but those of the file's mode."""
     without = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []

@@ -12,7 +12,6 @@ from channels_sqlite._options.conf import Options
 from channels_sqlite._sending.sender import Sender
 from channels_sqlite._sending.trimmer import Trimmer
 from channels_sqlite._storing.schema import MESSAGE
-from channels_sqlite._waking.bells import Ringer
 from channels_sqlite.counters import Counters, DropLog
 from tests.rows import select, sql
 from tests.storing.parts import database_on
@@ -29,7 +28,6 @@ class Parts:
         self.trimmer = Trimmer(database, self.options)
         self.sender = Sender(
             database,
-            Ringer(database),
             self.trimmer,
             self.options,
             lambda _: self.options.capacity,

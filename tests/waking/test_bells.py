@@ -14,7 +14,7 @@ import pytest
 from channels_sqlite._storing.database import Database
 from channels_sqlite._storing.files import Files
 from channels_sqlite._waking import bells
-from channels_sqlite._waking.bells import BEING_MADE, Bell, Ringer, client_of
+from channels_sqlite._waking.bells import BEING_MADE, Bell, client_of, ring
 from tests.processes import Child
 
 OURS, THEIRS = "abcdefghijkl", "mnopqrstuvwx"
@@ -195,7 +195,7 @@ class Ringing:
 
     def __init__(self, name: str) -> None:
         self.database = Database("channels", name, {})
-        self.ringer, self.reader = Ringer(self.database), Reader()
+        self.reader = Reader()
         readers: Any = self.database.readers
         readers.add(self.reader)
         self.paths: dict[str, str] = {}
@@ -221,16 +221,16 @@ def ringing(files: Files) -> Iterator[Ringing]:
 
 async def test_a_reader_in_this_process_is_told_and_another_rung(ringing: Ringing) -> None:
     here, (local, remote) = asyncio.get_running_loop(), (f"in.{OURS}!", f"in.{THEIRS}!")
-    ringing.ringer.ring({local})
+    ring(ringing.database, {local})
     assert ringing.touched() == set()
-    ringing.ringer.ring({remote})
+    ring(ringing.database, {remote})
     assert ringing.touched() == {THEIRS}
-    await asyncio.to_thread(ringing.ringer.ring, {local})
+    await asyncio.to_thread(ring, ringing.database, {local})
     assert ringing.reader.rang == [({local}, here), ({local}, None)]
 
 
 def test_readers_of_a_normal_channel_hear_of_it_by_the_log(ringing: Ringing) -> None:
-    ringing.ringer.ring({"mail", "letters"})
+    ring(ringing.database, {"mail", "letters"})
     assert ringing.touched() == {"log"}
-    ringing.ringer.ring({"mail", f"in.{THEIRS}!"})
+    ring(ringing.database, {"mail", f"in.{THEIRS}!"})
     assert ringing.touched() == {"log", THEIRS}
