@@ -74,22 +74,22 @@ class UndecodableMessage(ChannelsSqliteError):
 
 
 def translate(error: sqlite3.Error, path: str) -> Exception:
-    """`error` of SQLite as one of ours; `path` is the database's file.
-
-    SQLite's result codes reach Python from 3.11 on; before that, only its words do, and they are
-    passed on.
-    """
-    code = getattr(error, "sqlite_errorcode", None)
-    primary = None if code is None else code & 0xFF
-    if isinstance(error, sqlite3.DataError) or primary == 18:  # SQLITE_TOOBIG
+    """`error` of SQLite as one of ours; `path` is the database's file."""
+    code = code_of(error)
+    if isinstance(error, sqlite3.DataError) or code == sqlite3.SQLITE_TOOBIG:
         return MessageTooLarge(f"A message is too large for one row of {path}: {error}.")
-    remedy = _REMEDIES.get(primary, "").format(user=this_user())
+    remedy = _REMEDIES.get(code, "").format(user=this_user())
     return DatabaseUnavailable(f"{path}: {error}.{remedy}")
 
 
-def is_locked(error: Exception) -> bool:
-    """Return True for an error of ours whose cause is a lock that others hold."""
-    return getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF in (5, 6)
+def code_of(error: BaseException | None) -> int | None:
+    """SQLite's primary result code; None for an error that SQLite has not reported."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+"""Codes that say that another connection holds a lock."""
 
 
 def this_user() -> str:
@@ -98,17 +98,20 @@ def this_user() -> str:
 
 
 _REMEDIES: dict[int | None, str] = {
-    5: " Another connection held the write lock for longer than OPTIONS['timeout']. It may be"
-    " this thread's own transaction: send after it, with transaction.on_commit(), or in it, with"
-    " channels_sqlite.models.GroupSend.",
-    6: " Another connection in this process holds a lock on the layer's tables. It may be"
-    " this thread's own transaction, a TestCase's for example: send after it, with"
+    sqlite3.SQLITE_BUSY: " Another connection held the write lock for longer than"
+    " OPTIONS['timeout']. It may be this thread's own transaction: send after it, with"
+    " transaction.on_commit(), or in it, with channels_sqlite.models.GroupSend.",
+    sqlite3.SQLITE_LOCKED: " Another connection in this process holds a lock on the layer's tables."
+    " It may be this thread's own transaction, a TestCase's for example: send after it, with"
     " transaction.on_commit(), or use a TransactionTestCase.",
-    8: " This process's {user} needs write access to the file and to its directory.",
-    10: " The disk reported an error; see the system's log.",
-    11: " The file is damaged: stop the processes, move it away and migrate again.",
-    13: " The disk is full; if it is not, ids are used up: move the file away and migrate again.",
-    14: " The file or its directory cannot be opened, or written, by this process's {user}; or no"
-    " file descriptors are left (ulimit -n).",
-    26: " The file is not an SQLite database: move it away and migrate again.",
+    sqlite3.SQLITE_READONLY: " This process's {user} needs write access to the file and to its"
+    " directory.",
+    sqlite3.SQLITE_IOERR: " The disk reported an error; see the system's log.",
+    sqlite3.SQLITE_CORRUPT: " The file is damaged: stop the processes, move it away and migrate"
+    " again.",
+    sqlite3.SQLITE_FULL: " The disk is full; if it is not, ids are used up: move the file away and"
+    " migrate again.",
+    sqlite3.SQLITE_CANTOPEN: " The file or its directory cannot be opened, or written, by this"
+    " process's {user}; or no file descriptors are left (ulimit -n).",
+    sqlite3.SQLITE_NOTADB: " The file is not an SQLite database: move it away and migrate again.",
 }

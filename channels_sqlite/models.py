@@ -1,9 +1,9 @@
 """The tables as Django sees them: for the admin, and for whoever wants to look.
 
 The layer itself reads and writes them with SQL of its own (`_storing/sql.py`), and the migration
-makes them from SQL too (`_storing/schema.py`): what is said here has to say the same. All times are
-unix seconds in REAL columns: `time.time()` writes them, and `datetime(created_at, 'unixepoch')`
-reads them in any SQL shell.
+makes them from SQL too (`_storing/schema.py`), with indexes and constraints: the columns here have
+to be the same. All times are unix seconds in REAL columns: `time.time()` writes them, and
+`datetime(created_at, 'unixepoch')` reads them in any SQL shell.
 
 The names begin with what they are of, because `manage.py shell` imports every model by its bare
 name: a project's own `Message` or `GroupMembership` must not be hidden.
@@ -12,7 +12,6 @@ name: a project's own `Message` or `GroupMembership` must not be hidden.
 from __future__ import annotations
 
 from django.db import models
-from django.db.models import Q
 
 from ._storing import schema
 
@@ -53,18 +52,6 @@ class LayerMessage(models.Model):
     class Meta:
         db_table = schema.MESSAGE
         verbose_name = "message"
-        indexes = (
-            models.Index(
-                fields=["inbox", "id", "expires_at"],
-                name=schema.WAITING,
-                condition=Q(delivered_at__isnull=True),
-            ),
-            models.Index(
-                fields=["delivered_at"],
-                name=schema.DELIVERED,
-                condition=Q(delivered_at__isnull=False),
-            ),
-        )
 
     def __str__(self) -> str:
         return f"{self.pk} to {self.channel or self.group}"
@@ -98,25 +85,6 @@ class LayerMembership(models.Model):
     class Meta:
         db_table = schema.MEMBERSHIP
         verbose_name = "membership"
-        constraints = (
-            models.UniqueConstraint(
-                fields=["channel", "group"],
-                name=schema.MEMBER,
-                condition=Q(left_after__isnull=True),
-            ),
-        )
-        indexes = (
-            models.Index(
-                fields=["group", "inbox", "joined_after", "left_after", "expires_at", "channel"],
-                name=schema.MEMBER_READS,
-            ),
-            models.Index(fields=["expires_at"], name=schema.MEMBER_EXPIRES),
-            models.Index(
-                fields=["inbox", "left_after"],
-                name=schema.MEMBER_LEFT,
-                condition=Q(left_after__isnull=False),
-            ),
-        )
 
     def __str__(self) -> str:
         return f"{self.channel} in {self.group}"

@@ -34,6 +34,8 @@ nitpick_ignore_regex = [("py:.*", r"(?!channels_sqlite\.).*")]
 html_theme = "furo"
 html_title = "channels-sqlite"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_theme_options = {"top_of_page_buttons": []}
 
 REMOTE = re.compile(r"""<(?:script|link|img|iframe)\b[^>]*\s(?:src|href)=["'](?:https?:)?//""")

@@ -10,6 +10,7 @@ import tarfile
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
+from operator import attrgetter
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -54,6 +55,15 @@ def test_the_wheel_holds_the_licence_and_nothing_beside_the_package(in_wheel: se
     metadata = f"channels_sqlite-{PROJECT['version']}.dist-info/"
     assert f"{metadata}licenses/LICENSE" in in_wheel
     assert [name for name in in_wheel if not name.startswith(("channels_sqlite/", metadata))] == []
+
+
+def test_every_link_of_the_readme_leads_somewhere_from_an_index_too(dist: Path) -> None:
+    with ZipFile(next(dist.glob("*.whl"))) as wheel:
+        [name] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
+        readme = wheel.read(name).decode()
+    links = re.findall(r"\]\(([^)]+)\)", readme)
+    assert len(links) > 20
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
 
 
 def test_the_sdist_can_be_tested(in_sdist: set[str]) -> None:
@@ -112,6 +122,17 @@ def test_every_nox_command_written_down_names_a_session(file: str) -> None:
     written = re.findall(r"nox -s ([\w ]+\w)", (ROOT / file).read_text(encoding="utf-8"))
     assert written
     assert {name for names in written for name in names.split()} <= sessions()
+
+
+@pytest.mark.parametrize(
+    "workflow", sorted((ROOT / ".github" / "workflows").iterdir()), ids=attrgetter("name")
+)
+def test_every_action_is_pinned_to_a_commit(workflow: Path) -> None:
+    used = re.findall(r"uses: (.+)", workflow.read_text(encoding="utf-8"))
+    assert used
+    assert [
+        each for each in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", each)
+    ] == []
 
 
 def sessions() -> set[str]:

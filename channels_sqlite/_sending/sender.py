@@ -16,7 +16,7 @@ from .._storing.database import Database
 from .._storing.messages import GroupMessage, Outgoing
 from .._waking import bells
 from ..counters import Counters, DropLog
-from ..exceptions import DatabaseUnavailable, is_locked
+from ..exceptions import LOCKED, DatabaseUnavailable, code_of
 from .trimmer import Trimmer
 
 AT_ONCE = 64  # messages in one statement
@@ -134,7 +134,7 @@ class Sender:
             verdicts = await self._write(messages, since, has_waited=True)
         except Exception as error:
             failed = batch
-            if is_locked(error):  # those that came later may wait for longer
+            if code_of(error.__cause__) in LOCKED:  # those that came later may wait for longer
                 due = time.monotonic() - self._database.timeout
                 failed = [each for each in batch if each.since <= due] or batch[:1]
                 outbox.waiting[:0] = batch[len(failed) :]

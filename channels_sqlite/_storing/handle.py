@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from .._options import times
-from ..exceptions import DatabaseUnavailable, translate
+from ..exceptions import LOCKED, DatabaseUnavailable, code_of, translate
 from . import forks
 from .files import Files
 
@@ -23,7 +23,6 @@ T = TypeVar("T")
 Function = Callable[[sqlite3.Connection], T]
 
 NO_CHECKPOINT_ON_CLOSE = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
-BUSY, LOCKED, INTERRUPT = 5, 6, 9  # SQLite's primary result codes
 
 
 class Busy(Exception):
@@ -80,11 +79,11 @@ class Handle(forks.Forkable):
             try:
                 return function(self._raw)
             except sqlite3.Error as error:
-                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                code = code_of(error)
                 # A table-valued function that is interrupted while it is made has no code.
-                if code == INTERRUPT or self._interrupted or self.closed:
+                if code == sqlite3.SQLITE_INTERRUPT or self._interrupted or self.closed:
                     raise Lost from error
-                if code in (BUSY, LOCKED):
+                if code in LOCKED:
                     raise Busy from error
                 raise
             finally:

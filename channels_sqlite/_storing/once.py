@@ -6,9 +6,9 @@ import logging
 import sqlite3
 from collections.abc import Callable
 
-logger = logging.getLogger("channels_sqlite")
+from ..exceptions import code_of
 
-_CODE = "sqlite_errorcode"
+logger = logging.getLogger("channels_sqlite")
 
 
 class Once:
@@ -34,7 +34,7 @@ class Once:
         the remedy.
         """
         # Errors without a code of SQLite's are raised by Python, because of a bug of ours.
-        if self._translate and isinstance(error, sqlite3.Error) and hasattr(error, _CODE):
+        if self._translate and isinstance(error, sqlite3.Error) and code_of(error):
             error = self._translate(error)
         words = f"{type(error).__name__}: {error}"
         if self._said.get(topic) == words or self.silent:

@@ -10,11 +10,11 @@ from typing import Any
 from django.apps import apps
 
 from .._options import times
-from ..exceptions import DatabaseUnavailable, InvalidOption, NotMigrated
+from ..exceptions import LOCKED, DatabaseUnavailable, InvalidOption, NotMigrated, code_of
 from . import forks
 from .connections import Connections
 from .files import Files
-from .handle import BUSY, LOCKED, Busy
+from .handle import Busy
 from .once import Once
 from .private import is_private
 from .schema import EVERYTHING, INDEXES, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
@@ -93,7 +93,7 @@ class Opener:
             self._configure(raw)
         except sqlite3.OperationalError as error:
             raw.close()
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in (BUSY, LOCKED):
+            if code_of(error) in LOCKED:
                 raise Busy from error
             raise
         except BaseException:

@@ -113,7 +113,7 @@ class InotifyWatcher(forks.Forkable):
     def _drain(self) -> None:
         try:
             events = os.read(self._descriptor, _BUFFER)
-        except (BlockingIOError, OSError):
+        except OSError:  # nothing to read, by now
             return
         bell = wal = offset = 0
         while offset < len(events):

@@ -107,34 +107,6 @@ class Migration(migrations.Migration):
                     options={
                         "verbose_name": "membership",
                         "db_table": "channels_sqlite_membership",
-                        "indexes": [
-                            models.Index(
-                                fields=[
-                                    "group",
-                                    "inbox",
-                                    "joined_after",
-                                    "left_after",
-                                    "expires_at",
-                                    "channel",
-                                ],
-                                name="channels_sqlite_member_reads",
-                            ),
-                            models.Index(
-                                fields=["expires_at"], name="channels_sqlite_member_expires"
-                            ),
-                            models.Index(
-                                condition=models.Q(("left_after__isnull", False)),
-                                fields=["inbox", "left_after"],
-                                name="channels_sqlite_member_left",
-                            ),
-                        ],
-                        "constraints": [
-                            models.UniqueConstraint(
-                                condition=models.Q(("left_after__isnull", True)),
-                                fields=("channel", "group"),
-                                name="channels_sqlite_member",
-                            )
-                        ],
                     },
                 ),
                 migrations.CreateModel(
@@ -194,18 +166,6 @@ class Migration(migrations.Migration):
                     options={
                         "verbose_name": "message",
                         "db_table": "channels_sqlite_message",
-                        "indexes": [
-                            models.Index(
-                                condition=models.Q(("delivered_at__isnull", True)),
-                                fields=["inbox", "id", "expires_at"],
-                                name="channels_sqlite_waiting",
-                            ),
-                            models.Index(
-                                condition=models.Q(("delivered_at__isnull", False)),
-                                fields=["delivered_at"],
-                                name="channels_sqlite_delivered",
-                            ),
-                        ],
                     },
                 ),
             ],

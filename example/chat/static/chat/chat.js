@@ -176,7 +176,7 @@ function show(line) {
   item.dataset.date = when.toLocaleDateString([], { weekday: "long", day: "numeric", month: "long" });
   const time = item.querySelector("time");
   time.dateTime = line.at;
-  time.textContent = when.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  time.textContent = when.toLocaleTimeString([], { hour: "numeric", minute: "2-digit" });
   time.title = when.toLocaleString();
   place(item);
 }
