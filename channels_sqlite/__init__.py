@@ -6,13 +6,13 @@ to its left; a leading underscore says that it may change.
     migrations checks apps admin management    Django, sync: no logic of the layer
     _tools: tables clones orm_forks file_checks admin_filters doctor tail
     layers                                     Channels' rules, names and errors
-    _receiving: queues memberships inbox reading listening consumers receiver
+    _receiving: queues memberships reading listening receiver
     _sending: trimmer sender                   one statement each
     stats                                      what the file shows
     _waking: bells listener inotify watchfiles watchers
     models                                     the tables, as Django sees them
     db_routers                                 which database the tables are in
-    _storing: handle connections private opener readers database registry
+    _storing: handle connections private opener readers database setup registry
     _storing: weak forks locks once messages schema sql groups upkeep worker mounts refusals files
     _options: conf codec settings              CONFIG, checked; bodies
     counters serializers                       what users name and read

@@ -17,14 +17,14 @@ from channels.layers import BaseChannelLayer
 from . import serializers, stats
 from ._options.codec import Codec
 from ._options.conf import Options, database_settings
-from ._receiving.consumers import Retired
-from ._receiving.receiver import Receiver
+from ._receiving.receiver import Receiver, Retired
 from ._sending.sender import Sender
 from ._sending.trimmer import Trimmer
 from ._storing import forks, groups, private, sql
 from ._storing.database import Database
 from ._storing.messages import GroupMessage, Outgoing
 from ._storing.registry import database_for
+from ._storing.setup import Setup
 from ._waking import bells
 from .counters import Counters, DropLog
 from .exceptions import ForeignChannel, MessageTooLarge
@@ -108,23 +108,19 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         return self._ends.database
 
     def _make(self, name: str, settings: dict[str, Any]) -> _Ends:
-        options, counters, capacity_of = self.options, self.counters, _capacity_of(self)
-        database = database_for(options.database, name, settings)
-        trimmer = Trimmer(database, options)
-        receiver = Receiver(
-            database,
-            trimmer,
-            options,
-            capacity_of,
-            self.codec,
-            counters,
-            self._drops,
-            self.client_prefix,
+        setup = Setup(
+            client=self.client_prefix,
+            database=database_for(self.options.database, name, settings),
+            options=self.options,
+            codec=self.codec,
+            drops=self._drops,
+            capacity_of=_capacity_of(self),
         )
-        sender = Sender(database, trimmer, options, capacity_of, counters, self._drops)
+        trimmer = Trimmer(setup.database, self.options)
+        receiver = Receiver(setup, trimmer)
         abandon = weakref.finalize(self, receiver.abandon)
         abandon.atexit = False
-        return _Ends(name, database, sender, receiver, abandon)
+        return _Ends(name, setup.database, Sender(setup, trimmer), receiver, abandon)
 
     # Messages
 

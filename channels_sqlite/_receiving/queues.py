@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from .._storing.messages import Item
-from ..counters import Counters, DropLog
+from ..counters import DropLog
 
 Loop = asyncio.AbstractEventLoop
 Waiter = asyncio.Future["Item | None"]
@@ -26,15 +26,11 @@ class Queues:
     """A queue of messages for each channel that has any, and a list of waiters likewise."""
 
     def __init__(
-        self,
-        lock: threading.RLock,
-        capacity_of: Callable[[str], int],
-        counters: Counters,
-        drops: DropLog,
+        self, lock: threading.RLock, capacity_of: Callable[[str], int], drops: DropLog
     ) -> None:
         self._lock = lock
         self._capacity_of = capacity_of
-        self._counters = counters
+        self._counters = drops.counters
         self._drops = drops
         self._items: dict[str, deque[Item]] = {}
         self._waiters: dict[str, list[Waiter]] = {}
@@ -217,11 +213,9 @@ class Queues:
         return {f"{name.partition('!')[0]}!" for name in names if "!" in name}
 
     def is_waited_for(self, channel: str) -> bool:
-        """Return True if any consumer waits."""
         return channel in self._waiters
 
     def is_empty(self, channel: str) -> bool:
-        """Return True if no message waits."""
         return channel not in self._items
 
     def expire(self) -> None:

@@ -11,42 +11,59 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable
 from functools import partial
 
 from .._options import times
 from .._storing import sql
-from .._storing.database import Database
 from .._storing.handle import Busy, Lost
 from .._storing.messages import Item, Row
 from .._storing.schema import EPOCH
-from ..counters import Counters
-from ..exceptions import translate
-from .inbox import Inbox
+from .._storing.setup import Setup
 from .queues import Loop, Queues
 
 AT_ONCE = 32  # messages in one read
 MANY = 64  # inboxes; one is usual, that of new_channel's own prefix
 
 
+class Inbox:
+    """How far a process-local inbox was read, and how much of that the table knows."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.cursor = 0
+        self.acknowledged = 0
+        self.taken = 0
+        """Messages between the two."""
+        self.newest = 0.0
+        """When the newest message that was taken was created."""
+        self.before = 0
+        """The cursor before ids went back."""
+
+    @property
+    def owes(self) -> bool:
+        """Return True if messages were taken of which the table does not know yet."""
+        return self.acknowledged < self.cursor
+
+    def go_back(self) -> None:
+        """This may be an older copy of the file: read it from its beginning."""
+        self.before = max(self.before, self.cursor)
+        self.cursor = self.acknowledged = self.taken = 0
+
+    def has_had(self, row: Row) -> bool:
+        """Return True for a message that was taken before ids went back."""
+        return row.id <= self.before and row.created_at <= self.newest
+
+
 class Reading:
     """What one layer reads in one process."""
 
-    def __init__(
-        self,
-        database: Database,
-        queues: Queues,
-        counters: Counters,
-        capacity_of: Callable[[str], int],
-        *,
-        keep_delivered: bool,
-    ) -> None:
-        self._database = database
+    def __init__(self, setup: Setup, queues: Queues) -> None:
+        self._database = setup.database
         self._queues = queues
-        self._counters = counters
-        self._capacity_of = capacity_of
-        self._keep = keep_delivered
+        self._counters = setup.counters
+        self._capacity_of = setup.capacity_of
+        self._keep = setup.options.message_retention > 0
         self._inboxes: dict[str, Inbox] = {}
         self._normal: dict[str, int | None] = {}
         """The sequences of normal channels at the last look."""
@@ -79,14 +96,6 @@ class Reading:
         """
         if inbox not in self._inboxes:
             self._inboxes[inbox] = Inbox(self._capacity_of(inbox))
-
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """For a consumer's own call: sqlite3's errors come out as ours."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise translate(error, self._database.path) from error
 
     # Looking
 

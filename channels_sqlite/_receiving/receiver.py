@@ -1,9 +1,10 @@
-"""A layer's receiving side: who listens, and what happens when it is woken.
+"""A layer's receiving side: consumers that wait, and looks that bring them their messages.
 
-Consumers wait in memory, in `queues`; what is read from the database, by `reading`, is in their
-queues before anything awaits. That state belongs to the layer and not to an event loop: a second
-loop, at the same time or after the first, goes on where the first one is. Only waiters and
-listeners are bound to a loop.
+A listener decides when to look. The receiver looks, under its lock, and answers locks of others and
+closed connections; `reading` decides what is read, and `queues` who gets it. What was read is in
+the queues before anything awaits. That state belongs to the layer and not to an event loop: a
+second loop, at the same time or after the first, goes on where the first one is. Only waiters and
+ears are bound to a loop.
 """
 
 from __future__ import annotations
@@ -12,23 +13,23 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Collection
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from .._options import times
-from .._options.codec import Codec
-from .._options.conf import Options
 from .._sending.trimmer import Trimmer
 from .._storing import upkeep
-from .._storing.database import Database
 from .._storing.handle import Busy, Lost
-from ..counters import Counters, DropLog
-from .consumers import Consumers
+from .._storing.messages import Item
+from .._storing.setup import Setup
+from ..exceptions import UndecodableMessage
+from ..serializers import Message
 from .listening import Listening
 from .memberships import Memberships
-from .queues import Loop, Queues
+from .queues import Loop, Queues, Waiter
 from .reading import Reading
 
 logger = logging.getLogger("channels_sqlite")
@@ -36,52 +37,117 @@ logger = logging.getLogger("channels_sqlite")
 CLOSING_TRIES = 100  # for a lock that others hold
 
 
+class Retired(Exception):
+    """The layer works in another database by now."""
+
+
 class Receiver:
     """Everything that one layer receives, in one process, from one database."""
 
-    def __init__(
-        self,
-        database: Database,
-        trimmer: Trimmer,
-        options: Options,
-        capacity_of: Callable[[str], int],
-        codec: Codec,
-        counters: Counters,
-        drops: DropLog,
-        client: str,
-    ) -> None:
-        self.client = client
-        self._database = database
+    def __init__(self, setup: Setup, trimmer: Trimmer) -> None:
+        self.client = setup.client
+        self._database = setup.database
+        self._decode = setup.codec.decode
+        self._counters = setup.counters
         self._trimmer = trimmer
-        self._options = options
-        self._counters = counters
         self._lock = threading.RLock()
-        self._queues = Queues(self._lock, capacity_of, counters, drops)
-        self._reading = Reading(
-            database,
-            self._queues,
-            counters,
-            capacity_of,
-            keep_delivered=options.message_retention > 0,
-        )
-        self._listening = Listening(
-            database, options, client, self._queues, counters, self._look, self._beat
-        )
+        self._queues = Queues(self._lock, setup.capacity_of, setup.drops)
+        self._reading = Reading(setup, self._queues)
+        self._listening = Listening(setup, self._queues, self._look, self._beat)
+        self._memberships = Memberships(setup.database, setup.client)
+        self._retired = False
+        self._abandoned: deque[tuple[str, Waiter]] = deque()
+        """Consumers that the garbage collector has closed."""
         self._received = 0
-        self._memberships = Memberships(database, client)
-        self._consumers = Consumers(
-            database,
-            self._lock,
-            self._queues,
-            self._reading,
-            self._listening,
-            codec,
-            counters,
-            self._listen,
-            self._look,
-        )
-        self.receive = self._consumers.receive
-        database.readers.add(self)
+        """Messages, at the last heartbeat."""
+        setup.database.readers.add(self)
+
+    # Consumers
+
+    async def receive(self, channel: str, inbox: str | None) -> Message:
+        """The next message of a channel; `inbox` is that of a process-local one.
+
+        Cancelling it loses nothing, and waits for nothing. Each consumer of a group's message gets
+        a copy of its own. Raises Retired.
+        """
+        loop = asyncio.get_running_loop()
+        if loop not in self._listening.ears:
+            await self._listen(loop)
+        while True:
+            item = await self._next_item(channel, inbox, loop)
+            try:
+                message = item.copy() if item.copy else item.read(self._decode, channel)
+            except UndecodableMessage as error:
+                if not item.is_reported:
+                    item.is_reported = True
+                    logger.warning("Row %d, to %s, is skipped: %s", item.row.id, channel, error)
+                continue
+            self._counters.received += 1
+            return message
+
+    async def _next_item(self, channel: str, inbox: str | None, loop: Loop) -> Item:
+        while True:
+            found = self._queues.take_or_wait(channel, loop)
+            if isinstance(found, Item):
+                return found
+            if self._retired:  # looked for after it waits, because those that do are told
+                self._queues.leave(channel, found, loop)
+                self._stop(loop)
+                raise Retired
+            try:
+                # After it waits: an inbox that nobody waits for may be forgotten.
+                if inbox is None:
+                    self._claim(channel, loop)
+                elif inbox not in self._reading.inboxes:
+                    self._begin_to_read(inbox, loop)
+                item = await found
+            except GeneratorExit:  # the garbage collector's, amid anything: no lock is taken now
+                self._abandoned.append((channel, found))
+                raise
+            except BaseException:  # a signal handler's, too
+                self._leave(channel, found, loop)
+                raise
+            if item is not None:
+                return item
+            self._queues.leave(channel, found, loop)  # it was told to come and take
+            if not (self._retired or loop in self._listening.ears):  # it was closed meanwhile
+                await self._listen(loop)
+
+    def _leave(self, channel: str, waiter: Waiter, loop: Loop) -> None:
+        """A consumer waits no longer; what was claimed for it is given back."""
+        with suppress(RuntimeError):  # the loop was closed under it
+            self._queues.leave(channel, waiter, loop)
+            if "!" in channel:
+                return
+            with self._lock:
+                given_back = self._reading.give_back(channel, loop)
+            if given_back is None:
+                self._listening.look_again(loop)
+            elif given_back:
+                self._database.readers.ring([channel], loop)
+
+    def _bury(self, loop: Loop) -> None:
+        """End the waiting of consumers that the garbage collector has closed."""
+        while self._abandoned:
+            self._leave(*self._abandoned.popleft(), loop)
+
+    def _begin_to_read(self, inbox: str, loop: Loop) -> None:
+        with self._lock:
+            self._reading.add(inbox)
+        with self._database.translated():
+            self._look(loop, rung=True, inboxes=[inbox])
+
+    def _claim(self, channel: str, loop: Loop) -> None:
+        """A consumer has begun to wait for a normal channel."""
+        try:
+            with self._lock, self._database.translated():
+                if channel not in self._reading.normal:
+                    self._listening.want_touches(True)
+                self._reading.claim(channel, loop)
+        except Busy:
+            self._listening.look_again(loop)
+        except Lost:
+            self._database.open_for_readers()
 
     # Listening
 
@@ -89,22 +155,125 @@ class Receiver:
         """Watch first, then look, then wait: what is committed in between is seen."""
         await self._database.ready()
         with self._lock:
-            if loop not in self._listening:
+            if loop not in self._listening.ears:
                 self._listening.start(loop)
         # Somebody may have written before we watched, and be about to commit.
-        self._listening.write(loop)
+        self._listening.ears[loop].listener.write()
+
+    def _stop(self, loop: Loop) -> None:
+        with self._lock:
+            self._listening.stop(loop)
+
+    async def announce(self) -> None:
+        """Have a bell before a channel of ours joins a group."""
+        if self._listening.bell is None and not self._database.in_memory:
+            await self._database.ready()
+            with self._lock:
+                self._listening.make_bell()
+        with self._lock, suppress(Busy, Lost):  # the clock may have been set just now
+            self._memberships.mind_the_clock()
+
+    # For the database's other users
+
+    @property
+    def has_bell(self) -> bool:
+        return self._listening.bell is not None
+
+    @property
+    def listens(self) -> bool:
+        """Return True if it looks after its own memberships, at every heartbeat."""
+        return bool(self._listening.ears)
+
+    def rung(self, inboxes: Collection[str] | None, here: Loop | None) -> None:
+        """This process has written to these inboxes, or to any: look, if they are read here."""
+        if inboxes is not None and not self._reading.reads_any(inboxes):
+            return
+        if here is not None and here in self._listening.ears:
+            self._listening.look(here, rung=inboxes is not None)
+        else:
+            self._listening.ring()
 
     def opened(self) -> None:
         """The database was opened: look, and have those listen again that wait on loops that do
         not.
         """
         self._listening.ring()
-        if self._queues.loops() - {*self._listening.loops()}:
+        if self._queues.loops() - self._listening.ears.keys():
             self._queues.tell_everybody()
 
-    def _stop(self, loop: Loop) -> None:
+    def acknowledge_now(self) -> None:
         with self._lock:
-            self._listening.stop(loop)
+            self._reading.acknowledge()
+
+    def status(self) -> dict[str, Any]:
+        return self._listening.status()
+
+    # Looking
+
+    def _look(
+        self,
+        loop: Loop,
+        rung: bool,
+        inboxes: Collection[str] | None = None,
+        *,
+        thorough: bool = False,
+    ) -> bool:
+        """Deliver what is new; return True if there was any. If it was rung, it reads these inboxes
+        or all of its own; otherwise it asks what has changed, which a `thorough` look does not
+        trust.
+        """
+        if self._database.has_ended:
+            return False
+        reading, found = self._reading, False
+        with self._lock:
+            self._bury(loop)
+            reading.more = False
+            try:
+                self._memberships.mind_the_clock()
+                if rung:
+                    found = reading.look_rung(inboxes or reading.inboxes, loop)
+                else:
+                    found = reading.look(loop, thorough=thorough)
+            except Busy:
+                self._listening.look_again(loop)
+            except Lost:  # the connections were closed, by a fork for example
+                self._database.open_for_readers()
+            more = reading.more
+        if more:  # after others on the loop have had their turn
+            loop.call_soon(partial(self._listening.look, loop, rung=True))
+        return found
+
+    def _beat(self, loop: Loop) -> bool:
+        """Look at everything, trusting nothing, and do what is to be done now and then."""
+        self._counters.missed_wakes = self._listening.count_missed()
+        if self._database.has_ended or self._retired:
+            return False
+        self._database.notice_replaced()
+        # Before the look: watchfiles cannot tell this from a ring, which the look then sees.
+        self._listening.say()
+        try:
+            return self._look(loop, rung=False, thorough=True)
+        finally:  # also where every look fails
+            if self._database.opened is not None:
+                with self._lock:
+                    self._tidy(loop)
+            if self._counters.received > self._received:
+                self._received = self._counters.received
+                self._trimmer.wrote(0)
+
+    def _tidy(self, loop: Loop) -> None:
+        self._listening.stop_closed()
+        self._queues.expire()
+        self._queues.tell_again(loop)
+        self._reading.give_all_back(loop)
+        self._reading.forget_idle()
+        self._listening.want_touches(bool(self._reading.normal))
+        if not self._reading.acknowledge():
+            self._listening.look_again(loop)
+        self._memberships.end_lapsed()
+        self._listening.watch(loop)
+
+    # Ending
 
     async def close(self) -> None:
         """Stop listening on the running loop, acknowledge what was taken, and give back what was
@@ -123,24 +292,6 @@ class Receiver:
                     break
             await asyncio.sleep(times.TIMES.retry)
 
-    @property
-    def listens(self) -> bool:
-        """Return True if it looks after its own memberships, at every heartbeat."""
-        return bool(self._listening)
-
-    def abandon(self) -> None:
-        """Its layer is gone, and with it all that could wait."""
-        self._listening.stop_all(self._stop)
-
-    def status(self) -> dict[str, Any]:
-        """How it is, for others."""
-        return self._listening.status()
-
-    @property
-    def has_bell(self) -> bool:
-        """Return True if it may be in groups."""
-        return self._listening.bell is not None
-
     def leave(self) -> None:
         """The interpreter ends: give up the memberships and what waits, then the bell."""
         bell = self._listening.bell
@@ -156,107 +307,12 @@ class Receiver:
 
     def retire(self) -> None:
         """NAME means another database by now: those that wait are to wait there."""
-        self._consumers.retired = True
+        self._retired = True
         self._database.readers.discard(self)
-        self._listening.stop_all(self._stop)
+        self.abandon()
         self._queues.tell_everybody()
         self.leave()
 
-    # Being woken
-
-    def rung(self, inboxes: Collection[str] | None, here: Loop | None) -> None:
-        """This process has written to these inboxes, or to any: look, if they are read here."""
-        if inboxes is not None and not self._reading.reads_any(inboxes):
-            return
-        if here is not None and here in self._listening:
-            self._listening.look(here, rung=inboxes is not None)
-        else:
-            self._listening.ring()
-
-    def acknowledge_now(self) -> None:
-        """Acknowledge what was taken."""
-        with self._lock:
-            self._reading.acknowledge()
-
-    def _look(self, loop: Loop, rung: bool, inboxes: Collection[str] | None = None) -> bool:
-        """Deliver what is new; return True if there was any."""
-        if self._database.has_ended:
-            return False
-        reading = self._reading
-        with self._lock:
-            self._consumers.bury(loop)
-            reading.more = False
-            try:
-                self._memberships.mind_the_clock()
-                found = (
-                    reading.look_rung(inboxes or reading.inboxes, loop)
-                    if rung
-                    else reading.look(loop)
-                )
-            except Busy:
-                found = False
-                self._listening.look_again(loop)
-            except Lost:  # the connections were closed, by a fork for example
-                self._database.open_for_readers()
-                return False
-            more = reading.more
-        if more:
-            self._look_on(loop)
-        return found
-
-    def _look_on(self, loop: Loop) -> None:
-        """Look again, after others on the loop have had their turn."""
-        loop.call_soon(partial(self._listening.look, loop, rung=True))
-
-    # Heartbeats
-
-    def _beat(self, loop: Loop) -> bool:
-        """Look at everything, trusting nothing, and do what is to be done now and then."""
-        database = self._database
-        self._counters.missed_wakes = self._listening.count_missed()
-        if database.has_ended or self._consumers.retired:
-            return False
-        database.notice_replaced()
-        # Before the look: watchfiles cannot tell this from a ring, which the look then sees.
-        self._listening.say()
-        found = False
-        with self._lock:
-            self._consumers.bury(loop)
-            self._reading.more = False
-            try:
-                self._memberships.mind_the_clock()
-                found = self._reading.look(loop, thorough=True)
-            except Busy:
-                pass
-            except Lost:
-                self._database.open_for_readers()
-                return False
-            self._tidy(loop)
-            self._listening.keep_watching(loop)
-            more = self._reading.more
-        if more:
-            self._look_on(loop)
-        if self._counters.received > self._received:
-            self._received = self._counters.received
-            self._trimmer.wrote(0)
-        return found
-
-    def _tidy(self, loop: Loop) -> None:
-        self._listening.stop_closed()
-        self._queues.expire()
-        self._queues.tell_again(loop)
-        self._reading.give_all_back(loop)
-        self._reading.forget_idle()
-        self._listening.want_touches(bool(self._reading.normal))
-        if not self._reading.acknowledge():
-            self._listening.look_again(loop)
-        self._memberships.end_lapsed()
-
-    async def announce(self) -> None:
-        """Have a bell before a channel of ours joins a group."""
-        if self._listening.bell is None and not self._database.in_memory:
-            await self._database.ready()
-            with self._lock:
-                self._listening.make_bell()
-        with self._lock, suppress(Busy, Lost):  # the clock may have been set just now
-            self._memberships.mind_the_clock()
+    def abandon(self) -> None:
+        """Its layer is gone, and with it all that could wait."""
+        self._listening.stop_all(self._stop)

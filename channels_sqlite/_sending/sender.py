@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 from .._options import times
-from .._options.conf import Options
 from .._storing import groups, sql
-from .._storing.database import Database
 from .._storing.messages import GroupMessage, Outgoing
+from .._storing.setup import Setup
 from .._waking import bells
-from ..counters import Counters, DropLog
 from ..exceptions import LOCKED, DatabaseUnavailable, code_of
 from .trimmer import Trimmer
 
@@ -46,21 +44,13 @@ class Outbox:
 class Sender:
     """Everything that one layer sends, from one process, into one database."""
 
-    def __init__(
-        self,
-        database: Database,
-        trimmer: Trimmer,
-        options: Options,
-        capacity_of: Callable[[str], int],
-        counters: Counters,
-        drops: DropLog,
-    ) -> None:
-        self._database = database
+    def __init__(self, setup: Setup, trimmer: Trimmer) -> None:
+        self._database = setup.database
         self._trimmer = trimmer
-        self._capacity_of = capacity_of
-        self._capacity = None if options.channel_capacity else options.capacity
-        self._counters = counters
-        self._drops = drops
+        self._capacity_of = setup.capacity_of
+        self._capacity = None if setup.options.channel_capacity else setup.options.capacity
+        self._counters = setup.counters
+        self._drops = setup.drops
         self._outboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = WeakKeyDictionary()
 
     async def send(self, message: Outgoing) -> bool:
@@ -84,7 +74,7 @@ class Sender:
             return await verdict
         outbox.owner = message
         try:
-            (accepted,) = await self._write([message], time.monotonic(), has_waited=False)
+            (accepted,) = await self._write([message], time.monotonic(), checks_expiry=False)
         finally:
             outbox.owner = None  # first: an exception out of a signal handler may come at any call
             self._hand_on(outbox, loop)
@@ -131,7 +121,7 @@ class Sender:
         try:
             # A lock of others is waited for as long as the first sender may wait.
             messages, since = [each.message for each in batch], batch[0].since
-            verdicts = await self._write(messages, since, has_waited=True)
+            verdicts = await self._write(messages, since, checks_expiry=True)
         except Exception as error:
             failed = batch
             if code_of(error.__cause__) in LOCKED:  # those that came later may wait for longer
@@ -161,17 +151,17 @@ class Sender:
         )
 
     async def _write(
-        self, messages: list[Outgoing], since: float, *, has_waited: bool
+        self, messages: list[Outgoing], since: float, *, checks_expiry: bool
     ) -> Sequence[bool | None]:
         """For each message, whether there was room for it; None for one that has expired while it
         waited, here or for a lock.
         """
 
         def write(connection: sqlite3.Connection) -> Sequence[bool | None]:
-            nonlocal has_waited
+            nonlocal checks_expiry
             now = time.time()
-            if not has_waited:
-                has_waited = True
+            if not checks_expiry:
+                checks_expiry = True
                 return sql.send(connection, messages, now)
             living = [message for message in messages if message.expires_at > now]
             accepted = iter(sql.send(connection, living, now))

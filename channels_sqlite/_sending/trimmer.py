@@ -26,7 +26,8 @@ SWEPT = ".swept"  # its time of change says when anybody has looked after the be
 
 
 Steps = Iterator[None]
-"""A job that stops between two transactions, for others to have their turn on the thread."""
+Job = Callable[[Connections], Steps]
+"""It stops between two transactions, for others to have their turn on the thread."""
 
 
 @dataclass
@@ -86,16 +87,13 @@ class Trimmer:
         if not self._busy and time.monotonic() - self._swept_at >= times.TIMES.sweep:
             self._start("Sweeping", self._sweep_if_due)
 
-    def _start(self, topic: str, job: Callable[[Connections], Steps]) -> None:
-        steps: list[Steps] = []
+    def _start(self, topic: str, job: Job) -> None:
+        turn = _in_turns(job)
 
         def run(connections: Connections) -> None:
             goes_on = False
             try:
-                if not steps:
-                    steps.append(job(connections))
-                if not _takes_a_turn(steps[0]):
-                    goes_on = self._database.post(topic, run)
+                goes_on = not turn(connections) and self._database.post(topic, run)
             finally:
                 self._busy = goes_on
 
@@ -110,7 +108,7 @@ class Trimmer:
     def _trim_some(self, connections: Connections) -> Steps:
         """Delete what was delivered, at twice the pace at which this process writes."""
         limit = 2 * self._options.trim_batch_size
-        self._once(connections, partial(self._delivered(), limit=limit))
+        self._batch(connections, partial(self._delivered(), limit=limit))
         yield
 
     def _sweep_if_due(self, connections: Connections) -> Steps:
@@ -128,18 +126,8 @@ class Trimmer:
     async def trim(self) -> Trimmed:
         """Delete all that nobody needs any more."""
         trimmed = Trimmed()
-        steps: list[Steps] = []
-
-        def go_on(connections: Connections) -> bool:
-            try:
-                if not steps:
-                    steps.append(self._sweep(connections, trimmed))
-                return _takes_a_turn(steps[0])
-            except BaseException:  # it begins again, on other connections perhaps
-                steps.clear()
-                raise
-
-        while not await self._database.run_aside(go_on):
+        turn = _in_turns(partial(self._sweep, trimmed=trimmed))
+        while not await self._database.run_aside(turn):
             pass
         return trimmed
 
@@ -175,12 +163,14 @@ class Trimmer:
         """How many rows each batch took; others get to write between two batches."""
         batch = self._options.trim_batch_size
         while True:
-            count = self._once(connections, partial(trim, limit=batch))
+            count = self._batch(connections, partial(trim, limit=batch))
             yield count
             if count < batch:
                 return
 
-    def _once(self, connections: Connections, function: Callable[[sqlite3.Connection], int]) -> int:
+    def _batch(
+        self, connections: Connections, function: Callable[[sqlite3.Connection], int]
+    ) -> int:
         return connections.write_aside(function, time.monotonic() + self._database.timeout)
 
     # Readers that are gone
@@ -215,10 +205,23 @@ class Trimmer:
             )
 
 
-def _takes_a_turn(steps: Steps) -> bool:
-    """Go on for a while; return True if that was all."""
-    until = time.monotonic() + times.TIMES.turn
-    return all(time.monotonic() < until for _ in steps)
+def _in_turns(job: Job) -> Callable[[Connections], bool]:
+    """A function that goes on with a job for a while, and returns True if that was all. After an
+    error it begins again.
+    """
+    steps: list[Steps] = []
+
+    def turn(connections: Connections) -> bool:
+        until = time.monotonic() + times.TIMES.turn
+        try:
+            if not steps:
+                steps.append(job(connections))
+            return all(time.monotonic() < until for _ in steps[0])
+        except BaseException:
+            steps.clear()
+            raise
+
+    return turn
 
 
 def _is_due(mark: str) -> bool:

@@ -53,7 +53,6 @@ class Connections:
 
     @property
     def closed(self) -> bool:
-        """Return True if either of them is."""
         return self._here.closed or self._aside.closed
 
     # In place
@@ -84,21 +83,6 @@ class Connections:
         return result
 
     # On the thread
-
-    async def work(
-        self, function: Function[T], until: float, then: Callable[[T], None] | None = None
-    ) -> T:
-        """The result of `function` on the thread, tried until then, of the monotonic clock; `then`
-        is called with it, on the thread.
-        """
-
-        def run() -> T:
-            result = self.write_aside(function, until)
-            if then is not None:
-                then(result)
-            return result
-
-        return await self._worker.run(run)
 
     def post(self, topic: str, job: Callable[[], object]) -> bool:
         """Run a job on the thread, for which nobody waits; what goes wrong is logged. Return False

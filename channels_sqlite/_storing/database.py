@@ -11,8 +11,8 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ from .worker import NoThread, Worker
 logger = logging.getLogger("channels_sqlite")
 
 
-class Database(forks.Forkable):
+class Database:
     """One database; get it from `registry`."""
 
     def __init__(self, alias: str, name: str, options: dict[str, Any]) -> None:
@@ -49,11 +49,9 @@ class Database(forks.Forkable):
         self._lock = threading.Lock()
         self._connections: Connections | None = None
         self._check_at = 0.0
-        forks.register(self)
 
     @property
     def path(self) -> str:
-        """The database's file, or its name in memory."""
         return self.files.path
 
     @property
@@ -89,23 +87,32 @@ class Database(forks.Forkable):
         """
         since = time.monotonic() if since is None else since
         until = min(until, since + self.timeout)
-        if long or self._is_slow:
-            return await self._aside(lambda each: each.work(function, until, then), until)
-        result = await self._in_place(lambda each: each.try_write(function), since, until)
+        if long or (self._connections is not None and self._connections.is_slow):
+
+            def write(connections: Connections) -> T:
+                result = connections.write_aside(function, until)
+                if then is not None:
+                    then(result)
+                return result
+
+            return await self.run_aside(write, until)
+        result = await self._in_place(Connections.try_write, function, since, until)
         if then is not None:
             then(result)
         return result
 
-    @property
-    def _is_slow(self) -> bool:
-        return self._connections is not None and self._connections.is_slow
-
-    async def _in_place(self, use: Callable[[Connections], T], since: float, until: float) -> T:
+    async def _in_place(
+        self,
+        use: Callable[[Connections, Function[T]], T],
+        function: Function[T],
+        since: float,
+        until: float,
+    ) -> T:
         """The result of a short use of the connections; a lock of others is waited for."""
         while True:
-            connections = self._usable or await self.ready()
+            connections = self._usable() or await self.ready()
             try:
-                return use(connections)
+                return use(connections, function)
             except Lost:
                 continue
             except Busy as error:
@@ -115,15 +122,21 @@ class Database(forks.Forkable):
             except sqlite3.Error as error:
                 raise translated(error, self.path) from error
 
-    async def _aside(
-        self, use: Callable[[Connections], Awaitable[T]], until: float | None = None
+    async def run_aside(
+        self,
+        job: Callable[[Connections], T],
+        until: float | None = None,
+        worker: Worker | None = None,
     ) -> T:
-        """The result of a use on a thread, which waits for locks itself."""
+        """The result of a job on the thread, of any number of transactions; it waits for locks
+        itself.
+        """
+        worker = worker or self._worker
         until = time.monotonic() + self.timeout if until is None else until
         while True:
             connections = await self.ready()
             try:
-                return await use(connections)
+                return await worker.run(partial(job, connections))
             except Lost as error:
                 if time.monotonic() >= until:
                     raise DatabaseUnavailable(f"{self.path} was closed again and again.") from error
@@ -148,21 +161,17 @@ class Database(forks.Forkable):
     async def read(self, function: Function[T]) -> T:
         """The result of a short read."""
         since = time.monotonic()
-        return await self._in_place(lambda each: each.read(function), since, since + self.timeout)
+        return await self._in_place(Connections.read, function, since, since + self.timeout)
 
     async def read_aside(self, function: Function[T]) -> T:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits
         for it.
         """
-
-        async def use(_: Connections) -> T:
-            reader = Worker()
-            try:
-                return await reader.run(partial(read_once, self.files, function))
-            finally:
-                reader.stop()
-
-        return await self._aside(use)
+        reader = Worker()
+        try:
+            return await self.run_aside(lambda _: read_once(self.files, function), worker=reader)
+        finally:
+            reader.stop()
 
     def post(self, topic: str, job: Callable[[Connections], object]) -> bool:
         """Run a job on the thread, for which nobody waits; False if the database is not open, or
@@ -171,15 +180,19 @@ class Database(forks.Forkable):
         connections = self.opened
         return connections is not None and connections.post(topic, lambda: job(connections))
 
-    async def run_aside(self, job: Callable[[Connections], T]) -> T:
-        """The result of a job on the thread, of any number of transactions."""
-        return await self._aside(lambda connections: self._worker.run(partial(job, connections)))
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """For somebody's own call: sqlite3's errors come out as ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate(error, self.path) from error
 
     # Opening
 
     async def ready(self) -> Connections:
         """The connections, opened if need be; raises what keeps the database from being opened."""
-        if (connections := self._usable) is not None:
+        if (connections := self._usable()) is not None:
             return connections
         until = time.monotonic() + self.timeout
         try:
@@ -187,9 +200,8 @@ class Database(forks.Forkable):
         except Exception as error:
             raise translated(error, self.path) from error
 
-    @property
     def _usable(self) -> Connections | None:
-        """The connections, if they are open, and the files still those that were opened."""
+        """The connections, if they are open. Once a second it looks whether that file is there."""
         if time.monotonic() >= self._check_at and self.notice_replaced():
             return None
         return self.opened
@@ -251,7 +263,7 @@ class Database(forks.Forkable):
         replaced = self.files.replaced()
         if not replaced or self.opened is not connections:  # it was closed, and then the log goes
             return False
-        if self.files.only_index(replaced):
+        if self.files.accept_index(replaced):
             logger.warning(
                 "%s was deleted or replaced: processes that open the database from now on will"
                 " damage it. Stop all that use it, and start them again.",
@@ -303,11 +315,3 @@ class Database(forks.Forkable):
         if connections is not None:
             connections.close(times.TIMES.close)
         self._opener.close()
-
-    # Around a fork
-
-    def before_fork(self) -> None:
-        self._lock.acquire()
-
-    def after_fork_in_parent(self) -> None:
-        self._lock.release()

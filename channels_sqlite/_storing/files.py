@@ -36,7 +36,7 @@ class Files:
 
     def __init__(self, name: str) -> None:
         self.in_memory = is_in_memory(name)
-        self._name = name if self.in_memory else os.path.abspath(_without_uri(name))
+        self._name = name if self.in_memory else os.path.abspath(without_uri(name))
         self._name_all(self._name)
         self._uri = name if name.startswith("file:") else ""
         self.target = name
@@ -152,8 +152,8 @@ class Files:
         except OSError:
             return True
 
-    def only_index(self, replaced: list[str]) -> bool:
-        """Return True if only the log's index was; that is then not noticed again.
+    def accept_index(self, replaced: list[str]) -> bool:
+        """Return True if only the log's index was replaced; that is then not noticed again.
 
         The processes that have it open understand each other. If one of them turned to a new one
         before the others did, they would overwrite each other's part of the log.
@@ -298,5 +298,6 @@ def is_in_memory(name: str) -> bool:
     return name == ":memory:"
 
 
-def _without_uri(name: str) -> str:
+def without_uri(name: str) -> str:
+    """The path that a NAME has, which may be a URI."""
     return unquote(urlsplit(name).path) if name.startswith("file:") else name

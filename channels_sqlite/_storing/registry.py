@@ -20,12 +20,6 @@ class _Registry(forks.Forkable):
         self.lock = threading.Lock()
         forks.register(self)
 
-    def before_fork(self) -> None:
-        self.lock.acquire()
-
-    def after_fork_in_parent(self) -> None:
-        self.lock.release()
-
     def after_fork_in_child(self) -> None:
         forks.register(self)
         self.databases = {}

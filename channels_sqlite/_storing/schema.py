@@ -18,6 +18,9 @@ EPOCH = ""
 """The inbox of no channel. Its sequence is a random number, and another one once the tables were
 emptied: what a reader knows of ids is worth nothing then."""
 
+CLIENT = "substr(inbox, -13, 12)"
+"""In SQL, the client part of a process-local inbox, `prefix.CLIENT!`: whose bell it is."""
+
 TABLES = {
     MESSAGE: f"""\
 create table if not exists {MESSAGE} (

@@ -12,6 +12,7 @@ from collections.abc import Collection
 
 from .._options import times
 from .schema import (
+    CLIENT,
     DELIVERED,
     EPOCH,
     MEMBER_EXPIRES,
@@ -24,9 +25,7 @@ from .schema import (
 from .sql import transaction
 
 LONG_LOG = 4000  # pages
-
-_CLIENT = "substr(inbox, -13, 12)"
-"""The client part of a process-local inbox, `prefix.CLIENT!`: whose bell it is."""
+ALL = -1  # rows; what SQLite takes for no limit
 
 
 def trim_delivered(connection: sqlite3.Connection, limit: int, before: float) -> int:
@@ -60,7 +59,7 @@ def trim_memberships(
     return _delete(
         connection,
         f"select id, :now from {MEMBERSHIP} indexed by {MEMBER_EXPIRES} where expires_at <= :now"
-        f" and {_CLIENT} not in (select value from json_each(:living)) limit :limit",
+        f" and {CLIENT} not in (select value from json_each(:living)) limit :limit",
         {"now": now, "living": json.dumps([*living]), "limit": limit},
         f"delete from {MEMBERSHIP} where id = ? and expires_at <= ?",
     )
@@ -107,9 +106,9 @@ def inboxes_of(connection: sqlite3.Connection, clients: Collection[str]) -> list
     """
     names = json.dumps([*clients])
     found = connection.execute(
-        f"select inbox from {MEMBERSHIP} where {_CLIENT} in (select value from json_each(:names))"
+        f"select inbox from {MEMBERSHIP} where {CLIENT} in (select value from json_each(:names))"
         f" union select inbox from {SEQUENCE}"
-        f" where {_CLIENT} in (select value from json_each(:names))",
+        f" where {CLIENT} in (select value from json_each(:names))",
         {"names": names},
     ).fetchall()
     return [inbox for (inbox,) in found if str(inbox).endswith("!")]
@@ -139,12 +138,10 @@ def forget_memberships(connection: sqlite3.Connection, limit: int, inboxes: Coll
 
 def forget(connection: sqlite3.Connection, clients: Collection[str]) -> None:
     """Delete all that is kept for readers that leave."""
-    inboxes = (json.dumps(inboxes_of(connection, clients)),)
-    ours = "inbox in (select value from json_each(?))"
-    connection.execute(f"delete from {MEMBERSHIP} where {ours}", inboxes)
-    connection.execute(
-        f"delete from {MESSAGE} indexed by {WAITING} where delivered_at is null and {ours}", inboxes
-    )
+    inboxes = inboxes_of(connection, clients)
+    forget_memberships(connection, ALL, inboxes)
+    for inbox in inboxes:
+        forget_messages(connection, ALL, inbox)
 
 
 def _delete(

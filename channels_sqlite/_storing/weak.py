@@ -21,6 +21,10 @@ class Weak(Generic[T]):
         """Have it among them."""
         self._by_id[id(one)] = one
 
+    def discard(self, one: T) -> None:
+        """Have it among them no more."""
+        self._by_id.pop(id(one), None)
+
     def __iter__(self) -> Iterator[T]:
         references = self._by_id.valuerefs()  # copied at one go
         return iter([one for each in references if (one := each()) is not None])

@@ -23,7 +23,7 @@ from django.conf import settings
 
 from .._options import times
 from .._options.conf import Options, database_settings
-from .._waking.watchers import KINDS, best_kind, is_installed
+from .._waking.watchers import best_kind, kinds
 from ..exceptions import ChannelsSqliteError, DatabaseUnavailable
 from ..layers import SqliteChannelLayer
 
@@ -56,11 +56,6 @@ class Finding:
         return self.problem is None and not deaf
 
 
-def available() -> list[str]:
-    """The watchers that can be tried here, the best one first."""
-    return [kind for kind in KINDS if is_installed(kind)]
-
-
 def verdict(findings: Sequence[Finding], watcher: str) -> tuple[bool, str]:
     """Return True if a layer that is told to use `watcher` is woken, and that in words."""
     chosen = best_kind() if watcher == "auto" else watcher
@@ -86,7 +81,7 @@ async def examine_all(layer: SqliteChannelLayer, say: Callable[[str], None]) -> 
         raise DatabaseUnavailable("The database is in memory, where no other process can see it.")
     await layer.database.ready()
     findings = []
-    for watcher in available():
+    for watcher in kinds():
         say(f"Trying {watcher} with a second process ...")
         findings.append(await examine(layer.options, watcher))
     return findings

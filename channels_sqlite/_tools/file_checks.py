@@ -7,7 +7,6 @@ import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from django.apps import apps
 from django.core import checks
@@ -15,7 +14,7 @@ from django.db import DatabaseError, connections
 from django.db.backends.utils import CursorWrapper
 
 from .._storing import mounts
-from .._storing.files import INDEX, LOG, Files
+from .._storing.files import INDEX, LOG, Files, without_uri
 from ..db_routers import APP_LABEL
 from ..exceptions import this_user
 from . import tables
@@ -60,7 +59,7 @@ def place(alias: str, entry: str) -> Iterator[checks.CheckMessage]:
 
 def _relative(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
     name, of_tests = _name(alias), str(connections[alias].settings_dict["TEST"]["NAME"])
-    written = unquote(urlsplit(name).path) if name.startswith("file:") else name
+    written = without_uri(name)
     if not os.path.isabs(written) and name != of_tests:
         yield checks.Warning(
             f'DATABASES["{alias}"]["NAME"] is the relative path "{written}": processes that are '

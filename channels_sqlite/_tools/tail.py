@@ -5,13 +5,12 @@ without taking a message from anybody.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiosqlite
 
@@ -23,13 +22,8 @@ from .._storing.handle import Busy, Lost, text
 from .._storing.messages import Row
 from .._storing.schema import MESSAGE
 from .._waking import bells
-from .._waking.listener import Listener
-from .._waking.watchers import watch
-from ..exceptions import translate
+from .._waking.watchers import Ear
 from ..serializers import Message
-
-if TYPE_CHECKING:
-    from .._waking.watchers import Watcher
 
 BATCH = 500  # rows in one read
 TAKEN_WITHIN = 1.0  # seconds
@@ -65,53 +59,31 @@ class Tail:
         self._options = options
         self._cursor = self._seen = 0
         self._news = asyncio.Event()
-        self._watcher: Watcher | None = None
         self._opened: Connections | None = None
 
     async def __aenter__(self) -> Tail:
         """Watch from now on."""
-        self._listener = Listener(
-            asyncio.get_running_loop(),
-            self._look,
-            self._beat,
-            self._on_deaf,
-            self._database.files.log_age,
-            self._database.once,
+        self._ear = Ear(
+            asyncio.get_running_loop(), self._look, self._beat, self._database, self._options
         )
         try:
             await self._watch()
             self._cursor = self._seen = await self._database.read(sql.newest)
         except BaseException:
-            await self.__aexit__()
+            self._ear.stop()
             raise
-        self._listener.write()  # somebody may have written just before, and be about to commit
+        self._ear.listener.write()  # somebody may have written just before, and be about to commit
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        self._listener.stop()
-        if self._watcher is not None:
-            self._watcher.stop()
+        self._ear.stop()
 
     async def _watch(self) -> bool:
         """Watch the files of this moment; return True if they are others than before."""
         before, self._opened = self._opened, await self._database.ready()
-        if before is self._opened:
-            return False
-        if self._watcher is not None:
-            self._watcher.stop()
-            self._watcher = None
-        interval = self._options.polling_interval
-        if not self._database.in_memory:
-            self._watcher = watch(
-                self._options.watcher,
-                self._listener,
-                self._database.files.wal,
-                None,
-                interval,
-                self._database.once,
-            )
-        self._listener.start(interval if self._watcher is None else None)
-        return True
+        if not self._ear.watches(None):
+            self._ear.watch(None)
+        return before is not self._opened
 
     async def last(self, count: int) -> list[Row]:
         """The newest `count` messages that were already there, and still are."""
@@ -120,12 +92,10 @@ class Tail:
 
     async def _rows(self, where: str, id_: int, limit: int) -> list[Row]:
         query = f"select {sql.COLUMNS} from {MESSAGE} as message {where} limit ?"
-        try:
+        with self._database.translated():
             async with aiosqlite.connect(self._database.files.target, uri=True) as connection:
                 connection.text_factory = text
                 return [Row(*row) for row in await connection.execute_fetchall(query, (id_, limit))]
-        except sqlite3.Error as error:
-            raise translate(error, self._database.path) from error
 
     async def __aiter__(self) -> AsyncIterator[Row]:
         """Rows in their order, for ever. Ends with the error that keeps them from being read."""
@@ -157,7 +127,7 @@ class Tail:
         try:
             newest = self._database.try_read(sql.newest)
         except Busy:
-            self._listener.look_again()
+            self._ear.listener.look_again()
             return False
         except Lost:
             self._news.set()  # for `_read`, which opens the database again
@@ -171,15 +141,6 @@ class Tail:
     def _beat(self) -> bool:
         self._database.notice_replaced()
         return self._look(False)
-
-    def _on_deaf(self) -> None:
-        interval = self._options.polling_interval
-        self._database.once.warn(
-            "Watching",
-            f"No file events for {self._database.files.wal} (network or virtual file system?);"
-            f" polling every {interval} s.",
-        )
-        self._listener.start(interval)
 
 
 _SAME_BEFORE = f"""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Protocol
 
 from .._options import times
@@ -222,11 +221,3 @@ class Listener:
             return False
         self._once.well("Looking at the database")
         return found
-
-
-def ring_if_open(listener: Listener) -> bool:
-    """Ring from any thread; False if the listener's loop is closed."""
-    with suppress(RuntimeError):
-        listener.ring_from_elsewhere()
-        return True
-    return False

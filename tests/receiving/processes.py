@@ -10,7 +10,7 @@ from typing import Any
 from channels_sqlite._receiving.receiver import Receiver
 from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.rows import select, sql
+from tests.rows import count
 from tests.waiting import until
 
 Open = Callable[..., "Process"]
@@ -43,12 +43,6 @@ class Process:
         return task
 
 
-def rows(database: Path, where: str) -> int:
-    with sql(database) as connection:
-        (count,) = select(connection, f"count(*) from {where}")
-    assert isinstance(count, int)
-    return count
-
-
 def waiting(database: Path) -> int:
-    return rows(database, f"{MESSAGE} where delivered_at is null")
+    """How many messages were not delivered."""
+    return count(database, f"{MESSAGE} where delivered_at is null")

@@ -26,7 +26,7 @@ class Consuming:
     def __init__(self) -> None:
         self.counters = Counters()
         self.drops = DropLog(self.counters)
-        self.queues = Queues(threading.RLock(), lambda _: CAPACITY, self.counters, self.drops)
+        self.queues = Queues(threading.RLock(), lambda _: CAPACITY, self.drops)
         self.here = asyncio.get_running_loop()
 
     def deliver(self, *numbers: int, deadline: float = float("inf")) -> None:

@@ -31,6 +31,17 @@ ELSEWHERE = "elsewhere-12"
 """The client of a reader in another process."""
 
 
+def memory(alias: str) -> closing[sqlite3.Connection]:
+    """Another connection to a database in memory, as Django has one."""
+    return closing(sqlite3.connect(connections.settings[alias]["NAME"], uri=True))
+
+
+def set_the_clock(monkeypatch: pytest.MonkeyPatch, process: Process, seconds: float) -> None:
+    """Set it to a later time since the reader has looked at it."""
+    memberships = process.receiver._memberships
+    monkeypatch.setattr(memberships, "_clocks_apart", memberships._clocks_apart - seconds)
+
+
 # Consumers
 
 
@@ -158,7 +169,7 @@ async def test_in_memory_a_row_that_was_rolled_back_hides_no_message(
 ) -> None:
     """It is read there before it is committed, and the next row gets its id."""
     process = open_(memory_alias)
-    with sqlite3.connect(connections.settings[memory_alias]["NAME"], uri=True) as other:
+    with memory(memory_alias) as other:
         for number in range(3):
             task = await process.begin()
             put_number(other, process.channel, number)
@@ -166,7 +177,6 @@ async def test_in_memory_a_row_that_was_rolled_back_hides_no_message(
             other.rollback()
             await process.send(number + 10)
             assert await soon(process.receive()) == number + 10
-    other.close()
 
 
 @pytest.mark.usefixtures("quick_heart")
@@ -302,7 +312,7 @@ async def test_a_consumer_that_waits_follows_a_name_that_changes(
     assert await soon(asyncio.gather(*tasks)) == [1, 2]
     assert count(database, MESSAGE) == count(database, MEMBERSHIP) == 0
     assert retired not in [*retired._database.readers]  # NAME may mean that one again
-    assert not retired._listening
+    assert not retired._listening.ears
     assert not [name for name in os.listdir(f"{database}-bells") if not name.startswith(".")]
 
 
@@ -319,10 +329,10 @@ async def test_a_process_without_a_bell_says_so_once_and_receives(
     os.rename(bells, tmp_path / "away")
     Path(bells).touch()  # noqa: ASYNC240
     await until(lambda: caplog.messages)
-    [ear] = listening._ears.values()
-    watcher = ear.watcher
+    [ear] = listening.ears.values()
+    watcher = ear._watcher
     await asyncio.sleep(0.3)
-    assert ear.watcher is watcher
+    assert ear._watcher is watcher
     with sql(database) as other:
         put_number(other, process.channel, 7)
     assert await soon(task) == 7
@@ -338,13 +348,12 @@ async def test_in_memory_what_others_write_is_found_and_nobody_called_deaf(
 ) -> None:
     """Django's connection may write there; no event says so."""
     process = open_(memory_alias)
-    with sqlite3.connect(connections.settings[memory_alias]["NAME"], uri=True) as other:
+    with memory(memory_alias) as other:
         for number in range(8):
             task = await process.begin()
             put_number(other, process.channel, number)
             other.commit()
             assert await soon(task) == number
-    other.close()
     assert caplog.messages == []
 
 
@@ -402,7 +411,7 @@ async def test_a_lock_of_others_after_the_clock_was_set_takes_no_message_of_a_gr
         sent = to_group(7, body=body, created_at=time.time() + 50, expires_at=time.time() + 200)
         groups.send(other, sent, 100, lambda _: 100)
     with locked(database):
-        monkeypatch.setattr(memberships, "_clocks_apart", memberships._clocks_apart - 100)
+        set_the_clock(monkeypatch, process, 100)
         monkeypatch.setattr(memberships, "mind_the_clock", later)
         process.receiver.rung(None, asyncio.get_running_loop())
         await asyncio.sleep(0.05)
@@ -414,8 +423,7 @@ async def test_a_membership_of_after_the_clock_was_set_is_not_moved(
     open_: Open, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = open_(group_expiry=1000)
-    memberships = process.receiver._memberships
-    monkeypatch.setattr(memberships, "_clocks_apart", memberships._clocks_apart + 100)
+    set_the_clock(monkeypatch, process, -100)
     await process.layer.group_add("test-group", process.channel)
     await cancel(await process.begin())
     with sql(database) as other:
@@ -427,15 +435,15 @@ async def test_a_disk_that_is_full_after_the_clock_was_set_keeps_nobody_from_rea
     process: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     await process.send(1)
-    memberships = process.receiver._memberships
-    monkeypatch.setattr(memberships, "_clocks_apart", memberships._clocks_apart + 100)
+    set_the_clock(monkeypatch, process, -100)
     with monkeypatch.context() as full:
         full.setattr(groups, "move", refuse)
         assert await soon(process.receive()) == 1
     assert "disk is full" in caplog.text
     await process.send(2)
     assert await soon(process.receive()) == 2
-    assert abs(memberships._clocks_apart - (time.time() - time.monotonic())) < 1
+    apart = process.receiver._memberships._clocks_apart
+    assert abs(apart - (time.time() - time.monotonic())) < 1
 
 
 def refuse(*_: object) -> None:
@@ -448,7 +456,7 @@ async def test_in_memory_a_row_that_was_rolled_back_hides_none_that_another_conn
 ) -> None:
     """Django's connection rings nobody."""
     process = open_(memory_alias)
-    with closing(sqlite3.connect(connections.settings[memory_alias]["NAME"], uri=True)) as other:
+    with memory(memory_alias) as other:
         for number in range(0, 6, 2):
             task = await process.begin()
             put_number(other, process.channel, number)

@@ -8,11 +8,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from channels_sqlite._options.codec import Codec
 from channels_sqlite._options.conf import Options
 from channels_sqlite._sending.sender import Sender
 from channels_sqlite._sending.trimmer import Trimmer
 from channels_sqlite._storing.schema import MESSAGE
+from channels_sqlite._storing.setup import Setup
 from channels_sqlite.counters import Counters, DropLog
+from channels_sqlite.serializers import MsgpackSerializer
 from tests.rows import select, sql
 from tests.storing.parts import database_on
 
@@ -26,14 +29,15 @@ class Parts:
         self.others = others
         self.counters = Counters()
         self.trimmer = Trimmer(database, self.options)
-        self.sender = Sender(
-            database,
-            self.trimmer,
-            self.options,
-            lambda _: self.options.capacity,
-            self.counters,
-            DropLog(self.counters),
+        setup = Setup(
+            client="abcdefghijkl",
+            database=database,
+            options=self.options,
+            codec=Codec(MsgpackSerializer(), ()),
+            drops=DropLog(self.counters),
+            capacity_of=lambda _: self.options.capacity,
         )
+        self.sender = Sender(setup, self.trimmer)
 
     def sent(self, where: str = "true") -> list[int]:
         """The numbers of the messages in the table, in their order."""

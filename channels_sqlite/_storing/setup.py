@@ -1,0 +1,30 @@
+"""What both sides of a layer work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .._options.codec import Codec
+from .._options.conf import Options
+from ..counters import Counters, DropLog
+from .database import Database
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One layer, in one process and one database."""
+
+    client: str
+    """The part of its channels' names that no other layer has."""
+    database: Database
+    options: Options
+    codec: Codec
+    drops: DropLog
+    capacity_of: Callable[[str], int]
+    """How many messages may wait in a channel."""
+
+    @property
+    def counters(self) -> Counters:
+        """What the layer has counted."""
+        return self.drops.counters
