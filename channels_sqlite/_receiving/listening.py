@@ -10,6 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from .._storing import locks
 from .._storing.setup import Setup
 from .._waking.bells import Bell
 from .._waking.watchers import Ear
@@ -115,7 +116,9 @@ class Listening:
     # The bell
 
     def make_bell(self) -> None:
-        """Have a bell in the directory of the files that are open."""
+        """Have a bell in the directory of the files that are open, where there are locks."""
+        if not locks.SUPPORTED:
+            return
         if self.bell is not None and self.bell.is_in(self._database.files):
             return
         if self.bell is not None:

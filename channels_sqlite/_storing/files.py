@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, unquote, urlsplit
 
 from . import forks
-from .locks import Held, lock
+from .locks import SUPPORTED, Held, lock
 from .refusals import refuse_other_names, refuse_read_only
 
 Identity = tuple[int, int]
@@ -208,8 +208,8 @@ class Files:
         """Hold the lock under which our processes open and close the file; yield False if it was
         not free within `wait` seconds.
         """
-        if self.in_memory or self._record >= 0:
-            yield self.in_memory or self._is_alone
+        if self.in_memory or not SUPPORTED or self._record >= 0:
+            yield self._record < 0 or self._is_alone
             return
         try:
             self._record = self._open_lock(RECORD)
@@ -232,6 +232,9 @@ class Files:
         The log may be deleted meanwhile. Whoever opens the database with another one waits for
         this: it would read, and then write, half of what is being copied.
         """
+        if not SUPPORTED:
+            yield True
+            return
         try:
             with forks.quiet():
                 held = Held(self._open_lock(CHECKPOINT))

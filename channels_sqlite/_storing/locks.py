@@ -14,14 +14,13 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 SUPPORTED = fcntl is not None
+"""Where not, there are no bells, and nobody can replace a file that is open."""
 
 
 def lock(descriptor: int, wait: float = 0.0) -> bool:
     """Lock an open file for this process alone; False if another process has it after so many
-    seconds. Where locks are not supported it is always had.
+    seconds.
     """
-    if not SUPPORTED:
-        return True
     until = time.monotonic() + wait
     while True:
         try:

@@ -27,6 +27,7 @@ CLIENT = re.compile(r"[A-Za-z0-9_-]{12}", re.ASCII)
 BEING_MADE = ".new-"
 STATUS_SIZE = 1024  # bytes, padded, so that one write replaces all of it
 BIRTHS = 20  # tries: a sweeper may have looked at a bell before it was locked
+FOLLOWS = os.utime not in os.supports_follow_symlinks  # Windows cannot help it
 LOOKING = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -195,11 +196,9 @@ def _said(descriptor: int) -> dict[str, Any]:
 
 
 def _lives(descriptor: int) -> bool | None:
-    """Return True if the bell's reader lives; None where there are no locks, and nothing is
-    known.
+    """Return True if the bell's reader lives; None where the file system has no locks, and nothing
+    is known.
     """
-    if not locks.SUPPORTED:
-        return None
     try:
         return not locks.lock(descriptor)
     except OSError:
@@ -286,7 +285,7 @@ def _touch(path: str) -> bool:
     drop SQLite's locks. A file that is not there has no reader; a link is not followed.
     """
     try:
-        os.utime(path, follow_symlinks=False)
+        os.utime(path, follow_symlinks=FOLLOWS)
     except OSError:
         return False
     return True
