@@ -22,7 +22,7 @@ from channels_redis.core import RedisChannelLayer
 from channels_sqlite._options import times
 from channels_sqlite.layers import SqliteChannelLayer
 from stress import redis_server
-from tests import databases
+from tests import databases, rows
 from tests.processes import Child
 
 WATCHERS = ("inotify", "watchfiles", "polling")
@@ -71,6 +71,13 @@ def database(migrated: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def others(database: Path) -> Iterator[sqlite3.Connection]:
+    """A connection of another program to the test's own database file."""
+    with rows.sql(database) as connection:
+        yield connection
+
+
+@pytest.fixture
 def alias(database: Path) -> Iterator[str]:
     """The alias in DATABASES of the test's own database file."""
     with databases.alias_for(database) as name:
@@ -112,9 +119,9 @@ def watcher(request: pytest.FixtureRequest) -> str:
     return available(request.param)
 
 
-@pytest.fixture(params=[*WATCHERS, TEST_DATABASE, *RIVALS])
+@pytest.fixture(params=["auto"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Which layer a case runs on: ours with one of its watchers, or a rival."""
+    """Which layer a case runs on: ours by default, or those that a mark of kinds.py names."""
     return available(request.param)
 
 
@@ -185,3 +192,9 @@ def is_a_warning_of_ours(record: logging.LogRecord) -> bool:
 def layer(open_layer: OpenLayer) -> Any:
     """A layer with the default settings."""
     return open_layer()
+
+
+@pytest.fixture(params=[True, False], ids=["process-local", "normal"])
+async def channel(layer: Any, request: pytest.FixtureRequest) -> str:
+    """A channel of each sort."""
+    return await layer.new_channel() if request.param else "test-channel"

@@ -90,6 +90,13 @@ def put_number(
     put(connection, channel, msgpack.packb(message(number, text="x" * size)), **more)
 
 
+def put_to_group(
+    connection: sqlite3.Connection, group: str, inbox: str, body: bytes = b"\x80", /, **more: Any
+) -> None:
+    """Write a row to the group's members of one inbox."""
+    put(connection, inbox, body, channel=None, group=group, **more)
+
+
 @contextmanager
 def sql(path: Path | str, timeout: float = 5) -> Iterator[sqlite3.Connection]:
     """A connection that knows nothing of the layer."""
@@ -104,3 +111,10 @@ def select(connection: sqlite3.Connection, what: str, *values: Any) -> list[Any]
     """What `select {what}` finds: tuples, or the values themselves where it asks for one column."""
     rows = connection.execute(f"select {what}", values).fetchall()
     return [found[0] if len(found) == 1 else found for found in rows]
+
+
+def count(path: Path | str, what: str) -> int:
+    """How many rows a table of the file has, or how many `table where condition`."""
+    with sql(path) as connection:
+        (found,) = select(connection, f"count(*) from {what}")
+    return int(found)

@@ -99,10 +99,10 @@ def say(text):
 async def chat():
     one = WebsocketCommunicator(ChatConsumer.as_asgi(), "/")
     two = WebsocketCommunicator(ChatConsumer.as_asgi(), "/")
-    assert (await one.connect())[0]
-    assert (await two.connect())[0]
+    assert (await one.connect(timeout=30))[0]
+    assert (await two.connect(timeout=30))[0]
     await one.send_json_to({"text": "hello"})
-    assert await two.receive_json_from(timeout=10) == {"text": "hello"}
+    assert await two.receive_json_from(timeout=30) == {"text": "hello"}
     await get_channel_layer().group_send("room", {**JOB, "type": "chat.message", "text": "bye"})
     await one.disconnect()
     await two.disconnect()

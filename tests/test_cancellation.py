@@ -8,23 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.conftest import OpenLayer, Start
-from tests.kinds import by_default, by_each_watcher, ours
+from tests.kinds import by_each_watcher, ours
 from tests.rows import message
-from tests.waiting import cancel, soon, until
+from tests.storing.parts import locked
+from tests.waiting import cancel, rest, soon, until
 
-local_or_normal = pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
 
-
-async def rest(layer: Any, channel: str) -> list[int]:
-    """The numbers that still wait in the channel."""
-    await layer.send(channel, message(-1))
-    numbers = []
-    while (number := (await soon(layer.receive(channel)))["number"]) != -1:
-        numbers.append(number)
-    return numbers
+async def numbers(layer: Any, channel: str) -> list[int]:
+    """Those of the messages that still wait in the channel."""
+    return [each["number"] for each in await rest(layer, channel)]
 
 
 async def receive_or_give_up(layer: Any, channel: str, got: list[int]) -> bool:
@@ -42,11 +35,8 @@ async def receive_or_give_up(layer: Any, channel: str, got: list[int]) -> bool:
 
 
 @ours
-@local_or_normal
-async def test_200_receives_are_cancelled(open_layer: OpenLayer, local: bool) -> None:
+async def test_200_receives_are_cancelled(layer: Any, channel: str) -> None:
     """At random moments, while messages flow: all arrive, once and in order."""
-    layer = open_layer()
-    channel = await layer.new_channel() if local else "test-channel"
     sent: list[int] = []
     got: list[int] = []
 
@@ -62,17 +52,14 @@ async def test_200_receives_are_cancelled(open_layer: OpenLayer, local: bool) ->
     while cancelled < 200:
         cancelled += not await receive_or_give_up(layer, channel, got)
     await cancel(sending)
-    got += await rest(layer, channel)
+    got += await numbers(layer, channel)
     assert got[: len(sent)] == sent
     assert len(got) - len(sent) in (0, 1)  # of a cancelled send nobody knows
 
 
 @ours
-@local_or_normal
-async def test_a_receive_is_cancelled_at_every_turn(open_layer: OpenLayer, local: bool) -> None:
+async def test_a_receive_is_cancelled_at_every_turn(layer: Any, channel: str) -> None:
     """Of the event loop, from its first one on until it has long ended; a message is on its way."""
-    layer = open_layer()
-    channel = await layer.new_channel() if local else "test-channel"
     got: list[int] = []
     for turns in range(60):
         receiving = asyncio.create_task(layer.receive(channel))
@@ -83,27 +70,25 @@ async def test_a_receive_is_cancelled_at_every_turn(open_layer: OpenLayer, local
         await soon(sending)
         if not receiving.cancelled():
             got.append(receiving.result()["number"])
-    assert got + await rest(layer, channel) == [*range(60)]
+    assert got + await numbers(layer, channel) == [*range(60)]
 
 
 @by_each_watcher
-@local_or_normal
 async def test_receives_are_cancelled_while_another_process_sends(
-    open_layer: OpenLayer, start: Start, local: bool
+    layer: Any, channel: str, start: Start
 ) -> None:
-    layer = open_layer(capacity=1000)  # a slow consumer's buffer is to hold them all
-    channel = await layer.new_channel() if local else "test-channel"
-    writer = start("writer", channel=channel, numbers=[*range(200)])
+    many = [*range(100)]  # as many as a slow consumer's buffer holds
+    writer = start("writer", channel=channel, numbers=many)
     got: list[int] = []
 
     async def keep_receiving() -> None:
-        while len(got) < 200:
+        while len(got) < len(many):
             await receive_or_give_up(layer, channel, got)
 
     await soon(keep_receiving())
-    assert got == [*range(200)]
+    assert got == many
     assert await asyncio.to_thread(writer.hear) == "sent"
-    assert await rest(layer, channel) == []
+    assert await numbers(layer, channel) == []
 
 
 @ours
@@ -127,9 +112,8 @@ async def test_what_was_claimed_for_a_consumer_that_is_gone_goes_to_another_proc
 
 
 @ours
-async def test_the_one_who_is_told_is_cancelled_at_once(open_layer: OpenLayer) -> None:
+async def test_the_one_who_is_told_is_cancelled_at_once(layer: Any) -> None:
     """Ten wait, one message comes, the first one is cancelled in the same turn of the loop."""
-    layer = open_layer()
     for channel in (await layer.new_channel(), "test-channel"):
         for number in range(20):
             waiting = [asyncio.create_task(layer.receive(channel)) for _ in range(10)]
@@ -145,12 +129,8 @@ def results(tasks: list[asyncio.Task[Any]]) -> list[Any]:
     return [task.result() for task in tasks if task.done() and not task.cancelled()]
 
 
-@by_default
-async def test_cancelled_writes_hold_no_lock(
-    open_layer: OpenLayer, start: Start, database: Path
-) -> None:
+async def test_cancelled_writes_hold_no_lock(layer: Any, database: Path) -> None:
     """A cancelled await does not stop SQLite; what it began ends, and others can write."""
-    layer = open_layer()
     channel = await layer.new_channel()
     await layer.group_add("test-group", channel)
     for number in range(100):
@@ -164,40 +144,31 @@ async def test_cancelled_writes_hold_no_lock(
         tasks = [asyncio.create_task(write) for write in writes]
         await asyncio.sleep(random.uniform(0, 0.002))
         await cancel(*tasks)
-    holder = start("lock_holder")
-    assert await asyncio.to_thread(holder.hear) == "locked"
-    holder.tell("release")
-    assert await asyncio.to_thread(holder.hear) == "free"
+    with locked(database):  # nobody waits for that
+        pass
     await layer.flush()
     await layer.send(channel, message(1))
-    assert await rest(layer, channel) == [1]
+    assert await numbers(layer, channel) == [1]
 
 
-@by_default
-async def test_a_send_is_cancelled_while_another_process_holds_the_lock(
-    open_layer: OpenLayer, start: Start
-) -> None:
+async def test_sends_are_cancelled_while_others_hold_the_lock(layer: Any, database: Path) -> None:
     """The loop goes on meanwhile; afterwards the message is there whole, or not at all."""
-    layer = open_layer()
     channel = await layer.new_channel()
     await layer.send(channel, message(0))
-    holder = start("lock_holder")
-    assert await asyncio.to_thread(holder.hear) == "locked"
-    sends = [asyncio.create_task(layer.send(channel, message(number))) for number in (1, 2, 3)]
-    await asyncio.sleep(0.1)
-    for send in sends:
-        send.cancel()
-    holder.tell("release")
+    with locked(database):
+        sends = [asyncio.create_task(layer.send(channel, message(each))) for each in (1, 2, 3)]
+        await asyncio.sleep(0.1)
+        for send in sends:
+            send.cancel()
     await soon(asyncio.wait(sends))
-    assert (await rest(layer, channel))[:1] == [0]
+    assert (await numbers(layer, channel))[:1] == [0]
     await layer.send(channel, message(4))
-    assert await rest(layer, channel) == [4]
+    assert await numbers(layer, channel) == [4]
 
 
 @ours
-async def test_the_first_use_is_cancelled(open_layer: OpenLayer) -> None:
+async def test_the_first_use_is_cancelled(layer: Any) -> None:
     """Others who wait for the same opening are not cancelled with it."""
-    layer = open_layer()
     channel = await layer.new_channel()
     first = asyncio.create_task(layer.receive(channel))
     others = [asyncio.create_task(layer.send(channel, message(number))) for number in range(3)]
@@ -206,4 +177,4 @@ async def test_the_first_use_is_cancelled(open_layer: OpenLayer) -> None:
     await soon(asyncio.gather(*others))
     await soon(asyncio.wait([first]))
     assert first.cancelled()
-    assert await rest(layer, channel) == [0, 1, 2]
+    assert await numbers(layer, channel) == [0, 1, 2]

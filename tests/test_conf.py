@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import UserDict
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +112,6 @@ def test_an_unknown_key_is_named_with_those_that_there_are() -> None:
     assert "'hosts'" in str(refused.value)
     assert "6379" in str(refused.value)
     assert all(each.name in str(refused.value) for each in fields(Options))
-
-
-def test_options_do_not_change_afterwards() -> None:
-    with pytest.raises(FrozenInstanceError):
-        Options().capacity = 1  # type: ignore[misc]
 
 
 def test_the_database_is_looked_up_when_it_is_asked_for(

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import pytest
 
@@ -37,15 +36,6 @@ def drop(drops: DropLog, channel: str = "test-channel", times: int = 1) -> None:
         drops.dropped(channel, "test-group", 100, age=12.345)
 
 
-def test_counters_begin_at_nothing() -> None:
-    assert {*asdict(Counters()).values()} == {0}
-
-
-def test_every_drop_is_counted_at_once(drops: DropLog) -> None:
-    drop(drops, times=1000)
-    assert drops.counters.dropped == 1000
-
-
 def test_a_burst_is_one_line_that_names_those_that_missed_most(
     drops: DropLog, caplog: pytest.LogCaptureFixture, set_times: SetTimes
 ) -> None:
@@ -54,6 +44,7 @@ def test_a_burst_is_one_line_that_names_those_that_missed_most(
         drop(drops, f"specific.{number}!", times)
     drop(drops, "the-last-one")
     wait_until(lambda: caplog.messages)
+    assert drops.counters == Counters(dropped=20)
     [said] = caplog.messages
     assert said == (
         "20 message(s) dropped for want of room, 9 to specific.1! of group test-group, 6 to"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +14,22 @@ from channels_sqlite.db_routers import ChannelsRouter
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.models import LayerMembership, LayerMessage, LayerSequence
 
-OURS = (LayerMessage, LayerMembership, LayerSequence)
-
 
 def layer(**config: Any) -> dict[str, Any]:
     return {"BACKEND": BACKEND, "CONFIG": config}
 
 
 def test_our_models_are_read_and_written_where_the_layer_is(settings: Settings) -> None:
-    settings.CHANNEL_LAYERS = {"default": layer(database="elsewhere")}
-    router = ChannelsRouter()
-    for model in OURS:
-        assert router.db_for_read(model) == "elsewhere"
-        assert router.db_for_write(model) == "elsewhere"
-
-
-def test_the_database_is_channels_unless_said_otherwise(settings: Settings) -> None:
-    router = ChannelsRouter()
-    settings.CHANNEL_LAYERS = {"default": layer()}
-    assert router.db_for_read(LayerMessage) == "channels"
-    settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND}}
-    assert router.db_for_read(LayerMessage) == "channels"
+    """In "channels" unless its settings say otherwise."""
+    for entry, database in (
+        (layer(database="elsewhere"), "elsewhere"),
+        (layer(), "channels"),
+        ({"BACKEND": BACKEND}, "channels"),
+    ):
+        settings.CHANNEL_LAYERS = {"default": entry}
+        router = ChannelsRouter()
+        for model in (LayerMessage, LayerMembership, LayerSequence):
+            assert router.db_for_read(model) == router.db_for_write(model) == database
 
 
 class Subclass(SqliteChannelLayer):
@@ -64,12 +57,13 @@ def test_our_tables_stay_put_while_another_layer_stands_in(settings: Settings) -
     assert ChannelsRouter().db_for_read(LayerMessage) == "channels"
 
 
-def test_our_tables_are_migrated_there_and_nowhere_else() -> None:
+@pytest.mark.parametrize("hints", [{"model_name": "user"}, {"anything": "else"}], ids=str)
+def test_a_database_of_the_layers_own_gets_our_tables_and_no_others(hints: dict[str, Any]) -> None:
+    """Also where RunSQL and RunPython ask, with hints of their own and no model."""
     router = ChannelsRouter()
-    assert router.allow_migrate("channels", "channels_sqlite", model_name="message") is True
-    assert router.allow_migrate("default", "channels_sqlite", model_name="message") is False
-    # As RunSQL and RunPython ask, with hints of their own and no model.
-    assert router.allow_migrate("default", "channels_sqlite", anything="else") is False
+    assert router.allow_migrate("channels", "channels_sqlite", **hints) is True
+    assert router.allow_migrate("default", "channels_sqlite", **hints) is False
+    assert router.allow_migrate("channels", "auth", **hints) is False
 
 
 def test_several_layers_have_their_tables_in_each_database(settings: Settings) -> None:
@@ -85,19 +79,6 @@ def test_several_layers_have_their_tables_in_each_database(settings: Settings) -
     assert router.db_for_read(LayerMessage) == router.db_for_write(LayerMessage) == "fast"
 
 
-def test_another_apps_rows_are_not_its_business() -> None:
-    router = ChannelsRouter()
-    assert router.db_for_read(User) is None
-    assert router.db_for_write(User) is None
-
-
-def test_a_database_of_the_layers_own_gets_the_tables_of_no_other_app() -> None:
-    router = ChannelsRouter()
-    assert router.allow_migrate("channels", "auth", model_name="user") is False
-    # As RunSQL and RunPython ask, with hints of their own and no model.
-    assert router.allow_migrate("channels", "auth", anything="else") is False
-
-
 @pytest.mark.parametrize("shared", [False, True])
 def test_the_router_has_no_opinion_on_other_apps_elsewhere(
     settings: Settings, shared: bool
@@ -105,6 +86,7 @@ def test_the_router_has_no_opinion_on_other_apps_elsewhere(
     if shared:
         settings.CHANNEL_LAYERS = {"default": layer(database="default")}
     router = ChannelsRouter()
+    assert router.db_for_read(User) is router.db_for_write(User) is None
     assert router.allow_migrate("default", "auth", model_name="user") is None
     assert router.allow_migrate("replica", "auth", model_name="user") is None
 
@@ -133,12 +115,3 @@ def test_the_router_says_that_the_app_is_missing(
     ChannelsRouter()
     [words] = caplog.messages
     assert 'INSTALLED_APPS lacks "channels_sqlite"' in words
-
-
-def test_the_router_can_be_imported_before_the_apps_are_loaded() -> None:
-    code = (
-        "import sys, channels_sqlite.db_routers\n"
-        "assert 'channels_sqlite.models' not in sys.modules\n"
-        "assert 'aiosqlite' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)

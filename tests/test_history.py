@@ -109,7 +109,7 @@ def new_database(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     phases=[Phase.generate],  # two runs of one example differ: there is nothing to shrink
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

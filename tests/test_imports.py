@@ -105,7 +105,7 @@ def test_a_layer_is_used_without_the_orm() -> None:
     code = (
         "import sys, channels_sqlite.layers, channels_sqlite.db_routers;"
         "print([name for name in sys.modules"
-        " if name in ('django.db.models', 'channels_sqlite.models')])"
+        " if name in ('django.db.models', 'channels_sqlite.models', 'aiosqlite')])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=True

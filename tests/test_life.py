@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import http.client
 import os
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,68 +16,34 @@ import psutil
 import pytest
 from asgiref.sync import async_to_sync
 
-from tests.conftest import TEST_DATABASE, WATCHERS, OpenLayer, Start
-from tests.processes import Child, environment, succeeds  # noqa: F401 - for skipif
-from tests.waiting import cancel, soon, until
+from tests.conftest import OpenLayer, Start
+from tests.kinds import ours
+from tests.processes import Child, succeeds  # noqa: F401 - for skipif
+from tests.rows import message
+from tests.waiting import cancel, receive, soon, threads, until
 
-Message = dict[str, Any]
-ours = pytest.mark.parametrize("kind", [*WATCHERS, TEST_DATABASE], indirect=True)
-on_files = pytest.mark.parametrize("kind", WATCHERS, indirect=True)
-PROMPTLY = 10.0  # seconds: an interpreter that hangs does so for ever
-RELOADS = 3
-UNANSWERED = (OSError, http.client.HTTPException, ValueError)  # or with an error, or half an answer
+PROMPTLY = 30.0  # seconds: an interpreter that hangs does so for ever
 ROOM = 4_000_000  # bytes by which a process may grow; one more for each loop would be many more
 ON_UVLOOP = os.environ.get("TESTS_LOOP") == "uvloop"
 if ON_UVLOOP:
     ROOM += 40 * 256_000  # what each of its loops reads into, until the loop is collected
 
 
-def message(number: int) -> Message:
-    return {"type": "test.message", "number": number}
-
-
-async def receive(layer: Any, channel: str) -> int:
-    got: Message = await soon(layer.receive(channel))
-    number: int = got["number"]
-    return number
-
-
 async def send_and_receive(layer: Any) -> None:
     for channel in ("test-channel", await layer.new_channel()):
         await layer.send(channel, message(1))
-        assert await receive(layer, channel) == 1
+        assert await receive(layer, channel) == message(1)
 
 
 # Event loops, one after the other
 
 
 @ours
-def test_each_message_once_over_many_loops(open_layer: OpenLayer) -> None:
-    """What one loop has read and not yet acknowledged is not read again by the next."""
-    layer = open_layer()
-    for channel in (async_to_sync(layer.new_channel)(), "test-channel"):
-        for number in range(30):
-            async_to_sync(layer.send)(channel, message(number))
-        got = [async_to_sync(receive)(layer, channel) for _ in range(30)]
-        assert got == [*range(30)]
-
-
-@ours
-def test_a_new_loop_keeps_what_the_last_one_buffered(open_layer: OpenLayer) -> None:
-    layer = open_layer()
-    read, buffered = [async_to_sync(layer.new_channel)() for _ in range(2)]
-    async_to_sync(layer.send)(buffered, message(1))
-    async_to_sync(layer.send)(read, message(2))
-    assert async_to_sync(receive)(layer, read) == 2  # and reads message 1 as well
-    assert async_to_sync(receive)(layer, buffered) == 1
-
-
-@ours
-def test_the_next_loop_acknowledges_what_the_last_one_read(open_layer: OpenLayer) -> None:
-    layer = open_layer()
+def test_the_next_loop_acknowledges_what_the_last_one_read(layer: Any) -> None:
     channel = async_to_sync(layer.new_channel)()
     async_to_sync(layer.send)(channel, message(1))
-    assert async_to_sync(receive)(layer, channel) == 1  # its loop ends before it acknowledges
+    assert async_to_sync(receive)(layer, channel) == message(1)
+    # Its loop has ended before it acknowledged.
 
     async def wait() -> None:
         waiting = asyncio.create_task(layer.receive(channel))
@@ -102,44 +63,23 @@ def check_holdings(child: Child) -> None:
     assert after["memory"] - before["memory"] < ROOM
 
 
-def test_a_thousand_loops_that_send(start: Start) -> None:
+def test_hundreds_of_loops_that_send(start: Start) -> None:
     """async_to_sync(layer.group_send) in a synchronous view."""
     capacity = 10_000  # nobody reads
-    check_holdings(start("fresh_loops", counts=[200, 1000], receives=False, capacity=capacity))
+    check_holdings(start("fresh_loops", counts=[100, 500], receives=False, capacity=capacity))
 
 
 def test_loops_that_receive(start: Start, watcher: str) -> None:
-    check_holdings(start("fresh_loops", counts=[50, 200], receives=True, watcher=watcher))
+    check_holdings(start("fresh_loops", counts=[25, 100], receives=True, watcher=watcher))
 
 
 # Event loops at once
 
 
-@contextmanager
-def threads(*targets: Callable[[], Any]) -> Iterator[list[BaseException]]:
-    """Run each in a thread of its own until the end of the `with`; what they raised."""
-    errors: list[BaseException] = []
-
-    def guarded(target: Callable[[], Any]) -> None:
-        try:
-            target()
-        except BaseException as error:  # for the test to see
-            errors.append(error)
-
-    running = [threading.Thread(target=guarded, args=[target], daemon=True) for target in targets]
-    for thread in running:
-        thread.start()
-    yield errors
-    for thread in running:
-        thread.join(60)
-    assert errors == []
-
-
 @ours
 @pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
-def test_loops_at_once_share_a_channel(open_layer: OpenLayer, local: bool) -> None:
+def test_loops_at_once_share_a_channel(layer: Any, local: bool) -> None:
     """Four loops in four threads receive on one channel, and send at the same time."""
-    layer = open_layer()
     channel = async_to_sync(layer.new_channel)() if local else "test-channel"
     got: list[int] = []
 
@@ -160,26 +100,11 @@ def test_loops_at_once_share_a_channel(open_layer: OpenLayer, local: bool) -> No
     assert sorted(got) == [*range(100)]
 
 
-@ours
-async def test_a_thousand_consumers_make_the_first_use(open_layer: OpenLayer) -> None:
-    """They share one connection, and one watcher."""
-    layer = open_layer()
-    before = threading.active_count()
-    channels = [await layer.new_channel() for _ in range(1000)]
-    waiting = [asyncio.create_task(layer.receive(channel)) for channel in channels]
-    await asyncio.gather(*[layer.group_add("test-group", channel) for channel in channels])
-    await layer.group_send("test-group", message(1))
-    assert await soon(asyncio.gather(*waiting)) == [message(1)] * 1000
-    await until(lambda: threading.active_count() - before <= 3)  # those of the probe have ended
-
-
 # Event loops that end badly
 
 
-@on_files
-def test_a_loop_is_closed_with_a_call_in_flight(open_layer: OpenLayer, start: Start) -> None:
+def test_a_loop_is_closed_with_a_call_in_flight(layer: Any, start: Start) -> None:
     """Nobody can be told what became of it; others who wait for the same lock are served."""
-    layer = open_layer()
     async_to_sync(send_and_receive)(layer)
     holder = start("lock_holder")
     assert holder.hear() == "locked"
@@ -198,9 +123,8 @@ def test_a_loop_is_closed_with_a_call_in_flight(open_layer: OpenLayer, start: St
 
 
 @ours
-def test_a_loop_is_closed_while_it_receives(open_layer: OpenLayer) -> None:
+def test_a_loop_is_closed_while_it_receives(layer: Any) -> None:
     """Its consumers are gone; the messages are not."""
-    layer = open_layer()
     channel = async_to_sync(layer.new_channel)()
     doomed = asyncio.new_event_loop()
     tasks = [doomed.create_task(layer.receive(each)) for each in (channel, "test-channel")]
@@ -208,7 +132,7 @@ def test_a_loop_is_closed_while_it_receives(open_layer: OpenLayer) -> None:
     doomed.close()
     for each in (channel, "test-channel"):
         async_to_sync(layer.send)(each, message(1))
-        assert async_to_sync(receive)(layer, each) == 1
+        assert async_to_sync(receive)(layer, each) == message(1)
     del tasks
     gc.collect()
 
@@ -264,14 +188,13 @@ def test_watchfiles_by_name_says_that_no_thread_can_start(database: Path) -> Non
 
 
 @ours
-async def test_close_gives_everything_back(open_layer: OpenLayer) -> None:
+async def test_close_gives_everything_back(layer: Any) -> None:
     """Threads and descriptors, except the bell's, which says that the process lives; closing twice
     or before any use does no harm.
     """
     process = psutil.Process()
     await asyncio.to_thread(lambda: None)  # the loop's own pool
     before = (threading.active_count(), process.num_fds())
-    layer = open_layer()
     await layer.close()
     for _ in range(3):
         await send_and_receive(layer)
@@ -297,9 +220,11 @@ async def test_closing_one_layer_leaves_another_alone(open_layer: OpenLayer) -> 
 # The end of the interpreter
 
 
+with_or_without_a_thread = pytest.mark.parametrize("watcher", ["auto", "watchfiles"], indirect=True)
 HOWS = ["asyncio.run", "with a consumer", "synchronous", "in a thread", "by an exception", "closed"]
 
 
+@with_or_without_a_thread
 @pytest.mark.parametrize("how", HOWS)
 def test_exit(start: Start, watcher: str, how: str) -> None:
     child = start("exits", how=how, watcher=watcher)
@@ -308,6 +233,7 @@ def test_exit(start: Start, watcher: str, how: str) -> None:
     child.finish(PROMPTLY)
 
 
+@with_or_without_a_thread
 @pytest.mark.skipif(
     ON_UVLOOP, reason="a timer of uvloop on a daemon thread ends an interpreter that has finished"
 )
@@ -318,6 +244,7 @@ def test_exit_beside_loops_on_daemon_threads(start: Start, watcher: str) -> None
     child.finish(PROMPTLY)
 
 
+@with_or_without_a_thread
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals here")
 @pytest.mark.parametrize(
     ("function", "number"), [("waits", signal.SIGINT), ("serves", signal.SIGTERM)]
@@ -330,119 +257,12 @@ def test_exit_by_a_signal(start: Start, watcher: str, function: str, number: int
     child.finish(PROMPTLY)
 
 
-URLS = """
-import os
-from asgiref.sync import async_to_sync
-from channels.layers import get_channel_layer
-from django.http import HttpResponse
-from django.urls import path
-
-async def use():
-    layer = get_channel_layer()
-    channel = await layer.new_channel()
-    await layer.send(channel, {"type": "test"})
-    await layer.receive(channel)
-
-def view(request):
-    async_to_sync(use)()
-    return HttpResponse(str(os.getpid()))
-
-urlpatterns = [path("", view)]
-"""
-
-SETTINGS = """
-from tests.settings import *
-
-DEBUG = True
-ROOT_URLCONF = "project_urls"
-DATABASES["default"]["NAME"] = ":memory:"
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no process groups here")
-def test_runserver_reloads_under_traffic_and_stops(database: Path, tmp_path: Path) -> None:
-    """The reloader ends the server's interpreter, with the layer in use; so does Ctrl-C."""
-    urls, log = tmp_path / "project_urls.py", tmp_path / "runserver.log"
-    urls.write_text(URLS)
-    (tmp_path / "project_settings.py").write_text(SETTINGS)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    env = environment(database)
-    env["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"
-    env["DJANGO_SETTINGS_MODULE"] = "project_settings"
-    # Of coroutines that asgiref begins too late: to print that, Python may wait for ever for the
-    # lock of a module, which a thread held that has ended.
-    env["PYTHONWARNINGS"] = "ignore::RuntimeWarning"
-    command = [sys.executable, "-m", "django", "runserver", f"127.0.0.1:{port}"]
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            command, env=env, start_new_session=True, stdout=output, stderr=output
-        )
-    try:
-        pid = pid_of(port)
-        with traffic(port):
-            for _ in range(RELOADS):
-                time.sleep(1.1)  # the reloader looks once a second, at the time of change
-                os.utime(urls)
-                pid = pid_of(port, but_not=pid)
-            os.killpg(server.pid, signal.SIGINT)
-            server.wait(PROMPTLY)
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-    said = log.read_text()
-    # asgiref has something to say, too: at the end of the interpreter it begins no event loop.
-    assert f"channels_sqlite{os.sep}" not in said
-    assert str(database) not in said
-
-
-@contextmanager
-def traffic(port: int) -> Iterator[None]:
-    """Four visitors who ask again and again, and to whom a server may be gone."""
-    ends = threading.Event()
-
-    def visit() -> None:
-        while not ends.is_set():
-            with suppress(*UNANSWERED):
-                ask(port)
-
-    with threads(*[visit] * 4):
-        try:
-            yield
-        finally:
-            ends.set()
-
-
-def ask(port: int) -> int:
-    """The process that answers."""
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
-        connection.request("GET", "/")
-        return int(connection.getresponse().read())
-
-
-def pid_of(port: int, but_not: int | None = None) -> int:
-    """The same, asked until another one answers than `but_not`."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with suppress(*UNANSWERED):
-            if (pid := ask(port)) != but_not:
-                return pid
-        time.sleep(0.1)
-    raise TimeoutError
-
-
 # The file
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no /proc/locks here")
-@pytest.mark.parametrize("kind", ["inotify"], indirect=True)
-async def test_the_files_are_not_opened_beside_sqlite(
-    open_layer: OpenLayer, database: Path
-) -> None:
+async def test_the_files_are_not_opened_beside_sqlite(layer: Any, database: Path) -> None:
     """Closing any descriptor of them would drop the locks by which other processes know of us."""
-    layer = open_layer()
     await send_and_receive(layer)
     before = locks(database)
     assert before

@@ -80,7 +80,6 @@ def test_two_processes_talk_where_posix_is_missing(start: Start, database: Path)
     assert not Path(f"{database}-bells").exists()
 
 
-
 @by_each_watcher
 async def test_two_processes_talk(open_layer: OpenLayer, start: Start, kind: str) -> None:
     """50 questions and answers: were wakes lost, the heartbeats alone would take 50 seconds."""

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ from channels_sqlite._storing import groups, schema
 from channels_sqlite._storing.database import Database
 from channels_sqlite._waking.bells import Bell
 from channels_sqlite.counters import Counters
-from channels_sqlite.exceptions import NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.stats import Group, Reader, Tally
-from tests import databases, rows
-from tests.rows import sql as connect
+from tests.rows import put, put_to_group
 from tests.storing.parts import database_on
+from tests.storing.tables import join
 from tests.waiting import cancel, until
 
 
@@ -31,25 +30,6 @@ async def file(database: Path) -> AsyncIterator[Database]:
     async with database_on(database) as made:
         await made.ready()
         yield made
-
-
-@pytest.fixture
-def table(database: Path) -> Iterator[sqlite3.Connection]:
-    """A connection of somebody else's."""
-    with connect(database) as connection:
-        yield connection
-
-
-def put(table: sqlite3.Connection, inbox: str, group: str | None = None, **fields: Any) -> None:
-    """A message in the table, to a channel of that name unless it is to a group."""
-    address = {"inbox": inbox, "channel": None if group else inbox, "group": group}
-    rows.put(table, inbox, **(address | fields))
-
-
-def join(table: sqlite3.Connection, group: str, channel: str, expires_in: float = 60) -> None:
-    inbox, mark, _ = channel.partition("!")
-    now = time.time()
-    groups.add(table, group, inbox + mark, channel, now, now + expires_in)
 
 
 def about(seconds: float) -> Any:
@@ -69,17 +49,17 @@ async def test_an_empty_file(file: Database, database: Path) -> None:
 
 
 async def test_messages_are_counted_by_inbox_and_group(
-    file: Database, table: sqlite3.Connection
+    file: Database, others: sqlite3.Connection
 ) -> None:
     now = time.time()
-    put(table, "mail", created_at=now - 7)
-    put(table, "mail", created_at=now - 9)
-    put(table, "mail", delivered_at=now - 5)
-    put(table, "mail", delivered_at=now - 3)
-    put(table, "mail", expires_at=now - 1, created_at=now - 61)
-    put(table, "in.a!", "chat", created_at=now - 4)
-    put(table, "in.b!", "chat", delivered_at=now - 2)
-    put(table, "in.b!", channel="in.b!x")
+    put(others, "mail", created_at=now - 7)
+    put(others, "mail", created_at=now - 9)
+    put(others, "mail", delivered_at=now - 5)
+    put(others, "mail", delivered_at=now - 3)
+    put(others, "mail", expires_at=now - 1, created_at=now - 61)
+    put_to_group(others, "chat", "in.a!", created_at=now - 4)
+    put_to_group(others, "chat", "in.b!", delivered_at=now - 2)
+    put(others, "in.b!x")
     found = await stats.stats(file)
     assert found.inboxes == {
         "mail": Tally(waiting=2, delivered=2, expired=1, oldest=about(9), last_taken=about(3)),
@@ -95,32 +75,30 @@ async def test_messages_are_counted_by_inbox_and_group(
 
 
 async def test_members_are_counted_by_inbox_and_group(
-    file: Database, table: sqlite3.Connection
+    file: Database, others: sqlite3.Connection
 ) -> None:
     """A process-local one's reader ends its membership itself; of others the clock decides."""
-    for channel in ("in.a!1", "in.a!2", "in.b!1"):
-        join(table, "chat", channel)
-    join(table, "news", "in.a!1", expires_in=-1)
-    join(table, "news", "mail", expires_in=-1)
-    join(table, "gone", "mail", expires_in=-1)
-    put(table, "in.a!")
-    groups.discard(table, "chat", "in.a!2")  # what waits is still for it
+    join(others, "in.a!1", "in.a!2", "in.b!1", group="chat")
+    join(others, "in.a!1", "mail", group="news", expires_in=-1)
+    join(others, "mail", group="gone", expires_in=-1)
+    put(others, "in.a!")
+    groups.discard(others, "chat", "in.a!2")  # what waits is still for it
     found = await stats.stats(file)
     assert {name: tally.members for name, tally in found.groups.items()} == {"chat": 2, "news": 1}
     assert found.inboxes["in.a!"].members == 2
     assert found.inboxes["in.b!"].members == 1
     assert found.total.members == 3
-    assert stats.groups(table, time.time()) == [
+    assert stats.groups(others, time.time()) == [
         Group("chat", 2, 2, about(60)),
         Group("news", 1, 1, about(-1)),
     ]
 
 
-async def test_sizes_are_those_on_the_disk(file: Database, table: sqlite3.Connection) -> None:
-    put(table, "mail", body=bytes(500_000))
+async def test_sizes_are_those_on_the_disk(file: Database, others: sqlite3.Connection) -> None:
+    put(others, "mail", bytes(500_000))
     assert (await stats.stats(file)).wal_size == os.stat(file.files.wal).st_size > 500_000
-    table.execute("pragma wal_checkpoint(truncate)")
-    table.execute(f"delete from {schema.MESSAGE}")
+    others.execute("pragma wal_checkpoint(truncate)")
+    others.execute(f"delete from {schema.MESSAGE}")
     found = await stats.stats(file)
     assert found.size == os.stat(file.path).st_size > 500_000
     assert found.free > 490_000
@@ -128,43 +106,34 @@ async def test_sizes_are_those_on_the_disk(file: Database, table: sqlite3.Connec
 
 @pytest.mark.parametrize("column", ["inbox", "channel", '"group"', "created_at", "expires_at"])
 async def test_a_row_of_others_with_a_blob_is_counted(
-    file: Database, table: sqlite3.Connection, column: str
+    file: Database, others: sqlite3.Connection, column: str
 ) -> None:
-    put(table, "mail")
-    table.execute(f"update {schema.MESSAGE} set {column} = x'61'")
+    put(others, "mail")
+    others.execute(f"update {schema.MESSAGE} set {column} = x'61'")
     found = await stats.stats(file)
     assert sum(tally.waiting + tally.expired for tally in found.inboxes.values()) == 1
 
 
-async def test_names_that_are_not_utf8_are_shown(file: Database, table: sqlite3.Connection) -> None:
-    put(table, "mail")
-    table.execute(f"update {schema.MESSAGE} set inbox = cast(x'6dff' as text)")
+async def test_to_count_writes_nothing(file: Database, others: sqlite3.Connection) -> None:
+    put(others, "mail")
+    before = others.execute("pragma data_version").fetchall()
+    await stats.stats(file)
+    assert others.execute("pragma data_version").fetchall() == before
+
+
+async def test_names_not_in_utf8_are_shown(file: Database, others: sqlite3.Connection) -> None:
+    put(others, "mail")
+    others.execute(f"update {schema.MESSAGE} set inbox = cast(x'6dff' as text)")
     assert [*(await stats.stats(file)).inboxes] == ["m\N{REPLACEMENT CHARACTER}"]
 
 
-async def test_to_count_writes_nothing(file: Database, table: sqlite3.Connection) -> None:
-    put(table, "mail")
-    before = table.execute("pragma data_version").fetchall()
-    await stats.stats(file)
-    assert table.execute("pragma data_version").fetchall() == before
-
-
 @pytest.mark.parametrize("query", ["UNDELIVERED", "DELIVERED"])
-def test_bodies_are_not_read_to_count(table: sqlite3.Connection, query: str) -> None:
+def test_bodies_are_not_read_to_count(others: sqlite3.Connection, query: str) -> None:
     """The columns behind the body are read from an index."""
     statement = f"explain query plan {getattr(stats, f'_{query}')}"
     index = schema.WAITING if query == "UNDELIVERED" else schema.DELIVERED
-    plan = table.execute(statement, {"now": 0}).fetchall()
+    plan = others.execute(statement, {"now": 0}).fetchall()
     assert f"USING INDEX {index}" in plan[0][3]
-
-
-def test_a_database_that_was_not_migrated_says_so(tmp_path: Path) -> None:
-    with databases.alias_for(tmp_path / "none.sqlite3") as alias:
-        layer = SqliteChannelLayer(database=alias)
-        for question in (layer.stats, layer.readers):
-            with pytest.raises(NotMigrated, match=f"migrate --database={alias}"):
-                asyncio.run(question())
-    assert not (tmp_path / "none.sqlite3").exists()
 
 
 # Readers

@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,21 +21,14 @@ from channels_sqlite.exceptions import NotMigrated, WatcherUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.conftest import SetTimes
-from tests.rows import row
-from tests.rows import sql as connect
+from tests.rows import row, sql
 from tests.waiting import soon, until
 
 
-@pytest.fixture
-def sql(database: Path) -> Iterator[sqlite3.Connection]:
-    with connect(database) as connection:
-        yield connection
-
-
-def send(sql: sqlite3.Connection, *channels: str) -> None:
+def send(others: sqlite3.Connection, *channels: str) -> None:
     """Messages in one statement, which does not ring."""
     values = ", ".join(["(?, '{}')"] * len(channels))
-    sql.execute(f"insert into {schema.SEND} values {values}", channels)
+    others.execute(f"insert into {schema.SEND} values {values}", channels)
 
 
 def file(alias: str) -> Database:
@@ -80,31 +72,23 @@ async def test_messages_are_seen_in_order_and_stay(alias: str, watcher: str) -> 
 
 
 async def test_writers_that_do_not_ring_wake_it(
-    alias: str, sql: sqlite3.Connection, watcher: str, set_times: SetTimes
+    alias: str, others: sqlite3.Connection, watcher: str, set_times: SetTimes
 ) -> None:
     """Without any heartbeat."""
     set_times(heartbeat=3600)
     async with Tail(file(alias), Options(watcher=watcher)) as rows:
         for number in range(20):
             await asyncio.sleep(0.05)
-            send(sql, f"mail.{number}")
+            send(others, f"mail.{number}")
             [seen] = await soon(take(rows, 1))
             assert seen.channel == f"mail.{number}"
     await file(alias).close()
 
 
-async def test_only_what_is_sent_from_now_on_is_seen(alias: str, sql: sqlite3.Connection) -> None:
-    send(sql, "before")
+async def test_the_last_ones_are_shown_on_request(alias: str, others: sqlite3.Connection) -> None:
+    send(others, "one", "two", "three")
     async with Tail(file(alias), Options()) as rows:
-        send(sql, "after")
-        assert [each.channel for each in await soon(take(rows, 1))] == ["after"]
-    await file(alias).close()
-
-
-async def test_the_last_ones_are_shown_on_request(alias: str, sql: sqlite3.Connection) -> None:
-    send(sql, "one", "two", "three")
-    async with Tail(file(alias), Options()) as rows:
-        send(sql, "four")
+        send(others, "four")
         assert [each.channel for each in await rows.last(2)] == ["two", "three"]
         assert await rows.last(0) == []
         assert [each.channel for each in await soon(take(rows, 1))] == ["four"]
@@ -112,7 +96,7 @@ async def test_the_last_ones_are_shown_on_request(alias: str, sql: sqlite3.Conne
 
 
 async def test_a_groups_message_is_seen_once(
-    alias: str, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    alias: str, others: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is a row for each inbox; two messages that are the same are seen twice."""
     monkeypatch.setattr(tail, "BATCH", 2)  # a message is in several of them
@@ -131,7 +115,7 @@ async def test_a_groups_message_is_seen_once(
     async with Tail(file(alias), layer.options) as rows:
         assert [each.group or each.channel for each in await rows.last(3)] == names[1:]
         await send_all()
-        sql.execute(f"insert into {schema.GROUP_SEND} values ('chat', '{{}}'), ('chat', '{{}}')")
+        others.execute(f"insert into {schema.GROUP_SEND} values ('chat', '{{}}'), ('chat', '{{}}')")
         seen = await soon(take(rows, 6))
         assert [each.group or each.channel for each in seen] == [*names, "chat", "chat"]
     assert rows.gone == 0
@@ -139,29 +123,29 @@ async def test_a_groups_message_is_seen_once(
 
 
 async def test_more_than_one_batch_at_once(
-    alias: str, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    alias: str, others: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail, "BATCH", 10)
     channels = [f"mail.{number}" for number in range(35)]
     async with Tail(file(alias), Options()) as rows:
-        send(sql, *channels)
+        send(others, *channels)
         assert [each.channel for each in await soon(take(rows, 35))] == channels
-        send(sql, *channels[:10])  # exactly one batch, and nothing behind it
+        send(others, *channels[:10])  # exactly one batch, and nothing behind it
         assert len(await soon(take(rows, 10))) == 10
     await file(alias).close()
 
 
 async def test_what_is_gone_before_it_was_seen_is_counted(
-    alias: str, sql: sqlite3.Connection
+    alias: str, others: sqlite3.Connection
 ) -> None:
-    send(sql, "before")
-    sql.execute(f"delete from {schema.MESSAGE}")
+    send(others, "before")
+    others.execute(f"delete from {schema.MESSAGE}")
     async with Tail(file(alias), Options()) as rows:
-        sql.execute("begin")
-        send(sql, "one", "two", "three")
-        sql.execute(f"delete from {schema.MESSAGE} where channel <> 'two'")
-        sql.execute("commit")
-        send(sql, "four")
+        others.execute("begin")
+        send(others, "one", "two", "three")
+        others.execute(f"delete from {schema.MESSAGE} where channel <> 'two'")
+        others.execute("commit")
+        send(others, "four")
         assert [each.channel for each in await soon(take(rows, 2))] == ["two", "four"]
     assert rows.gone == 2
     await file(alias).close()
@@ -181,15 +165,15 @@ async def test_a_file_in_its_place_is_read_from_its_beginning(
 ) -> None:
     def replace() -> None:
         new = Path(shutil.copy(migrated, tmp_path / "new.sqlite3"))
-        with connect(new) as sql:
-            send(sql, "new")
+        with sql(new) as others:
+            send(others, "new")
         for suffix in ("-wal", "-shm"):
             Path(f"{database}{suffix}").unlink(missing_ok=True)
         new.replace(database)
 
     async with Tail(file(alias), Options()) as rows:
-        with connect(database) as sql:
-            send(sql, "old", "old", "old")
+        with sql(database) as others:
+            send(others, "old", "old", "old")
         assert len(await soon(take(rows, 3))) == 3
         replace()
         assert [each.channel for each in await soon(take(rows, 1))] == ["new"]
@@ -202,12 +186,12 @@ async def test_a_file_whose_ids_begin_anew_is_read_from_its_beginning(
 ) -> None:
     """As Django's `flush` has them do."""
     async with Tail(file(alias), Options()) as rows:
-        with connect(database) as sql:
-            send(sql, "old", "old", "old")
+        with sql(database) as others:
+            send(others, "old", "old", "old")
             assert len(await soon(take(rows, 3))) == 3
-            sql.execute(f"delete from {schema.MESSAGE}")
-            sql.execute("update sqlite_sequence set seq = 0")
-            send(sql, "new")
+            others.execute(f"delete from {schema.MESSAGE}")
+            others.execute("update sqlite_sequence set seq = 0")
+            send(others, "new")
         assert [each.channel for each in await soon(take(rows, 1))] == ["new"]
     await file(alias).close()
 

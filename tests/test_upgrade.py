@@ -12,62 +12,36 @@ from pathlib import Path
 
 import pytest
 
+from tests import projects
+
 ROOT = Path(__file__).parent.parent
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 PATIENCE = 300  # seconds; only a hang takes that long
 OLD = "channels-sqlite==0.1"
 
-# As the README of 0.1 has its users write them.
-SETTINGS_OF_0_1 = '''\
-from pathlib import Path
-
-BASE_DIR = Path(__file__).parent.parent
-SECRET_KEY = "tests"
-USE_TZ = True
-INSTALLED_APPS = [
-    "django.contrib.auth",
-    "django.contrib.contenttypes",
-    "channels",
-    "channels_sqlite",
-]
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": BASE_DIR / "db.sqlite3",
-    },
-    "channels": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": BASE_DIR / "channels.sqlite3",
-        "init_command": "PRAGMA journal_mode=WAL;",
-        "transaction_mode": "IMMEDIATE",
-        "OPTIONS": {
-            "timeout": 20,
-            "init_command": """
-                PRAGMA journal_mode=WAL;
-                PRAGMA synchronous=NORMAL;
-                PRAGMA busy_timeout=20000;
-                PRAGMA cache_size=-64000;
-                PRAGMA temp_store=MEMORY;
-                PRAGMA mmap_size=134217728;
-            """,
-        },
-    },
-}
-CHANNEL_LAYERS = {
-    "default": {
-        "BACKEND": "channels_sqlite.layers.SqliteChannelLayer",
-        "CONFIG": {
-            "database": "channels",
-            "polling_interval": 0.05,
-            "message_retention": 86400,
-            "capacity": 100,
-            "expiry": 30,
-            "trim_batch_size": 100,
-            "auto_trim": True,
-        },
-    },
-}
-DATABASE_ROUTERS = ["channels_sqlite.db_routers.ChannelsRouter"]
+# What the README of 0.1 has its users write.
+SETTINGS_OF_0_1 = f'''\
+{projects.SETTINGS}
+DATABASES["channels"] |= {{
+    "init_command": "PRAGMA journal_mode=WAL;",
+    "transaction_mode": "IMMEDIATE",
+}}
+DATABASES["channels"]["OPTIONS"]["init_command"] = """
+    PRAGMA journal_mode=WAL;
+    PRAGMA synchronous=NORMAL;
+    PRAGMA busy_timeout=20000;
+    PRAGMA cache_size=-64000;
+    PRAGMA temp_store=MEMORY;
+    PRAGMA mmap_size=134217728;
+"""
+CHANNEL_LAYERS["default"]["CONFIG"] |= {{
+    "polling_interval": 0.05,
+    "message_retention": 86400,
+    "capacity": 100,
+    "expiry": 30,
+    "trim_batch_size": 100,
+    "auto_trim": True,
+}}
 '''
 
 # Sends and receives, and leaves a group with a member and a message that waits.
@@ -101,8 +75,8 @@ class User:
     def __init__(self, directory: Path) -> None:
         self.environment = directory / "environment"
         self.project = directory / "project"
-        self.database = self.project / "channels.sqlite3"
         package = self.project / "mysite"
+        self.database = package / "channels.sqlite3"
         package.mkdir(parents=True)
         (package / "__init__.py").touch()
         (package / "settings.py").write_text(SETTINGS_OF_0_1)
@@ -153,7 +127,7 @@ class User:
 def user(tmp_path: Path) -> User:
     """A user whose project runs on 0.1."""
     user = User(tmp_path)
-    patience = ["--quiet", "--retries=1", "--timeout=20"]
+    patience = ["--quiet", "--no-compile", "--retries=1", "--timeout=20"]
     if user.try_python("-m", "pip", "install", *patience, "channels", OLD).returncode:
         pytest.skip("no package index to be reached")
     user.migrate()
@@ -174,7 +148,7 @@ def test_an_upgrade_from_0_1_takes_pip_and_migrate(user: User, wheel: str) -> No
     assert user.version() == "0.1"
     assert user.tables() >= OLD_TABLES
 
-    user.python("-m", "pip", "install", "--quiet", "-U", wheel)
+    user.python("-m", "pip", "install", "--quiet", "--no-compile", "-U", wheel)
     assert user.version() == VERSION
     user.migrate()
     assert not user.tables() & OLD_TABLES

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -15,6 +17,21 @@ PATIENCE = 10.0  # seconds
 async def soon(awaitable: Awaitable[T]) -> T:
     """The awaitable's result."""
     return await asyncio.wait_for(awaitable, PATIENCE)
+
+
+async def receive(layer: Any, channel: str) -> Any:
+    """What comes next on the channel."""
+    return await soon(layer.receive(channel))
+
+
+async def rest(layer: Any, channel: str) -> list[Any]:
+    """What still waits in the channel."""
+    end = {"type": "test.end"}
+    await layer.send(channel, end)
+    messages = []
+    while (got := await receive(layer, channel)) != end:
+        messages.append(got)
+    return messages
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -41,3 +58,25 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@contextmanager
+def threads(*functions: Callable[[], Any]) -> Iterator[None]:
+    """Run each on a thread of its own until the end of the `with`; their first error is raised."""
+    errors: list[BaseException] = []
+
+    def guarded(function: Callable[[], Any]) -> None:
+        try:
+            function()
+        except BaseException as error:  # for the test to see
+            errors.append(error)
+
+    running = [threading.Thread(target=guarded, args=[each], daemon=True) for each in functions]
+    for thread in running:
+        thread.start()
+    yield
+    for thread in running:
+        thread.join(6 * PATIENCE)
+    if errors:
+        raise errors[0]
+    assert not any(thread.is_alive() for thread in running)

@@ -78,7 +78,6 @@ async def test_an_hour_of_consumers_that_never_read(
     check_bounded([size for _, size, _ in samples], third, 2_000_000)
     check_bounded([memory for _, _, memory in samples], third, 8_000_000)
     counted = layer.counters
-    assert refused > 100
     assert counted.refused == refused
     assert counted.dropped > sent / 10
     said = [each.getMessage() for each in caplog.records if each.name == "channels_sqlite"]

@@ -26,8 +26,8 @@ SECONDS = [1.0, 3.0, *map(float, os.environ.get("FAULTS_LOCK_SECONDS", "").split
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("seconds", SECONDS)
 def test_the_lock_is_held(start: Start, seconds: float) -> None:
-    """A tick of 10 ms is not late by more than 100 ms; every sender, however many queue, gets its
-    error when its own timeout is over.
+    """A tick of 10 ms is not late by half of a sender's timeout; every sender, however many queue,
+    gets its error when its own timeout is over.
     """
     timeout = seconds * 0.6
     child = start(f"{CHILDREN}.under_a_lock", patience=timeout)
@@ -45,7 +45,7 @@ def test_the_lock_is_held(start: Start, seconds: float) -> None:
     said = child.hear()
     child.finish()
     bystander.tell("stop")
-    assert said["latest"] < 0.1 + bystander.hear()  # which has no layer
+    assert said["latest"] < 0.3 * seconds + bystander.hear()  # which has no layer
     assert len(said["waits"]) == 140
     assert min(said["waits"]) > 0.8 * timeout
     assert max(said["waits"]) < 1.1 * timeout + 0.5

@@ -151,17 +151,6 @@ async def test_a_loop_makes_one_write_at_a_time_and_keeps_the_order(
         assert len(sent) == 300
 
 
-async def test_a_message_that_expires_is_refused_while_the_lock_is_still_held(
-    database: Path,
-) -> None:
-    async with parts(database, patience=PATIENCE) as sending:
-        await sending.database.ready()
-        with locked(database):
-            (task,) = begin(sending, 1, expires_at=time.time() + 0.05)
-            with pytest.raises(DatabaseUnavailable, match="has expired"):
-                await soon(task)
-
-
 def test_a_loop_that_ends_with_sends_under_way_hinders_no_other(database: Path) -> None:
     async def use() -> None:
         async with parts(database) as sending:
@@ -175,6 +164,17 @@ def test_a_loop_that_ends_with_sends_under_way_hinders_no_other(database: Path) 
             assert sending.sent()[-1] == 9
 
     asyncio.run(use())
+
+
+async def test_a_message_that_expires_is_refused_while_the_lock_is_still_held(
+    database: Path,
+) -> None:
+    async with parts(database, patience=PATIENCE) as sending:
+        await sending.database.ready()
+        with locked(database):
+            (task,) = begin(sending, 1, expires_at=time.time() + 0.05)
+            with pytest.raises(DatabaseUnavailable, match="has expired"):
+                await soon(task)
 
 
 async def test_a_message_that_has_expired_behind_a_lock_is_not_sent(database: Path) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
-import shutil
 import sqlite3
 import threading
 import time
@@ -57,13 +55,6 @@ def open_(database: Path, worker: Worker) -> Iterator[Open]:
 @pytest.fixture
 def both(open_: Open) -> Connections:
     return open_()
-
-
-def replace(path: Path) -> int:
-    """Put a copy in its place; its size."""
-    shutil.copy(path, f"{path}.new")
-    os.replace(f"{path}.new", path)
-    return os.stat(path).st_size
 
 
 def test_a_transaction_that_an_exception_has_left_open_is_rolled_back(both: Connections) -> None:
@@ -163,7 +154,7 @@ async def test_the_thread_makes_a_checkpoint_after_as_many_writes_as_the_project
     size = os.stat(database).st_size
     for _ in range(20 if writes is None else writes - 1):
         both.try_write(insert_much)
-        await soon(worker.run(gc.collect))
+        await soon(worker.run(threading.get_ident))  # what was posted is done
         assert os.stat(database).st_size == size
     if writes is not None:
         both.try_write(insert_much)

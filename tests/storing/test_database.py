@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -30,11 +29,6 @@ async def one(database: Path) -> AsyncIterator[Database]:
 def attentive(set_times: SetTimes) -> None:
     """Each use looks whether the file is still there, and not only one in a second."""
     set_times(check=-1)
-
-
-def replace(path: Path, by: Path) -> None:
-    shutil.copy(by, f"{path}.new")
-    os.replace(f"{path}.new", path)
 
 
 def exists(path: Path | str) -> bool:

@@ -42,11 +42,8 @@ def test_two_aliases_with_one_name_have_each_its_own_options() -> None:
     assert timeouts == [7, 9]
 
 
-def test_another_engine_is_refused_by_name() -> None:
+def test_another_engine_and_memory_of_which_each_connection_sees_its_own_are_refused() -> None:
     with pytest.raises(InvalidOption, match=r"'channels'.*'django\.db\.backends\.postgresql'"):
         database_for("channels", "x", {"ENGINE": "django.db.backends.postgresql"})
-
-
-def test_memory_of_which_each_connection_would_see_its_own_is_refused() -> None:
     with pytest.raises(InvalidOption, match="Give it a file"):
         database_for("channels", ":memory:", SETTINGS)

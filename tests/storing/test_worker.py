@@ -97,7 +97,7 @@ async def test_what_was_submitted_before_the_stop_is_run() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        for _ in range(2000):
+        for _ in range(500):
             worker = Worker()
             job = asyncio.create_task(worker.run(lambda: 1))
             await asyncio.sleep(0)
