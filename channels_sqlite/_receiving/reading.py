@@ -23,6 +23,7 @@ from .._storing.setup import Setup
 from .queues import Loop, Queues
 
 AT_ONCE = 32  # messages in one read
+OWED = 256  # messages at most that are not acknowledged: each send counts them
 MANY = 64  # inboxes; one is usual, that of new_channel's own prefix
 
 
@@ -195,7 +196,7 @@ class Reading:
                 self._queues.deliver(channels, Item(row, monotonic + remaining), here)
             else:
                 self._counters.expired += len(channels)
-        if inbox.taken * 4 >= inbox.capacity:
+        if inbox.taken >= min(inbox.capacity / 4, OWED):
             self.acknowledge()
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -73,3 +73,12 @@ def options_and_code(content: str) -> tuple[dict[str, str], str]:
         _, name, value = lines.pop(0).split(":", 2)
         options[name] = value.strip()
     return options, "".join(lines).lstrip("\n")
+
+
+def lightened(block: Block) -> Block:
+    """Without the environment, which takes seconds to make, and without daphne's `runserver`, whose
+    imports are half of what each command costs. The tutorial's own test has both.
+    """
+    lines = block.code.splitlines(keepends=True)
+    code = "".join(line for line in lines if ".venv" not in line and "pip" not in line)
+    return replace(block, code=code.replace('"daphne", ', ""))

@@ -20,7 +20,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +31,7 @@ import yaml
 from tests.docs.blocks import Block
 from tests.example.servers import free_port, heed_ctrl_c
 from tests.processes import has_node_sqlite
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds; a guard against hanging, nothing is measured here
@@ -165,9 +165,13 @@ class Project:
             )
         self.servers.append(server)
         ports = [int(self.ports[port]) for port in PORT.findall(block.code)]
-        wait_until(
-            lambda: all(map(answers, ports)) if ports else log.stat().st_size > 0, server, log
-        )
+
+        def is_up() -> bool:
+            if server.poll() is not None:
+                raise BlockFailed(f"it did not start:\n{log.read_text()}")
+            return all(map(answers, ports)) if ports else log.stat().st_size > 0
+
+        wait_until(is_up, PATIENCE)
 
     def run_sqlite3(self, block: Block) -> None:
         """As `sh`, at the end of its page: where there is no such program, the rest is skipped."""
@@ -203,6 +207,7 @@ class Project:
     def _in_shell(self, block: Block, *, keep: bool) -> str:
         code = PORT.sub(lambda match: self.ports.setdefault(match[0], str(free_port())), block.code)
         code = code.replace(CLONE, shlex.quote(str(ROOT)))
+        code = code.replace("-m venv", "-m venv --without-pip")  # which PYTHONPATH has
         state = shlex.quote(str(self.state))
         resume = f"if [ -e {state} ]; then . {state}; fi\n"
         end = f'\n{{ export -p; echo "cd $(printf %q "$PWD")"; }} > {state}' if keep else ""
@@ -304,8 +309,12 @@ class Project:
             "PYTHONPATH": os.pathsep.join([str(ROOT), *site.getsitepackages()]),
             "PIP_NO_INDEX": "1",
             "PIP_NO_BUILD_ISOLATION": "0",  # which is yes: the build backend is here
+            "PIP_NO_COMPILE": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PYTHONUNBUFFERED": "1",
+            # The plugins that the pages install, and none of this run's.
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTEST_ADDOPTS": "-p pytest_django.plugin -p xdist.plugin",
         }
 
     def __enter__(self) -> Project:
@@ -336,14 +345,6 @@ def compare(wanted: str, said: str) -> None:
     options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     if not doctest.OutputChecker().check_output(wanted, said, options):
         raise BlockFailed(f"it said:\n{said}")
-
-
-def wait_until(ready: Callable[[], bool], server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not ready():
-        if server.poll() is not None or time.monotonic() > deadline:
-            raise BlockFailed(f"it did not start:\n{log.read_text()}")
-        time.sleep(0.05)
 
 
 def answers(port: int) -> bool:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.docs.blocks import DOCS, TUTORIAL, Block, blocks, pages
+from tests.docs.blocks import DOCS, TUTORIAL, Block, blocks, lightened, pages
 from tests.docs.project import BlockFailed, Project
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
@@ -29,15 +28,6 @@ def tutorials_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 MIGRATE = "python manage.py migrate channels_sqlite --verbosity=0 --database=channels"
-
-
-def lightened(block: Block) -> Block:
-    """Without the environment, which takes seconds to make, and without daphne's `runserver`, whose
-    imports are half of what each command costs. The tutorial's own test has both.
-    """
-    lines = block.code.splitlines(keepends=True)
-    code = "".join(line for line in lines if ".venv" not in line and "pip" not in line)
-    return replace(block, code=code.replace('"daphne", ', ""))
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ class Window:
         self.wait_for(lambda: (name, words) in self.lines)
 
     def wait_for(self, what: Any) -> None:
-        WebDriverWait(self.driver, PATIENCE, poll_frequency=0.02).until(lambda _: what())
+        WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(lambda _: what())
 
     # What went wrong
 

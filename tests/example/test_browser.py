@@ -16,15 +16,14 @@ from tests.example.conftest import Chat
 from tests.example.servers import Project, stop
 
 pytestmark = pytest.mark.timeout(300)  # browsers and servers start within
+of_the_page = pytest.mark.parametrize("chat", ["sqlite"], indirect=True)
+"""For what is of the page, and the same on each channel layer."""
 
 SCRIPT = """<script>document.title = "taken"</script><img src=x onerror='document.title="taken"'>"""
 
 
-def test_the_windows_are_on_different_processes(ada: Window, ben: Window) -> None:
+def test_two_people_chat_by_way_of_two_processes(ada: Window, ben: Window) -> None:
     assert ada.process != ben.process
-
-
-def test_two_people_chat(ada: Window, ben: Window) -> None:
     ada.say("Is anybody here?")
     ben.wait_for_line("Ada", "Is anybody here?")
     ben.say("I am.")
@@ -111,6 +110,7 @@ def test_a_page_finds_what_no_message_told_it(
         assert window.lines == [("Ben", "before"), *unheard, ("Ben", "after")]
 
 
+@of_the_page
 def test_earlier_lines_come_above_and_leave_the_rest_where_it_is(
     ada: Window, ben: Window, chat: Chat, room: str
 ) -> None:
@@ -192,6 +192,7 @@ def test_a_form_posts_from_a_sync_view(
     ada.wait_for_line("Cleo", "Just passing")
 
 
+@of_the_page
 def test_markup_stays_text(ada: Window, ben: Window) -> None:
     ada.click("#rename")
     ada.tell_name("<b>Ada</b>")
@@ -206,12 +207,14 @@ def test_markup_stays_text(ada: Window, ben: Window) -> None:
     assert ben.driver.title == title
 
 
+@of_the_page
 def test_an_empty_line_is_declined(ada: Window) -> None:
     ada.say("  ")
     assert "nothing in this line" in ada.notice
     assert ada.find("#notice").aria_role == "alert"
 
 
+@of_the_page
 def test_a_long_line_is_declined_and_stays_to_be_shortened(ada: Window) -> None:
     ada.driver.execute_script("document.getElementById('text').value = 'x'.repeat(1001)")
     ada.say("")
@@ -223,6 +226,7 @@ def test_a_long_line_is_declined_and_stays_to_be_shortened(ada: Window) -> None:
     ada.wait_for_line("Ada", "x" * 1000)
 
 
+@of_the_page
 def test_a_name_of_blanks_is_asked_for_again(
     windows: tuple[Window, Window], chat: Chat, room: str
 ) -> None:
@@ -234,6 +238,7 @@ def test_a_name_of_blanks_is_asked_for_again(
     window.wait_until_connected()
 
 
+@of_the_page
 def test_escape_leaves_the_name_dialog_and_a_button_leads_back(
     windows: tuple[Window, Window], chat: Chat, room: str
 ) -> None:
@@ -270,6 +275,7 @@ def test_a_name_that_another_visitor_has_is_asked_for_again(
     ada.wait_for_line("Ada L.", "I stay who I am")
 
 
+@of_the_page
 def test_words_run_in_the_direction_of_their_script(ada: Window, ben: Window) -> None:
     direction = """
         const words = [...document.querySelectorAll("#lines .words")];
@@ -281,6 +287,7 @@ def test_words_run_in_the_direction_of_their_script(ada: Window, ben: Window) ->
     assert ben.driver.execute_script(direction) == ["rtl", "ltr"]
 
 
+@of_the_page
 def test_the_keyboard_reaches_everything(ada: Window, ben: Window) -> None:
     reached = {ben.focused}
     for _ in range(30):
@@ -293,6 +300,7 @@ def test_the_keyboard_reaches_everything(ada: Window, ben: Window) -> None:
     assert ben.focused == "summarise"
 
 
+@of_the_page
 def test_a_screen_reader_finds_names_for_everything(ada: Window, ben: Window) -> None:
     ada.say("Hello")
     ben.wait_for_line("Ada", "Hello")
@@ -303,6 +311,7 @@ def test_a_screen_reader_finds_names_for_everything(ada: Window, ben: Window) ->
             assert control.accessible_name, control.get_attribute("outerHTML")
 
 
+@of_the_page
 def test_on_a_phone_people_are_behind_a_button(ada: Window) -> None:
     with ada.on_a_phone():
         ada.wait_for(lambda: not ada.find("#people").is_displayed())

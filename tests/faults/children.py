@@ -29,14 +29,18 @@ from tests.rows import put_number
 
 
 def dies_in_a_transaction(channel: str) -> None:
-    """Insert without committing, and wait for death."""
-    with closing(connect()) as connection:
-        connection.execute("pragma cache_size = 1")  # what is written spills into the log
-        connection.execute("begin immediate")
-        for number in range(20):
-            put_number(connection, channel, number, 100_000)
-        say("in a transaction")
-        hear()
+    """For each line heard fork a writer that inserts without committing, and waits for death."""
+    while hear():
+        pid = os.fork()
+        if pid == 0:
+            with closing(connect()) as connection:
+                connection.execute("pragma cache_size = 1")  # what is written spills into the log
+                connection.execute("begin immediate")
+                for number in range(20):
+                    put_number(connection, channel, number, 100_000)
+                say(os.getpid())
+                signal.pause()
+        say(os.waitpid(pid, 0)[1])
 
 
 def dies_with_a_claim(channel: str) -> None:
@@ -361,21 +365,21 @@ async def may_not_write(count: int) -> None:
 # Races
 
 
-def racer(channel: str, capacity: int, **config: Any) -> None:
-    """Send to one channel, at the moment told, until it is full; say how many were accepted."""
-    layer = SqliteChannelLayer(capacity=capacity, **config)
+def racer(channels: list[str], capacity: int) -> None:
+    """For each channel send at the moment told, until it is full; say how many were accepted."""
+    for channel in channels:
+        say(asyncio.run(race(SqliteChannelLayer(capacity=capacity), channel, capacity)))
 
-    async def race() -> int:
-        await layer.group_add("warm", "up")
-        say("ready")
-        moment = await asyncio.to_thread(hear)
-        await asyncio.sleep(max(0, moment - time.time()))
-        sends = [layer.send(channel, {"type": "test"}) for _ in range(capacity)]
-        results = await asyncio.gather(*sends, return_exceptions=True)
-        await layer.close()
-        return sum(result is None for result in results)
 
-    say(asyncio.run(race()))
+async def race(layer: SqliteChannelLayer, channel: str, capacity: int) -> int:
+    await layer.group_add("warm", "up")
+    say("ready")
+    moment = await asyncio.to_thread(hear)
+    await asyncio.sleep(max(0, moment - time.time()))
+    sends = [layer.send(channel, {"type": "test"}) for _ in range(capacity)]
+    results = await asyncio.gather(*sends, return_exceptions=True)
+    await layer.close()
+    return sum(result is None for result in results)
 
 
 def flusher(count: int) -> None:

@@ -145,7 +145,7 @@ def bells(database: Path) -> Path:
     return Path(f"{database}-bells")
 
 
-MARKS = [".log", ".opened", ".swept"]
+MARKS = [".checkpoint", ".log", ".opened", ".swept"]
 """The layer's other files beside the bells."""
 
 

@@ -30,14 +30,17 @@ async def test_killed_in_a_transaction(open_layer: OpenLayer, start: Start, data
     """Its lock is free at once, and nothing of it is delivered. Ten times."""
     layer = open_layer()
     waiting = asyncio.create_task(layer.receive("test-channel"))
+    writers = start(f"{CHILDREN}.dies_in_a_transaction", channel="test-channel")
     for turn in range(10):
-        child = start(f"{CHILDREN}.dies_in_a_transaction", channel="test-channel")
-        assert await asyncio.to_thread(child.hear) == "in a transaction"
-        child.kill()
+        writers.tell("begin")
+        os.kill(await asyncio.to_thread(writers.hear), signal.SIGKILL)
+        assert await asyncio.to_thread(writers.hear) == signal.SIGKILL
         await layer.send("test-channel", message(turn + 100))
         assert (await soon(waiting))["number"] == turn + 100
         waiting = asyncio.create_task(layer.receive("test-channel"))
     await cancel(waiting)
+    writers.tell("")
+    await asyncio.to_thread(writers.finish)
     with sql(database) as connection:
         assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
 
@@ -102,19 +105,19 @@ async def test_stopped_in_a_statement(
     caplog.clear()  # that a claim had to wait
 
 
-async def test_processes_race_for_the_last_room(start: Start, database: Path) -> None:
+async def test_processes_race_for_the_last_room(start: Start) -> None:
     """Five times, three at once: what is accepted is the capacity, and not a message more."""
-    for turn in range(5):
-        channel = f"race-{turn}"
-        racers = [start(f"{CHILDREN}.racer", channel=channel, capacity=40) for _ in range(3)]
+    channels = [f"race-{turn}" for turn in range(5)]
+    racers = [start(f"{CHILDREN}.racer", channels=channels, capacity=40) for _ in range(3)]
+    for _ in channels:
         for each in racers:
             assert await asyncio.to_thread(each.hear) == "ready"
         moment = time.time() + 0.05
         for each in racers:
             each.tell(moment)
         assert sum([await asyncio.to_thread(each.hear) for each in racers]) == 40
-        for each in racers:
-            await asyncio.to_thread(each.finish)
+    for each in racers:
+        await asyncio.to_thread(each.finish)
 
 
 @by_default

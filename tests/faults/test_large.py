@@ -12,13 +12,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import OpenLayer, Start
+from tests.kinds import by_default
 from tests.waiting import cancel, soon, until
 
 CHILDREN = "tests.faults.large_children"
-LARGE = 50_000_000  # bytes
-TRIES = 3
-
-by_default = pytest.mark.parametrize("kind", ["auto"], indirect=True)
 
 
 class Longest:

@@ -116,7 +116,7 @@ class Talkers:
         deadline = time.monotonic() + PATIENCE
         while left := missing(self.record()):
             assert time.monotonic() < deadline, f"{len(left)} are missing: {sorted(left)}"
-            time.sleep(0.05)
+            time.sleep(0.1)  # each record is of all messages so far
 
     def wait_until_all_have_sent(self, before: set[Sent]) -> None:
         """Wait until each has had a message accepted for each, beside those of `before`."""

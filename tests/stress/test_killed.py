@@ -13,8 +13,7 @@ from stress import ledger
 from stress.children import Children
 from stress.lab import Lab, lab
 from stress.layers import LAYERS
-from stress.plan import Plan, Scenario
-from stress.program import program
+from stress.plan import Plan
 from stress.scenarios import foreign, killed
 from stress.verdict import check
 
@@ -59,10 +58,3 @@ async def test_an_insert_of_another_program_arrives_idle_and_beside_others(here:
         assert any(min(others) <= at <= max(others) for at in sent) == beside
     verdict = check(entries)
     assert (verdict.examples, verdict.broken) == ([], False)
-
-
-@pytest.mark.parametrize("scenario", [killed.SCENARIO, foreign.SCENARIO])
-async def test_it_is_measured_in_every_profile(scenario: Scenario) -> None:
-    for profile in ("quick", "figures"):
-        made = program(Plan(profile), [scenario], [LAYERS["sqlite"]])
-        assert made.measurements > 0

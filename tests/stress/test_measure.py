@@ -7,6 +7,8 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,30 +83,42 @@ def test_a_rate_is_of_the_intervals_between_entries() -> None:
     assert measure.rate(entries[:1], ledger.RECEIVED) == 0
 
 
-def test_the_usage_of_a_process_is_its_own() -> None:
-    """One that works uses more processor than one that sleeps; both are other processes."""
-    code = "import sys, time; print(flush=True)\nwhile sys.argv[1] == 'work': pass\ntime.sleep(60)"
+@contextmanager
+def running(*codes: str) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Processes that run these programs, each of which has printed a line."""
     processes = [
-        subprocess.Popen([sys.executable, "-c", code, how], stdout=subprocess.PIPE)
-        for how in ("work", "sleep")
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for code in codes
     ]
     try:
         for process in processes:
             assert process.stdout is not None
             process.stdout.readline()
-        before = [measure.usage(process.pid) for process in processes]
-        time.sleep(0.5)
-        working, sleeping = (
-            measure.spent(was, measure.usage(process.pid))
-            for was, process in zip(before, processes, strict=True)
-        )
+        yield processes
     finally:
         for process in processes:
             process.kill()
             process.communicate()
+
+
+def used(*processes: subprocess.Popen[bytes]) -> list[measure.Spent]:
+    """What each has used in half a second."""
+    before = [measure.usage(process.pid) for process in processes]
+    time.sleep(0.5)
+    return [
+        measure.spent(was, measure.usage(process.pid))
+        for was, process in zip(before, processes, strict=True)
+    ]
+
+
+def test_the_usage_of_a_process_is_its_own() -> None:
+    """One that works uses more processor than one that sleeps; both are other processes."""
+    sleeps = "import time; print(flush=True); time.sleep(60)"
+    with running("print(flush=True)\nwhile True: pass", sleeps) as processes:
+        working, sleeping = used(*processes)
+        usage = measure.usage(processes[1].pid)
     assert working.cpu_percent > 10 * sleeping.cpu_percent
-    assert before[1].threads == 1
-    assert before[1].memory > 1_000_000
+    assert usage.threads == 1
+    assert usage.memory > 1_000_000
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of each thread")
@@ -116,39 +130,19 @@ def test_the_switches_of_all_threads_count() -> None:
         "threading.Thread(target=work, daemon=True).start()\n"
         "print(flush=True)\ntime.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
-        before = measure.usage(process.pid)
-        time.sleep(0.5)
-        used = measure.spent(before, measure.usage(process.pid))
-    finally:
-        process.kill()
-        process.communicate()
-    assert before.threads == 2
-    assert used.switches > 10
+    with running(code) as (process,):
+        assert measure.usage(process.pid).threads == 2
+        (found,) = used(process)
+    assert found.switches > 10
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs processes that share one core")
 def test_who_has_to_give_way_is_preempted_and_does_not_sleep() -> None:
     core = min(os.sched_getaffinity(0))
     code = f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile True: pass"
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)
-    ]
-    try:
-        for process in processes:
-            assert process.stdout is not None
-            process.stdout.readline()
-        before = measure.usage(processes[0].pid)
-        time.sleep(0.5)
-        used = measure.spent(before, measure.usage(processes[0].pid))
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-    assert used.preempted > 10 * used.switches
+    with running(code, code) as (process, _):
+        (found,) = used(process)
+    assert found.preempted > 10 * found.switches
 
 
 def test_the_bytes_of_a_database_count_what_is_only_in_the_wal(tmp_path: Path) -> None:

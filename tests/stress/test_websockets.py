@@ -19,7 +19,6 @@ from stress.lab import Lab, lab
 from stress.layers import LAYERS
 from stress.ledger import Entry
 from stress.plan import Case, Plan
-from stress.program import program
 from stress.scenarios import websockets
 from stress.scenarios.websockets import SCENARIO, Stage
 from stress.servers import KINDS, Kind, ServerError
@@ -179,21 +178,6 @@ async def test_the_options_make_the_case(plan: Plan, name: str) -> None:
     assert case.arguments["seconds"] >= 1 / case.arguments["rate"]  # each speaks once at least
 
 
-async def test_the_profile_of_figures_has_four_shapes_and_no_other_than_asked_for() -> None:
-    assert [(case.name, case.rounds) for case in websockets.cases(Plan("figures"))] == [
-        ("200 sockets in rooms of 10, every second, 2 x uvicorn-uvloop", None),
-        ("120 sockets in rooms of 2, every second, 6 x uvicorn-uvloop", None),
-        ("2,000 sockets in rooms of 10, every 10 s, 4 x uvicorn-uvloop", 2),
-        ("a broadcast to 2,000 sockets, every 2 s, 4 x uvicorn-uvloop", 2),
-    ]
-    assert len(websockets.cases(Plan("figures", sockets=30))) == 1
-
-
-async def test_a_broadcast_lasts_for_several_echoes() -> None:
-    broadcast = websockets.cases(Plan("figures"))[-1].arguments
-    assert broadcast["seconds"] * broadcast["rate"] >= 5
-
-
 async def test_layers_that_do_not_keep_up_are_left_out() -> None:
     (few,), (many,) = (  # of sockets
         websockets.cases(Plan(sockets=n, servers=["daphne"])) for n in (200, 2000)
@@ -202,9 +186,3 @@ async def test_layers_that_do_not_keep_up_are_left_out() -> None:
         {layer.name for layer in LAYERS.values() if case.excludes(layer)} for case in (few, many)
     ]
     assert left_out == [{"channels-lite"}, {"channels-lite", "memory"}]
-
-
-async def test_the_quick_profile_leaves_it_out_and_says_so() -> None:
-    made = program(Plan("quick"), [SCENARIO], [LAYERS["sqlite"], LAYERS["redis"]])
-    assert made.measurements == 0
-    assert {skipped.why for skipped in made.skipped} == {"not in the profile quick"}
