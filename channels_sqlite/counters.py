@@ -32,7 +32,8 @@ class Counters:
     """Expired in the table before this process looked, or in a consumer's buffer. What another
     process has trimmed by then is in no count."""
     dropped: int = 0
-    """Given up for want of room: a group's message to a full inbox, a slow consumer's oldest."""
+    """Given up because there was no room: a group's message to a full inbox, or the oldest one of a
+    slow consumer."""
     missed_wakes: int = 0
     """Heartbeats that found what no wake had announced."""
 
@@ -89,4 +90,4 @@ def _warn(recent: Counter[tuple[str, str | None]], last: str = "") -> None:
     most = ", ".join(f"{count} to {name} of group {of}" for (name, of), count in worst)
     total = sum(recent.values())
     recent.clear()
-    logger.warning("%d message(s) dropped for want of room, %s.%s", total, most, last)
+    logger.warning("%d message(s) dropped because there was no room, %s.%s", total, most, last)

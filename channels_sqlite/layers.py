@@ -50,9 +50,9 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     reference's page on settings.
 
     A message is delivered once, to one consumer, in the order in which its sender sent it; or it
-    expires; or it is dropped for want of room, which is counted in `counters`. A process that is
-    killed takes what it had read with it. The layer may be used from any number of threads and
-    event loops.
+    expires; or it is dropped because there was no room, which is counted in `counters`. A process
+    that is killed takes what it had read with it. The layer may be used from any number of threads
+    and event loops.
     """
 
     extensions: ClassVar = ["groups", "flush"]

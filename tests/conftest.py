@@ -184,7 +184,7 @@ def is_a_warning_of_ours(record: logging.LogRecord) -> bool:
     return (
         record.name == "channels_sqlite"
         and record.levelno >= logging.WARNING
-        and "dropped for want of room" not in record.getMessage()
+        and "dropped because there was no room" not in record.getMessage()
     )
 
 

@@ -47,8 +47,8 @@ def test_a_burst_is_one_line_that_names_those_that_missed_most(
     assert drops.counters == Counters(dropped=20)
     [said] = caplog.messages
     assert said == (
-        "20 message(s) dropped for want of room, 9 to specific.1! of group test-group, 6 to"
-        " specific.3! of group test-group, 3 to specific.0! of group test-group. The last one to"
+        "20 message(s) dropped because there was no room, 9 to specific.1! of group test-group, 6"
+        " to specific.3! of group test-group, 3 to specific.0! of group test-group. The last one to"
         " the-last-one of group test-group: capacity 100, the oldest that waits is 12.3 s old."
     )
 
@@ -109,4 +109,6 @@ def test_what_was_not_said_yet_is_said_when_the_process_ends() -> None:
     )
     command = [sys.executable, "-W", "error", "-c", script]
     ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert ended.stderr == "2 message(s) dropped for want of room, 2 to mail of group None.\n"
+    assert (
+        ended.stderr == "2 message(s) dropped because there was no room, 2 to mail of group None.\n"
+    )

@@ -158,7 +158,7 @@ class Receiver:
             if loop not in self._listening.ears:
                 self._listening.start(loop)
         # Somebody may have written before we watched, and be about to commit.
-        self._listening.ears[loop].listener.write()
+        self._listening.ears[loop].listener.log_written()
 
     def _stop(self, loop: Loop) -> None:
         with self._lock:

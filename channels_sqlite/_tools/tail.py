@@ -72,7 +72,8 @@ class Tail:
         except BaseException:
             self._ear.stop()
             raise
-        self._ear.listener.write()  # somebody may have written just before, and be about to commit
+        # Somebody may have written just before, and be about to commit.
+        self._ear.listener.log_written()
         return self
 
     async def __aexit__(self, *error: object) -> None:

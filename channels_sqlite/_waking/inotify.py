@@ -128,7 +128,7 @@ class InotifyWatcher(forks.Forkable):
         if wal & (ATTRIB | GONE) and self._wants_touches:
             self._listener.touch()
         if wal & (MODIFY | ATTRIB | GONE) and self._hears_writes:
-            self._listener.write()
+            self._listener.log_written()
 
     def after_fork_in_child(self) -> None:
         """Close it, and leave the loop alone: it shares its selector with the parent."""

@@ -125,7 +125,7 @@ class Listener:
             self._announced()
             self.look(rung=False)
 
-    def write(self) -> None:
+    def log_written(self) -> None:
         """Somebody writes the log, for whomever: look soon, and some time later again."""
         if not self._running:
             return

@@ -125,7 +125,7 @@ class WatchfilesWatcher:
                     self._notify = self._watch()
                     self._call(self._listener.ring)  # whatever came while nothing was watched
                     if self._watches_log:
-                        self._call(self._listener.write)
+                        self._call(self._listener.log_written)
                 notify, self._notify = self._notify, None
                 with notify as active:
                     self._listen(active)
@@ -161,7 +161,7 @@ class WatchfilesWatcher:
         if self._wants_touches:  # or a write: it cannot be told
             self._call(self._listener.touch)
         if self._hears_writes:
-            self._call(self._listener.write)
+            self._call(self._listener.log_written)
 
     def _call(self, wake: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop is closed

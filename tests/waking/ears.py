@@ -29,7 +29,7 @@ class Ear(Listener):
     def touch(self) -> None:
         self.heard.append("touch")
 
-    def write(self) -> None:
+    def log_written(self) -> None:
         self.heard.append("write")
 
 

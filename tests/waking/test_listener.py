@@ -96,7 +96,7 @@ async def test_what_can_be_seen_is_looked_for_at_once_and_once(listener: Subject
 async def test_a_write_is_looked_for_later_and_later(listener: Subject) -> None:
     """Nobody says when it can be seen. Other writes are not listened to meanwhile."""
     for _ in range(3):
-        listener.write()
+        listener.log_written()
     assert (listener.looks, listener.listens) == ([], [False])
     await until(lambda: listener.listens == [False, True])
     and_one = len(TIMES.after_a_write) + 1  # for what came unheard
@@ -110,7 +110,7 @@ async def test_a_listener_looks_once_in_a_while_if_others_write_all_the_time(
 ) -> None:
     """Until it finds something."""
     listener.log_is_written = True
-    listener.write()
+    listener.log_written()
     await until(lambda: len(listener.looks) == len(TIMES.after_a_write) + 2)
     assert min(listener.waits()[-2:]) >= TIMES.lull - TICK
     assert listener.listens == [False]
@@ -146,7 +146,7 @@ async def test_a_loop_that_stands_still_is_rung_once(listener: Subject) -> None:
 
 async def test_a_watcher_that_comes_amid_a_lull_is_told_of_it(listener: Subject) -> None:
     listener.log_is_written = True
-    listener.write()
+    listener.log_written()
     listener.listens.clear()
     listener.start(None)  # as the database was opened again
     assert listener.listens == [False]
@@ -215,7 +215,7 @@ async def test_an_error_in_a_look_is_said_once_and_reaches_nobody(
 async def test_a_stopped_listener_looks_no_more_whatever_was_announced(listener: Subject) -> None:
     """A look would open a database that was just closed."""
     listener.start(0.01)
-    listener.write()
+    listener.log_written()
     listener.look_again()
     thread = threading.Thread(target=listener.ring_from_elsewhere)
     thread.start()
@@ -223,7 +223,7 @@ async def test_a_stopped_listener_looks_no_more_whatever_was_announced(listener:
     listener.stop()
     listener.stop()
     listener.looks.clear()
-    for wake in (listener.ring, listener.touch, listener.write, listener.look_again):
+    for wake in (listener.ring, listener.touch, listener.log_written, listener.look_again):
         wake()
     await asyncio.sleep(2 * TIMES.lull)
     assert listener.looks == []
@@ -270,7 +270,7 @@ async def test_after_an_interrupt_of_a_look_writes_are_heard_again(
     listener.loop.set_exception_handler(lambda loop, context: None)
     listener.finds, listener.log_is_written = find, True
     listener.start(None)
-    listener.write()
+    listener.log_written()
     await until(lambda: listener.looks.count("unsure") >= look)
     listener.log_is_written = False
     await until(lambda: listener.listens[-1])
