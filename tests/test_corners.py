@@ -25,7 +25,17 @@ from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.conftest import OpenLayer, SetTimes
 from tests.kinds import ours
-from tests.rows import LATER, count, message, put, put_number, select, sql
+from tests.rows import (
+    LATER,
+    count,
+    inbox_of,
+    message,
+    put,
+    put_number,
+    put_to_group,
+    select,
+    sql,
+)
 from tests.storing.parts import locked
 from tests.waiting import cancel, receive, rest, soon, until
 
@@ -194,6 +204,19 @@ async def test_garbage_is_logged_and_skipped(
     assert await soon(waiting) == message(1)
     assert await rest(layer, channel) == []
     assert len([each for each in caplog.messages if "is skipped" in each]) == len(GARBAGE)
+    caplog.clear()
+
+
+async def test_what_no_member_of_a_group_can_read_is_logged_once(
+    layer: Any, others: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    members = [await layer.new_channel() for _ in range(5)]
+    for member in members:
+        await layer.group_add("test-group", member)
+    put_to_group(others, "test-group", inbox_of(members[0]), b"garbage")
+    await layer.group_send("test-group", message(1))
+    assert [await receive(layer, member) for member in members] == [message(1)] * 5
+    assert len([each for each in caplog.messages if "is skipped" in each]) == 1
     caplog.clear()
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from channels_sqlite import counters
 from channels_sqlite.counters import Counters, DropLog
 from tests.conftest import SetTimes
+from tests.processes import environment
 from tests.waiting import wait_until
 
 
@@ -112,3 +115,20 @@ def test_what_was_not_said_yet_is_said_when_the_process_ends() -> None:
     assert (
         ended.stderr == "2 message(s) dropped because there was no room, 2 to mail of group None.\n"
     )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+def test_a_forked_child_does_not_repeat_what_its_parent_says(database: Path) -> None:
+    script = (
+        "import os\n"
+        "from channels_sqlite.layers import SqliteChannelLayer\n"
+        "layer = SqliteChannelLayer()\n"
+        "layer._drops.dropped('mail', None, 100, 1.0)\n"
+        "child = os.fork()\n"
+        "if child: os.waitpid(child, 0)\n"
+    )
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60, env=environment(database)
+    )
+    assert ended.stderr.count("1 to mail of group None") == 1

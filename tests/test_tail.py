@@ -15,6 +15,7 @@ from channels_sqlite._options.conf import Options
 from channels_sqlite._storing import schema
 from channels_sqlite._storing.database import Database
 from channels_sqlite._storing.messages import Row
+from channels_sqlite._storing.sql import transaction
 from channels_sqlite._tools import tail
 from channels_sqlite._tools.tail import Filter, Tail
 from channels_sqlite.exceptions import NotMigrated, WatcherUnavailable
@@ -83,6 +84,14 @@ async def test_writers_that_do_not_ring_wake_it(
             [seen] = await soon(take(rows, 1))
             assert seen.channel == f"mail.{number}"
     await file(alias).close()
+
+
+async def test_a_name_in_any_encoding_is_seen(alias: str, others: sqlite3.Connection) -> None:
+    async with Tail(file(alias), Options()) as rows:
+        with transaction(others):
+            send(others, "mail")
+            others.execute(f"update {schema.MESSAGE} set inbox = cast(x'ff' as text)")
+        assert [each.channel for each in await soon(take(rows, 1))] == ["mail"]
 
 
 async def test_the_last_ones_are_shown_on_request(alias: str, others: sqlite3.Connection) -> None:
