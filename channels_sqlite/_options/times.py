@@ -44,8 +44,11 @@ class Times:
     join: float = 2.0
     """For its thread, at exit. That takes a step, or more on a busy machine."""
 
-    # Memberships
+    # Acknowledging, and memberships
 
+    acknowledge: float = 0.25
+    """From the last message of a burst to the statement that says what was taken. Where messages
+    come all the time, it is the heartbeat's."""
     clock_was_set: float = 1.0
     """By which the wall clock moves against the monotonic one when somebody sets it."""
 

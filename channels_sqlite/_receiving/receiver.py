@@ -194,9 +194,7 @@ class Receiver:
             self._listening.ring()
 
     def opened(self) -> None:
-        """The database was opened: look, and have those listen again that wait on loops that do
-        not.
-        """
+        """The database was opened: look, and have all listen again that wait."""
         self._listening.ring()
         if self._queues.loops() - self._listening.ears.keys():
             self._queues.tell_everybody()
@@ -218,10 +216,7 @@ class Receiver:
         *,
         thorough: bool = False,
     ) -> bool:
-        """Deliver what is new; return True if there was any. If it was rung, it reads these inboxes
-        or all of its own; otherwise it asks what has changed, which a `thorough` look does not
-        trust.
-        """
+        """Deliver what is new, of these inboxes or all; return True if there was any."""
         if self._database.has_ended:
             return False
         reading, found = self._reading, False
@@ -239,9 +234,17 @@ class Receiver:
             except Lost:  # the connections were closed, by a fork for example
                 self._database.open_for_readers()
             more = reading.more
+        if found and (ear := self._listening.ears.get(loop)):  # perhaps the last of a burst
+            pause = times.TIMES.acknowledge
+            ear.listener.call_after(pause, "acknowledge", self._acknowledge, loop)
         if more:  # after others on the loop have had their turn
             loop.call_soon(partial(self._listening.look, loop, rung=True))
         return found
+
+    def _acknowledge(self, loop: Loop) -> None:
+        with self._lock:
+            if not self._reading.acknowledge():
+                self._listening.look_again(loop)
 
     def _beat(self, loop: Loop) -> bool:
         """Look at everything, trusting nothing, and do what is to be done now and then."""
@@ -268,8 +271,7 @@ class Receiver:
         self._reading.give_all_back(loop)
         self._reading.forget_idle()
         self._listening.want_touches(bool(self._reading.normal))
-        if not self._reading.acknowledge():
-            self._listening.look_again(loop)
+        self._acknowledge(loop)
         self._memberships.end_lapsed()
         self._listening.watch(loop)
 

@@ -22,6 +22,7 @@ from channels_sqlite._storing import groups
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite._waking.bells import Bell
 from channels_sqlite.exceptions import DatabaseUnavailable
+from tests.conftest import SetTimes
 from tests.receiving.processes import NORMAL, Open, Process, waiting
 from tests.rows import count, put_number, select, sql, to_group
 from tests.storing.parts import locked
@@ -217,6 +218,16 @@ async def test_what_was_read_on_other_connections_is_not_acknowledged_on_new_one
     await until(lambda: waiting(database) == 0)
     await process.send(2)
     assert await soon(task) == 2
+
+
+async def test_what_was_taken_is_acknowledged_when_nothing_follows(
+    process: Process, database: Path, set_times: SetTimes
+) -> None:
+    """And so a burst finds room for itself, whenever the heartbeat comes."""
+    set_times(heartbeat=60.0)
+    await process.send(1)
+    assert await soon(process.receive()) == 1
+    await until(lambda: waiting(database) == 0)
 
 
 async def test_the_reader_of_a_full_inbox_is_asked_for_room(process: Process) -> None:
