@@ -2,7 +2,7 @@
 
 `nox --list` explains each. What follows `--` goes to the tool behind the verb:
 
-    nox -s test -- tests/test_layers.py -k flush
+    nox -s test -- tests/test_specification.py -k flush
     nox -s stress -- latency --layer sqlite
     nox -s example -- 127.0.0.1:9000
     nox -s faults            the tests of faults at length: 10,000 hostile files, locks of 30 s

@@ -87,7 +87,7 @@ def alias(database: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if redis_server.EXECUTABLE is None:
-        pytest.skip("no redis-server here")
+        pytest.skip("no redis-server here")  # a rival, which no user of ours has to install
     with redis_server.redis_server(tmp_path_factory.mktemp("redis")) as server:
         yield server.url
 
@@ -127,7 +127,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 def available(kind: str) -> str:
     if kind == "inotify" and sys.platform != "linux":
-        pytest.skip("no inotify here")
+        pytest.skip("no inotify here")  # Linux alone has it; watchfiles and polling are tried
     return kind
 
 

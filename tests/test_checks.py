@@ -610,6 +610,12 @@ def follow(found: CheckMessage) -> None:
         call_command(name, *arguments, **({"verbosity": 0} if name == "migrate" else {}))
 
 
+def test_a_plain_check_makes_no_database(declare: Declare, tmp_path: Path) -> None:
+    declare()
+    call_command("check")
+    assert not (tmp_path / "layer.sqlite3").exists()
+
+
 # SQLite, and who may read
 
 

@@ -252,8 +252,8 @@ async def test_hostile_bodies_are_skipped_with_one_warning(
     caplog.clear()
 
 
-async def test_200_000_keys_arrive(layer: Any, others: sqlite3.Connection) -> None:
-    large = {str(number): number for number in range(200_000)}
+async def test_a_million_keys_arrive(layer: Any, others: sqlite3.Connection) -> None:
+    large = {str(number): number for number in range(1_000_000)}
     for body in (msgpack.packb(large), json.dumps(large).encode()):
         put(others, "test-channel", body)
         assert await asyncio.wait_for(layer.receive("test-channel"), 60) == large

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,10 +27,15 @@ def test_anywhere():
 """
 
 
-def test_names_what_was_left_out_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("not_accepted", "status"), [("no bash here", 0), ("no Chromium here", 1)])
+def test_names_what_was_left_out_in_one_line_and_fails_if_it_must_not_be(
+    tmp_path: Path, not_accepted: str, status: int
+) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -p tests.environment\n")
     (tmp_path / "test_it.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-c", str(tmp_path / "pytest.ini"), str(tmp_path)]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "TESTS_NOT_LEFT_OUT": f"no other;{not_accepted}"}
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert run.returncode == status
     said = [line for line in run.stdout.splitlines() if line.startswith("Left out")]
     assert said == ["Left out: 2 for no Chromium here; 1 for no redis-server here."]

@@ -53,7 +53,7 @@ class Listening:
         ear.want_touches(self._wants_touches)
         try:
             self.watch(loop)
-        except BaseException:
+        except BaseException:  # an interruption, too: a loop that does not watch does not listen
             self.stop(loop)
             raise
 

@@ -217,7 +217,7 @@ def _in_turns(job: Job) -> Callable[[Connections], bool]:
             if not steps:
                 steps.append(job(connections))
             return all(time.monotonic() < until for _ in steps[0])
-        except BaseException:
+        except BaseException:  # an interruption, too: a generator that was left by one is over
             steps.clear()
             raise
 

@@ -41,7 +41,7 @@ class Connections:
         here = connect()
         try:
             aside = connect()
-        except BaseException:
+        except BaseException:  # whatever it is: nobody else would close this one
             here.close()
             raise
         self._here, self._aside = Handle(here, files), Handle(aside, files)
@@ -74,7 +74,7 @@ class Connections:
         try:
             result = self._here.run(function)
         except Busy:
-            time.sleep(times.TIMES.nap)
+            time.sleep(times.TIMES.nap)  # on the event loop, which cannot wait for so little
             result = self._here.run(function)
         finished = time.monotonic()
         if finished > started + times.TIMES.slow:
@@ -115,7 +115,7 @@ class Connections:
             except Busy:
                 if time.monotonic() >= until:
                     raise
-                time.sleep(pause(since))
+                time.sleep(pause(since))  # on the thread
             else:
                 self._count_write()
                 return result

@@ -236,7 +236,7 @@ class Database:
             except Busy as error:
                 if time.monotonic() >= until:
                     raise translated(error, self.path) from error.__cause__
-                time.sleep(times.TIMES.open_again)
+                time.sleep(times.TIMES.open_again)  # on the thread
 
     def _open_unless_open(self) -> Connections:
         with forks.quiet():

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from urllib.parse import quote, unquote, urlsplit
 
 from . import forks
-from .locks import SUPPORTED, Held, lock
+from .locks import SUPPORTED, lock
 from .refusals import refuse_other_names, refuse_read_only
 
 Identity = tuple[int, int]
@@ -237,12 +237,12 @@ class Files:
             return
         try:
             with forks.quiet():
-                held = Held(self._open_lock(CHECKPOINT))
+                held = forks.Descriptor(self._open_lock(CHECKPOINT))
         except OSError:  # as in `alone`
             yield True
             return
         try:
-            yield _lock_if_possible(held.descriptor, wait)
+            yield _lock_if_possible(held.number, wait)
         finally:
             held.close()
 

@@ -29,6 +29,24 @@ class Forkable:
         """Forget what belongs to the parent, and register again to go on."""
 
 
+class Descriptor(Forkable):
+    """An open file of this process alone, with its locks: a child that is forked closes it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        """-1 once it is closed."""
+        register(self)
+
+    def close(self) -> None:
+        """Close it, unless it is closed."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    after_fork_in_child = close
+    __del__ = close
+
+
 class _Forks:
     def __init__(self) -> None:
         self.pid = os.getpid()

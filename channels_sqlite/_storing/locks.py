@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from .._options import times
-from . import forks
 
 try:
     import fcntl
@@ -19,7 +17,7 @@ SUPPORTED = fcntl is not None
 
 def lock(descriptor: int, wait: float = 0.0) -> bool:
     """Lock an open file for this process alone; False if another process has it after so many
-    seconds.
+    seconds. To wait is for the worker's thread, a fork, and the end of the process.
     """
     until = time.monotonic() + wait
     while True:
@@ -31,23 +29,3 @@ def lock(descriptor: int, wait: float = 0.0) -> bool:
             time.sleep(times.TIMES.file_lock)
         else:
             return True
-
-
-class Held(forks.Forkable):
-    """An open file with a lock, until it is closed: a child that is forked meanwhile gives both up.
-    Made under `forks.quiet()`.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-        forks.register(self)
-
-    def close(self) -> None:
-        """Give up the lock."""
-        descriptor, self.descriptor = self.descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def after_fork_in_child(self) -> None:
-        """The parent keeps it."""
-        self.close()

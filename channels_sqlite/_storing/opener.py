@@ -96,7 +96,7 @@ class Opener:
             if code_of(error) in LOCKED:
                 raise Busy from error
             raise
-        except BaseException:
+        except BaseException:  # whatever it is: nobody else would close it
             raw.close()
             raise
         return raw

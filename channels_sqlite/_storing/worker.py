@@ -45,7 +45,7 @@ class Worker:
         try:
             thread.start()
             self._jobs = jobs
-        except BaseException as error:
+        except BaseException as error:  # an interruption, too: nobody else would end it
             jobs.put(None)  # an exception out of a signal handler may come when it has started
             if isinstance(error, RuntimeError):
                 raise NoThread(str(error)) from error
@@ -65,7 +65,7 @@ class Worker:
             result, error = None, None
             try:
                 result = function()
-            except BaseException as raised:
+            except BaseException as raised:  # whatever it is: the awaiting task gets it
                 error = raised
             with suppress(RuntimeError):  # the loop was closed: nobody waits any more
                 loop.call_soon_threadsafe(_settle, waiter, result, error)

@@ -69,7 +69,7 @@ class Tail:
         try:
             await self._watch()
             self._cursor = self._seen = await self._database.read(sql.newest)
-        except BaseException:
+        except BaseException:  # cancelled, too: `__aexit__` is not called then
             self._ear.stop()
             raise
         # Somebody may have written just before, and be about to commit.

@@ -120,7 +120,7 @@ def _give_birth(files: Files, client: str, status: dict[str, Any]) -> int:
                     return descriptor
         except FileNotFoundError:  # a sweeper took it for dead, or the directory went away
             pass
-        except BaseException:
+        except BaseException:  # an interruption, too: no bell without a reader may stay
             with suppress(OSError):
                 os.unlink(unborn)
             os.close(descriptor)
@@ -212,7 +212,7 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int)
     Their locks are held meanwhile, and a bell is removed only if it still is the one that was
     locked.
     """
-    held: dict[str, locks.Held] = {}
+    held: dict[str, forks.Descriptor] = {}
     removed = 0
     try:
         with forks.quiet(), _each(files) as bells:
@@ -220,11 +220,11 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int)
                 if len(held) == at_once:
                     break
                 if _lives(descriptor) is False:
-                    held[name] = locks.Held(os.dup(descriptor))
+                    held[name] = forks.Descriptor(os.dup(descriptor))
         forget([name for name in held if not name.startswith(BEING_MADE)])
         for name, lock in held.items():
             path = os.path.join(files.bells, name)
-            if _is_named(lock.descriptor, path):
+            if _is_named(lock.number, path):
                 with suppress(OSError):
                     os.unlink(path)
                     removed += 1

@@ -27,14 +27,13 @@ _c = ctypes.CDLL(None, use_errno=True)
 _watchers: Weak[InotifyWatcher] = Weak()
 
 
-class InotifyWatcher(forks.Forkable):
+class InotifyWatcher:
     """Wakes one listener by two files: its reader's bell, and the database's log.
 
     The files, and not their directories: nothing else in these wakes anybody.
     """
 
     kind = "inotify"
-    _descriptor = -1
 
     def __init__(self, listener: Listener, wal: str, bell: Bell | None) -> None:
         self._listener = listener
@@ -44,9 +43,11 @@ class InotifyWatcher(forks.Forkable):
         for other in _watchers:  # nobody has to close a layer before a loop
             if other.has_ended:
                 other.stop()
-        self._descriptor = _c.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if self._descriptor < 0:
+        number: int = _c.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if number < 0:
             raise _unavailable(wal)
+        # A child leaves the loop alone, whose selector it shares with the parent.
+        self._descriptor = forks.Descriptor(number)
         try:
             self._wal_watch = -1
             # There is none if another thread has just closed the database, or it was deleted: the
@@ -54,12 +55,11 @@ class InotifyWatcher(forks.Forkable):
             if os.path.exists(wal):
                 self._wal_watch = self._add(wal, self._wal_mask())
             self._bell_watch = -1 if bell is None else self._add(bell.path, ATTRIB | GONE)
-            listener.loop.add_reader(self._descriptor, self._drain)
-        except BaseException:
-            self._close()
+            listener.loop.add_reader(number, self._drain)
+        except BaseException:  # whatever it is, nobody else would close it
+            self._descriptor.close()
             raise
         _watchers.add(self)
-        forks.register(self)
 
     @property
     def has_ended(self) -> bool:
@@ -67,7 +67,7 @@ class InotifyWatcher(forks.Forkable):
         return self._listener.loop.is_closed()
 
     def _add(self, path: str, mask: int) -> int:
-        watch: int = _c.inotify_add_watch(self._descriptor, os.fsencode(path), mask)
+        watch: int = _c.inotify_add_watch(self._descriptor.number, os.fsencode(path), mask)
         if watch < 0:
             raise _unavailable(path)
         return watch
@@ -89,7 +89,7 @@ class InotifyWatcher(forks.Forkable):
 
     def hear_writes(self, wanted: bool) -> None:
         self._hears_writes = wanted
-        if self._descriptor >= 0:
+        if self._descriptor.number >= 0:
             self._set_wal_mask()
 
     def hurry(self) -> None:
@@ -97,22 +97,13 @@ class InotifyWatcher(forks.Forkable):
 
     def stop(self) -> None:
         """Release what the operating system lent."""
-        if self._descriptor >= 0 and not self._listener.loop.is_closed():
-            self._listener.loop.remove_reader(self._descriptor)
-        self._close()
-
-    def _close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        """Its loop was closed, and forgotten with it."""
-        self._close()
+        if self._descriptor.number >= 0 and not self._listener.loop.is_closed():
+            self._listener.loop.remove_reader(self._descriptor.number)
+        self._descriptor.close()
 
     def _drain(self) -> None:
         try:
-            events = os.read(self._descriptor, _BUFFER)
+            events = os.read(self._descriptor.number, _BUFFER)
         except OSError:  # nothing to read, by now
             return
         bell = wal = offset = 0
@@ -129,10 +120,6 @@ class InotifyWatcher(forks.Forkable):
             self._listener.touch()
         if wal & (MODIFY | ATTRIB | GONE) and self._hears_writes:
             self._listener.log_written()
-
-    def after_fork_in_child(self) -> None:
-        """Close it, and leave the loop alone: it shares its selector with the parent."""
-        self._close()
 
 
 def _unavailable(path: str) -> WatcherUnavailable:

@@ -111,7 +111,7 @@ class Listener:
         self._is_rung = True
         try:
             self.loop.call_soon_threadsafe(self._ring_once)
-        except BaseException:
+        except BaseException:  # an interruption, too: it would never be rung again
             self._is_rung = False
             raise
 

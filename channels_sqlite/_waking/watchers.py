@@ -42,14 +42,13 @@ class Ear:
         self._options = options
         self._watcher: Watcher | None = None
         self._wants_touches = False
-        self._opened: Connections | None = None
-        """The connections that were open when it began to watch. Later ones may have another
-        log."""
-        self._bell: Bell | None = None
+        self._watched: tuple[Connections | None, Bell | None] | None = None
+        """The connections that were open when it began to watch (later ones may have another log),
+        and the bell; None until then."""
 
     def watches(self, bell: Bell | None) -> bool:
         """Return True if it watches the files that are open by now, and this bell."""
-        return self._opened is self._database.opened and self._bell is bell
+        return self._watched == (self._database.opened, bell)
 
     def watch(self, bell: Bell | None) -> None:
         """Watch the files that are open by now, and this bell."""
@@ -74,7 +73,7 @@ class Ear:
             polls = not database.in_memory
         else:
             self._watcher.want_touches(self._wants_touches)
-        self._opened, self._bell = opened, bell
+        self._watched = opened, bell
         self.listener.start(interval if polls else None)
         if polls and self._options.watcher == "auto":
             self._watch_again_later()
@@ -118,7 +117,7 @@ class Ear:
 
     def _forget(self) -> None:
         """Have its owner's next heartbeat watch again."""
-        self._opened = None
+        self._watched = None
 
 
 def watch(

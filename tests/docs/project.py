@@ -176,13 +176,13 @@ class Project:
     def run_sqlite3(self, block: Block) -> None:
         """As `sh`, at the end of its page: where there is no such program, the rest is skipped."""
         if shutil.which("sqlite3") is None:
-            pytest.skip("no sqlite3 shell here")
+            pytest.skip("no sqlite3 shell here")  # Python has SQLite without its shell
         self.run_sh(block)
 
     def run_node(self, block: Block) -> None:
         """As `sqlite3`."""
         if not has_node_sqlite():
-            pytest.skip("no node:sqlite here")
+            pytest.skip("no node:sqlite here")  # Node has it from 22 on; nothing of ours needs Node
         self._execute(["node", "-e", block.code], NODE_NO_WARNINGS="1")
 
     def run_elsewhere(self, block: Block) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.docs.blocks import DOCS, TUTORIAL, Block, blocks, lightened, pages
 from tests.docs.project import BlockFailed, Project
 
+# The blocks are of a POSIX shell, as the pages say; Windows has another one.
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
 
 

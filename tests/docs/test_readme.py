@@ -21,6 +21,7 @@ python manage.py channels_sqlite stats
 """
 
 
+# The blocks are of a POSIX shell, as the pages say; Windows has another one.
 @pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
 def test_the_settings_can_be_appended_to_those_of_a_new_project(tmp_path: Path) -> None:
     settings = next(each for each in blocks(README) if "INSTALLED_APPS" in each.code)

@@ -15,6 +15,7 @@ from websockets.typing import Origin
 from tests.docs.blocks import TUTORIAL, blocks
 from tests.docs.project import PATIENCE, Project
 
+# The blocks are of a POSIX shell, as the pages say; Windows has another one.
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
 
 

@@ -85,7 +85,7 @@ def room() -> str:
 @pytest.fixture(scope="session")
 def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Window, Window]]:
     if browser.CHROMIUM is None or browser.CHROMEDRIVER is None:
-        pytest.skip("no chromium and chromedriver here")
+        pytest.skip("no chromium and chromedriver here")  # the layer is tested without browsers
     # Selenium logs whole pages at DEBUG, and pytest would keep them for every failure.
     logging.getLogger("selenium").setLevel(logging.INFO)
     with ExitStack() as stack:

@@ -95,3 +95,26 @@ def test_without_the_app_it_says_that_this_has_to_be_installed(
     settings.INSTALLED_APPS = ["channels"]
     with pytest.raises(NotMigrated, match=r"Add .channels_sqlite. to INSTALLED_APPS\. Run:"):
         connect(database)
+
+
+def test_a_log_that_is_gone_is_waited_for_while_it_is_copied(database: Path) -> None:
+    """By a process that was stopped, perhaps: a file that is damaged would be worse."""
+    files = Files(str(database))
+    files.find()
+    opener = Opener("channels", str(database), files, {}, Worker(), Once())
+    with Files(str(database)).checkpointing(0) as alone:
+        assert alone
+        with pytest.raises(Busy) as busy:
+            opener.open()
+        assert "the log was deleted" in str(busy.value.__cause__)
+    opener.open().close(0)
+
+
+def test_a_log_that_is_there_is_not_waited_for(database: Path) -> None:
+    files = Files(str(database))
+    files.find()
+    with sql(database) as other:
+        other.execute("begin")
+        other.execute("select * from sqlite_master").fetchall()
+        with Files(str(database)).checkpointing(0):
+            Opener("channels", str(database), files, {}, Worker(), Once()).open().close(0)

@@ -37,6 +37,14 @@ def test_the_profiles_last_no_longer_than_they_promise() -> None:
     assert whole(Plan("quick"), USUAL).seconds <= 3 * 60
 
 
+def test_quick_leaves_out_websockets_alone_and_both_have_what_neighbours_and_deaths_cost() -> None:
+    quick, figures = whole(Plan("quick"), ("sqlite",)), whole(Plan("figures"), ("sqlite",))
+    assert {each.scenario for each in quick.skipped} == {"websockets"}
+    assert not {"busy", "crowd", "killed", "foreign"} & {each.scenario for each in figures.skipped}
+    shapes = [item.case.name for item in figures.items if item.scenario.name == "websockets"]
+    assert len(shapes) == 4
+
+
 def test_every_case_says_how_long_it_lasts() -> None:
     for profile in ("quick", "normal", "figures"):
         for item in whole(Plan(profile), FIGURES).items:

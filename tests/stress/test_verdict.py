@@ -119,6 +119,14 @@ HISTORIES = {
         Forger().listens().sent(0, outcome=ledger.FAILED)(ledger.DROPPED, number=1),
         {},
     ),
+    "a drop of what has no outcome": (
+        Forger()
+        .listens()
+        .sent(0, outcome=ledger.FAILED)(
+            ledger.SENT, "p", sender="s", number=1, target="c", channel="c"
+        )(ledger.DROPPED, number=2),
+        {},
+    ),
     "due for long when its reader was killed": (
         Forger().listens(who="victim").sent(0).waits(60).sent(1)(ledger.KILLED, "victim"),
         {"lost": 1},

@@ -24,7 +24,7 @@ async def forks() -> None:
     with tempfile.TemporaryDirectory() as directory:
         place, ear = Place(Path(directory)), Ear()
         watcher = InotifyWatcher(ear, str(place.wal), place.bell)
-        descriptor = watcher._descriptor
+        descriptor = watcher._descriptor.number
         if (pid := os.fork()) == 0:
             try:
                 os.fstat(descriptor)

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from channels_sqlite._options.conf import Options
+from channels_sqlite._storing.database import Database
 from channels_sqlite._storing.once import Once
 from channels_sqlite._waking import watchers
 from channels_sqlite._waking.watchers import best_kind, is_installed, watch
@@ -202,6 +204,17 @@ def test_a_forked_child_lets_go_and_the_parent_goes_on(kind: str, database: Path
     with Child("tests.waking.children.forks", database) as child:
         assert child.hear() == {"the child's": 0, "the parent's": ["ring"]}
         child.finish()
+
+
+async def test_what_was_not_begun_or_failed_is_not_taken_for_watching() -> None:
+    """Also while the database is closed, by another thread perhaps."""
+    database = Database("channels", "file:ear?mode=memory&cache=shared", {})
+    loop = asyncio.get_running_loop()
+    ear = watchers.Ear(loop, lambda rung: False, lambda: False, database, Options())
+    assert not ear.watches(None)
+    ear.watch(None)
+    assert ear.watches(None)
+    ear.stop()
 
 
 # Where watching does not work
