@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -134,7 +135,8 @@ class Sender:
             return
         except BaseException:  # cancelled, or interrupted
             for each in batch:
-                each.verdict.cancel()
+                with suppress(RuntimeError):  # the loop was closed under it
+                    each.verdict.cancel()
             raise
         for each, accepted in zip(batch, verdicts, strict=True):
             if each.verdict.done():

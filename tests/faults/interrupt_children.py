@@ -378,17 +378,23 @@ def in_a_late_handler(before: bool) -> None:
 
 
 def on_loops_that_end(size: int) -> None:
-    """Stop loops in the middle of sends; close half of them at once. Say what a loop does then."""
+    """Stop loops in the middle of sends, after every number of steps and at other moments; close
+    half of them at once. Say what a loop does then.
+    """
     layer = SqliteChannelLayer(capacity=1_000_000)
     message = {"type": "test", "body": "x" * size}
-    for number in range(60):
+    for number in range(100):
         loop = asyncio.new_event_loop()
         tasks: list[asyncio.Task[Any]] = [
             loop.create_task(layer.send("out", message)) for _ in range(5)
         ]
         tasks.append(loop.create_task(layer.receive("in")))
-        loop.call_later(number * 0.0002, loop.stop)
-        loop.run_forever()
+        if number < 60:
+            loop.call_later(number * 0.0002, loop.stop)
+            loop.run_forever()
+        for _ in range(60, number, 2):
+            loop.call_soon(loop.stop)
+            loop.run_forever()  # one step
         if number % 2:
             for task in tasks:
                 task.cancel()
