@@ -21,7 +21,6 @@ from .._waking import bells
 
 logger = logging.getLogger("channels_sqlite")
 
-BELLS_AT_ONCE = 200  # files that are open at the same time
 SWEPT = ".swept"  # its time of change says when anybody has looked after the bells
 
 
@@ -53,7 +52,7 @@ class Trimmer:
         self._kept_up_at = float("-inf")
         self._busy = False
         self._put_off_until = float("inf")
-        database.when_opened = self._sweep_readers
+        database.when_opened = self._opened
 
     def wrote(self, count: int) -> None:
         """This process has written so many messages."""
@@ -131,9 +130,12 @@ class Trimmer:
             pass
         return trimmed
 
+    def _opened(self, connections: Connections) -> None:
+        for _ in self._sweep_readers(connections):
+            pass
+
     def _sweep(self, connections: Connections, trimmed: Trimmed) -> Steps:
-        self._sweep_readers(connections)
-        yield
+        yield from self._sweep_readers(connections)
         now, ours = time.time(), list(self._database.readers)
         # A reader of ours that does not listen cannot end its memberships itself.
         living = {*bells.living(self._database.files)} - {each.client for each in ours}
@@ -175,18 +177,12 @@ class Trimmer:
 
     # Readers that are gone
 
-    def _sweep_readers(self, connections: Connections) -> None:
+    def _sweep_readers(self, connections: Connections) -> Steps:
         """Delete the memberships, and the waiting messages, of readers that have died."""
-        files = self._database.files
-        if files.in_memory or not files.has_bells():
-            return
-        forget = partial(self._forget, connections)
-        while bells.remove_dead(files, forget, BELLS_AT_ONCE) == BELLS_AT_ONCE:
-            pass
+        if not self._database.in_memory:
+            yield from bells.remove_dead(self._database.files, partial(self._forget, connections))
 
     def _forget(self, connections: Connections, clients: list[str]) -> None:
-        if not clients:
-            return
         inboxes = connections.read_aside(partial(upkeep.inboxes_of, clients=clients))
         if inboxes:
             forget = partial(upkeep.forget_memberships, inboxes=inboxes)

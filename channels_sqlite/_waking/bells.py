@@ -26,6 +26,7 @@ from .._storing.files import Files, give_rights
 CLIENT = re.compile(r"[A-Za-z0-9_-]{12}", re.ASCII)
 BEING_MADE = ".new-"
 STATUS_SIZE = 1024  # bytes, padded, so that one write replaces all of it
+AT_ONCE = 200  # files that a sweeper has open
 BIRTHS = 20  # tries: a sweeper may have looked at a bell before it was locked
 FOLLOWS = os.utime not in os.supports_follow_symlinks  # Windows cannot help it
 LOOKING = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -145,45 +146,39 @@ def _encoded(status: dict[str, Any]) -> bytes:
 # For others
 
 
-@contextmanager
-def _each(files: Files) -> Iterator[Iterator[tuple[str, int]]]:
-    """The bells that can be opened, by name, each with a descriptor that is closed afterwards."""
-    descriptors: list[int] = []
-
-    def bells() -> Iterator[tuple[str, int]]:
-        try:
-            names = os.listdir(files.bells) if files.has_bells() else []
-        except OSError:
-            return
-        for name in names:
-            if not CLIENT.fullmatch(name.removeprefix(BEING_MADE)):
-                continue
-            try:
-                descriptor = os.open(os.path.join(files.bells, name), LOOKING)
-            except OSError:
-                continue
-            if stat.S_ISREG(os.fstat(descriptor).st_mode):
-                descriptors.append(descriptor)
-                yield name, descriptor
-                if descriptors and descriptors[-1] == descriptor:
-                    os.close(descriptors.pop())
-            else:
-                os.close(descriptor)
-
+def _names(files: Files) -> list[str]:
+    """The names of all bells, and of those that are being made."""
     try:
-        yield bells()
+        names = os.listdir(files.bells) if files.has_bells() else []
+    except OSError:
+        return []
+    return [name for name in names if CLIENT.fullmatch(name.removeprefix(BEING_MADE))]
+
+
+@contextmanager
+def _opened(files: Files, name: str) -> Iterator[int | None]:
+    """A descriptor of a bell, which is closed afterwards; None if it cannot be opened."""
+    try:
+        descriptor = os.open(os.path.join(files.bells, name), LOOKING)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
+        os.close(descriptor)
 
 
 def living(files: Files) -> dict[str, dict[str, Any]]:
     """What the readers that live say of themselves, by client part."""
     found = {}
-    with forks.quiet(), _each(files) as bells:  # a child would keep the lock of a dead one
-        for name, descriptor in bells:
-            if not name.startswith(BEING_MADE) and _lives(descriptor):
-                found[name] = _said(descriptor)
+    with forks.quiet():  # a child would keep the lock of a dead one
+        for name in _names(files):
+            with _opened(files, name) as descriptor:
+                if descriptor is None or name.startswith(BEING_MADE):
+                    continue
+                if _lives(descriptor):
+                    found[name] = _said(descriptor)
     return found
 
 
@@ -205,33 +200,36 @@ def _lives(descriptor: int) -> bool | None:
         return None
 
 
-def remove_dead(files: Files, forget: Callable[[list[str]], None], at_once: int) -> int:
-    """Remove the bells of dead readers, `forget` having been told their client parts, and return
-    how many; at most `at_once`.
+def remove_dead(files: Files, forget: Callable[[list[str]], None]) -> Iterator[None]:
+    """Remove the bells of dead readers, in steps; before that, `forget` is told their client parts.
 
     Their locks are held meanwhile, and a bell is removed only if it still is the one that was
     locked.
     """
+    names = _names(files)
+    for start in range(0, len(names), AT_ONCE):
+        _remove_dead(files, names[start : start + AT_ONCE], forget)
+        yield
+
+
+def _remove_dead(files: Files, names: list[str], forget: Callable[[list[str]], None]) -> None:
     held: dict[str, forks.Descriptor] = {}
-    removed = 0
     try:
-        with forks.quiet(), _each(files) as bells:
-            for name, descriptor in bells:
-                if len(held) == at_once:
-                    break
-                if _lives(descriptor) is False:
-                    held[name] = forks.Descriptor(os.dup(descriptor))
-        forget([name for name in held if not name.startswith(BEING_MADE)])
+        with forks.quiet():
+            for name in names:
+                with _opened(files, name) as descriptor:
+                    if descriptor is not None and _lives(descriptor) is False:
+                        held[name] = forks.Descriptor(os.dup(descriptor))
+        if clients := [name for name in held if not name.startswith(BEING_MADE)]:
+            forget(clients)
         for name, lock in held.items():
             path = os.path.join(files.bells, name)
             if _is_named(lock.number, path):
                 with suppress(OSError):
                     os.unlink(path)
-                    removed += 1
     finally:
         for lock in held.values():
             lock.close()
-    return removed
 
 
 # Ringing

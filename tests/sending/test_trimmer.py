@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from channels_sqlite._sending import trimmer as module
 from channels_sqlite._sending.sender import LARGE
-from channels_sqlite._sending.trimmer import Trimmed
+from channels_sqlite._sending.trimmer import SWEPT, Trimmed
 from channels_sqlite._storing import sql
 from channels_sqlite._storing.schema import EPOCH, MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite._storing.sql import transaction
@@ -80,17 +79,6 @@ async def test_all_that_nobody_needs_is_trimmed_and_counted(trimming: Parts) -> 
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_more_dead_readers_than_may_be_open_at_once_are_swept(
-    trimming: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "BELLS_AT_ONCE", 3)
-    for number in range(10):
-        join(trimming.others, reader(trimming, f"dead-{number}-67890", alive=False)[1])
-    await soon(trimming.trimmer.trim())
-    assert members(trimming) == []
-
-
-@pytest.mark.usefixtures("at_once")
 async def test_a_mark_of_another_user_hinders_no_sweeping(
     trimming: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +107,7 @@ async def test_one_process_trims_all_for_the_others_and_to_open_the_file_is_not_
     trimming: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deliver(trimming, 1, ago=11)
-    mark = os.path.join(trimming.database.files.bells, module.SWEPT)
+    mark = os.path.join(trimming.database.files.bells, SWEPT)
     with pytest.raises(FileNotFoundError):  # it has been opened
         os.stat(mark)
     monkeypatch.setattr(trimming.trimmer, "_swept_at", float("-inf"))

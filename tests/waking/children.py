@@ -52,7 +52,7 @@ def forks_while_sweeping(path: str) -> None:
             say("in the child")
         hear()
 
-    remove_dead(Files(path), fork, 100)
+    list(remove_dead(Files(path), fork))
 
 
 if __name__ == "__main__":

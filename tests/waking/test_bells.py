@@ -41,10 +41,11 @@ def leave_dead(files: Files, *clients: str) -> None:
         Bell(files, client, {}).close(remove=False)
 
 
-def sweep(files: Files, at_once: int = 100) -> list[str]:
+def sweep(files: Files) -> list[str]:
     """Sweep; the clients that are told to be forgotten."""
     told: list[str] = []
-    bells.remove_dead(files, told.extend, at_once)
+    for _ in bells.remove_dead(files, told.extend):
+        pass
     return sorted(told)
 
 
@@ -122,8 +123,24 @@ def test_a_bell_of_the_same_name_made_meanwhile_is_left_alone(files: Files) -> N
         path(files, THEIRS).touch()
 
     leave_dead(files, THEIRS)
-    bells.remove_dead(files, make_another, 100)
+    list(bells.remove_dead(files, make_another))
     assert THEIRS in names(files)
+
+
+def test_what_two_sweepers_both_begin_to_remove_keeps_neither_from_the_rest(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bells, "AT_ONCE", 3)
+    leave_dead(files, *(f"dead-{number}-67890" for number in range(10)))
+    told: list[str] = []
+
+    def be_overtaken(clients: list[str]) -> None:
+        told.extend(clients)
+        os.unlink(path(files, clients[0]))
+
+    list(bells.remove_dead(files, be_overtaken))
+    assert len(told) == 10
+    assert names(files) == []
 
 
 def test_what_is_no_bell_is_left_alone(files: Files, tmp_path: Path) -> None:
