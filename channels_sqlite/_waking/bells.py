@@ -43,7 +43,7 @@ def client_of(inbox: str) -> str | None:
     return client if CLIENT.fullmatch(client) else None
 
 
-class Bell(forks.Forkable):
+class Bell:
     """A reader's own bell; there, and locked, from the making of this object to its `close`."""
 
     def __init__(self, files: Files, client: str, status: dict[str, Any]) -> None:
@@ -51,26 +51,22 @@ class Bell(forks.Forkable):
         self.path = os.path.join(files.bells, client)
         self._status = status
         self._in_use = threading.RLock()
-        self._descriptor = -1
         with forks.quiet():  # a child that is forked meanwhile would keep the lock
             self._descriptor = _give_birth(files, client, status)
-            forks.register(self)
-        self._said_at = os.fstat(self._descriptor).st_mtime_ns
+        self._said_at = os.fstat(self._descriptor.number).st_mtime_ns
 
     def is_in(self, files: Files) -> bool:
         """Return True if it is still there, by its name, in the directory of these files."""
-        if os.path.dirname(self.path) != files.bells or self._descriptor < 0:
-            return False
-        return _is_named(self._descriptor, self.path)
+        return os.path.dirname(self.path) == files.bells and _is_named(self._descriptor, self.path)
 
     def say(self, status: dict[str, Any]) -> None:
         """Write how the reader is into its bell, if that has changed."""
         # Under the lock, because a descriptor that was closed may be another file's at once.
         with self._in_use, suppress(OSError):
-            if status != self._status and self._descriptor >= 0:
+            if status != self._status:
+                os.pwrite(self._descriptor.number, _encoded(status), 0)
                 self._status = status
-                os.pwrite(self._descriptor, _encoded(status), 0)
-                self._said_at = os.fstat(self._descriptor).st_mtime_ns
+                self._said_at = os.fstat(self._descriptor.number).st_mtime_ns
 
     @property
     def was_rung(self) -> bool:
@@ -78,32 +74,21 @@ class Bell(forks.Forkable):
         touch.
         """
         try:
-            return os.fstat(self._descriptor).st_mtime_ns != self._said_at
+            return os.fstat(self._descriptor.number).st_mtime_ns != self._said_at
         except OSError:  # it is closed
             return True
 
     def close(self, *, remove: bool) -> None:
         """Give up the lock; without `remove`, for others to find that the reader is gone."""
         with self._in_use:
-            descriptor, self._descriptor = self._descriptor, -1
-        if descriptor < 0:
-            return
-        if remove and _is_named(descriptor, self.path):
-            with suppress(OSError):
-                os.unlink(self.path)
-        os.close(descriptor)
-
-    def after_fork_in_child(self) -> None:
-        """Close it: the child must not keep the parent's lock when that dies."""
-        self._in_use = threading.RLock()
-        self.close(remove=False)
-
-    def __del__(self) -> None:
-        self.close(remove=False)
+            if remove and _is_named(self._descriptor, self.path):
+                with suppress(OSError):
+                    os.unlink(self.path)
+            self._descriptor.close()
 
 
-def _give_birth(files: Files, client: str, status: dict[str, Any]) -> int:
-    """Make it under another name and lock it before it gets its own; its descriptor."""
+def _give_birth(files: Files, client: str, status: dict[str, Any]) -> forks.Descriptor:
+    """Make it under another name and lock it before it gets its own."""
     unborn, path = os.path.join(files.bells, BEING_MADE + client), os.path.join(files.bells, client)
     for _ in range(BIRTHS):
         files.make_bells()
@@ -111,31 +96,28 @@ def _give_birth(files: Files, client: str, status: dict[str, Any]) -> int:
         with suppress(FileNotFoundError):
             os.unlink(unborn)  # of a try that an exception out of a signal handler has ended
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        descriptor = os.open(unborn, flags, 0o600)
+        bell, is_born = forks.Descriptor(os.open(unborn, flags, 0o600)), False
         try:
-            if locks.lock(descriptor):
-                give_rights(descriptor, like, like.st_mode & 0o666)
-                os.pwrite(descriptor, _encoded(status), 0)
+            if locks.lock(bell.number):
+                give_rights(bell.number, like, like.st_mode & 0o666)
+                os.pwrite(bell.number, _encoded(status), 0)
                 os.rename(unborn, path)
-                if _is_named(descriptor, path):
-                    return descriptor
+                if is_born := _is_named(bell, path):
+                    return bell
         except FileNotFoundError:  # a sweeper took it for dead, or the directory went away
             pass
-        except BaseException:  # an interruption, too: no bell without a reader may stay
-            with suppress(OSError):
-                os.unlink(unborn)
-            os.close(descriptor)
-            raise
-        with suppress(OSError):
-            os.unlink(unborn)
-        os.close(descriptor)
+        finally:  # after an interruption, too: no bell without a reader may stay
+            if not is_born:
+                with suppress(OSError):
+                    os.unlink(unborn)
+                bell.close()
     raise FileNotFoundError(f"{path} vanishes as soon as it is made")
 
 
-def _is_named(descriptor: int, path: str) -> bool:
+def _is_named(descriptor: forks.Descriptor, path: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
-    except OSError:
+        return os.path.samestat(os.fstat(descriptor.number), os.lstat(path))
+    except OSError:  # or it is closed
         return False
 
 
@@ -224,7 +206,7 @@ def _remove_dead(files: Files, names: list[str], forget: Callable[[list[str]], N
             forget(clients)
         for name, lock in held.items():
             path = os.path.join(files.bells, name)
-            if _is_named(lock.number, path):
+            if _is_named(lock, path):
                 with suppress(OSError):
                     os.unlink(path)
     finally:
