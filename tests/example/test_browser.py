@@ -27,7 +27,8 @@ def test_two_people_chat_by_way_of_two_processes(ada: Window, ben: Window) -> No
     ada.say("Is anybody here?")
     ben.wait_for_line("Ada", "Is anybody here?")
     ben.say("I am.")
-    ada.wait_for_line("Ben", "I am.")
+    for window in (ada, ben):
+        window.wait_for_line("Ben", "I am.")
     assert ada.lines == ben.lines == [("Ada", "Is anybody here?"), ("Ben", "I am.")]
 
 
