@@ -271,6 +271,15 @@ async def say_numbers(name: str) -> None:
         say([name, number])
 
 
+def fork_without_hooks() -> int:
+    """Fork as C code does. A thread that wants the interpreter's lock at that moment would hang the
+    child, in Python itself: the layer's comes to rest first, and no other is there.
+    """
+    time.sleep(1)
+    # PyDLL rather than CDLL: no other thread holds the interpreter's lock at the fork.
+    return int(ctypes.PyDLL(None).fork())
+
+
 def without_hooks(uses: str | None) -> None:
     """Fork as C code does, after the use of a connection or before any. Say what the child could
     do, how it ended, and go on.
@@ -280,8 +289,7 @@ def without_hooks(uses: str | None) -> None:
     if uses is not None:
         send_one, _ = USES[uses]
         send_one(0)
-    # PyDLL rather than CDLL: no other thread holds the interpreter's lock at the fork.
-    child = ctypes.PyDLL(None).fork()
+    child = fork_without_hooks()
     if child == 0:
         call_and_end(lambda: say(asyncio.run(outcomes())))
     say(ended(child))
@@ -329,7 +337,7 @@ async def exits_without_hooks() -> None:
     layer = get_channel_layer()
     channel = await layer.new_channel()
     await layer.group_add(GROUP, channel)
-    child = ctypes.PyDLL(None).fork()
+    child = fork_without_hooks()
     if child == 0:
         atexit._run_exitfuncs()
         os._exit(0)
