@@ -102,6 +102,11 @@ class Listening:
         if ear := self.ears.get(loop):
             ear.listener.look(rung=rung)
 
+    def go_on(self, loop: Loop) -> None:
+        """A consumer begins to wait on this loop."""
+        if ear := self.ears.get(loop):
+            ear.listener.go_on()
+
     def look_again(self, loop: Loop) -> None:
         """Look soon: a lock of others was in the way."""
         if ear := self.ears.get(loop):

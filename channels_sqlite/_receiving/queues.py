@@ -37,17 +37,16 @@ class Queues:
 
     # For a consumer
 
-    def take_or_wait(self, channel: str, here: Loop) -> Item | Waiter:
-        """A message that is there, or else a future to wait for; end that with `leave`, unless it
-        brought a message.
+    def take_or_wait(self, channel: str, waiter: Waiter) -> Item | None:
+        """A message that is there; None if the waiter waits for one from now on, until `leave`, or
+        until it has brought one.
         """
         with self._lock:
             if channel in self._items and (item := self._take(channel)):
-                self._tell_next(channel, here)
+                self._tell_next(channel, waiter.get_loop())
                 return item
-            waiter: Waiter = here.create_future()
             self._waiters.setdefault(channel, []).append(waiter)
-            return waiter
+            return None
 
     def leave(self, channel: str, waiter: Waiter, here: Loop) -> None:
         """A consumer waits no longer: it was told to come and take, or it was cancelled.
@@ -95,9 +94,13 @@ class Queues:
         Not to one of another loop: nobody could take it back if that loop is closed meanwhile.
         """
         waiting = self._waiters.get(channel)
+        while waiting and waiting[0].cancelled():
+            del waiting[0]
         if not waiting or waiting[0].done() or waiting[0].get_loop() is not here:
             return False
-        waiting.pop(0).set_result(item)
+        waiter = waiting[0]
+        del waiting[0]  # no call until it has the message: an interruption comes after a call
+        waiter.set_result(item)
         if not waiting:
             del self._waiters[channel]
         return True
@@ -146,7 +149,8 @@ class Queues:
     def _living(self, channel: str) -> int:
         """How many consumers wait on a loop that runs."""
         for waiter in list(self._waiters.get(channel, ())):
-            if waiter.get_loop().is_closed():
+            # It did not leave: its loop was closed, or an interruption came as it was cancelled.
+            if waiter.cancelled() or waiter.get_loop().is_closed():
                 self._forget_waiter(channel, waiter)
         return sum(each.get_loop().is_running() for each in self._waiters.get(channel, ()))
 

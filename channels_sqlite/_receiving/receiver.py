@@ -87,31 +87,37 @@ class Receiver:
 
     async def _next_item(self, channel: str, inbox: str | None, loop: Loop) -> Item:
         while True:
-            found = self._queues.take_or_wait(channel, loop)
-            if isinstance(found, Item):
-                return found
-            if self._retired:  # looked for after it waits, because those that do are told
-                self._queues.leave(channel, found, loop)
-                self._stop(loop)
-                raise Retired
+            waiter: Waiter = loop.create_future()
             try:
-                # After it waits: an inbox that nobody waits for may be forgotten.
-                if inbox is None:
-                    self._claim(channel, loop)
-                elif inbox not in self._reading.inboxes:
-                    self._begin_to_read(inbox, loop)
-                item = await found
+                if item := self._queues.take_or_wait(channel, waiter):
+                    return item
+                self._begin(channel, inbox, loop)
+                item = await waiter
             except GeneratorExit:  # the garbage collector's, amid anything: no lock is taken now
-                self._abandoned.append((channel, found))
+                self._abandoned.append((channel, waiter))
                 raise
             except BaseException:  # a signal handler's, too
-                self._leave(channel, found, loop)
+                self._leave(channel, waiter, loop)
                 raise
             if item is not None:
                 return item
-            self._queues.leave(channel, found, loop)  # it was told to come and take
+            self._queues.leave(channel, waiter, loop)  # it was told to come and take
             if not (self._retired or loop in self._listening.ears):  # it was closed meanwhile
                 await self._listen(loop)
+
+    def _begin(self, channel: str, inbox: str | None, loop: Loop) -> None:
+        """A consumer has begun to wait: it is told if we retire, and its inbox is not forgotten."""
+        if self._retired:
+            self._stop(loop)
+            raise Retired
+        self._listening.go_on(loop)
+        if inbox is None:
+            self._claim(channel, loop)
+        elif inbox not in self._reading.inboxes:
+            with self._lock:
+                self._reading.add(inbox)
+            with self._database.translated():
+                self._look(loop, rung=True, inboxes=[inbox])
 
     def _leave(self, channel: str, waiter: Waiter, loop: Loop) -> None:
         """A consumer waits no longer; what was claimed for it is given back."""
@@ -130,12 +136,6 @@ class Receiver:
         """End the waiting of consumers that the garbage collector has closed."""
         while self._abandoned:
             self._leave(*self._abandoned.popleft(), loop)
-
-    def _begin_to_read(self, inbox: str, loop: Loop) -> None:
-        with self._lock:
-            self._reading.add(inbox)
-        with self._database.translated():
-            self._look(loop, rung=True, inboxes=[inbox])
 
     def _claim(self, channel: str, loop: Loop) -> None:
         """A consumer has begun to wait for a normal channel."""

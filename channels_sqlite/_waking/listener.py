@@ -96,6 +96,14 @@ class Listener:
             self._timers[what].cancel()
         self._timers[what] = self.loop.call_later(delay, call, *given)
 
+    def go_on(self) -> None:
+        """Somebody begins to wait: beat again, if an exception out of a signal handler has come in
+        place of a heartbeat.
+        """
+        heartbeat, beat = times.TIMES.heartbeat, self._timers.get("beat")
+        if beat is not None and beat.when() < self.loop.time() - heartbeat:
+            self.call_after(heartbeat, "beat", self._heartbeat)
+
     # What wakes it
 
     def ring(self) -> None:

@@ -15,6 +15,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import closing, suppress
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -76,6 +77,37 @@ class Alarm:
         self._is_set, self.rang = False, True
         self.where = "".join(traceback.format_stack(frame)[-5:])
         raise self.kind
+
+
+class Every:
+    """Raises at every call in turn where a signal handler may raise: once each time it is set, one
+    call later than before.
+    """
+
+    kind = KeyboardInterrupt
+
+    def __init__(self) -> None:
+        self.rang = True
+        self.where = ""
+        self._left = self._calls = 0
+
+    def set(self) -> None:
+        self.rang = False
+        self._calls += 1
+        self._left = self._calls
+        sys.setprofile(self._count)
+
+    def clear(self) -> None:
+        sys.setprofile(None)
+
+    def _count(self, frame: FrameType, event: str, _: object) -> None:
+        if event not in ("call", "c_return") or frame.f_globals is globals() or not is_ours(frame):
+            return
+        self._left -= 1
+        if self._left == 0:
+            self.rang = True
+            self.where = "".join(traceback.format_stack(frame)[-5:])
+            raise self.kind
 
 
 def is_in_a_callback() -> bool:
@@ -168,10 +200,11 @@ WAYS: dict[str, Callable[[], Any]] = {
 class Program:
     """Uses the layer, and keeps account of what it did and of what was interrupted."""
 
-    def __init__(self, way: Any, alarm: Alarm, raw: sqlite3.Connection) -> None:
+    def __init__(self, way: Any, alarm: Alarm | Every, raw: sqlite3.Connection) -> None:
         self._way, self._alarm, self._raw = way, alarm, raw
         self._layer = SqliteChannelLayer(capacity=1_000_000, expiry=3600, trim_batch_size=10)
         self._local = way.run(self._layer.new_channel())
+        self._channels = (self._local, "in")
         self._numbers = 0
         self.sent: list[int] = []
         self.maybe: list[int] = []
@@ -188,6 +221,17 @@ class Program:
             acts.append(self._receive)
         random.choices(acts, [10, 5, 5, 1, 10][: len(acts)])[0]()
         self._go_on()
+
+    def at_every_call(self) -> None:
+        """Each act, interrupted at each of its calls in turn."""
+        acts = [self._send, self._group_add, self._group_send, self._close]
+        for channel in self._channels:
+            acts += [partial(self._receive, channel), partial(self._receive_in_vain, channel)]
+        for act in acts:
+            self._alarm = Every()
+            while self._alarm.rang:
+                act()
+                self._go_on()
 
     def _try(self, what: str, coro: Coro) -> tuple[bool, Any]:
         """Whether it was made without an interrupt, and its result."""
@@ -223,9 +267,9 @@ class Program:
         done, _ = self._try("group_add", self._layer.group_add("others", channel))
         (self.joined if done else self.perhaps_joined).append(channel)
 
-    def _receive(self) -> None:
+    def _receive(self, channel: str | None = None) -> None:
         """One message waits, and nothing else; it may be lost with the interrupt."""
-        channel = random.choice((self._local, "in"))
+        channel = channel or random.choice(self._channels)
         message = self._message()
         self._way.run(self._layer.send(channel, message))
         receiving = self._layer.receive(channel)
@@ -241,6 +285,18 @@ class Program:
             self.got += self._rest(channel)
         if message["number"] not in self.got:
             self.lost += 1
+
+    def _receive_in_vain(self, channel: str) -> None:
+        """Nothing waits, and nothing comes, until it is cancelled."""
+
+        async def receive() -> None:
+            task: asyncio.Task[Any] | None = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().call_later(0.001, task.cancel)
+            with suppress(asyncio.CancelledError):
+                await self._layer.receive(channel)
+
+        self._try("receive", receive())
 
     def _close(self) -> None:
         self._try("close", self._layer.close())
@@ -259,7 +315,7 @@ class Program:
     def _go_on(self) -> None:
         try:
             self._lock_is_free()
-            rest = [self._rest(channel) for channel in (self._local, "in")]
+            rest = [self._rest(channel) for channel in self._channels]
             if random.random() < WOKEN:
                 self._is_woken()
         except Exception as error:
@@ -318,8 +374,25 @@ class Program:
         members: list[str] = self._way.run(self._layer.group_channels("others"))
         return members
 
-    def close(self) -> None:
+    def end(self) -> dict[str, Any]:
+        """Close the layer; the account."""
         self._way.run(self._layer.close())
+        ((checked,),) = self._raw.execute("pragma integrity_check")
+        account = {
+            "interrupted": self.interrupted,
+            "sent": self.sent,
+            "maybe": self.maybe,
+            "kept": self.kept(),
+            "got": self.got,
+            "lost": self.lost,
+            "joined": self.joined,
+            "perhaps_joined": self.perhaps_joined,
+            "members": self.members(),
+            "integrity": checked,
+            "threads": psutil.Process().num_threads(),
+        }
+        self._way.run(self._layer.close())
+        return account
 
 
 def interrupted(way: str, kind: str, count: int, seed: int | None = None) -> None:
@@ -335,25 +408,15 @@ def interrupted(way: str, kind: str, count: int, seed: int | None = None) -> Non
             turns += 1
             if turns % 20 == 0:
                 program.on_a_thread()
-        program.close()
-        ((checked,),) = raw.execute("pragma integrity_check")
-        say(
-            {
-                "interrupted": program.interrupted,
-                "turns": turns,
-                "sent": program.sent,
-                "maybe": program.maybe,
-                "kept": program.kept(),
-                "got": program.got,
-                "lost": program.lost,
-                "joined": program.joined,
-                "perhaps_joined": program.perhaps_joined,
-                "members": program.members(),
-                "integrity": checked,
-                "threads": psutil.Process().num_threads(),
-            }
-        )
-        program.close()
+        say(program.end())
+
+
+def interrupted_at_every_call() -> None:
+    """The same, at every call in turn."""
+    with closing(connect()) as raw:
+        program = Program(OneLoop(), Every(), raw)
+        program.at_every_call()
+        say(program.end())
 
 
 # The end of a program, or of a loop, in the middle

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,16 @@ def test_calls_are_interrupted_at_random_moments(
     received, now and then on another thread, which then closes the layer; the child sees to that.
     """
     child = start(f"{CHILDREN}.interrupted", way=way, kind=kind, count=int(INTERRUPTS * share))
-    said = child.hear(100 + INTERRUPTS)
+    check(child.hear(100 + INTERRUPTS))
+
+
+def test_each_call_is_interrupted_in_turn(start: Start) -> None:
+    """The same at every call of ours, on one event loop: no moment is left to chance."""
+    check(start(f"{CHILDREN}.interrupted_at_every_call").hear(300))
+
+
+def check(said: dict[str, Any]) -> None:
+    """Nothing came twice, and no more was lost than was in the hands of what was interrupted."""
     interrupted = Counter(said["interrupted"])
     assert said["integrity"] == "ok"
     kept, got = Counter(said["kept"]), Counter(said["got"])

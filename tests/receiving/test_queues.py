@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from channels_sqlite._receiving.queues import Loop, Queues, Waiter
-from channels_sqlite._storing.messages import Item
 from channels_sqlite.counters import Counters, DropLog
 from tests.rows import item
 from tests.waiting import cancel, soon, until, wait_until
@@ -35,8 +34,8 @@ class Consuming:
 
     def begin(self, here: Loop | None = None) -> Waiter:
         """A consumer waits, for which nothing is there."""
-        waiter = self.queues.take_or_wait(CHANNEL, here or self.here)
-        assert not isinstance(waiter, Item)
+        waiter: Waiter = (here or self.here).create_future()
+        assert self.queues.take_or_wait(CHANNEL, waiter) is None
         return waiter
 
     def leave(self, waiter: Waiter) -> None:
@@ -45,24 +44,23 @@ class Consuming:
     async def receive(self) -> int:
         """The next message, awaited as the receiver does it."""
         while True:
-            found = self.queues.take_or_wait(CHANNEL, asyncio.get_running_loop())
-            if isinstance(found, Item):
-                return found.row.id
+            waiter: Waiter = asyncio.get_running_loop().create_future()
             try:
-                handed = await found
+                item = self.queues.take_or_wait(CHANNEL, waiter) or await waiter
             except asyncio.CancelledError:
-                self.leave(found)
+                self.leave(waiter)
                 raise
-            if handed is not None:
-                return handed.row.id
-            self.leave(found)
+            if item is not None:
+                return item.row.id
+            self.leave(waiter)
 
     def take_all(self) -> list[int]:
         """The messages that are there, for consumers that do not wait."""
         numbers = []
-        while isinstance(found := self.queues.take_or_wait(CHANNEL, self.here), Item):
-            numbers.append(found.row.id)
-        self.leave(found)
+        waiter: Waiter = self.here.create_future()
+        while item := self.queues.take_or_wait(CHANNEL, waiter):
+            numbers.append(item.row.id)
+        self.leave(waiter)
         return numbers
 
 
@@ -90,12 +88,20 @@ async def test_a_message_passes_one_that_is_being_cancelled(consuming: Consuming
     cancelled, next_one = consuming.begin(), consuming.begin()
     cancelled.cancel()
     consuming.deliver(1)
-    assert await soon(next_one) is None
+    handed = await soon(next_one)
+    assert handed is not None
+    assert handed.row.id == 1
     consuming.leave(cancelled)
     consuming.leave(cancelled)
-    consuming.leave(next_one)
     assert not consuming.queues.is_waited_for(CHANNEL)
-    assert consuming.take_all() == [1]
+    assert consuming.take_all() == []
+
+
+async def test_who_was_cancelled_and_has_not_left_is_not_waited_for(consuming: Consuming) -> None:
+    """An interruption may come amid its leaving."""
+    consuming.begin().cancel()
+    assert consuming.queues.wanted(CHANNEL) == 0
+    assert not consuming.queues.is_waited_for(CHANNEL)
 
 
 async def test_a_consumer_that_was_told_and_is_cancelled_tells_the_next(
