@@ -1,7 +1,7 @@
-"""Exceptions out of signal handlers, at random moments: what was interrupted may be lost, and all
+"""Exceptions out of signal handlers, at random moments and at every call: what was interrupted may be lost, and all
 the rest goes on.
 
-Three hundred of them here, and 10,000 with FAULTS_INTERRUPTS=10000, as `nox -s faults` has it.
+A hundred and fifty of them here, and 10,000 with FAULTS_INTERRUPTS=10000, as `nox -s faults` has it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import Start
 
-INTERRUPTS = int(os.environ.get("FAULTS_INTERRUPTS", "300"))
+INTERRUPTS = int(os.environ.get("FAULTS_INTERRUPTS", "150"))
 CHILDREN = "tests.faults.interrupt_children"
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")

@@ -254,6 +254,17 @@ class Interrupt(BaseException):
 
 
 @pytest.mark.usefixtures("quick_heart")
+async def test_a_heart_that_an_interruption_has_stopped_beats_again(listener: Subject) -> None:
+    """When somebody begins to wait. It had replaced the heartbeat itself."""
+
+    listener.call_after(BEAT, "beat", lambda: None)
+    await asyncio.sleep(3 * BEAT)
+    assert listener.beats == 0
+    listener.go_on()
+    await until(lambda: listener.beats == 2)
+
+
+@pytest.mark.usefixtures("quick_heart")
 @pytest.mark.parametrize(
     "look", [1, len(TIMES.after_a_write) + 1], ids=["after a write", "in the lull"]
 )
