@@ -1,7 +1,8 @@
-"""Exceptions out of signal handlers, at random moments and at every call: what was interrupted may be lost, and all
-the rest goes on.
+"""Exceptions out of signal handlers, at random moments and at every call: what was interrupted may
+be lost, and all the rest goes on.
 
-A hundred and fifty of them here, and 10,000 with FAULTS_INTERRUPTS=10000, as `nox -s faults` has it.
+A hundred and fifty random ones here, and 10,000 with FAULTS_INTERRUPTS=10000, as `nox -s faults`
+has it.
 """
 
 from __future__ import annotations
