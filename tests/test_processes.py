@@ -80,6 +80,20 @@ def test_two_processes_talk_where_posix_is_missing(start: Start, database: Path)
     assert not Path(f"{database}-bells").exists()
 
 
+def test_bells_that_others_left_hinder_nobody_where_posix_is_missing(
+    start: Start, database: Path
+) -> None:
+    """They are from a system that has locks, such as a container on the same directory."""
+    bells = Path(f"{database}-bells")
+    bells.mkdir()
+    (bells / "dead-4567890").touch()
+    (bells / ".swept").touch()
+    trims = start("tests.windows_children.trims")
+    assert trims.hear() == []
+    assert trims.hear() == {"delivered": 0, "expired": 0, "memberships": 0}
+    trims.finish()
+
+
 @by_each_watcher
 async def test_two_processes_talk(open_layer: OpenLayer, start: Start, kind: str) -> None:
     """50 questions and answers: were wakes lost, the heartbeats alone would take 50 seconds."""

@@ -27,6 +27,7 @@ def take_away() -> None:
 
 take_away()
 
+from channels_sqlite._sending.trimmer import Trimmer  # noqa: E402
 from channels_sqlite.layers import SqliteChannelLayer  # noqa: E402
 from tests.children import hear, main, say  # noqa: E402
 
@@ -40,6 +41,15 @@ async def talks() -> None:
     for _ in range(2):
         message = await layer.receive(channel)
         await layer.send(message["reply_to"], {"type": "answer", "number": message["number"]})
+    await layer.close()
+
+
+async def trims() -> None:
+    """Say which readers live, and trim."""
+    layer = SqliteChannelLayer()
+    say(await layer.readers())
+    await layer.send("test-channel", {"type": "test"})
+    say(vars(await Trimmer(layer.database, layer.options).trim()))
     await layer.close()
 
 

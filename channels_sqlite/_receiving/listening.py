@@ -88,6 +88,9 @@ class Listening:
         if ear is not None and not ear.watches(self.bell):
             ear.watch(self.bell)
             self.say()
+            # What came before is announced no more: somebody has rung, or is about to commit.
+            ear.listener.look_again()
+            ear.listener.log_written()
 
     # Passing on
 
@@ -126,9 +129,7 @@ class Listening:
             return
         if self.bell is not None and self.bell.is_in(self._database.files):
             return
-        if self.bell is not None:
-            self.bell.close(remove=False)
-            self.bell = None
+        lost, self.bell = self.bell, None
         try:
             self.bell = Bell(self._database.files, self._setup.client, self.status())
         except OSError as error:
@@ -139,6 +140,8 @@ class Listening:
             )
         else:
             self._database.once.well("Making a bell")
+        if lost is not None:  # last: without a lock a sweeper would take us for dead
+            lost.close(remove=False)
 
     def say(self) -> None:
         """Write into the bell how this reader is."""

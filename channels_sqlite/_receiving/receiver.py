@@ -155,10 +155,8 @@ class Receiver:
         """Watch first, then look, then wait: what is committed in between is seen."""
         await self._database.ready()
         with self._lock:
-            if loop not in self._listening.ears:
+            if not self._retired and loop not in self._listening.ears:
                 self._listening.start(loop)
-        # Somebody may have written before we watched, and be about to commit.
-        self._listening.ears[loop].listener.log_written()
 
     def _stop(self, loop: Loop) -> None:
         with self._lock:

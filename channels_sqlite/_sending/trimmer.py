@@ -229,8 +229,6 @@ def _is_due(mark: str) -> bool:
 
 def _mark(mark: str) -> None:
     """Note for other processes that one sweeps."""
-    with suppress(OSError):  # it may be another user's
-        try:
-            os.utime(mark, follow_symlinks=False)
-        except FileNotFoundError:
+    if not bells.touch(mark):
+        with suppress(OSError):  # it may be another user's
             os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

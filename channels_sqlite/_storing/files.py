@@ -17,11 +17,9 @@ from collections.abc import Iterator
 from urllib.parse import quote, unquote, urlsplit
 
 from . import forks
+from .forks import Identity
 from .locks import SUPPORTED, lock
 from .refusals import refuse_other_names, refuse_read_only
-
-Identity = tuple[int, int]
-"""What tells a file from another of its name: device and inode."""
 
 LOG, INDEX = "-wal", "-shm"  # what SQLite adds to the database's name
 BELLS = "-bells"
@@ -67,6 +65,11 @@ class Files:
             refuse_other_names(self.path)
             refuse_read_only(self.path, self.wal, self.path + INDEX)
         return bool(self._opened)
+
+    @property
+    def identity(self) -> Identity:
+        """Which file the database was when it was last found, or is now."""
+        return self._opened.get("") or self._on_disk("")[""]
 
     def remove_stale_log(self) -> None:
         """Delete the log, and its index, that were opened with another database of this name."""

@@ -15,6 +15,9 @@ import threading
 
 from .weak import Weak
 
+Identity = tuple[int, int]
+"""What tells a file from another of its name: device and inode."""
+
 
 class Forkable:
     """What has to do something around a fork. All of it runs on the thread that forks."""
@@ -54,9 +57,9 @@ class _Forks:
         self.members: Weak[Forkable] = Weak()
         self.resting: list[Forkable] = []
         """Those that were told of the fork that is under way; others may have come since."""
-        self.unsafe: set[str] = set()
+        self.unsafe: set[Identity] = set()
         """Files that this process must not open."""
-        self.leaked: set[str] = set()
+        self.leaked: set[Identity] = set()
         """Files that its children must not open."""
 
     def begin_in_child(self) -> list[Forkable]:
@@ -83,14 +86,14 @@ def quiet() -> threading.RLock:
     return _forks.lock
 
 
-def taint(path: str) -> None:
+def taint(file: Identity) -> None:
     """Note that this process has inherited an open connection to the file."""
-    _forks.unsafe.add(path)
+    _forks.unsafe.add(file)
 
 
-def leak(path: str) -> None:
+def leak(file: Identity) -> None:
     """Note that this process keeps a connection to the file open for ever."""
-    _forks.leaked.add(path)
+    _forks.leaked.add(file)
 
 
 def notice() -> None:
@@ -99,9 +102,9 @@ def notice() -> None:
         _after_in_child()
 
 
-def is_tainted(path: str) -> bool:
+def is_tainted(file: Identity) -> bool:
     """Return True if this process must not open the file."""
-    return path in _forks.unsafe
+    return file in _forks.unsafe
 
 
 def _before() -> None:

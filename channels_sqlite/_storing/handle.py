@@ -59,6 +59,7 @@ class Handle(forks.Forkable):
     def __init__(self, raw: sqlite3.Connection, files: Files) -> None:
         self._raw = raw
         self._files = files
+        self._file = None if files.in_memory else files.identity
         self._in_use = threading.RLock()
         self._interrupted = False
         self._held = False
@@ -107,9 +108,7 @@ class Handle(forks.Forkable):
         self.closed = True
         if replaced and not self._files.in_memory:
             if not hasattr(self._raw, "setconfig"):  # before Python 3.12
-                ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._raw))
-                if not self._files.is_another():
-                    forks.leak(self._files.path)
+                self._keep_for_ever(forks.leak)
                 return
             self._raw.setconfig(NO_CHECKPOINT_ON_CLOSE, True)
         self._raw.close()
@@ -151,9 +150,12 @@ class Handle(forks.Forkable):
         if self.closed:
             return
         self.closed = True
+        self._keep_for_ever(forks.taint)
+
+    def _keep_for_ever(self, note: Callable[[forks.Identity], None]) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._raw))
-        if not self._files.in_memory:
-            forks.taint(self._files.path)
+        if self._file is not None:
+            note(self._file)
 
 
 def read_once(files: Files, function: Function[T]) -> T:

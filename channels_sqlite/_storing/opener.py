@@ -70,7 +70,7 @@ class Opener:
         return connections
 
     def _refuse_inherited(self) -> None:
-        if forks.is_tainted(self._files.path):
+        if forks.is_tainted(self._files.identity):
             raise DatabaseUnavailable(
                 f"{self._files.path} was open in the process that this one was forked from, in a"
                 " way that Python was not told of, or while it was in use: SQLite's locks do not"

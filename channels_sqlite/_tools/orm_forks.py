@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -49,4 +50,5 @@ class OrmConnections(forks.Forkable):
         for connection, pid in list(self._opened_by.items()):
             files = Files(str(connection.settings_dict["NAME"]))
             if pid != os.getpid() and connection.connection is not None and not files.in_memory:
-                forks.taint(files.path)
+                with suppress(LookupError, OSError):  # its file is gone
+                    forks.taint(files.identity)

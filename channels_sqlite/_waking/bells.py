@@ -64,7 +64,7 @@ class Bell:
         # Under the lock, because a descriptor that was closed may be another file's at once.
         with self._in_use, suppress(OSError):
             if status != self._status:
-                os.pwrite(self._descriptor.number, _encoded(status), 0)
+                _write(self._descriptor.number, status)
                 self._status = status
                 self._said_at = os.fstat(self._descriptor.number).st_mtime_ns
 
@@ -100,7 +100,7 @@ def _give_birth(files: Files, client: str, status: dict[str, Any]) -> forks.Desc
         try:
             if locks.lock(bell.number):
                 give_rights(bell.number, like, like.st_mode & 0o666)
-                os.pwrite(bell.number, _encoded(status), 0)
+                _write(bell.number, status)
                 os.rename(unborn, path)
                 if is_born := _is_named(bell, path):
                     return bell
@@ -121,8 +121,10 @@ def _is_named(descriptor: forks.Descriptor, path: str) -> bool:
         return False
 
 
-def _encoded(status: dict[str, Any]) -> bytes:
-    return json.dumps(status).encode().ljust(STATUS_SIZE)
+def _write(descriptor: int, status: dict[str, Any]) -> None:
+    """With its inode: a copy, as a backup puts in its place, has another one and proves nothing."""
+    said = json.dumps([os.fstat(descriptor).st_ino, status]).encode().ljust(STATUS_SIZE)
+    os.pwrite(descriptor, said, 0)
 
 
 # For others
@@ -160,16 +162,23 @@ def living(files: Files) -> dict[str, dict[str, Any]]:
                 if descriptor is None or name.startswith(BEING_MADE):
                     continue
                 if _lives(descriptor):
-                    found[name] = _said(descriptor)
+                    _, status = _said(descriptor)
+                    found[name] = status if isinstance(status, dict) else {}
     return found
 
 
-def _said(descriptor: int) -> dict[str, Any]:
+def _said(descriptor: int) -> tuple[object, object]:
+    """The inode that it was written to, and the status; None where others have written to it."""
     try:
-        status = json.loads(os.pread(descriptor, STATUS_SIZE, 0))
-    except (OSError, ValueError):
-        return {}
-    return status if isinstance(status, dict) else {}
+        inode, status = json.loads(os.pread(descriptor, STATUS_SIZE, 0))
+    except (OSError, ValueError, TypeError):
+        return None, None
+    return inode, status
+
+
+def _is_a_copy(descriptor: int) -> bool:
+    inode, _ = _said(descriptor)
+    return inode not in (None, os.fstat(descriptor).st_ino)
 
 
 def _lives(descriptor: int) -> bool | None:
@@ -177,7 +186,7 @@ def _lives(descriptor: int) -> bool | None:
     is known.
     """
     try:
-        return not locks.lock(descriptor)
+        return not locks.lock(descriptor) if locks.SUPPORTED else None
     except OSError:
         return None
 
@@ -202,7 +211,13 @@ def _remove_dead(files: Files, names: list[str], forget: Callable[[list[str]], N
                 with _opened(files, name) as descriptor:
                     if descriptor is not None and _lives(descriptor) is False:
                         held[name] = forks.Descriptor(os.dup(descriptor))
-        if clients := [name for name in held if not name.startswith(BEING_MADE)]:
+        clients = [
+            name
+            for name, lock in held.items()
+            if not (name.startswith(BEING_MADE) or _is_a_copy(lock.number))
+            and _is_named(lock, os.path.join(files.bells, name))  # or it has another one by now
+        ]
+        if clients:
             forget(clients)
         for name, lock in held.items():
             path = os.path.join(files.bells, name)
@@ -225,7 +240,7 @@ def ring(database: Database, inboxes: Collection[str]) -> None:
     for client in {client_of(inbox) for inbox in inboxes}:
         if client is None:
             database.readers.ring(inboxes, here)
-            _touch(database.files.wal)
+            touch(database.files.wal)
         elif (reader := database.readers.get(client)) is not None:
             reader.rung(inboxes, here)
         else:
@@ -248,7 +263,7 @@ def ask(database: Database, inbox: str) -> bool:
 def ring_all(database: Database) -> None:
     """Wake every reader."""
     database.readers.ring(None, _running_loop())
-    _touch(database.files.wal)
+    touch(database.files.wal)
     with suppress(OSError):
         for name in os.listdir(database.files.bells):
             if CLIENT.fullmatch(name):
@@ -257,10 +272,10 @@ def ring_all(database: Database) -> None:
 
 def _touch_bell(database: Database, client: str) -> bool:
     files = database.files
-    return files.has_bells() and _touch(f"{files.bells}/{client}")
+    return files.has_bells() and touch(f"{files.bells}/{client}")
 
 
-def _touch(path: str) -> bool:
+def touch(path: str) -> bool:
     """Set a file's time of change, by its path: to open a file of the database, and close it, would
     drop SQLite's locks. A file that is not there has no reader; a link is not followed.
     """

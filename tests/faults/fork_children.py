@@ -17,7 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from typing import Any, NoReturn
 
@@ -26,7 +26,7 @@ import msgpack
 from channels import layers
 from django.db import connections, transaction
 
-from channels_sqlite.exceptions import DatabaseUnavailable
+from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import hear, main, say, send
 from tests.rows import message
@@ -312,8 +312,25 @@ def forks_without_closing() -> None:
     send_number(1)
 
 
-def say_refusal(event: int) -> None:
-    os.read(event, 1)
+def forks_after_its_file_was_away() -> None:
+    """Move the file away until that is noticed, and back; fork. The child says what comes of a
+    send, and the parent how the child ended.
+    """
+    path = os.environ["CHANNELS_DATABASE"]
+    send_number(0)
+    os.rename(path, f"{path}-away")
+    with suppress(NotMigrated):
+        while True:
+            asyncio.run(get_channel_layer().group_count(GROUP))
+            time.sleep(0.05)
+    os.rename(f"{path}-away", path)
+    send_number(1)
+    say(ended(forked(say_refusal)))
+
+
+def say_refusal(event: int | None = None) -> None:
+    if event is not None:
+        os.read(event, 1)
     try:
         send_number(2)
     except DatabaseUnavailable as error:

@@ -22,12 +22,13 @@ import psutil
 import pytest
 
 from channels_sqlite._storing.locks import lock
+from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import send
 from tests.conftest import Start
 from tests.example.servers import free_port
 from tests.processes import PATIENCE, ROOT, Child, environment
-from tests.rows import message
+from tests.rows import count, message
 from tests.waiting import soon, wait_until
 
 FORKS = int(os.environ.get("FAULTS_FORKS", "40"))
@@ -243,6 +244,16 @@ async def test_a_child_of_a_process_that_could_not_close_is_refused(
     assert await asyncio.to_thread(parent.hear) == 0
     await asyncio.to_thread(parent.finish)
     await receiver.received(0, 1)
+
+
+@pytest.mark.skipif(hasattr(sqlite3.Connection, "setconfig"), reason="this Python can close it")
+def test_a_child_of_a_process_whose_file_was_away_is_refused(start: Start, database: Path) -> None:
+    """The connection to a file that was moved away stays open for ever; it came back."""
+    parent = start("forks_after_its_file_was_away")
+    assert "forked from" in parent.hear()
+    assert parent.hear() == 0
+    assert parent.wait() == 0
+    assert count(database, MESSAGE) == 2
 
 
 async def test_a_process_that_forked_last_takes_its_leave(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import sqlite3
 import statistics
 import sys
 import time
@@ -16,10 +17,11 @@ import pytest
 
 from channels_sqlite._storing import sql
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.conftest import OpenLayer, Start
+from tests.conftest import OpenLayer, SetTimes, Start
 from tests.kinds import by_each_watcher
 from tests.processes import Child, has_namespaces  # noqa: F401 - for skipif
-from tests.waiting import cancel, soon
+from tests.rows import put_number
+from tests.waiting import cancel, soon, until
 
 CHILDREN = "tests.faults.children"
 
@@ -43,6 +45,22 @@ async def test_a_commit_in_the_midst_of_subscribing(alias: str, start: Start, ki
     await asyncio.to_thread(writer.finish)
     assert statistics.quantiles(delays, n=20)[-1] < 0.5  # a heartbeat's mean delay
     assert statistics.median(delays) < 0.2
+
+
+async def test_what_came_before_it_watches_anew_is_found(
+    layer: SqliteChannelLayer, set_times: SetTimes, others: sqlite3.Connection
+) -> None:
+    """What the watcher before had not read yet is announced no more."""
+    set_times(heartbeat=3600)
+    receiving = asyncio.create_task(layer.receive("test-channel"))
+    listening, here = layer._ends.receiver._listening, asyncio.get_running_loop()
+    await until(lambda: here in listening.ears)
+    ear = listening.ears[here]
+    await until(lambda: ear.listener._hears_writes)  # it has looked after it began
+    put_number(others, "test-channel", 1)
+    ear._forget()
+    listening.watch(here)
+    assert (await soon(receiving))["number"] == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -113,6 +114,14 @@ def test_a_bell_that_was_never_finished_is_removed_and_nobody_told(files: Files)
     leave_dead(files, THEIRS)
     os.rename(path(files, THEIRS), path(files, f"{BEING_MADE}{THEIRS}"))
     assert bells.living(files) == {}
+    assert sweep(files) == []
+    assert names(files) == []
+
+
+def test_a_copy_of_a_bell_is_removed_and_nobody_told(files: Files, bell: Bell) -> None:
+    """As a backup puts it in place of the bell. Its reader lives, and makes another one."""
+    shutil.copy(bell.path, path(files, "copy"))
+    os.replace(path(files, "copy"), bell.path)
     assert sweep(files) == []
     assert names(files) == []
 
