@@ -142,6 +142,8 @@ class Listening:
             self._database.once.well("Making a bell")
         if lost is not None:  # last: without a lock a sweeper would take us for dead
             lost.close(remove=False)
+            with suppress(OSError):
+                self._database.files.note_again()
 
     def say(self) -> None:
         """Write into the bell how this reader is."""

@@ -82,6 +82,15 @@ class Files:
     def note_opened(self) -> None:
         """SQLite has made or opened the log and its index; called while we are alone."""
         self._opened |= self._on_disk(LOG, INDEX)
+        self._note()
+
+    def note_again(self) -> None:
+        """Note it once more, because somebody has deleted the directory of bells."""
+        with self.alone(0):
+            if not self.replaced():
+                self._note()
+
+    def _note(self) -> None:
         if self._is_alone:
             os.ftruncate(self._record, 0)
             os.pwrite(self._record, json.dumps(self._opened[""]).encode(), 0)

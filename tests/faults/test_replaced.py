@@ -256,6 +256,19 @@ def test_a_newcomer_is_the_first_to_open_the_new_file(
     talkers.end(changes=2)
 
 
+def test_the_bells_are_deleted_before_a_fresh_file_takes_the_databases_place(
+    meet: Meet, database: Path, fresh: Callable[[], Path]
+) -> None:
+    """What was noted among them is noted again: which log belongs to which file."""
+    talkers = meet()
+    talkers.talk()
+    shutil.rmtree(f"{database}-bells")
+    time.sleep(NOTICED)
+    os.replace(fresh(), database)
+    talkers.recover()
+    talkers.end(changes=1)
+
+
 @pytest.mark.parametrize("how", ["rm and mv", "rm -rf and migrate"])
 def test_the_file_is_deleted_and_another_comes_later(
     meet: Meet, database: Path, fresh: Callable[[], Path], how: str
