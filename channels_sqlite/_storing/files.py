@@ -67,9 +67,9 @@ class Files:
         return bool(self._opened)
 
     @property
-    def identity(self) -> Identity:
-        """Which file the database was when it was last found, or is now."""
-        return self._opened.get("") or self._on_disk("")[""]
+    def identity(self) -> Identity | None:
+        """Which file the database was when it was last found, or is now, if it is one."""
+        return None if self.in_memory else self._opened.get("") or self._on_disk("").get("")
 
     def remove_stale_log(self) -> None:
         """Delete the log, and its index, that were opened with another database of this name."""

@@ -86,14 +86,16 @@ def quiet() -> threading.RLock:
     return _forks.lock
 
 
-def taint(file: Identity) -> None:
-    """Note that this process has inherited an open connection to the file."""
-    _forks.unsafe.add(file)
+def taint(file: Identity | None) -> None:
+    """Note that this process has inherited an open connection to the file, if it is one."""
+    if file is not None:
+        _forks.unsafe.add(file)
 
 
-def leak(file: Identity) -> None:
-    """Note that this process keeps a connection to the file open for ever."""
-    _forks.leaked.add(file)
+def leak(file: Identity | None) -> None:
+    """Note that this process keeps a connection to the file open for ever, if it is one."""
+    if file is not None:
+        _forks.leaked.add(file)
 
 
 def notice() -> None:
@@ -102,7 +104,7 @@ def notice() -> None:
         _after_in_child()
 
 
-def is_tainted(file: Identity) -> bool:
+def is_tainted(file: Identity | None) -> bool:
     """Return True if this process must not open the file."""
     return file in _forks.unsafe
 

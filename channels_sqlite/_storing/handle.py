@@ -59,7 +59,7 @@ class Handle(forks.Forkable):
     def __init__(self, raw: sqlite3.Connection, files: Files) -> None:
         self._raw = raw
         self._files = files
-        self._file = None if files.in_memory else files.identity
+        self._file = files.identity
         self._in_use = threading.RLock()
         self._interrupted = False
         self._held = False
@@ -152,10 +152,9 @@ class Handle(forks.Forkable):
         self.closed = True
         self._keep_for_ever(forks.taint)
 
-    def _keep_for_ever(self, note: Callable[[forks.Identity], None]) -> None:
+    def _keep_for_ever(self, note: Callable[[forks.Identity | None], None]) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._raw))
-        if self._file is not None:
-            note(self._file)
+        note(self._file)
 
 
 def read_once(files: Files, function: Function[T]) -> T:

@@ -50,5 +50,5 @@ class OrmConnections(forks.Forkable):
         for connection, pid in list(self._opened_by.items()):
             files = Files(str(connection.settings_dict["NAME"]))
             if pid != os.getpid() and connection.connection is not None and not files.in_memory:
-                with suppress(LookupError, OSError):  # its file is gone
+                with suppress(OSError):  # its directory may not be searched any more
                     forks.taint(files.identity)
