@@ -57,7 +57,7 @@ def check(said: dict[str, Any]) -> None:
     assert said["lost"] <= interrupted["receive"]
     members = set(said["members"])
     assert set(said["joined"]) <= members <= {*said["joined"], *said["perhaps_joined"]}
-    assert said["threads"] <= 4
+    assert said["threads"] <= 8  # those of asgiref among them; not one for each interrupt
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["was used before", "was not used before"])
