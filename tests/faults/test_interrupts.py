@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections import Counter
 from typing import Any
 
@@ -42,6 +43,10 @@ def test_calls_are_interrupted_at_random_moments(
     check(child.hear(100 + INTERRUPTS))
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 14),
+    reason="a lock of this Python may stay taken: `with` calls __enter__ like any function",
+)
 def test_each_call_is_interrupted_in_turn(start: Start) -> None:
     """The same at every call of ours, on one event loop: no moment is left to chance."""
     check(start(f"{CHILDREN}.interrupted_at_every_call").hear(300))
