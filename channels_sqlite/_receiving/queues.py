@@ -95,7 +95,7 @@ class Queues:
         """
         waiting = self._waiters.get(channel)
         while waiting and waiting[0].cancelled():
-            del waiting[0]
+            self._forget_waiter(channel, waiting[0])
         if not waiting or waiting[0].done() or waiting[0].get_loop() is not here:
             return False
         waiter = waiting[0]

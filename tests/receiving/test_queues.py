@@ -102,6 +102,10 @@ async def test_who_was_cancelled_and_has_not_left_is_not_waited_for(consuming: C
     consuming.begin().cancel()
     assert consuming.queues.wanted(CHANNEL) == 0
     assert not consuming.queues.is_waited_for(CHANNEL)
+    consuming.begin().cancel()
+    consuming.deliver(1)
+    assert not consuming.queues.is_waited_for(CHANNEL)
+    assert consuming.take_all() == [1]
 
 
 async def test_a_consumer_that_was_told_and_is_cancelled_tells_the_next(

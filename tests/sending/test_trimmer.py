@@ -18,6 +18,7 @@ from channels_sqlite._sending.trimmer import SWEPT, Trimmed
 from channels_sqlite._storing import sql
 from channels_sqlite._storing.schema import EPOCH, MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite._storing.sql import transaction
+from channels_sqlite._waking import bells
 from channels_sqlite._waking.bells import Bell
 from tests.conftest import SetTimes
 from tests.rows import outgoing, put, select
@@ -76,6 +77,17 @@ async def test_all_that_nobody_needs_is_trimmed_and_counted(trimming: Parts) -> 
     assert members(trimming) == ["stays"]
     assert select(trimming.others, f"inbox from {SEQUENCE} order by 1") == [EPOCH, "waits"]
     assert await soon(trimming.trimmer.trim()) == Trimmed()
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_more_dead_readers_than_may_be_open_at_once_are_swept(
+    trimming: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bells, "AT_ONCE", 3)
+    for number in range(10):
+        join(trimming.others, reader(trimming, f"dead-{number}-67890", alive=False)[1])
+    await soon(trimming.trimmer.trim())
+    assert members(trimming) == []
 
 
 @pytest.mark.usefixtures("at_once")
