@@ -18,6 +18,7 @@ from channels.exceptions import ChannelFull
 from django.db import connections
 
 from channels_sqlite._receiving.reading import MANY
+from channels_sqlite._receiving.receiver import Retired
 from channels_sqlite._storing import groups
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite._waking.bells import Bell
@@ -326,6 +327,17 @@ async def test_a_consumer_that_waits_follows_a_name_that_changes(
     assert retired not in [*retired._database.readers]  # NAME may mean that one again
     assert not retired._listening.ears
     assert not [name for name in os.listdir(f"{database}-bells") if not name.startswith(".")]
+
+
+async def test_a_layer_that_retires_while_it_begins_to_listen_makes_no_bell(open_: Open) -> None:
+    """Nobody would give it up again."""
+    receiver = open_().receiver
+    receiving = asyncio.create_task(receiver.receive(NORMAL, None))
+    await asyncio.sleep(0)  # it opens the database
+    receiver.retire()
+    with pytest.raises(Retired):
+        await soon(receiving)
+    assert receiver._listening.bell is None
 
 
 # Bells and watchers
