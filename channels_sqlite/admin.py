@@ -180,7 +180,7 @@ class MembershipAdmin(ReadOnlyAdmin):
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
         """Begin with the first to lapse, if that is the question: an index has that order, too."""
-        return ("expires_at", *self.ordering) if "state" in request.GET else self.ordering
+        return ("expires_at", "id") if "state" in request.GET else self.ordering
 
 
 # Readable
