@@ -39,7 +39,8 @@ def test_the_profiles_last_no_longer_than_they_promise() -> None:
 
 def test_quick_leaves_out_websockets_alone_and_both_have_what_neighbours_and_deaths_cost() -> None:
     quick, figures = whole(Plan("quick"), ("sqlite",)), whole(Plan("figures"), ("sqlite",))
-    assert {each.scenario for each in quick.skipped} == {"websockets"}
+    left_out = {each.scenario for each in quick.skipped if "profile" in each.why}
+    assert left_out == {"websockets"}
     assert not {"busy", "crowd", "killed", "foreign"} & {each.scenario for each in figures.skipped}
     shapes = [item.case.name for item in figures.items if item.scenario.name == "websockets"]
     assert len(shapes) == 4
