@@ -339,7 +339,7 @@ def test_tests_run_in_parallel_on_kept_databases(developer: Developer, tmp_path:
     kept = [f"test_channels{each}.sqlite3" for each in ("", "_1", "_2")]
     for _ in range(2):
         assert suite.test("--parallel=2", "--keepdb") == 5
-        # Where tests are not forked, as from Python 3.14 on, Django leaves copies of `default`, too.
+        # Where tests are not forked (Python 3.14), Django leaves copies of `default`, too.
         assert [name for name in suite.left() if re.fullmatch(r"test_\w*\.sqlite3", name)] == kept
     assert suite.test("--parallel=2") == 5
     assert suite.left() == []
