@@ -679,3 +679,13 @@ def test_a_log_that_a_long_read_has_let_grow(migrated: str) -> None:
     found = message("W008")
     assert str(wal) in found.msg
     assert "lsof" in str(found.hint)
+
+
+def test_a_database_in_memory_has_no_log(
+    declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alias = declare(NAME="file:of-a-test?mode=memory&cache=shared")
+    monkeypatch.chdir(tmp_path)
+    Path("None-wal").touch()
+    os.truncate("None-wal", file_checks.LONG_LOG + 1)
+    assert [*file_checks.long_log(alias)] == []

@@ -167,7 +167,8 @@ class Receiver:
         if self._listening.bell is None and not self._database.in_memory:
             await self._database.ready()
             with self._lock:
-                self._listening.make_bell()
+                if not self._retired:
+                    self._listening.make_bell()
         with self._lock, suppress(Busy, Lost):  # the clock may have been set just now
             self._memberships.mind_the_clock()
 

@@ -86,7 +86,7 @@ class Files:
 
     def note_again(self) -> None:
         """Note it once more, because somebody has deleted the directory of bells."""
-        with self.alone(0):
+        with forks.quiet(), self.alone(0):  # `alone` is for one thread at a time
             if not self.replaced():
                 self._note()
 
@@ -151,7 +151,7 @@ class Files:
     def log_age(self) -> float:
         """Seconds since the log was last written, or touched."""
         try:
-            return time.time() - os.stat(self.wal).st_mtime
+            return abs(time.time() - os.stat(self.wal).st_mtime)  # the clock may be set back
         except OSError:
             return float("inf")
 
@@ -218,7 +218,7 @@ class Files:
     @contextlib.contextmanager
     def alone(self, wait: float) -> Iterator[bool]:
         """Hold the lock under which our processes open and close the file; yield False if it was
-        not free within `wait` seconds.
+        not free within `wait` seconds. The caller holds `forks.quiet()`, for the other threads.
         """
         if self.in_memory or not SUPPORTED or self._record >= 0:
             yield self._record < 0 or self._is_alone

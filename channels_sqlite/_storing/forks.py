@@ -53,6 +53,7 @@ class Descriptor(Forkable):
 class _Forks:
     def __init__(self) -> None:
         self.pid = os.getpid()
+        self.noticing = threading.Lock()
         self.lock = threading.RLock()
         self.members: Weak[Forkable] = Weak()
         self.resting: list[Forkable] = []
@@ -66,7 +67,6 @@ class _Forks:
         """The parent's members; those that go on in the child register again."""
         inherited = list(self.members)
         self.members = Weak()
-        self.pid = os.getpid()
         self.lock = threading.RLock()
         self.resting = []
         self.unsafe |= self.leaked
@@ -99,9 +99,11 @@ def leak(file: Identity | None) -> None:
 
 
 def notice() -> None:
-    """Notice a fork without Python's hooks."""
+    """Notice a fork without Python's hooks; all threads wait until it is dealt with."""
     if os.getpid() != _forks.pid:
-        _after_in_child()
+        with _forks.noticing:
+            if os.getpid() != _forks.pid:
+                _after_in_child()
 
 
 def is_tainted(file: Identity | None) -> bool:
@@ -129,6 +131,7 @@ def _after_in_parent() -> None:
 def _after_in_child() -> None:
     for member in _forks.begin_in_child():
         member.after_fork_in_child()
+    _forks.pid = os.getpid()
 
 
 if hasattr(os, "register_at_fork"):

@@ -263,6 +263,8 @@ def readable_by_others(alias: str) -> Iterator[checks.CheckMessage]:
 def long_log(alias: str) -> Iterator[checks.CheckMessage]:
     """A log that has grown far beyond its limit."""
     path = _path(alias)
+    if path is None:
+        return
     wal = Path(f"{path}{LOG}")
     size = wal.stat().st_size if wal.exists() else 0
     if size > LONG_LOG:

@@ -26,6 +26,7 @@ import msgpack
 from channels import layers
 from django.db import connections, transaction
 
+from channels_sqlite._storing import forks
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import hear, main, say, send
@@ -294,6 +295,41 @@ def without_hooks(uses: str | None) -> None:
         call_and_end(lambda: say(asyncio.run(outcomes())))
     say(ended(child))
     send_number(1)
+
+
+class Slow(forks.Forkable):
+    """What takes a while to forget what is the parent's."""
+
+    has_forgotten = False
+
+    def after_fork_in_child(self) -> None:
+        time.sleep(0.2)
+        self.has_forgotten = True
+
+
+def threads_without_hooks() -> None:
+    """Fork as C code does. Two threads of the child notice, and say what they found then."""
+    slow = Slow()
+    forks.register(slow)
+
+    def notice() -> None:
+        forks.notice()
+        said.append("forgotten" if slow.has_forgotten else "not yet")
+
+    def in_threads() -> None:
+        threads = [threading.Thread(target=notice) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for word in said:
+            say(word)
+
+    said: list[str] = []
+    child = fork_without_hooks()
+    if child == 0:
+        call_and_end(in_threads)
+    say(ended(child))
 
 
 def forks_without_closing() -> None:

@@ -220,6 +220,13 @@ async def test_a_fork_without_hooks_before_any_use(start: Start, receiver: Recei
     await receiver.received(1, 2, 3)
 
 
+def test_threads_of_a_child_without_hooks_wait_until_it_has_forgotten(start: Start) -> None:
+    """What is its parent's, before any of them uses it."""
+    parent = start("threads_without_hooks")
+    assert [parent.hear() for _ in range(2)] == ["forgotten", "forgotten"]
+    assert parent.hear() == 0
+
+
 async def test_a_child_without_hooks_takes_no_leave_for_its_parent(start: Start) -> None:
     """It has not used the layer: the memberships are those of its parent, which lives."""
     parent = start("exits_without_hooks")

@@ -340,6 +340,15 @@ async def test_a_layer_that_retires_while_it_begins_to_listen_makes_no_bell(open
     assert receiver._listening.bell is None
 
 
+async def test_a_layer_that_retires_while_a_channel_joins_makes_no_bell(open_: Open) -> None:
+    receiver = open_().receiver
+    joining = asyncio.create_task(receiver.announce())
+    await asyncio.sleep(0)
+    receiver.retire()
+    await soon(joining)
+    assert receiver._listening.bell is None
+
+
 # Bells and watchers
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import stat
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from channels_sqlite._storing import locks, mounts
-from channels_sqlite._storing.files import Files
+from channels_sqlite._storing import forks, locks, mounts
+from channels_sqlite._storing.files import RECORD, Files
 from channels_sqlite.exceptions import InvalidOption
 from tests.rows import sql
+from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
 
@@ -162,6 +166,26 @@ def test_where_logs_cannot_have_two_names_none_is_taken_for_an_old_one(
         replace(database)
         files.remove_stale_log()
     assert all(os.path.exists(database.with_name(database.name + end)) for end in ENDS)
+
+
+def test_what_is_noted_again_waits_for_who_opens_in_another_thread(opened: Files) -> None:
+    """The lock of both is one descriptor; each would close the other's."""
+    bells = opened.bells
+    noting = threading.Thread(target=opened.note_again)
+    with forks.quiet(), opened.alone(0) as alone:
+        assert alone
+        shutil.rmtree(bells)
+        noting.start()
+        noting.join(0.2)
+        assert noting.is_alive()
+    noting.join(PATIENCE)
+    assert json.loads(Path(bells, RECORD).read_bytes()) == list(opened.identity or ())
+
+
+def test_a_log_of_the_future_was_not_written_just_now(opened: Files) -> None:
+    """The wall clock was set back since."""
+    os.utime(opened.wal, times=(time.time() + 3_600,) * 2)
+    assert opened.log_age() > 3_000
 
 
 def test_beside_a_database_that_is_gone_nothing_is_left_but_readers(opened: Files) -> None:
