@@ -32,8 +32,6 @@ class Listening:
         self._queues = queues
         self._look = look
         self._beat = beat
-        self._missed_wakes = 0
-        """Those of loops that have ended."""
         self._wants_touches = False
         self.ears: dict[Loop, Ear] = {}
         self.bell: Bell | None = None
@@ -49,8 +47,9 @@ class Listening:
             partial(self._beat, loop),
             self._database,
             self._setup.options,
+            self._setup.counters,
         )
-        ear.want_touches(self._wants_touches)
+        ear.listener.wants_touches = self._wants_touches
         try:
             self.watch(loop)
         except BaseException:  # an interruption, too: a loop that does not watch does not listen
@@ -62,7 +61,6 @@ class Listening:
         ear = self.ears.pop(loop, None)
         if ear is not None:
             ear.stop()
-            self._missed_wakes += ear.listener.missed_wakes
 
     def stop_closed(self) -> None:
         """Listen no more on loops that were closed, and forget what waits there."""
@@ -98,7 +96,7 @@ class Listening:
         """Wake at once when a normal channel is written to, from now on; or no more."""
         self._wants_touches = wanted
         for ear in self.ears.values():
-            ear.want_touches(wanted)
+            ear.listener.want_touches(wanted)
 
     def look(self, loop: Loop, *, rung: bool) -> None:
         """Look, on the running loop, if that listens; an error is logged."""
@@ -164,8 +162,3 @@ class Listening:
             "watcher": next((each.kind for each in ears if each.kind), otherwise),
             "woken_at": round(time.time() - time.monotonic() + woken_at, 3) if woken_at else None,
         }
-
-    def count_missed(self) -> int:
-        """How many wakes were missed."""
-        ears = list(self.ears.values())
-        return self._missed_wakes + sum(each.listener.missed_wakes for each in ears)

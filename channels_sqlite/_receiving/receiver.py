@@ -247,7 +247,6 @@ class Receiver:
 
     def _beat(self, loop: Loop) -> bool:
         """Look at everything, trusting nothing, and do what is to be done now and then."""
-        self._counters.missed_wakes = self._listening.count_missed()
         if self._database.has_ended or self._retired:
             return False
         self._database.notice_replaced()

@@ -23,7 +23,7 @@ from django.conf import settings
 
 from .._options import times
 from .._options.conf import Options, database_settings
-from .._waking.watchers import best_kind, kinds
+from .._waking.watchers import kinds
 from ..exceptions import ChannelsSqliteError, DatabaseUnavailable
 from ..layers import SqliteChannelLayer
 
@@ -58,7 +58,7 @@ class Finding:
 
 def verdict(findings: Sequence[Finding], watcher: str) -> tuple[bool, str]:
     """Return True if a layer that is told to use `watcher` is woken, and that in words."""
-    chosen = best_kind() if watcher == "auto" else watcher
+    chosen = kinds()[0] if watcher == "auto" else watcher
     name = f"The watcher is {chosen}" + (' ("auto")' if watcher == "auto" else "")
     working = {finding.watcher: finding for finding in findings if finding.works}
     if chosen in working:

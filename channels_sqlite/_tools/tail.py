@@ -23,6 +23,7 @@ from .._storing.messages import Row
 from .._storing.schema import MESSAGE
 from .._waking import bells
 from .._waking.watchers import Ear
+from ..counters import Counters
 from ..serializers import Message
 
 BATCH = 500  # rows in one read
@@ -64,7 +65,12 @@ class Tail:
     async def __aenter__(self) -> Tail:
         """Watch from now on."""
         self._ear = Ear(
-            asyncio.get_running_loop(), self._look, self._beat, self._database, self._options
+            asyncio.get_running_loop(),
+            self._look,
+            self._beat,
+            self._database,
+            self._options,
+            Counters(),
         )
         try:
             await self._watch()

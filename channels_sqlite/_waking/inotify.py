@@ -12,7 +12,6 @@ import struct
 from contextlib import suppress
 
 from .._storing import forks
-from .._storing.weak import Weak
 from ..exceptions import WatcherUnavailable
 from .bells import Bell
 from .listener import Listener
@@ -24,7 +23,6 @@ GONE = DELETE_SELF | MOVE_SELF
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows; inotify(7)
 _BUFFER = 4096  # bytes; what is left is read at once afterwards
 _c = ctypes.CDLL(None, use_errno=True)
-_watchers: Weak[InotifyWatcher] = Weak()
 
 
 class InotifyWatcher:
@@ -38,11 +36,6 @@ class InotifyWatcher:
     def __init__(self, listener: Listener, wal: str, bell: Bell | None) -> None:
         self._listener = listener
         self._wal = wal
-        self._wants_touches = False
-        self._hears_writes = True
-        for other in _watchers:  # nobody has to close a layer before a loop
-            if other.has_ended:
-                other.stop()
         number: int = _c.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if number < 0:
             raise _unavailable(wal)
@@ -59,12 +52,6 @@ class InotifyWatcher:
         except BaseException:  # whatever it is, nobody else would close it
             self._descriptor.close()
             raise
-        _watchers.add(self)
-
-    @property
-    def has_ended(self) -> bool:
-        """Return True if its loop was closed."""
-        return self._listener.loop.is_closed()
 
     def _add(self, path: str, mask: int) -> int:
         watch: int = _c.inotify_add_watch(self._descriptor.number, os.fsencode(path), mask)
@@ -74,23 +61,12 @@ class InotifyWatcher:
 
     def _wal_mask(self) -> int:
         """A touch says that a normal channel was written to; where none is read it is a write."""
-        writes = MODIFY | ATTRIB if self._hears_writes else 0
-        return GONE | writes | (ATTRIB if self._wants_touches else 0)
+        writes = MODIFY | ATTRIB if self._listener.hears_writes else 0
+        return GONE | writes | (ATTRIB if self._listener.wants_touches else 0)
 
-    def _set_wal_mask(self) -> None:
+    def adjust(self) -> None:
         with suppress(WatcherUnavailable):  # the log is gone, which the next heartbeat notices
             self._wal_watch = self._add(self._wal, self._wal_mask())
-
-    def want_touches(self, wanted: bool) -> None:
-        """Wake at once when a normal channel was written to, or not."""
-        if wanted != self._wants_touches:
-            self._wants_touches = wanted
-            self._set_wal_mask()
-
-    def hear_writes(self, wanted: bool) -> None:
-        self._hears_writes = wanted
-        if self._descriptor.number >= 0:
-            self._set_wal_mask()
 
     def hurry(self) -> None:
         """It has no pace."""
@@ -116,9 +92,9 @@ class InotifyWatcher:
                 wal |= mask
         if bell:
             self._listener.ring()
-        if wal & (ATTRIB | GONE) and self._wants_touches:
+        if wal & (ATTRIB | GONE) and self._listener.wants_touches:
             self._listener.touch()
-        if wal & (MODIFY | ATTRIB | GONE) and self._hears_writes:
+        if wal & (MODIFY | ATTRIB | GONE) and self._listener.hears_writes:
             self._listener.log_written()
 
 

@@ -8,18 +8,24 @@ from typing import Any, Protocol
 
 from .._options import times
 from .._storing.once import Once
+from ..counters import Counters
 
 DEAF_AFTER = 3  # heartbeats in a row that found what nothing had announced
 
 
-class Pace(Protocol):
-    """What a listener tells its watcher."""
+class Watcher(Protocol):
+    """Wakes one listener by two files: its reader's bell, and the database's log."""
 
-    def hear_writes(self, wanted: bool) -> None:
-        """Listen to writes of the log, or to rings only."""
+    kind: str
+
+    def adjust(self) -> None:
+        """Its listener has changed `hears_writes` or `wants_touches`."""
 
     def hurry(self) -> None:
         """Something was found, and more may follow soon."""
+
+    def stop(self) -> None:
+        """Watch no more."""
 
 
 class Listener:
@@ -40,22 +46,26 @@ class Listener:
         on_deaf: Callable[[], None],
         log_age: Callable[[], float],
         once: Once,
+        counters: Counters,
     ) -> None:
         self.loop = loop
-        self.missed_wakes = 0
         self.woken_at: float | None = None
         """When something was announced, by the monotonic clock."""
-        self.watcher: Pace | None = None
+        self.watcher: Watcher | None = None
+        self.polls = False
+        """Whether it looks without being woken."""
+        self.hears_writes = True
+        """Whether a write of the log is to wake it."""
+        self.wants_touches = False
+        """Whether it is to wake at once when a normal channel was written to."""
         self._look = look
         self._beat = beat
         self._on_deaf = on_deaf
         self._log_age = log_age
         self._once = once
+        self._counters = counters
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._hears_writes = True
-        self._goes_on = True
         self._tries = 0
-        self._polls = False
         self._is_rung = False
         self._suspect = False
         self._unannounced = 0
@@ -66,10 +76,8 @@ class Listener:
     def start(self, polling_interval: float | None) -> None:
         """Look at every heartbeat from now on, and every `polling_interval` seconds if given."""
         self._running = True
-        if self.watcher is not None and not self._hears_writes:  # another one, amid a lull
-            self.watcher.hear_writes(False)
         self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
-        self._polls = polling_interval is not None
+        self.polls = polling_interval is not None
         if polling_interval is not None:
             self.call_after(polling_interval, "poll", self._poll, polling_interval)
         elif "poll" in self._timers:
@@ -81,12 +89,6 @@ class Listener:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        self._hears_writes = True
-
-    @property
-    def polls(self) -> bool:
-        """Whether it looks without being woken."""
-        return self._polls
 
     def call_after(self, delay: float, what: str, call: Callable[..., None], *given: Any) -> None:
         """Call it later, unless stopped, in place of what was to be called as the same `what`."""
@@ -97,12 +99,16 @@ class Listener:
         self._timers[what] = self.loop.call_later(delay, call, *given)
 
     def go_on(self) -> None:
-        """Somebody begins to wait: beat again, if an exception out of a signal handler has come in
-        place of a heartbeat.
+        """Somebody begins to wait: beat again, if that has ended."""
+        if self._has_ended("beat"):
+            self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
+
+    def _has_ended(self, what: str) -> bool:
+        """Return True if an exception out of a signal handler has come in place of a call, which
+        would have made the next one.
         """
-        heartbeat, beat = times.TIMES.heartbeat, self._timers.get("beat")
-        if beat is not None and beat.when() < self.loop.time() - heartbeat:
-            self.call_after(heartbeat, "beat", self._heartbeat)
+        timer = self._timers.get(what)
+        return timer is None or timer.when() < self.loop.time() - times.TIMES.heartbeat
 
     # What wakes it
 
@@ -138,9 +144,16 @@ class Listener:
         if not self._running:
             return
         self._announced()
-        if self._hears_writes:
+        if self.hears_writes:
             self._hear_writes(False)
-            self._climb(0, found=False)
+            self._look_after_write_in(0, found=False)
+
+    def want_touches(self, wanted: bool) -> None:
+        """Wake at once when a normal channel is written to, from now on; or no more."""
+        if wanted != self.wants_touches:
+            self.wants_touches = wanted
+            if self.watcher is not None:
+                self.watcher.adjust()
 
     def _announced(self) -> None:
         self.woken_at = self.loop.time()
@@ -170,8 +183,7 @@ class Listener:
         if "again" not in self._timers:
             self._tries = 0
 
-    def _climb(self, step: int, *, found: bool) -> None:
-        self._goes_on = True
+    def _look_after_write_in(self, step: int, *, found: bool) -> None:
         waits = times.TIMES.after_a_write
         if step < len(waits):
             self.call_after(waits[step], "write", self._look_after_write, step, found)
@@ -182,10 +194,9 @@ class Listener:
 
     def _look_after_write(self, step: int, found: bool) -> None:
         found |= self.look(rung=False)
-        self._climb(step + 1, found=found)
+        self._look_after_write_in(step + 1, found=found)
 
     def _look_in_lull(self) -> None:
-        self._goes_on = True
         if self._log_age() > times.TIMES.lull or self.look(rung=False):
             self._listen_again()
         else:
@@ -196,9 +207,9 @@ class Listener:
         self.look(rung=False)  # what was written and not listened to
 
     def _hear_writes(self, wanted: bool) -> None:
-        self._hears_writes = wanted
+        self.hears_writes = wanted
         if self.watcher is not None:
-            self.watcher.hear_writes(wanted)
+            self.watcher.adjust()
 
     def _poll(self, interval: float) -> None:
         self.call_after(interval, "poll", self._poll, interval)
@@ -208,14 +219,13 @@ class Listener:
         self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
         if self._suspect:
             # What the last heartbeat found has not been announced since: not late, but missed.
-            self.missed_wakes += 1
+            self._counters.missed_wakes += 1
             self._unannounced += 1
             if self._unannounced == DEAF_AFTER:
                 self._on_deaf()
-        if not (self._hears_writes or self._goes_on):  # an exception out of a signal handler
+        if not self.hears_writes and self._has_ended("write"):
             self._listen_again()
-        self._goes_on = False
-        listens = self._hears_writes and not self._polls
+        listens = self.hears_writes and not self.polls
         self._suspect = self._safely(self._beat) and listens
 
     def _safely(self, look: Callable[..., bool], *given: bool) -> bool:

@@ -6,22 +6,15 @@ import asyncio
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from .._options import times
 from .._options.conf import WATCHERS, Options
 from .._storing.connections import Connections
 from .._storing.database import Database
-from .._storing.once import Once
+from ..counters import Counters
 from ..exceptions import WatcherUnavailable
 from .bells import Bell
-from .listener import Listener
-
-if TYPE_CHECKING:
-    from .inotify import InotifyWatcher
-    from .watchfiles import WatchfilesWatcher
-
-    Watcher = InotifyWatcher | WatchfilesWatcher
+from .listener import Listener, Watcher
 
 
 class Ear:
@@ -34,14 +27,13 @@ class Ear:
         beat: Callable[[], bool],
         database: Database,
         options: Options,
+        counters: Counters,
     ) -> None:
         self.listener = Listener(
-            loop, look, beat, self._on_deaf, database.files.log_age, database.once
+            loop, look, beat, self._on_deaf, database.files.log_age, database.once, counters
         )
         self._database = database
         self._options = options
-        self._watcher: Watcher | None = None
-        self._wants_touches = False
         self._watched: tuple[Connections | None, Bell | None] | None = None
         """The connections that were open when it began to watch (later ones may have another log),
         and the bell; None until then."""
@@ -53,41 +45,26 @@ class Ear:
     def watch(self, bell: Bell | None) -> None:
         """Watch the files that are open by now, and this bell."""
         self._stop_watching()
-        database, interval = self._database, self._options.polling_interval
-        opened, polls = database.opened, False
+        database, listener = self._database, self.listener
+        opened = database.opened
         # In memory there are no other processes, and at the end of the interpreter no bell.
         if not (database.in_memory or database.is_ending):
             try:
-                self._watcher = watch(
-                    self._options.watcher,
-                    self.listener,
-                    database.files.wal,
-                    bell,
-                    interval,
-                    database.once,
-                )
+                watch(listener, database, self._options, bell)
             except WatcherUnavailable:
                 if not database.is_ending:
                     raise
-        if self._watcher is None:
-            polls = not database.in_memory
-        else:
-            self._watcher.want_touches(self._wants_touches)
         self._watched = opened, bell
-        self.listener.start(interval if polls else None)
+        polls = listener.watcher is None and not database.in_memory
+        listener.start(self._options.polling_interval if polls else None)
         if polls and self._options.watcher == "auto":
             self._watch_again_later()
-
-    def want_touches(self, wanted: bool) -> None:
-        """Wake at once when a normal channel is written to, from now on; or no more."""
-        self._wants_touches = wanted
-        if self._watcher is not None:
-            self._watcher.want_touches(wanted)
 
     @property
     def kind(self) -> str | None:
         """What wakes it; None while it polls."""
-        return None if self._watcher is None or self.listener.polls else self._watcher.kind
+        watcher = self.listener.watcher
+        return None if watcher is None or self.listener.polls else watcher.kind
 
     def stop(self) -> None:
         """No more looks."""
@@ -95,7 +72,7 @@ class Ear:
         self._stop_watching()
 
     def _stop_watching(self) -> None:
-        watcher, self._watcher = self._watcher, None
+        watcher, self.listener.watcher = self.listener.watcher, None
         if watcher is not None:
             watcher.stop()
 
@@ -120,52 +97,28 @@ class Ear:
         self._watched = None
 
 
-def watch(
-    kind: str,
-    listener: Listener,
-    wal: str,
-    bell: Bell | None,
-    polling_interval: float,
-    once: Once,
-) -> Watcher | None:
-    """Have `listener` woken by the files at these paths; None where it has to poll.
+def watch(listener: Listener, database: Database, options: Options, bell: Bell | None) -> None:
+    """Have `listener` woken by the database's log and by this bell. Without a watcher it has to
+    poll.
 
     "auto" takes the first of the kinds that works here. A watcher that is asked for by name and
     cannot start raises WatcherUnavailable.
     """
-    for each in kinds() if kind == "auto" else [kind]:
+    for kind in kinds() if options.watcher == "auto" else [options.watcher]:
         try:
-            watcher = _start(each, listener, wal, bell, polling_interval, once)
+            listener.watcher = _watcher(kind, listener, database, options, bell)
         except WatcherUnavailable as error:
-            if kind != "auto":
+            if options.watcher != "auto":
                 raise
-            once.warn(f"Watching by {each}", f"{error} Trying another way of watching.")
+            database.once.warn(f"Watching by {kind}", f"{error} Trying another way of watching.")
         else:
-            listener.watcher = watcher
-            return watcher
-    return None
+            return
 
 
-def kinds() -> list[str]:
-    """The ways of watching that can be used on this system, the best one first."""
-    return [each for each in WATCHERS if each != "auto" and is_installed(each)]
-
-
-def best_kind() -> str:
-    """What "auto" takes first here."""
-    return kinds()[0]
-
-
-def is_installed(kind: str) -> bool:
-    """Return True if a kind of watching can be used on this system."""
-    if kind == "inotify":
-        return sys.platform == "linux"
-    return kind == "polling" or find_spec("watchfiles") is not None
-
-
-def _start(
-    kind: str, listener: Listener, wal: str, bell: Bell | None, polling_interval: float, once: Once
+def _watcher(
+    kind: str, listener: Listener, database: Database, options: Options, bell: Bell | None
 ) -> Watcher | None:
+    """A watcher of this kind, which watches; None for polling."""
     if kind == "polling":
         return None
     if not is_installed(kind):
@@ -176,9 +129,23 @@ def _start(
     if kind == "inotify":
         from .inotify import InotifyWatcher
 
-        return InotifyWatcher(listener, wal, bell)
+        return InotifyWatcher(listener, database.files.wal, bell)
     try:
         from .watchfiles import WatchfilesWatcher
     except OSError as error:  # no descriptors
         raise WatcherUnavailable(f"watchfiles cannot be loaded: {error}.") from error
-    return WatchfilesWatcher(listener, wal, bell, polling_interval, once)
+    return WatchfilesWatcher(
+        listener, database.files.wal, bell, options.polling_interval, database.once
+    )
+
+
+def kinds() -> list[str]:
+    """The ways of watching that can be used on this system, the best one first."""
+    return [each for each in WATCHERS if each != "auto" and is_installed(each)]
+
+
+def is_installed(kind: str) -> bool:
+    """Return True if a kind of watching can be used on this system."""
+    if kind == "inotify":
+        return sys.platform == "linux"
+    return kind == "polling" or find_spec("watchfiles") is not None

@@ -57,9 +57,7 @@ class WatchfilesWatcher:
         step = round(polling_interval * 1000 * IDLE_PACE)
         self._idle_step = max(QUICK_STEP, min(IDLE_STEP, step))
         self._quick_until = 0.0
-        self._wants_touches = False
-        self._hears_writes = True
-        self._unheard_since = 0.0
+        self._unheard_since = time.monotonic()
         self._watches_log = True
         self._stopped = False
         self._interrupted = threading.Event()
@@ -77,19 +75,14 @@ class WatchfilesWatcher:
         except (OSError, RuntimeError) as error:
             raise WatcherUnavailable(f"watchfiles cannot watch {wal}: {error}.") from error
 
-    def want_touches(self, wanted: bool) -> None:
-        """Wake at once when a normal channel was written to, or not."""
-        self._wants_touches = wanted
-        self._watch_what_is_wanted()
-
-    def hear_writes(self, wanted: bool) -> None:
-        self._unheard_since = time.monotonic()
-        self._hears_writes = wanted
-        self._watch_what_is_wanted()
-
     @property
     def _wants_log(self) -> bool:
-        return self._hears_writes or self._wants_touches or self._bell is None
+        listener = self._listener
+        return listener.hears_writes or listener.wants_touches or self._bell is None
+
+    def adjust(self) -> None:
+        self._unheard_since = time.monotonic()
+        self._watch_what_is_wanted()
 
     def _watch_what_is_wanted(self) -> None:
         if self._wants_log and not self._watches_log:
@@ -158,9 +151,9 @@ class WatchfilesWatcher:
             self._call(self._listener.ring)
         if os.path.basename(self._wal) not in changed:
             return
-        if self._wants_touches:  # or a write: it cannot be told
+        if self._listener.wants_touches:  # or a write: it cannot be told
             self._call(self._listener.touch)
-        if self._hears_writes:
+        if self._listener.hears_writes:
             self._call(self._listener.log_written)
 
     def _call(self, wake: Callable[[], None]) -> None:

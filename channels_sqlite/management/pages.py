@@ -9,7 +9,7 @@ from statistics import median
 from .._storing.messages import Row
 from .._tools.doctor import Finding
 from .._waking.bells import client_of
-from .._waking.watchers import best_kind
+from .._waking.watchers import kinds
 from ..exceptions import UndecodableMessage
 from ..layers import SqliteChannelLayer
 from ..serializers import Message
@@ -22,7 +22,7 @@ MOST = 20  # inboxes, and groups, that are shown one by one
 def described(stats: Stats, readers: Sequence[Reader], layer: SqliteChannelLayer) -> list[str]:
     """The counts as a page."""
     total, watcher = stats.total, layer.options.watcher
-    here = f", which is {best_kind()} here" if watcher == "auto" else ""
+    here = f", which is {kinds()[0]} here" if watcher == "auto" else ""
     waiting = "" if total.oldest is None else f" for up to {duration(total.oldest)}"
     processes = {each.client: f"process {each.pid}" for each in readers}
     return [

@@ -56,7 +56,7 @@ async def test_what_came_before_it_watches_anew_is_found(
     listening, here = layer._ends.receiver._listening, asyncio.get_running_loop()
     await until(lambda: here in listening.ears)
     ear = listening.ears[here]
-    await until(lambda: ear.listener._hears_writes)  # it has looked after it began
+    await until(lambda: ear.listener.hears_writes)  # it has looked after it began
     put_number(others, "test-channel", 1)
     ear._forget()
     listening.watch(here)

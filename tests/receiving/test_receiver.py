@@ -363,9 +363,9 @@ async def test_a_process_without_a_bell_says_so_once_and_receives(
     Path(bells).touch()  # noqa: ASYNC240
     await until(lambda: caplog.messages)
     [ear] = listening.ears.values()
-    watcher = ear._watcher
+    watcher = ear.listener.watcher
     await asyncio.sleep(0.3)
-    assert ear._watcher is watcher
+    assert ear.listener.watcher is watcher
     with sql(database) as other:
         put_number(other, process.channel, 7)
     assert await soon(task) == 7

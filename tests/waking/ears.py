@@ -10,6 +10,7 @@ from channels_sqlite._storing.files import Files
 from channels_sqlite._storing.once import Once
 from channels_sqlite._waking.bells import Bell
 from channels_sqlite._waking.listener import Listener
+from channels_sqlite.counters import Counters
 
 QUIET = 0.2  # seconds, in which a wake that is not to come would come
 CLIENT = "abcdefghijkl"
@@ -21,7 +22,9 @@ class Ear(Listener):
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.heard: list[str] = []
-        super().__init__(loop, lambda rung: False, lambda: False, lambda: None, lambda: 0, Once())
+        super().__init__(
+            loop, lambda rung: False, lambda: False, lambda: None, lambda: 0, Once(), Counters()
+        )
 
     def ring(self) -> None:
         self.heard.append("ring")

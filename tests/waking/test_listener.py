@@ -12,6 +12,7 @@ import pytest
 from channels_sqlite._options.times import TIMES
 from channels_sqlite._storing.once import Once
 from channels_sqlite._waking.listener import DEAF_AFTER, Listener
+from channels_sqlite.counters import Counters
 from tests.conftest import SetTimes
 from tests.waiting import PATIENCE, until
 
@@ -29,13 +30,15 @@ class Subject(Listener):
         self.deaf: list[int] = []
         self.log_is_written = False
         self.finds: Callable[[str], bool] = lambda how: False
+        self.counters = counters = Counters()
         super().__init__(
             asyncio.get_running_loop(),
             lambda rung: self._note("rung" if rung else "unsure"),
             lambda: self._note("beat"),
-            lambda: self.deaf.append(self.missed_wakes),
+            lambda: self.deaf.append(counters.missed_wakes),
             lambda: 0 if self.log_is_written else PATIENCE,
             Once(),
+            counters,
         )
         self.watcher = self
         self.start(None)
@@ -45,8 +48,10 @@ class Subject(Listener):
         self.times.append(self.loop.time())
         return self.finds(how)
 
-    def hear_writes(self, wanted: bool) -> None:
-        self.listens.append(wanted)
+    kind = "none"
+
+    def adjust(self) -> None:
+        self.listens.append(self.hears_writes)
 
     def hurry(self) -> None:
         pass
@@ -144,26 +149,18 @@ async def test_a_loop_that_stands_still_is_rung_once(listener: Subject) -> None:
         assert len(listener.looks) == rounds
 
 
-async def test_a_watcher_that_comes_amid_a_lull_is_told_of_it(listener: Subject) -> None:
-    listener.log_is_written = True
-    listener.log_written()
-    listener.listens.clear()
-    listener.start(None)  # as the database was opened again
-    assert listener.listens == [False]
-
-
 # Heartbeats
 
 
 @pytest.mark.usefixtures("quick_heart")
 async def test_what_heartbeats_find_and_nothing_announces_is_counted(listener: Subject) -> None:
     await listener.beat(2 * DEAF_AFTER)
-    assert (listener.missed_wakes, listener.deaf) == (0, [])  # they have found nothing
+    assert (listener.counters.missed_wakes, listener.deaf) == (0, [])  # they have found nothing
     before = listener.beats
     listener.finds = lambda how: how == "beat"
     await listener.beat(before + 3 * DEAF_AFTER)
     assert listener.deaf == [DEAF_AFTER]
-    assert listener.missed_wakes == listener.beats - before - 1
+    assert listener.counters.missed_wakes == listener.beats - before - 1
 
 
 @pytest.mark.usefixtures("quick_heart")
@@ -178,7 +175,7 @@ async def test_what_is_announced_late_was_not_missed(listener: Subject, wake: st
 
     listener.finds = find
     await listener.beat(2 * DEAF_AFTER)
-    assert (listener.missed_wakes, listener.deaf) == (0, [])
+    assert (listener.counters.missed_wakes, listener.deaf) == (0, [])
 
 
 @pytest.mark.usefixtures("quick_heart")
@@ -187,7 +184,7 @@ async def test_polling_looks_between_heartbeats_and_misses_nothing(listener: Sub
     listener.start(BEAT / 4)
     await until(lambda: listener.beats >= 2 * DEAF_AFTER)
     assert listener.looks.count("unsure") > listener.beats
-    assert (listener.missed_wakes, listener.deaf) == (0, [])
+    assert (listener.counters.missed_wakes, listener.deaf) == (0, [])
     listener.start(None)
     listener.looks.clear()
     await until(lambda: listener.beats >= 3)

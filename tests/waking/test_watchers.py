@@ -19,9 +19,9 @@ import pytest
 
 from channels_sqlite._options.conf import Options
 from channels_sqlite._storing.database import Database
-from channels_sqlite._storing.once import Once
 from channels_sqlite._waking import watchers
-from channels_sqlite._waking.watchers import best_kind, is_installed, watch
+from channels_sqlite._waking.watchers import is_installed, kinds, watch
+from channels_sqlite.counters import Counters
 from channels_sqlite.exceptions import WatcherUnavailable
 from tests.conftest import SetTimes, available
 from tests.processes import Child, has_namespaces, in_namespace  # noqa: F401 - for skipif
@@ -37,10 +37,10 @@ def kind(request: pytest.FixtureRequest) -> str:
     return available(request.param)
 
 
-def start(
-    kind: str, ear: Ear, place: Place, once: Once | None = None, interval: float = 0.01
-) -> Any:
-    return watch(kind, ear, str(place.wal), place.bell, interval, once or Once())
+def start(kind: str, ear: Ear, place: Place, interval: float = 0.01) -> Any:
+    database = Database("channels", place.files.path, {})
+    watch(ear, database, Options(watcher=kind, polling_interval=interval), place.bell)
+    return ear.watcher
 
 
 @pytest.fixture
@@ -82,17 +82,25 @@ async def test_a_touched_log_is_a_touch_to_those_who_read_normal_channels(
 ) -> None:
     """To the others somebody has written, for whomever. watchfiles cannot tell it from a write."""
     for wanted in (False, True, False):
-        watcher.want_touches(wanted)
+        ear.want_touches(wanted)
         assert ("touch" in await heard(ear, touch, place.wal)) == wanted
         assert kind == "inotify" or "write" in ear.heard
 
 
-async def test_a_reader_that_rests_hears_no_writes(watcher: Any, ear: Ear, place: Place) -> None:
-    watcher.hear_writes(False)
+async def test_a_reader_that_rests_hears_no_writes(
+    watcher: Any, kind: str, ear: Ear, place: Place
+) -> None:
+    """Nor by a watcher that begins meanwhile, as when the database was opened again."""
+    ear._hear_writes(False)
     assert await heard(ear, write, place.wal, nothing=True) == set()
     assert await heard(ear, touch, place.bell.path) == {"ring"}
-    watcher.hear_writes(True)
+    watcher.stop()
+    again = start(kind, ear, place)
+    await asyncio.sleep(QUIET)
+    assert await heard(ear, write, place.wal, nothing=True) == set()
+    ear._hear_writes(True)
     assert "write" in await heard(ear, write, place.wal)
+    again.stop()
 
 
 @inotify
@@ -100,9 +108,9 @@ async def test_a_deleted_log_is_a_write_and_the_next_one_is_watched(
     watcher: Any, ear: Ear, place: Place
 ) -> None:
     assert "write" in await heard(ear, os.unlink, place.wal)
-    watcher.hear_writes(False)  # as the listener does; the log is not there
+    ear._hear_writes(False)  # the log is not there
     place.wal.touch()
-    watcher.hear_writes(True)
+    ear._hear_writes(True)
     assert await heard(ear, write, place.wal) == {"write"}
 
 
@@ -168,18 +176,8 @@ async def begin(kind: str, place: Place) -> Any:
 
 @inotify
 def test_a_loop_that_ends_keeps_no_descriptor(kind: str, place: Place) -> None:
-    """The next one that listens sees to it, or the garbage collector."""
-
-    async def begin_and_end() -> None:
-        before = descriptors()
-        (await begin(kind, place)).stop()
-        assert descriptors() == before - 1
-
+    """The garbage collector sees to it."""
     before = descriptors()
-    abandoned = asyncio.run(begin(kind, place))
-    assert abandoned.has_ended
-    asyncio.run(begin_and_end())
-    del abandoned
     for _ in range(3):
         asyncio.run(begin(kind, place))
     assert descriptors() == before
@@ -210,7 +208,7 @@ async def test_what_was_not_begun_or_failed_is_not_taken_for_watching() -> None:
     """Also while the database is closed, by another thread perhaps."""
     database = Database("channels", "file:ear?mode=memory&cache=shared", {})
     loop = asyncio.get_running_loop()
-    ear = watchers.Ear(loop, lambda rung: False, lambda: False, database, Options())
+    ear = watchers.Ear(loop, lambda rung: False, lambda: False, database, Options(), Counters())
     assert not ear.watches(None)
     ear.watch(None)
     assert ear.watches(None)
@@ -224,7 +222,7 @@ async def test_auto_takes_the_best_one_that_is_here_and_polling_needs_none(
     ear: Ear, place: Place
 ) -> None:
     watcher = start("auto", ear, place)
-    assert watcher.kind == best_kind() == ("inotify" if sys.platform == "linux" else "watchfiles")
+    assert watcher.kind == kinds()[0] == ("inotify" if sys.platform == "linux" else "watchfiles")
     watcher.stop()
     assert start("polling", ear, place) is None
 
@@ -237,7 +235,7 @@ async def test_a_watcher_asked_for_by_name_does_not_give_way(
         start(kind, ear, place)
     assert ear.watcher is None
     monkeypatch.setattr(watchers, "sys", SimpleNamespace(platform="another"))
-    assert best_kind() == "watchfiles"
+    assert kinds()[0] == "watchfiles"
     with pytest.raises(WatcherUnavailable, match="'inotify', which does not work here"):
         start("inotify", ear, place)
 
@@ -246,12 +244,13 @@ async def test_auto_gives_way_with_one_warning(
     ear: Ear, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.unlink(place.bell.path)
-    once = Once()
+    database = Database("channels", place.files.path, {})
     for _ in range(3):  # every event loop, and every minute
-        assert start("auto", ear, place, once) is None
-    kinds = [each for each in ("inotify", "watchfiles") if is_installed(each)]
+        watch(ear, database, Options(), place.bell)
+        assert ear.watcher is None
+    tried = [each for each in ("inotify", "watchfiles") if is_installed(each)]
     said = [record.getMessage() for record in caplog.records]
-    assert [kind in each for kind, each in zip(kinds, said, strict=True)]
+    assert [kind in each for kind, each in zip(tried, said, strict=True)]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
 
 
