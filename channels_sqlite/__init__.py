@@ -12,8 +12,8 @@ to its left; a leading underscore says that it may change.
     _waking: bells listener inotify watchfiles watchers
     models                                     the tables, as Django sees them
     db_routers                                 which database the tables are in
-    _storing: handle connections private opener readers database setup registry
-    _storing: weak forks locks once messages schema sql groups upkeep worker mounts refusals files
+    _storing: handle worker connections private opener readers database setup registry
+    _storing: weak forks locks once messages schema sql groups upkeep mounts refusals files
     _options: conf codec settings              CONFIG, checked; bodies
     counters serializers                       what users name and read
     exceptions                                 what they catch
@@ -28,9 +28,9 @@ The rules of the house:
 -   The row is the truth, the ring is a hint: watch, look, wait, look again.
 -   Wake whom it concerns: a process pays for what it receives, not for what others send.
 -   One intent is one transaction, and where it can be, one statement.
--   What is short is done in place, with one nap at most; what may be long is done on one thread.
+-   A short statement runs on the event loop, with one nap at most; a long one on one thread.
 -   State changes are synchronous, awaits stand around them.
 -   A cancelled receive loses nothing, doubles nothing, and waits for nothing.
--   Whether a reader lives is known by a lock, not guessed by a clock.
+-   A lock says whether a reader lives, not a clock.
 -   Nothing grows without a bound.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from contextlib import suppress
 
@@ -10,6 +9,7 @@ from .._options import times
 from .._storing import groups
 from .._storing.database import Database
 from .._storing.handle import Busy, Function, Lost
+from ..exceptions import DatabaseUnavailable
 
 
 class Memberships:
@@ -43,7 +43,7 @@ class Memberships:
         """Return False where it has failed, which is logged."""
         try:
             self._database.try_write(function)
-        except sqlite3.Error as error:
+        except DatabaseUnavailable as error:
             self._database.once.failed("Keeping memberships", error)
             return False
         self._database.once.well("Keeping memberships")

@@ -20,6 +20,7 @@ from .._storing.handle import Busy, Lost
 from .._storing.messages import Item, Row
 from .._storing.schema import EPOCH
 from .._storing.setup import Setup
+from ..exceptions import DatabaseUnavailable
 from .queues import Loop, Queues
 
 AT_ONCE = 32  # messages in one read
@@ -301,7 +302,7 @@ class Reading:
         rows, epoch = [item.row for item in items], self._epoch
         try:
             self._database.try_write(lambda connection: sql.give_back(connection, rows, epoch or 0))
-        except (Busy, Lost, sqlite3.Error):
+        except (Busy, Lost, DatabaseUnavailable):
             self._normal[channel] = None  # the next look tries it again
             self._queues.put_back(channel, items, here)
             return None

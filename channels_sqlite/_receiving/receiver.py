@@ -116,8 +116,7 @@ class Receiver:
         elif inbox not in self._reading.inboxes:
             with self._lock:
                 self._reading.add(inbox)
-            with self._database.translated():
-                self._look(loop, rung=True, inboxes=[inbox])
+            self._look(loop, rung=True, inboxes=[inbox])
 
     def _leave(self, channel: str, waiter: Waiter, loop: Loop) -> None:
         """A consumer waits no longer; what was claimed for it is given back."""
@@ -140,7 +139,7 @@ class Receiver:
     def _claim(self, channel: str, loop: Loop) -> None:
         """A consumer has begun to wait for a normal channel."""
         try:
-            with self._lock, self._database.translated():
+            with self._lock:
                 if channel not in self._reading.normal:
                     self._listening.want_touches(True)
                 self._reading.claim(channel, loop)

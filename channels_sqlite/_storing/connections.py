@@ -19,9 +19,8 @@ from collections.abc import Callable
 from .._options import times
 from . import upkeep
 from .files import Files
-from .handle import Busy, Function, Handle, Lost, T, pause, text
-from .once import Once
-from .worker import NoThread, Worker
+from .handle import Busy, Function, Handle, T, pause, text
+from .worker import Worker
 
 PAGES_A_WRITE = 10  # pages of the log that a write fills, at most as a rule
 LOOK_EVERY = 8  # writes, at the size of the log: those of large bodies fill more
@@ -32,12 +31,11 @@ class Connections:
     """Both connections to one file that is open."""
 
     def __init__(
-        self, connect: Callable[[], sqlite3.Connection], files: Files, worker: Worker, once: Once
+        self, connect: Callable[[], sqlite3.Connection], files: Files, worker: Worker
     ) -> None:
         """Called on the worker's thread, while no other process opens or closes the file."""
         self.files = files
         self._worker = worker
-        self._once = once
         here = connect()
         try:
             aside = connect()
@@ -58,7 +56,7 @@ class Connections:
     # In place
 
     def read(self, function: Function[T]) -> T:
-        """The result of a short read. Raises Busy, Lost, or sqlite3's error."""
+        """The result of a short read. Raises Busy, Lost, or DatabaseUnavailable."""
         return self._here.run(function)
 
     @property
@@ -67,8 +65,8 @@ class Connections:
         return time.monotonic() < self._slow_until
 
     def try_write(self, function: Function[T]) -> T:
-        """The result of a short write. Raises Busy, Lost, or sqlite3's error; nothing was written
-        then.
+        """The result of a short write. Raises Busy, Lost, or DatabaseUnavailable; nothing was
+        written then.
         """
         started = time.monotonic()
         try:
@@ -83,28 +81,6 @@ class Connections:
         return result
 
     # On the thread
-
-    def post(self, topic: str, job: Callable[[], object]) -> bool:
-        """Run a job on the thread, for which nobody waits; what goes wrong is logged. Return False
-        if there is no thread to be had.
-        """
-
-        def run() -> None:
-            try:
-                job()
-            except (Lost, Busy):  # it will be asked for again
-                pass
-            except Exception as error:
-                self._once.failed(topic, error)
-            else:
-                self._once.well(topic)
-
-        try:
-            self._worker.submit(run)
-        except NoThread as error:
-            self._once.failed(topic, error)
-            return False
-        return True
 
     def write_aside(self, function: Function[T], until: float) -> T:
         """The result of `function`; on the worker's thread. Raises Busy at `until`, and Lost."""
@@ -131,7 +107,7 @@ class Connections:
             or (self._writes % LOOK_EVERY == 0 and self._log_has_grown())
         ):
             self._writes = 0
-            self.post("A checkpoint", self.checkpoint)
+            self._worker.post("A checkpoint", self.checkpoint)
 
     def _log_has_grown(self) -> bool:
         try:

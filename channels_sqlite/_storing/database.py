@@ -11,13 +11,13 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from .._options import times
-from ..exceptions import DatabaseUnavailable, translate
+from ..exceptions import DatabaseUnavailable
 from . import forks
 from .connections import Connections
 from .files import Files
@@ -41,11 +41,11 @@ class Database:
         self.timeout = float(options.get("timeout", 5))
         self.readers = Readers()
         self.is_ending = False  # the interpreter
-        self.once = Once(lambda error: translate(error, self.path))
+        self.once = Once()
         self.when_opened: Callable[[Connections], None] = lambda _: None
         """Called on the thread, each time that it was opened."""
-        self._worker = Worker()
-        self._opener = Opener(alias, name, self.files, options, self._worker, self.once)
+        self._worker = Worker(self.once)
+        self._opener = Opener(alias, self.files, options, self._worker)
         self._lock = threading.Lock()
         self._connections: Connections | None = None
         self._check_at = 0.0
@@ -82,8 +82,7 @@ class Database:
 
         `then` is called with the result as soon as it is committed, even if the caller has gone by
         then. A lock of others is waited for as long as OPTIONS["timeout"] says, counted from
-        `since`, by default now, and not after `until`, both of the monotonic clock. sqlite3's
-        errors come out translated.
+        `since`, by default now, and not after `until`, both of the monotonic clock.
         """
         since = time.monotonic() if since is None else since
         until = min(until, since + self.timeout)
@@ -119,8 +118,6 @@ class Database:
                 if time.monotonic() >= until or self._waits_in_vain(since):
                     raise translated(error, self.path) from error.__cause__
                 await asyncio.sleep(pause(since))
-            except sqlite3.Error as error:
-                raise translated(error, self.path) from error
 
     async def run_aside(
         self,
@@ -151,11 +148,11 @@ class Database:
         return waited > times.TIMES.test_lock and is_in_a_tests_transaction(self.alias)
 
     def try_write(self, function: Function[T]) -> T:
-        """The result of a short transaction, now. Raises Busy, Lost, or sqlite3's error."""
+        """The result of a short transaction, now. Raises Busy, Lost, or DatabaseUnavailable."""
         return self._open_now().try_write(function)
 
     def try_read(self, function: Function[T]) -> T:
-        """The result of a short read, now. Raises Busy, Lost, or sqlite3's error."""
+        """The result of a short read, now. Raises Busy, Lost, or DatabaseUnavailable."""
         return self._open_now().read(function)
 
     async def read(self, function: Function[T]) -> T:
@@ -167,7 +164,7 @@ class Database:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits
         for it.
         """
-        reader = Worker()
+        reader = Worker(self.once)
         try:
             return await self.run_aside(lambda _: read_once(self.files, function), worker=reader)
         finally:
@@ -178,15 +175,7 @@ class Database:
         there is no thread.
         """
         connections = self.opened
-        return connections is not None and connections.post(topic, lambda: job(connections))
-
-    @contextmanager
-    def translated(self) -> Iterator[None]:
-        """For somebody's own call: sqlite3's errors come out as ours."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise translate(error, self.path) from error
+        return connections is not None and self._worker.post(topic, lambda: job(connections))
 
     # Opening
 
@@ -197,7 +186,7 @@ class Database:
         until = time.monotonic() + self.timeout
         try:
             return await self._worker.run(lambda: self._open(until), always=True)
-        except Exception as error:
+        except NoThread as error:
             raise translated(error, self.path) from error
 
     def _usable(self) -> Connections | None:
@@ -216,20 +205,10 @@ class Database:
     def open_for_readers(self) -> None:
         """Begin to open it, for its readers: they are told, and what goes wrong is logged."""
         until = time.monotonic() + self.timeout
-
-        def job() -> None:
-            try:
-                self._open(until)
-            except Exception as error:
-                self.once.failed("Opening", translated(error, self.path))
-
-        try:
-            self._worker.submit(job)
-        except NoThread as error:
-            self.once.failed("Opening", error)
+        self._worker.post("Opening", lambda: self._open(until))
 
     def _open(self, until: float) -> Connections:
-        """On the thread. Those who asked first have opened it, perhaps."""
+        """On the thread; whoever asked first has opened it, perhaps."""
         while True:
             try:
                 return self._open_unless_open()
@@ -237,6 +216,8 @@ class Database:
                 if time.monotonic() >= until:
                     raise translated(error, self.path) from error.__cause__
                 time.sleep(times.TIMES.open_again)  # on the thread
+            except (sqlite3.Error, OSError) as error:
+                raise translated(error, self.path) from error
 
     def _open_unless_open(self) -> Connections:
         with forks.quiet():
@@ -247,7 +228,7 @@ class Database:
         self.once.well("Opening")
         for reader in self.readers:
             reader.opened()
-        connections.post("Sweeping", lambda: self.when_opened(connections))
+        self._worker.post("Sweeping", lambda: self.when_opened(connections))
         return connections
 
     # Closing
@@ -279,7 +260,7 @@ class Database:
             if self._connections is not connections:  # another loop was first
                 return True
             self._connections = None
-        connections.post("Closing", lambda: self._close_replaced(connections))
+        self._worker.post("Closing", lambda: self._close_replaced(connections))
         return True
 
     def _close_replaced(self, connections: Connections) -> None:

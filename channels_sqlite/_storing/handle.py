@@ -33,15 +33,13 @@ class Lost(Exception):
     """The connections were closed, by a fork for example, and nothing was done; open them again."""
 
 
-def translated(error: Exception, path: str) -> Exception:
-    """An error of a use of the file at `path`, in words of ours."""
-    if isinstance(error, Busy) and isinstance(error.__cause__, Exception):
+def translated(error: BaseException, path: str) -> Exception:
+    """What keeps the file at `path` from being used, in words of ours."""
+    if isinstance(error, Busy) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, sqlite3.Error):
         return translate(error, path)
-    if isinstance(error, (OSError, RuntimeError)):  # no descriptors, no thread
-        return DatabaseUnavailable(f"{path}: {error}.")
-    return error
+    return DatabaseUnavailable(f"{path}: {error}.")  # no descriptors, no thread
 
 
 def pause(since: float) -> float:
@@ -67,7 +65,8 @@ class Handle(forks.Forkable):
         forks.register(self)
 
     def run(self, function: Function[T]) -> T:
-        """The result of `function(connection)`. Raises Busy, Lost, or sqlite3's error.
+        """The result of `function(connection)`. Raises Busy, Lost, or SQLite's error in words of
+        ours.
 
         An exception out of a signal handler may come whenever a call returns; it leaves no lock
         taken, and no transaction open.
@@ -86,7 +85,9 @@ class Handle(forks.Forkable):
                     raise Lost from error
                 if code in LOCKED:
                     raise Busy from error
-                raise
+                if code is None and not isinstance(error, sqlite3.DataError):
+                    raise  # Python's own: a bug of ours
+                raise translate(error, self._files.path) from error
             finally:
                 if not self.closed and self._raw.in_transaction:
                     self._raw.rollback()

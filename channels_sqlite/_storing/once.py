@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
-from collections.abc import Callable
-
-from ..exceptions import code_of
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -16,9 +12,7 @@ class Once:
     in between.
     """
 
-    def __init__(self, translate: Callable[[sqlite3.Error], Exception] | None = None) -> None:
-        """`translate` puts an error that SQLite reports into words of ours."""
-        self._translate = translate
+    def __init__(self) -> None:
         self._said: dict[str, str] = {}
         self.silent = False
         """Set when the interpreter ends, where daemon threads meet files that are gone."""
@@ -33,9 +27,6 @@ class Once:
         """Log that something failed; with a traceback if it is no error of ours, whose words say
         the remedy.
         """
-        # Errors without a code of SQLite's are raised by Python, because of a bug of ours.
-        if self._translate and isinstance(error, sqlite3.Error) and code_of(error):
-            error = self._translate(error)
         words = f"{type(error).__name__}: {error}"
         if self._said.get(topic) == words or self.silent:
             return

@@ -15,7 +15,6 @@ from . import forks
 from .connections import Connections
 from .files import Files
 from .handle import Busy
-from .once import Once
 from .private import is_private
 from .schema import EVERYTHING, INDEXES, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
 from .worker import Worker
@@ -32,20 +31,11 @@ WAL_LIMIT = WAL_PAGES * 4096
 class Opener:
     """Opens connections to what NAME means, as the project's OPTIONS have it."""
 
-    def __init__(
-        self,
-        alias: str,
-        name: str,
-        files: Files,
-        options: dict[str, Any],
-        worker: Worker,
-        once: Once,
-    ) -> None:
+    def __init__(self, alias: str, files: Files, options: dict[str, Any], worker: Worker) -> None:
         self._alias = alias
         self._files = files
         self._worker = worker
-        self._once = once
-        self._private = is_private(name)
+        self._private = is_private(files.target)
         self._anchor: sqlite3.Connection | None = None
         """Keeps a private database while no other connection to it is open."""
         self._init_command = options.get("init_command")
@@ -54,7 +44,7 @@ class Opener:
         """Both connections, on the thread. Raises Busy, or what keeps the file from being used."""
         files = self._files
         if files.in_memory:
-            return Connections(self.connect, files, self._worker, self._once)
+            return Connections(self.connect, files, self._worker)
         if not files.find():
             raise self._not_migrated("does not exist")
         self._refuse_inherited()
@@ -65,7 +55,7 @@ class Opener:
                 raise Busy from sqlite3.OperationalError(
                     "the log was deleted, while another process copies it into the database"
                 )
-            connections = Connections(self.connect, files, self._worker, self._once)
+            connections = Connections(self.connect, files, self._worker)
             files.note_opened()
         return connections
 

@@ -9,6 +9,9 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from .handle import Busy, Lost
+from .once import Once
+
 T = TypeVar("T")
 Jobs = SimpleQueue[Callable[[], object] | None]
 
@@ -25,7 +28,8 @@ class Worker:
     of a Future taken.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, once: Once) -> None:
+        self._once = once
         self._jobs: Jobs | None = None
         """Those of the thread, while there is one."""
         self._lock = threading.Lock()
@@ -37,6 +41,28 @@ class Worker:
         with self._lock:
             jobs = self._jobs or self._start()
             jobs.put(job)
+
+    def post(self, topic: str, job: Callable[[], object]) -> bool:
+        """Run a job for which nobody waits; what goes wrong is logged. Return False if there is no
+        thread to be had.
+        """
+
+        def run() -> None:
+            try:
+                job()
+            except (Lost, Busy):  # it will be asked for again
+                pass
+            except Exception as error:
+                self._once.failed(topic, error)
+            else:
+                self._once.well(topic)
+
+        try:
+            self.submit(run)
+        except NoThread as error:
+            self._once.failed(topic, error)
+            return False
+        return True
 
     def _start(self) -> Jobs:
         """Start a thread, which ends when it gets None; its jobs."""

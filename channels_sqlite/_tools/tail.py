@@ -5,6 +5,7 @@ without taking a message from anybody.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from .._storing.schema import MESSAGE
 from .._waking import bells
 from .._waking.watchers import Ear
 from ..counters import Counters
+from ..exceptions import translate
 from ..serializers import Message
 
 BATCH = 500  # rows in one read
@@ -99,10 +101,12 @@ class Tail:
 
     async def _rows(self, where: str, id_: int, limit: int) -> list[Row]:
         query = f"select {sql.COLUMNS} from {MESSAGE} as message {where} limit ?"
-        with self._database.translated():
+        try:
             async with aiosqlite.connect(self._database.files.target, uri=True) as connection:
                 connection.text_factory = text
                 return [Row(*row) for row in await connection.execute_fetchall(query, (id_, limit))]
+        except sqlite3.Error as error:
+            raise translate(error, self._database.path) from error
 
     async def __aiter__(self) -> AsyncIterator[Row]:
         """Rows in their order, for ever. Ends with the error that keeps them from being read."""

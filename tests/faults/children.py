@@ -342,7 +342,7 @@ async def makes_a_checkpoint() -> None:
     assert connections_ is not None
     say("ready")
     await asyncio.to_thread(hear)
-    connections_.post("A checkpoint", connections_.checkpoint)
+    connections_._worker.post("A checkpoint", connections_.checkpoint)
     say("posted")
     await asyncio.to_thread(hear)
     await layer.close()

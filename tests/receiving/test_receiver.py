@@ -480,7 +480,9 @@ async def test_a_disk_that_is_full_after_the_clock_was_set_keeps_nobody_from_rea
 
 
 def refuse(*_: object) -> None:
-    raise sqlite3.OperationalError("database or disk is full")
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    raise error
 
 
 @pytest.mark.usefixtures("quick_heart")

@@ -33,7 +33,7 @@ Open = Callable[..., Connections]
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    worker = Worker()
+    worker = Worker(Once())
     yield worker
     worker.stop()
 
@@ -45,7 +45,7 @@ def open_(database: Path, worker: Worker) -> Iterator[Open]:
 
         def open_(path: Path | str = database, **options: str) -> Connections:
             files = Files(str(path))
-            made = Opener("channels", str(path), files, options, worker, Once()).open()
+            made = Opener("channels", files, options, worker).open()
             stack.callback(made.close, 0)
             return made
 
@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_opened_twice_is_not_left_open_once(database: Path
         return opened[0]
 
     with pytest.raises(Busy):
-        Connections(only_once, files, Worker(), Once())
+        Connections(only_once, files, Worker(Once()))
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         opened[0].execute("select 1")
 

@@ -23,7 +23,7 @@ from tests.storing.parts import locked, locked_up
 def connect(path: Path | str, **options: Any) -> sqlite3.Connection:
     files = Files(str(path))
     files.find()
-    return Opener("channels", str(path), files, options, Worker(), Once()).connect()
+    return Opener("channels", files, options, Worker(Once())).connect()
 
 
 def pragmas(connection: sqlite3.Connection, *names: str) -> list[object]:
@@ -101,7 +101,7 @@ def test_a_log_that_is_gone_is_waited_for_while_it_is_copied(database: Path) -> 
     """By a process that was stopped, perhaps: a file that is damaged would be worse."""
     files = Files(str(database))
     files.find()
-    opener = Opener("channels", str(database), files, {}, Worker(), Once())
+    opener = Opener("channels", files, {}, Worker(Once()))
     with Files(str(database)).checkpointing(0) as alone:
         assert alone
         with pytest.raises(Busy) as busy:
@@ -117,4 +117,4 @@ def test_a_log_that_is_there_is_not_waited_for(database: Path) -> None:
         other.execute("begin")
         other.execute("select * from sqlite_master").fetchall()
         with Files(str(database)).checkpointing(0):
-            Opener("channels", str(database), files, {}, Worker(), Once()).open().close(0)
+            Opener("channels", files, {}, Worker(Once())).open().close(0)

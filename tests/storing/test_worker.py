@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from channels_sqlite._storing.once import Once
 from channels_sqlite._storing.worker import Worker
 from tests.storing.parts import Gate
 from tests.waiting import PATIENCE, cancel, soon
@@ -20,7 +21,7 @@ from tests.waiting import PATIENCE, cancel, soon
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    worker = Worker()
+    worker = Worker(Once())
     yield worker
     worker.stop()
 
@@ -98,7 +99,7 @@ async def test_what_was_submitted_before_the_stop_is_run() -> None:
     sys.setswitchinterval(1e-6)
     try:
         for _ in range(500):
-            worker = Worker()
+            worker = Worker(Once())
             job = asyncio.create_task(worker.run(lambda: 1))
             await asyncio.sleep(0)
             worker.stop()
