@@ -141,7 +141,7 @@ def test_the_models_have_no_change_without_a_migration() -> None:
 def test_migrate_makes_all_that_the_layer_needs_and_no_other_apps_tables(fresh: str) -> None:
     shown = io.StringIO()
     call_command("sqlmigrate", "channels_sqlite", "0001", database=fresh, stdout=shown)
-    assert all(sql in shown.getvalue() for sql in schema.EVERYTHING)
+    assert all(sql in shown.getvalue() for sql in schema.EVERYTHING.values())
     assert ours(fresh) == NOTHING
     migrate(fresh)
     assert ours(fresh) == KINDS
@@ -172,7 +172,7 @@ def test_tables_made_without_migrations_are_the_same(
     migrate(fresh, run_syncdb=True)
     assert ours(fresh) == KINDS
     with sql(":memory:") as expected, sql(tmp_path / "fresh.sqlite3") as made:
-        for statement in schema.EVERYTHING:
+        for statement in schema.EVERYTHING.values():
             expected.execute(statement)
         assert shape(made) == shape(expected)
 

@@ -221,7 +221,7 @@ def test_a_bad_name_is_refused(others: sqlite3.Connection, name: object) -> None
 def test_names_are_judged_as_channels_judges_them(name: str) -> None:
     """Narrower in two respects: ASCII only, and no newline at the end."""
     with closing(sqlite3.connect(":memory:")) as others:
-        for statement in schema.EVERYTHING:
+        for statement in schema.EVERYTHING.values():
             others.execute(statement)
         layer = BaseChannelLayer()
         narrower = name.isascii() and not name.endswith("\n")

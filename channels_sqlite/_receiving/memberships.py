@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 from .._options import times
-from .._storing import groups
+from .._storing import groups, upkeep
 from .._storing.database import Database
 from .._storing.handle import Busy, Function, Lost
 from ..exceptions import DatabaseUnavailable
@@ -33,13 +33,11 @@ class Memberships:
             self._clocks_apart = apart
 
     def end_lapsed(self) -> None:
-        """Delete those that have lapsed. To look takes no lock."""
-        client, now = self._client, time.time()
+        """Delete those that have lapsed."""
         with suppress(Busy, Lost):  # the next heartbeat does it
-            if self._database.try_read(lambda each: groups.has_lapsed(each, client, now)):
-                self._write(lambda connection: groups.end_lapsed(connection, client, now))
+            self._write(lambda each: upkeep.trim_own(each, self._client, time.time()))
 
-    def _write(self, function: Function[None]) -> bool:
+    def _write(self, function: Function[object]) -> bool:
         """Return False where it has failed, which is logged."""
         try:
             self._database.try_write(function)

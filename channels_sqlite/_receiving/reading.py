@@ -135,8 +135,10 @@ class Reading:
         ]
         found = self._read(connection, moved, here)
         for channel in list(self._normal):
-            if thorough or sequences.get(channel) != self._normal[channel]:
-                found |= self._claim_moved(channel, sequences.get(channel), here)
+            sequence = sequences.get(channel)
+            if thorough or sequence != self._normal[channel]:
+                found |= self.claim(channel, here)
+                self._normal[channel] = sequence  # if more waits, the next consumer claims it
         return found
 
     def _has_moved(self, inbox: Inbox, sequence: object) -> bool:
@@ -211,7 +213,7 @@ class Reading:
             if not inbox.owes:
                 continue
             ids, taken = (inbox.acknowledged, inbox.cursor), inbox.taken
-            acknowledge = partial(self._acknowledge, name=name, ids=ids, newest=inbox.newest)
+            acknowledge = partial(self._acknowledge, name=name, ids=ids, until=inbox.newest)
             try:
                 self._database.try_write(acknowledge)
             except (Busy, Lost):
@@ -225,13 +227,12 @@ class Reading:
         return True
 
     def _acknowledge(
-        self, connection: sqlite3.Connection, name: str, ids: tuple[int, int], newest: float
+        self, connection: sqlite3.Connection, name: str, ids: tuple[int, int], until: float
     ) -> None:
-        # In another file, or in tables that Django has flushed, these ids are of other messages.
-        if connection is not self._connection:
+        if connection is not self._connection:  # in another file these ids are of other messages
             raise Lost
-        if sql.sequences(connection, [EPOCH]).get(EPOCH) == self._epoch:
-            sql.acknowledge(connection, name, ids, newest, time.time(), keep=self._keep)
+        now = time.time()
+        sql.acknowledge(connection, name, ids, until, self._epoch, now, keep=self._keep)
 
     # Normal channels
 
@@ -244,37 +245,22 @@ class Reading:
         now, database = time.time(), self._database
         seen = self._normal.get(channel)
         self._normal[channel] = None
-        rows: list[Row] = []
+        claimed: list[tuple[Row, int]] = []
         if self._queues.wanted(channel) < 0 and self.give_back(channel, here) is None:
             raise Busy
-        if self._queues.wanted(channel) > 0:
+        if (wanted := self._queues.wanted(channel)) > 0:
             epoch, waits = database.try_read(lambda each: sql.has_waiting(each, channel, now))
             if waits:
-                epoch, rows = database.try_write(partial(self._claim, channel=channel, now=now))
-            self._notice_epoch(epoch)
+                claimed = database.try_write(
+                    lambda each: sql.claim(each, channel, wanted, now, keep=self._keep)
+                )
+            self._notice_epoch(claimed[0][1] if claimed else epoch)
         self._normal[channel] = seen
         monotonic = time.monotonic()
-        for row in rows:
+        for row, _ in claimed:
             item = Item(row, monotonic + row.remaining(now))
             self._queues.deliver([channel], item, here, claimed=True)
-        return bool(rows)
-
-    def _claim(
-        self, connection: sqlite3.Connection, channel: str, now: float
-    ) -> tuple[int | None, list[Row]]:
-        """The epoch, and what was claimed in it: a flush may come between two statements."""
-        wanted = self._queues.wanted(channel)
-        with sql.transaction(connection):
-            epoch, _ = sql.has_waiting(connection, channel, now)
-            return epoch, sql.claim(connection, channel, wanted, now, keep=self._keep)
-
-    def _claim_moved(self, channel: str, sequence: int | None, here: Loop) -> bool:
-        """Claim where the sequence has moved. More may wait than consumers: the next consumer asks
-        when it begins to wait.
-        """
-        found = self.claim(channel, here)
-        self._normal[channel] = sequence
-        return found
+        return bool(claimed)
 
     def forget_idle(self) -> None:
         """Forget the normal channels that nobody waits for, and such inboxes where there are many:

@@ -107,7 +107,7 @@ class Opener:
             self._anchor = self._anchor or sqlite3.connect(
                 self._files.target, uri=True, check_same_thread=False
             )
-            for statement in EVERYTHING:
+            for statement in EVERYTHING.values():
                 connection.execute(statement)
         found = {name for (name,) in connection.execute("select name from sqlite_master")}
         for wanted in ({MESSAGE, MEMBERSHIP, SEQUENCE, *TRIGGERS}, INDEXES.keys()):

@@ -193,11 +193,5 @@ underscores and periods')
 end""",
 }
 
-EVERYTHING = [
-    *TABLES.values(),
-    *INDEXES.values(),
-    *TRIGGERS.values(),
-    *VIEWS.values(),
-    *VIEW_TRIGGERS.values(),
-]
-"""All of it, in an order in which it can be made; each makes only what is missing."""
+EVERYTHING = {**TABLES, **INDEXES, **TRIGGERS, **VIEWS, **VIEW_TRIGGERS}
+"""All of it by name, in an order in which it can be made; each makes only what is missing."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 
 from .messages import Outgoing, Row
@@ -201,31 +202,35 @@ def acknowledge(
     connection: sqlite3.Connection,
     inbox: str,
     ids: tuple[int, int],
-    newest: float,
+    created_until: float,
+    epoch: int | None,
     now: float,
     *,
     keep: bool,
 ) -> None:
     """Mark what the inbox's one reader has taken; delete it unless delivered messages are kept.
 
-    That is what has an id above the first and up to the second, and was created until `newest`. In
-    memory a later message may have the id of one that was taken and undone.
+    That is what has an id above the first and up to the second, in this epoch. In memory a later
+    message may have the id of one that was taken and undone, but was created later.
     """
     where = (
         f"indexed by {WAITING} %s where inbox = ? and delivered_at is null and id > ? and id <= ?"
-        " and created_at <= ?"
+        f" and created_at <= ? and ? is (select seq from {SEQUENCE} where inbox = '{EPOCH}')"
     )
+    values = (inbox, *ids, created_until, epoch)
     if keep:
         statement = f"update {MESSAGE} {where % 'set delivered_at = ?'}"
-        connection.execute(statement, (now, inbox, *ids, newest))
+        connection.execute(statement, (now, *values))
     else:
-        connection.execute(f"delete from {MESSAGE} {where % ''}", (inbox, *ids, newest))
+        connection.execute(f"delete from {MESSAGE} {where % ''}", values)
 
 
 def claim(
     connection: sqlite3.Connection, inbox: str, limit: int, now: float, *, keep: bool
-) -> list[Row]:
-    """Take the oldest messages of a normal channel, at most `limit`; nobody else gets them."""
+) -> list[tuple[Row, int]]:
+    """Take the oldest messages of a normal channel, at most `limit`; nobody else gets them. Each
+    comes with the epoch: a flush may come between two statements.
+    """
     oldest = f"""
         select id from {MESSAGE} indexed by {WAITING}
         where inbox = :inbox and delivered_at is null and expires_at > :now
@@ -236,10 +241,10 @@ def claim(
     # By id alone, SQLite might scan the whole table.
     rows = connection.execute(
         f"{change} where inbox = :inbox and delivered_at is null and id in ({oldest})"
-        f" returning {COLUMNS}",
+        f" returning {COLUMNS}, (select seq from {SEQUENCE} where inbox = '{EPOCH}')",
         {"inbox": inbox, "now": now, "limit": limit},
     ).fetchall()
-    return sorted(_row(*columns) for columns in rows)  # RETURNING promises no order
+    return sorted((_row(*columns), epoch) for *columns, epoch in rows)  # RETURNING has no order
 
 
 def give_back(connection: sqlite3.Connection, rows: Sequence[Row], epoch: int) -> None:
@@ -276,20 +281,16 @@ def flush(connection: sqlite3.Connection) -> None:
         )
 
 
-class transaction:  # noqa: N801 - reads as a context manager
-    """What cannot be one statement. One whose commit fails is rolled back by its `Handle`.
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """What cannot be one statement.
 
     IMMEDIATE, because a transaction that begins as a reader cannot wait for the write lock.
     """
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.execute("begin immediate")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._connection.execute("commit")
-        elif self._connection.in_transaction:
-            self._connection.execute("rollback")
+    connection.execute("begin immediate")
+    try:
+        yield
+        connection.execute("commit")
+    finally:
+        if connection.in_transaction:
+            connection.execute("rollback")

@@ -13,7 +13,7 @@ from django.core import checks
 from django.db import DatabaseError, connections
 from django.db.backends.utils import CursorWrapper
 
-from .._storing import mounts
+from .._storing import mounts, schema
 from .._storing.files import INDEX, LOG, Files, without_uri
 from ..db_routers import APP_LABEL
 from ..exceptions import this_user
@@ -156,7 +156,7 @@ def _found(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMessage]:
             hint=f"Run: {zero}{migrate} --database={alias}",
             id="channels_sqlite.W004",
         )
-    elif missing := [name for name in tables.DEFINITIONS if name not in present]:
+    elif missing := [name for name in schema.EVERYTHING if name not in present]:
         yield checks.Warning(
             f'The database "{alias}" lacks {", ".join(missing)}: without its triggers no reader '
             "wakes, without its indexes nothing is sent.",

@@ -27,15 +27,6 @@ MIGRATION = "0001_channels"
 OF_0_1 = ("channels_sqlite_channelmessage", "channels_sqlite_channelgroup")
 """The tables of channels-sqlite 0.1, whose app label is the same."""
 
-DEFINITIONS = {
-    **schema.TABLES,
-    **schema.INDEXES,
-    **schema.TRIGGERS,
-    **schema.VIEWS,
-    **schema.VIEW_TRIGGERS,
-}
-"""All that is made, by name, in an order in which it can be made."""
-
 
 def databases() -> list[BaseDatabaseWrapper]:
     """Django's connections to our databases; system checks complain of those left out."""
@@ -75,7 +66,7 @@ def make(_apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
             ", ".join(old),
         )
     drop(_apps, editor)
-    for sql in DEFINITIONS.values():
+    for sql in schema.EVERYTHING.values():
         editor.execute(sql, None)
 
 
@@ -99,7 +90,7 @@ def complete(connection: BaseDatabaseWrapper) -> None:
     with connection.cursor() as cursor:
         cursor.execute("select name from sqlite_master")
         present = {name for (name,) in cursor.fetchall()}
-    missing = {name: sql for name, sql in DEFINITIONS.items() if name not in present}
+    missing = {name: sql for name, sql in schema.EVERYTHING.items() if name not in present}
     recorded = recorded_migrations(connection) if missing else set()
     made_by_models = not recorded and schema.TABLES.keys() <= present
     if missing and (made_by_models or MIGRATION in recorded):

@@ -24,7 +24,7 @@ from tests.conftest import SetTimes
 from tests.rows import outgoing, put, select
 from tests.sending.parts import Parts, parts
 from tests.storing.parts import Gate, locked
-from tests.storing.tables import join, send
+from tests.storing.tables import acknowledge, join, send
 from tests.waiting import PATIENCE, cancel, soon, until
 
 BATCH = 10
@@ -48,9 +48,7 @@ def deliver(trimming: Parts, count: int, ago: float) -> None:
     messages = [outgoing(number, "delivered", capacity=10**6) for number in range(count)]
     send(trimming.others, *messages)
     newest = sql.newest(trimming.others)
-    sql.acknowledge(
-        trimming.others, "delivered", (0, newest), float("inf"), time.time() - ago, keep=True
-    )
+    acknowledge(trimming.others, "delivered", newest, ago=ago, keep=True)
 
 
 def reader(trimming: Parts, client: str, *, alive: bool) -> tuple[Bell, str]:

@@ -20,7 +20,17 @@ def send(connection: sqlite3.Connection, *messages: Outgoing) -> list[bool]:
 
 
 def claim(connection: sqlite3.Connection, limit: int, *, keep: bool = True) -> list[Row]:
-    return sql.claim(connection, "test-channel", limit, time.time(), keep=keep)
+    claimed = sql.claim(connection, "test-channel", limit, time.time(), keep=keep)
+    return [row for row, _ in claimed]
+
+
+def acknowledge(
+    connection: sqlite3.Connection, inbox: str, upto: int, *, ago: float = 0, keep: bool
+) -> None:
+    """Acknowledge what an inbox's reader has taken, some seconds ago."""
+    now = time.time()
+    current = sql.sequences(connection, [EPOCH]).get(EPOCH)
+    sql.acknowledge(connection, inbox, (0, upto), now + LATER, current, now - ago, keep=keep)
 
 
 def waiting(connection: sqlite3.Connection, inbox: str = "test-channel") -> list[int]:

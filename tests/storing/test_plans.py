@@ -14,7 +14,7 @@ from channels_sqlite._storing import groups, sql, upkeep
 from channels_sqlite._storing.schema import GROUP_SEND, MESSAGE, SEND
 from tests.rows import outgoing, row, to_group
 from tests.rows import sql as connect
-from tests.storing.tables import INBOX, group_send, join, leave, send
+from tests.storing.tables import INBOX, acknowledge, group_send, join, leave, send
 
 RETAINED = 50_000
 MEMBERS = 10_000
@@ -34,18 +34,15 @@ IN_PLACE: dict[str, Work] = {
     "arrivals": lambda each: sql.arrivals(each, "inbox-1", 0, 9),
     "arrivals-of-a-group": lambda each: sql.arrivals(each, "specific.small!", 0, 9),
     "has-waiting": lambda each: sql.has_waiting(each, "inbox-1", 0),
-    "acknowledge": lambda each: sql.acknowledge(each, "inbox-1", (0, 0), 0, 0, keep=True),
-    "acknowledge-without-retention": lambda each: sql.acknowledge(
-        each, "inbox-1", (0, 0), 0, 0, keep=False
-    ),
+    "acknowledge": lambda each: acknowledge(each, "inbox-1", 0, keep=True),
+    "acknowledge-without-retention": lambda each: acknowledge(each, "inbox-1", 0, keep=False),
     "claim": lambda each: sql.claim(each, "inbox-1", 0, 0, keep=True),
     "claim-without-retention": lambda each: sql.claim(each, "inbox-1", 0, 0, keep=False),
     "give-back": lambda each: sql.give_back(each, [row(1, "inbox-1")], 0),
     "group-add": lambda each: join(each, f"{INBOX}1", group="large-group"),
     "group-discard": lambda each: leave(each, "nobody!x"),
     "group-discard-while-something-waits": lambda each: leave(each, "specific.small!x"),
-    "has-lapsed": lambda each: groups.has_lapsed(each, "abcdefgh-_12", 0),
-    "end-lapsed": lambda each: groups.end_lapsed(each, "abcdefgh-_12", 0),
+    "trim-own": lambda each: upkeep.trim_own(each, "abcdefgh-_12", 0),
 }
 ASIDE: dict[str, Work] = {
     "trim-delivered": lambda each: upkeep.trim_delivered(each, 1, SOON),
@@ -75,7 +72,7 @@ def full(
     with connect(path) as connection:
         if request.param:
             send(connection, *(outgoing(number, f"{INBOX}x") for number in range(3)))
-            sql.acknowledge(connection, INBOX, (0, 2), SOON, 0, keep=True)
+            acknowledge(connection, INBOX, 2, keep=True)
             fill(connection)
             connection.execute("analyze")
         with sql.transaction(connection):
@@ -102,7 +99,7 @@ def fill(connection: sqlite3.Connection) -> None:
     join(connection, "specific.small!x", *left)
     group_send(connection, 1)
     leave(connection, *left)
-    sql.acknowledge(connection, "specific.left!", (0, sql.newest(connection)), SOON, 0, keep=False)
+    acknowledge(connection, "specific.left!", sql.newest(connection), keep=False)
     send(connection, *(outgoing(number, f"inbox-{number}") for number in range(5)))
 
 

@@ -16,6 +16,7 @@ from tests.rows import outgoing, select, to_group
 from tests.storing.conftest import Connect
 from tests.storing.tables import (
     LOCAL,
+    acknowledge,
     arrivals,
     claim,
     epoch,
@@ -205,14 +206,7 @@ def test_a_batch_deletes_no_more_than_its_limit_and_says_how_many(
     join(connection, *left)
     group_send(connection, 1)
     leave(connection, *left)
-    sql.acknowledge(
-        connection,
-        "specific.has-left-567!",
-        (0, sql.newest(connection)),
-        float("inf"),
-        0,
-        keep=False,
-    )
+    acknowledge(connection, "specific.has-left-567!", sql.newest(connection), keep=False)
     send(connection, *(outgoing(each, local(CLIENT, f"{each}")) for each in some))
     join(connection, *(local(CLIENT, f"{each}") for each in some), expires_in=-1000)
     deleted = [trim(connection, limit=10) for _ in range(6)]
