@@ -292,7 +292,6 @@ class Database:
         for reader in self.readers:
             reader.leave()
         connections, self._connections = self._connections, None
-        self.files.remove_what_is_left()
         if connections is not None:
             connections.close(times.TIMES.close)
         self._opener.close()
