@@ -89,7 +89,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """What to work with at this moment: a test runner changes the database's NAME."""
         forks.notice()
         settings = database_settings(self.options.database)
-        name = private.name_of(self.options.database, str(settings["NAME"]))
+        name = private.name_of(self.options.database, str(settings["NAME"] or ""))
         made = self._made
         if made is None or made.name != name:
             with self._lock:
@@ -243,8 +243,11 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     # Beyond the specification
 
     async def stats(self) -> stats.Stats:
-        """Counts by inbox and group, ages and sizes. It reads all that is kept; nobody waits."""
-        return await stats.stats(self._ends.database)
+        """Counts by inbox and group, ages and sizes. It reads all rows, which takes seconds where
+        there are millions; senders and readers do not wait for it.
+        """
+        database = self._ends.database
+        return await database.read_aside(lambda each: stats.read(each, database.path))
 
     async def readers(self) -> list[Reader]:
         """The processes that receive from the file and live, by their process id, each with what

@@ -11,6 +11,7 @@ import json
 import reprlib
 from collections.abc import Callable
 from decimal import Decimal
+from types import NoneType
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -21,7 +22,6 @@ from django.utils.functional import Promise
 from .exceptions import InvalidOption, UndecodableMessage
 
 Message = dict[str, Any]
-NoneType = type(None)
 
 # How deep dicts and lists may be nested, the message itself being the first. Counted here, for
 # neither side can be asked: msgpack 1.1 packs 511 levels and 1.2 packs 1,024, and what json reads

@@ -127,11 +127,6 @@ class Group:
     """Seconds until the first membership lapses, unless it is renewed."""
 
 
-async def stats(database: Database) -> Stats:
-    """Count everything; that takes seconds where a day of retained messages is a million."""
-    return await database.read_aside(lambda connection: _stats(connection, database.path))
-
-
 # Anybody may write anything into a column; names are text here.
 _NAMES = 'cast(inbox as text), cast("group" as text)'
 
@@ -158,7 +153,7 @@ _MEMBERS = f"""
 """
 
 
-def _stats(connection: sqlite3.Connection, path: str) -> Stats:
+def read(connection: sqlite3.Connection, path: str) -> Stats:
     now = {"now": time.time()}
     connection.execute("begin")
     messages = [

@@ -122,16 +122,16 @@ class Connections:
         """Copy the log into the database, unless either is another file by now."""
         if self.files.in_memory:
             return
-        with self.files.checkpointing(0) as alone:
+        with self.files.checkpointing() as alone:
             if alone and not self.files.replaced():
                 self._aside.run(upkeep.checkpoint)
 
     # The end
 
-    def close(self, wait: float) -> None:
-        """Close both, waiting so many seconds for processes that open or close the same file."""
-        self._aside.close(wait)
-        self._here.close(wait)
+    def close(self) -> None:
+        """Close both."""
+        self._aside.close()
+        self._here.close()
 
 
 def _take_over(connection: sqlite3.Connection) -> int:

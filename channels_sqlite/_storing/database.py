@@ -266,7 +266,7 @@ class Database:
     def _close_replaced(self, connections: Connections) -> None:
         replaced = self.files.replaced()
         with forks.quiet(), self.files.alone(times.TIMES.close) as alone:
-            connections.close(times.TIMES.close)
+            connections.close()
             if alone:
                 with suppress(OSError):
                     self.files.forget_index(replaced)
@@ -278,8 +278,7 @@ class Database:
         try:
             if connections is not None:
                 with suppress(NoThread):  # they are closed with the process
-                    close = partial(connections.close, times.TIMES.close)
-                    await self._worker.run(close, always=True)
+                    await self._worker.run(connections.close, always=True)
         finally:
             self._worker.stop()
 
@@ -293,5 +292,5 @@ class Database:
             reader.leave()
         connections, self._connections = self._connections, None
         if connections is not None:
-            connections.close(times.TIMES.close)
+            connections.close()
         self._opener.close()

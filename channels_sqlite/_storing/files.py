@@ -237,9 +237,9 @@ class Files:
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def checkpointing(self, wait: float) -> Iterator[bool]:
+    def checkpointing(self) -> Iterator[bool]:
         """Hold the lock under which our processes copy the log into the database; yield False if
-        another one has it for longer than `wait` seconds.
+        another one has it.
 
         The log may be deleted meanwhile. Whoever opens the database with another one waits for
         this: it would read, and then write, half of what is being copied.
@@ -254,7 +254,7 @@ class Files:
             yield True
             return
         try:
-            yield _lock_if_possible(held.number, wait)
+            yield _lock_if_possible(held.number, 0)
         finally:
             held.close()
 

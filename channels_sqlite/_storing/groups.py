@@ -9,8 +9,8 @@ import sqlite3
 from collections.abc import Callable
 
 from .messages import GroupMessage
-from .schema import CLIENT, MEMBER, MEMBER_READS, MEMBERSHIP, MESSAGE, WAITING
-from .sql import COUNT_WAITING, time_of, transaction
+from .schema import CLIENT, COUNT_WAITING, MEMBER, MEMBER_READS, MEMBERSHIP, MESSAGE, WAITING
+from .sql import time_of, transaction
 
 CURRENT = "left_after is null and (expires_at > :now or substr(inbox, -1) = '!')"
 """A membership that counts. The reader of a process-local channel ends its memberships itself, by a

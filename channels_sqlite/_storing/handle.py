@@ -92,15 +92,14 @@ class Handle(forks.Forkable):
                 if not self.closed and self._raw.in_transaction:
                     self._raw.rollback()
 
-    def close(self, wait: float) -> None:
-        """Close it when its statement has ended, waiting so many seconds for processes that open or
-        close the same file.
+    def close(self) -> None:
+        """Close it when its statement has ended, and no other process opens or closes the file.
 
         The last connection to close deletes the log, by its name. Where the database's name means
         another file by now, so does the log's: it is left alone, and so is the connection if this
         Python cannot tell SQLite so.
         """
-        with forks.quiet(), self._files.alone(wait) as alone, self._in_use:
+        with forks.quiet(), self._files.alone(times.TIMES.close) as alone, self._in_use:
             self._close(replaced=not alone or self._files.is_another())
 
     def _close(self, *, replaced: bool) -> None:
@@ -167,7 +166,7 @@ def read_once(files: Files, function: Function[T]) -> T:
         handle.run(_only_read)
         return handle.run(function)
     finally:
-        handle.close(times.TIMES.close)
+        handle.close()
 
 
 def _only_read(connection: sqlite3.Connection) -> None:

@@ -51,7 +51,7 @@ class Opener:
         with ExitStack() as locks:
             if locks.enter_context(files.alone(times.TIMES.close)):
                 files.remove_stale_log()
-            if not (os.path.exists(files.wal) or locks.enter_context(files.checkpointing(0))):
+            if not (os.path.exists(files.wal) or locks.enter_context(files.checkpointing())):
                 raise Busy from sqlite3.OperationalError(
                     "the log was deleted, while another process copies it into the database"
                 )

@@ -37,11 +37,11 @@ def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
             f"{settings.get('ENGINE')!r}; it must be 'django.db.backends.sqlite3'."
         )
     if not name:
-        raise InvalidOption(f"DATABASES[{alias!r}] has no NAME. Give it a file.")
+        raise InvalidOption(f'DATABASES["{alias}"] has no NAME. Give it a file.')
     if name == ":memory:":
         raise InvalidOption(
-            f"DATABASES[{alias!r}] is ':memory:', of which each connection would see its own. "
-            "Give it a file."
+            f'DATABASES["{alias}"] has the NAME ":memory:": each connection would have an empty'
+            " database of its own, and no message would arrive. Give it a file."
         )
     with _registry.lock:
         made = _registry.databases.get((alias, name))

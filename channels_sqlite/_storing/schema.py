@@ -144,10 +144,11 @@ _BODY = "cast(json(new.message) as blob)"
 
 _INBOX = "substr(new.channel, 1, coalesce(nullif(instr(new.channel, '!'), 0), 100))"
 
-_WAITING = f"""\
-select count(*) from {MESSAGE} as waiting indexed by {WAITING}
-        where waiting.inbox = %s
-        and waiting.delivered_at is null and waiting.expires_at > {_NOW}"""
+COUNT_WAITING = f"""
+    select count(*) from {MESSAGE} as waiting indexed by {WAITING}
+    where waiting.inbox = %s and waiting.delivered_at is null and waiting.expires_at > %s
+"""
+"""How many messages wait in an inbox at a time."""
 
 # The checks and the insert are one statement, which holds the write lock from its beginning.
 VIEW_TRIGGERS = {
@@ -165,7 +166,7 @@ underscores and periods, and at most one exclamation mark, not at its beginning'
     where {_BAD_MESSAGE};
     select raise(abort, '{SEND}: the channel is full, {SQL_CAPACITY} messages wait')
     where (
-        {_WAITING % _INBOX}
+        {COUNT_WAITING % (_INBOX, _NOW)}
     ) >= {SQL_CAPACITY};
     insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)
     values ({_INBOX}, new.channel, {_BODY}, {_NOW}, {_NOW} + {SQL_EXPIRY});
@@ -188,7 +189,7 @@ underscores and periods')
         and (expires_at > {_NOW} or substr(inbox, -1) = '!')
     ) as recipient
     where (
-        {_WAITING % "recipient.inbox"}
+        {COUNT_WAITING % ("recipient.inbox", _NOW)}
     ) < {SQL_CAPACITY};
 end""",
 }

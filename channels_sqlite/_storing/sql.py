@@ -17,6 +17,7 @@ from functools import cache
 
 from .messages import Outgoing, Row
 from .schema import (
+    COUNT_WAITING,
     EPOCH,
     MEMBER_READS,
     MEMBERSHIP,
@@ -31,12 +32,6 @@ LARGEST_BODY = 10**9 - 2**10
 NAMES_AT_ONCE = 200  # a statement is kept for each number of names
 
 COLUMNS = 'id, inbox, channel, "group", body, created_at, expires_at'
-
-COUNT_WAITING = f"""
-    select count(*) from {MESSAGE} as waiting indexed by {WAITING}
-    where waiting.inbox = %s and waiting.delivered_at is null and waiting.expires_at > %s
-"""
-
 
 # Sending
 

@@ -40,7 +40,9 @@ def place(alias: str, entry: str) -> Iterator[checks.CheckMessage]:
     """Check the name and the place of a database; `entry` is one for DATABASES to copy."""
     if not _name(alias):
         yield checks.Error(
-            no_name(alias), hint=f"Give it a file:\n{entry}", id="channels_sqlite.E007"
+            f'DATABASES["{alias}"] has no NAME.',
+            hint=f"Give it a file:\n{entry}",
+            id="channels_sqlite.E007",
         )
         return
     path = _path(alias)
@@ -88,10 +90,6 @@ def _mounted(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
             f'DATABASES["{alias}"]["NAME"] = "/var/lib/your-project/{path.name}"',
             id="channels_sqlite.W003",
         )
-
-
-def no_name(alias: str) -> str:
-    return f'DATABASES["{alias}"] has no NAME.'
 
 
 def _name(alias: str) -> str:

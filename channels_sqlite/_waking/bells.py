@@ -15,7 +15,7 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -139,18 +139,16 @@ def _names(files: Files) -> list[str]:
     return [name for name in names if CLIENT.fullmatch(name.removeprefix(BEING_MADE))]
 
 
-@contextmanager
-def _opened(files: Files, name: str) -> Iterator[int | None]:
-    """A descriptor of a bell, which is closed afterwards; None if it cannot be opened."""
+def _open(files: Files, name: str) -> forks.Descriptor | None:
+    """A bell, to look at; None if it cannot be opened, or is no file."""
     try:
-        descriptor = os.open(os.path.join(files.bells, name), LOOKING)
+        bell = forks.Descriptor(os.open(os.path.join(files.bells, name), LOOKING))
     except OSError:
-        yield None
-        return
-    try:
-        yield descriptor if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
-    finally:
-        os.close(descriptor)
+        return None
+    if stat.S_ISREG(os.fstat(bell.number).st_mode):
+        return bell
+    bell.close()
+    return None
 
 
 def living(files: Files) -> dict[str, dict[str, Any]]:
@@ -158,11 +156,11 @@ def living(files: Files) -> dict[str, dict[str, Any]]:
     found = {}
     with forks.quiet():  # a child would keep the lock of a dead one
         for name in _names(files):
-            with _opened(files, name) as descriptor:
-                if descriptor is None or name.startswith(BEING_MADE):
-                    continue
-                if _lives(descriptor):
-                    _, status = _said(descriptor)
+            if name.startswith(BEING_MADE) or (bell := _open(files, name)) is None:
+                continue
+            with closing(bell):
+                if _lives(bell.number):
+                    _, status = _said(bell.number)
                     found[name] = status if isinstance(status, dict) else {}
     return found
 
@@ -208,9 +206,12 @@ def _remove_dead(files: Files, names: list[str], forget: Callable[[list[str]], N
     try:
         with forks.quiet():
             for name in names:
-                with _opened(files, name) as descriptor:
-                    if descriptor is not None and _lives(descriptor) is False:
-                        held[name] = forks.Descriptor(os.dup(descriptor))
+                if (bell := _open(files, name)) is None:
+                    continue
+                if _lives(bell.number) is False:
+                    held[name] = bell
+                else:
+                    bell.close()
         clients = [
             name
             for name, lock in held.items()
@@ -264,10 +265,8 @@ def ring_all(database: Database) -> None:
     """Wake every reader."""
     database.readers.ring(None, _running_loop())
     touch(database.files.wal)
-    with suppress(OSError):
-        for name in os.listdir(database.files.bells):
-            if CLIENT.fullmatch(name):
-                _touch_bell(database, name)
+    for name in _names(database.files):
+        _touch_bell(database, name)
 
 
 def _touch_bell(database: Database, client: str) -> bool:

@@ -46,7 +46,7 @@ def open_(database: Path, worker: Worker) -> Iterator[Open]:
         def open_(path: Path | str = database, **options: str) -> Connections:
             files = Files(str(path))
             made = Opener("channels", files, options, worker).open()
-            stack.callback(made.close, 0)
+            stack.callback(made.close)
             return made
 
         yield open_
@@ -90,7 +90,7 @@ def test_connections_of_which_one_is_closed_are_closed(open_: Open) -> None:
     for handle in ("_here", "_aside"):
         both = open_()
         assert not both.closed
-        getattr(both, handle).close(0)
+        getattr(both, handle).close()
         assert both.closed
 
 

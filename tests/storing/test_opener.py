@@ -102,12 +102,12 @@ def test_a_log_that_is_gone_is_waited_for_while_it_is_copied(database: Path) -> 
     files = Files(str(database))
     files.find()
     opener = Opener("channels", files, {}, Worker(Once()))
-    with Files(str(database)).checkpointing(0) as alone:
+    with Files(str(database)).checkpointing() as alone:
         assert alone
         with pytest.raises(Busy) as busy:
             opener.open()
         assert "the log was deleted" in str(busy.value.__cause__)
-    opener.open().close(0)
+    opener.open().close()
 
 
 def test_a_log_that_is_there_is_not_waited_for(database: Path) -> None:
@@ -116,5 +116,5 @@ def test_a_log_that_is_there_is_not_waited_for(database: Path) -> None:
     with sql(database) as other:
         other.execute("begin")
         other.execute("select * from sqlite_master").fetchall()
-        with Files(str(database)).checkpointing(0):
-            Opener("channels", files, {}, Worker(Once())).open().close(0)
+        with Files(str(database)).checkpointing():
+            Opener("channels", files, {}, Worker(Once())).open().close()

@@ -22,12 +22,11 @@ from django.core.checks import ERROR, WARNING, CheckMessage, run_checks
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ... import stats
-from ..._options.conf import Options, database_settings
+from ..._options.conf import Options
 from ..._options.settings import BACKEND, alias_of, configured_layers
 from ..._sending.trimmer import Trimmer
 from ..._storing.messages import Row
 from ..._tools import doctor
-from ..._tools.file_checks import no_name
 from ..._tools.tail import Filter, Tail, is_taken
 from ...checks import check_deployment
 from ...db_routers import APP_LABEL
@@ -296,10 +295,7 @@ def layer_name(name: str | None) -> str:
 
 def layer_called(name: str | None) -> SqliteChannelLayer:
     name = layer_name(name)
-    # Channels takes a CONFIG that is no dict for arguments, and SQLite no NAME for a directory.
-    alias = Options.from_config(configured_layers()[name]).database
-    if not database_settings(alias)["NAME"]:
-        raise CommandError(no_name(alias))
+    Options.from_config(configured_layers()[name])  # Channels takes a list for arguments
     layer = channel_layers[name]
     assert isinstance(layer, SqliteChannelLayer)  # noqa: S101 - configured_layers() says so
     return layer
