@@ -207,7 +207,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         self.require_valid_channel_name(channel)
         ends, now, inbox = self._ends, time.time(), self.non_local_name(channel)
         if inbox.endswith(f".{self.client_prefix}!"):
-            await ends.receiver.announce()
+            await ends.receiver.prepare_to_join()
         await ends.database.write(
             partial(
                 groups.add,
@@ -247,7 +247,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         there are millions; senders and readers do not wait for it.
         """
         database = self._ends.database
-        return await database.read_aside(lambda each: stats.read(each, database.path))
+        return await database.read_on_own_thread(lambda each: stats.read(each, database.path))
 
     async def readers(self) -> list[Reader]:
         """The processes that receive from the file and live, by their process id, each with what

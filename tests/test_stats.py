@@ -27,7 +27,7 @@ from tests.waiting import cancel, until
 
 async def count(database: Database) -> Stats:
     """As the layer's `stats()` does."""
-    return await database.read_aside(lambda each: stats.read(each, database.path))
+    return await database.read_on_own_thread(lambda each: stats.read(each, database.path))
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ async def test_messages_are_seen_in_order_and_stay(alias: str, watcher: str) -> 
             {"number": 2},
         ]
         assert await soon(layer.receive("mail")) == {"number": 3}
-    assert rows.gone == 0
+    assert rows.missed == 0
     await layer.close()
 
 
@@ -127,7 +127,7 @@ async def test_a_groups_message_is_seen_once(
         others.execute(f"insert into {schema.GROUP_SEND} values ('chat', '{{}}'), ('chat', '{{}}')")
         seen = await soon(take(rows, 6))
         assert [each.group or each.channel for each in seen] == [*names, "chat", "chat"]
-    assert rows.gone == 0
+    assert rows.missed == 0
     await layer.close()
 
 
@@ -156,7 +156,7 @@ async def test_what_is_gone_before_it_was_seen_is_counted(
         others.execute("commit")
         send(others, "four")
         assert [each.channel for each in await soon(take(rows, 2))] == ["two", "four"]
-    assert rows.gone == 2
+    assert rows.missed == 2
     await file(alias).close()
 
 

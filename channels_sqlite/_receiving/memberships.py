@@ -20,7 +20,7 @@ class Memberships:
         self._client = client
         self._clocks_apart = _clocks_apart()
 
-    def mind_the_clock(self) -> None:
+    def move_if_clock_was_set(self) -> None:
         """Move the memberships by as much as the wall clock was set, before anything is read or
         joined: they decide which channels get a group's message. Raises Busy or Lost where they
         cannot be moved now; a disk that is full must not keep anybody from reading.

@@ -1,4 +1,4 @@
-"""What waits for a process's consumers, and the consumers that wait.
+"""The messages that wait for a process's consumers, and the consumers that wait for messages.
 
 Pure and synchronous: it knows no database. One lock, the receiver's, guards all of it, because
 consumers may be on any thread and event loop.
@@ -43,15 +43,15 @@ class Queues:
         """
         with self._lock:
             if channel in self._items and (item := self._take(channel)):
-                self._tell_next(channel, waiter.get_loop())
+                self._wake_next(channel, waiter.get_loop())
                 return item
             self._waiters.setdefault(channel, []).append(waiter)
             return None
 
     def leave(self, channel: str, waiter: Waiter, here: Loop) -> None:
-        """A consumer waits no longer: it was told to come and take, or it was cancelled.
+        """A consumer waits no longer: it was woken, or it was cancelled.
 
-        A message that it was handed, or was told of, goes to the next consumer.
+        A message that it was handed, or was woken for, goes to the next consumer.
         """
         with self._lock:
             self._forget_waiter(channel, waiter)
@@ -59,7 +59,7 @@ class Queues:
             if item is not None:
                 self.put_back(channel, [item], here)
             else:
-                self._tell_next(channel, here)
+                self._wake_next(channel, here)
 
     def _take(self, channel: str) -> Item | None:
         """The oldest message that has not expired."""
@@ -73,7 +73,7 @@ class Queues:
             self._counters.expired += 1
         return None
 
-    # For the reader, which brings messages
+    # For the reader, which brings messages and holds the lock
 
     def deliver(
         self, channels: Iterable[str], item: Item, here: Loop, *, claimed: bool = False
@@ -83,10 +83,9 @@ class Queues:
         Where too many are kept the oldest gives way; not to what was `claimed`, which was asked
         for.
         """
-        with self._lock:
-            for channel in channels:
-                if channel in self._items or not self._hand_over(channel, item, here):
-                    self._keep(channel, item, here, claimed=claimed)
+        for channel in channels:
+            if channel in self._items or not self._hand_over(channel, item, here):
+                self._keep(channel, item, here, claimed=claimed)
 
     def _hand_over(self, channel: str, item: Item, here: Loop) -> bool:
         """Give a message to the first waiter, if that is one of the running loop.
@@ -114,69 +113,66 @@ class Queues:
         if len(items) > capacity and not claimed:
             oldest = items.popleft().row
             self._drops.dropped(channel, oldest.group, capacity, time.time() - oldest.created_at)
-        self._tell_next(channel, here)
+        self._wake_next(channel, here)
 
     def put_back(self, channel: str, returned: Iterable[Item], here: Loop | None) -> None:
         """Return messages that were taken, and not used, to their places."""
-        with self._lock:
-            items = self._items.setdefault(channel, deque())
-            for item in returned:
-                bisect.insort_left(items, item, key=lambda each: each.row.id)
-            if not items:
-                del self._items[channel]
-            self._tell_next(channel, here)
+        items = self._items.setdefault(channel, deque())
+        for item in returned:
+            bisect.insort_left(items, item, key=lambda each: each.row.id)
+        if not items:
+            del self._items[channel]
+        self._wake_next(channel, here)
 
     def take_unwanted(self, channel: str) -> list[Item]:
         """Take what no consumer waits for, oldest first."""
-        with self._lock:
-            items, waiting = self._items.get(channel, deque()), self._living(channel)
-            unwanted = [items.pop() for _ in range(len(items) - waiting)][::-1]
-            if not items:
-                self._items.pop(channel, None)
-            return unwanted
+        items, waiting = self._items.get(channel, deque()), self._count_waiters(channel)
+        unwanted = [items.pop() for _ in range(len(items) - waiting)][::-1]
+        if not items:
+            self._items.pop(channel, None)
+        return unwanted
 
     def wanted(self, channel: str) -> int:
-        """How many consumers wait for a message that is not there yet."""
-        with self._lock:
-            return self._living(channel) - len(self._items.get(channel, ()))
+        """How many consumers wait, less the messages that are kept: it is negative where messages
+        are kept for consumers that are gone.
+        """
+        return self._count_waiters(channel) - len(self._items.get(channel, ()))
 
     def forget_closed_loops(self) -> None:
-        """Forget those that wait on a loop that was closed."""
-        with self._lock:
-            for channel in list(self._waiters):
-                self._living(channel)
+        """Forget consumers that wait on a loop that was closed."""
+        for channel in list(self._waiters):
+            self._count_waiters(channel)
 
-    def _living(self, channel: str) -> int:
-        """How many consumers wait on a loop that runs."""
+    def _count_waiters(self, channel: str) -> int:
+        """How many consumers wait on a loop that runs; those that cannot go on are forgotten."""
         for waiter in list(self._waiters.get(channel, ())):
             # It did not leave: its loop was closed, or an interruption came as it was cancelled.
             if waiter.cancelled() or waiter.get_loop().is_closed():
                 self._forget_waiter(channel, waiter)
         return sum(each.get_loop().is_running() for each in self._waiters.get(channel, ()))
 
-    # Telling
+    # Waking: a waiter is told to come and take a message
 
-    def _tell_next(self, channel: str, here: Loop | None) -> None:
-        """Tell the first waiter that was not told, if there is a message, to come and take it."""
+    def _wake_next(self, channel: str, here: Loop | None) -> None:
+        """Wake the first waiter that is not awake yet, if there is a message."""
         if channel in self._items and channel in self._waiters:
-            self._tell(channel, here, everybody=False)
+            self._wake(channel, here, everybody=False)
 
-    def tell_again(self, here: Loop) -> None:
-        """Tell all that wait beside a message: the one that had been told may be on a loop that was
-        closed, or that stands still.
+    def wake_beside_messages(self, here: Loop) -> None:
+        """Wake all that wait although a message is there: the one that was woken may be on a loop
+        that was closed, or that stands still.
         """
-        with self._lock:
-            for channel in list(self._items):
-                self._tell(channel, here, everybody=True)
+        for channel in list(self._items):
+            self._wake(channel, here, everybody=True)
 
-    def tell_everybody(self) -> None:
-        """Have every consumer look again, from any thread."""
+    def wake_everybody(self) -> None:
+        """Wake every consumer, from any thread."""
         with self._lock:
             for waiter in [each for waiting in self._waiters.values() for each in waiting]:
                 with suppress(RuntimeError):  # its loop was closed
-                    waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+                    waiter.get_loop().call_soon_threadsafe(_set_awake, waiter)
 
-    def _tell(self, channel: str, here: Loop | None, *, everybody: bool) -> None:
+    def _wake(self, channel: str, here: Loop | None, *, everybody: bool) -> None:
         for waiter in list(self._waiters.get(channel, ())):
             loop = waiter.get_loop()
             if waiter.done() or not (loop.is_running() or loop.is_closed()):
@@ -185,7 +181,7 @@ class Queues:
                 if loop is here:
                     waiter.set_result(None)
                 else:
-                    loop.call_soon_threadsafe(_wake, waiter)
+                    loop.call_soon_threadsafe(_set_awake, waiter)
             except RuntimeError:  # its loop was closed, it will never take anything
                 self._forget_waiter(channel, waiter)
                 continue
@@ -212,8 +208,7 @@ class Queues:
 
     def inboxes(self) -> set[str]:
         """The process-local inboxes of all channels that consumers, or messages, wait on."""
-        with self._lock:
-            names = [*self._waiters, *self._items]
+        names = [*self._waiters, *self._items]
         return {f"{name.partition('!')[0]}!" for name in names if "!" in name}
 
     def is_waited_for(self, channel: str) -> bool:
@@ -227,22 +222,20 @@ class Queues:
         if not self._items:
             return
         now = time.monotonic()
-        with self._lock:
-            for channel, items in list(self._items.items()):
-                if all(item.deadline > now for item in items):
-                    continue
-                kept = deque(item for item in items if item.deadline > now)
-                self._counters.expired += len(items) - len(kept)
-                self._items[channel] = kept
-                if not kept:
-                    del self._items[channel]
+        for channel, items in list(self._items.items()):
+            if all(item.deadline > now for item in items):
+                continue
+            kept = deque(item for item in items if item.deadline > now)
+            self._counters.expired += len(items) - len(kept)
+            self._items[channel] = kept
+            if not kept:
+                del self._items[channel]
 
     def clear(self) -> None:
         """Forget all messages: the layer was flushed."""
-        with self._lock:
-            self._items.clear()
+        self._items.clear()
 
 
-def _wake(waiter: Waiter) -> None:
+def _set_awake(waiter: Waiter) -> None:
     if not waiter.done():
         waiter.set_result(None)

@@ -37,10 +37,10 @@ class Inbox:
         self.acknowledged = 0
         self.taken = 0
         """Messages between the two."""
-        self.newest = 0.0
+        self.newest_created_at = 0.0
         """When the newest message that was taken was created."""
-        self.before = 0
-        """The cursor before ids went back."""
+        self.cursor_before = 0
+        """The cursor before an older copy of the file was restored."""
 
     @property
     def owes(self) -> bool:
@@ -49,16 +49,16 @@ class Inbox:
 
     def go_back(self) -> None:
         """This may be an older copy of the file: read it from its beginning."""
-        self.before = max(self.before, self.cursor)
+        self.cursor_before = max(self.cursor_before, self.cursor)
         self.cursor = self.acknowledged = self.taken = 0
 
     def has_had(self, row: Row) -> bool:
-        """Return True for a message that was taken before ids went back."""
-        return row.id <= self.before and row.created_at <= self.newest
+        """Return True for a message that was taken before an older copy was restored."""
+        return row.id <= self.cursor_before and row.created_at <= self.newest_created_at
 
 
 class Reading:
-    """What one layer reads in one process."""
+    """The messages that one layer reads in one process."""
 
     def __init__(self, setup: Setup, queues: Queues) -> None:
         self._database = setup.database
@@ -194,7 +194,7 @@ class Reading:
             if inbox.has_had(row):
                 continue
             found = True
-            inbox.newest = max(inbox.newest, row.created_at)
+            inbox.newest_created_at = max(inbox.newest_created_at, row.created_at)
             if (remaining := row.remaining(now)) > 0:
                 self._queues.deliver(channels, Item(row, monotonic + remaining), here)
             else:
@@ -213,7 +213,8 @@ class Reading:
             if not inbox.owes:
                 continue
             ids, taken = (inbox.acknowledged, inbox.cursor), inbox.taken
-            acknowledge = partial(self._acknowledge, name=name, ids=ids, until=inbox.newest)
+            until = inbox.newest_created_at
+            acknowledge = partial(self._acknowledge, name=name, ids=ids, until=until)
             try:
                 self._database.try_write(acknowledge)
             except (Busy, Lost):

@@ -27,7 +27,7 @@ from .._storing.messages import Item
 from .._storing.setup import Setup
 from ..exceptions import UndecodableMessage
 from ..serializers import Message
-from .listening import Listening
+from .ears import Ears
 from .memberships import Memberships
 from .queues import Loop, Queues, Waiter
 from .reading import Reading
@@ -53,7 +53,7 @@ class Receiver:
         self._lock = threading.RLock()
         self._queues = Queues(self._lock, setup.capacity_of, setup.drops)
         self._reading = Reading(setup, self._queues)
-        self._listening = Listening(setup, self._queues, self._look, self._beat)
+        self._ears = Ears(setup, self._queues, self._look, self._beat)
         self._memberships = Memberships(setup.database, setup.client)
         self._retired = False
         self._abandoned: deque[tuple[str, Waiter]] = deque()
@@ -71,7 +71,7 @@ class Receiver:
         a copy of its own. Raises Retired.
         """
         loop = asyncio.get_running_loop()
-        if loop not in self._listening.ears:
+        if loop not in self._ears.by_loop:
             await self._listen(loop)
         while True:
             item = await self._next_item(channel, inbox, loop)
@@ -97,12 +97,12 @@ class Receiver:
                 self._abandoned.append((channel, waiter))
                 raise
             except BaseException:  # a signal handler's, too
-                self._leave(channel, waiter, loop)
+                self._stop_waiting(channel, waiter, loop)
                 raise
             if item is not None:
                 return item
             self._queues.leave(channel, waiter, loop)  # it was told to come and take
-            if not (self._retired or loop in self._listening.ears):  # it was closed meanwhile
+            if not (self._retired or loop in self._ears.by_loop):  # it was closed meanwhile
                 await self._listen(loop)
 
     def _begin(self, channel: str, inbox: str | None, loop: Loop) -> None:
@@ -110,7 +110,7 @@ class Receiver:
         if self._retired:
             self._stop(loop)
             raise Retired
-        self._listening.go_on(loop)
+        self._ears.go_on(loop)
         if inbox is None:
             self._claim(channel, loop)
         elif inbox not in self._reading.inboxes:
@@ -118,7 +118,7 @@ class Receiver:
                 self._reading.add(inbox)
             self._look(loop, rung=True, inboxes=[inbox])
 
-    def _leave(self, channel: str, waiter: Waiter, loop: Loop) -> None:
+    def _stop_waiting(self, channel: str, waiter: Waiter, loop: Loop) -> None:
         """A consumer waits no longer; what was claimed for it is given back."""
         with suppress(RuntimeError):  # the loop was closed under it
             self._queues.leave(channel, waiter, loop)
@@ -127,82 +127,82 @@ class Receiver:
             with self._lock:
                 given_back = self._reading.give_back(channel, loop)
             if given_back is None:
-                self._listening.look_again(loop)
+                self._ears.look_again(loop)
             elif given_back:
                 self._database.readers.ring([channel], loop)
 
-    def _bury(self, loop: Loop) -> None:
+    def _drop_collected(self, loop: Loop) -> None:
         """End the waiting of consumers that the garbage collector has closed."""
         while self._abandoned:
-            self._leave(*self._abandoned.popleft(), loop)
+            self._stop_waiting(*self._abandoned.popleft(), loop)
 
     def _claim(self, channel: str, loop: Loop) -> None:
         """A consumer has begun to wait for a normal channel."""
         try:
             with self._lock:
                 if channel not in self._reading.normal:
-                    self._listening.want_touches(True)
+                    self._ears.want_touches(True)
                 self._reading.claim(channel, loop)
         except Busy:
-            self._listening.look_again(loop)
+            self._ears.look_again(loop)
         except Lost:
             self._database.open_for_readers()
 
-    # Listening
+    # Ears
 
     async def _listen(self, loop: Loop) -> None:
         """Watch first, then look, then wait: what is committed in between is seen."""
         await self._database.ready()
         with self._lock:
-            if not self._retired and loop not in self._listening.ears:
-                self._listening.start(loop)
+            if not self._retired and loop not in self._ears.by_loop:
+                self._ears.start(loop)
 
     def _stop(self, loop: Loop) -> None:
         with self._lock:
-            self._listening.stop(loop)
+            self._ears.stop(loop)
 
-    async def announce(self) -> None:
+    async def prepare_to_join(self) -> None:
         """Have a bell before a channel of ours joins a group."""
-        if self._listening.bell is None and not self._database.in_memory:
+        if self._ears.bell is None and not self._database.in_memory:
             await self._database.ready()
             with self._lock:
                 if not self._retired:
-                    self._listening.make_bell()
+                    self._ears.make_bell()
         with self._lock, suppress(Busy, Lost):  # the clock may have been set just now
-            self._memberships.mind_the_clock()
+            self._memberships.move_if_clock_was_set()
 
     # For the database's other users
 
     @property
     def has_bell(self) -> bool:
-        return self._listening.bell is not None
+        return self._ears.bell is not None
 
     @property
     def listens(self) -> bool:
         """Return True if it looks after its own memberships, at every heartbeat."""
-        return bool(self._listening.ears)
+        return bool(self._ears.by_loop)
 
     def rung(self, inboxes: Collection[str] | None, here: Loop | None) -> None:
         """This process has written to these inboxes, or to any: look, if they are read here."""
         if inboxes is not None and not self._reading.reads_any(inboxes):
             return
-        if here is not None and here in self._listening.ears:
-            self._listening.look(here, rung=inboxes is not None)
+        if here is not None and here in self._ears.by_loop:
+            self._ears.look(here, rung=inboxes is not None)
         else:
-            self._listening.ring()
+            self._ears.ring()
 
-    def opened(self) -> None:
+    def on_opened(self) -> None:
         """The database was opened: look, and have all listen again that wait."""
-        self._listening.ring()
-        if self._queues.loops() - self._listening.ears.keys():
-            self._queues.tell_everybody()
+        self._ears.ring()
+        if self._queues.loops() - self._ears.by_loop.keys():
+            self._queues.wake_everybody()
 
     def acknowledge_now(self) -> None:
         with self._lock:
             self._reading.acknowledge()
 
     def status(self) -> dict[str, Any]:
-        return self._listening.status()
+        return self._ears.status()
 
     # Looking
 
@@ -219,30 +219,30 @@ class Receiver:
             return False
         reading, found = self._reading, False
         with self._lock:
-            self._bury(loop)
+            self._drop_collected(loop)
             reading.more = False
             try:
-                self._memberships.mind_the_clock()
+                self._memberships.move_if_clock_was_set()
                 if rung:
                     found = reading.look_rung(inboxes or reading.inboxes, loop)
                 else:
                     found = reading.look(loop, thorough=thorough)
             except Busy:
-                self._listening.look_again(loop)
+                self._ears.look_again(loop)
             except Lost:  # the connections were closed, by a fork for example
                 self._database.open_for_readers()
             more = reading.more
-        if found and (ear := self._listening.ears.get(loop)):  # perhaps the last of a burst
+        if found and (ear := self._ears.by_loop.get(loop)):  # perhaps the last of a burst
             pause = times.TIMES.acknowledge
             ear.listener.call_after(pause, "acknowledge", self._acknowledge, loop)
         if more:  # after others on the loop have had their turn
-            loop.call_soon(partial(self._listening.look, loop, rung=True))
+            loop.call_soon(partial(self._ears.look, loop, rung=True))
         return found
 
     def _acknowledge(self, loop: Loop) -> None:
         with self._lock:
             if not self._reading.acknowledge():
-                self._listening.look_again(loop)
+                self._ears.look_again(loop)
 
     def _beat(self, loop: Loop) -> bool:
         """Look at everything, trusting nothing, and do what is to be done now and then."""
@@ -250,11 +250,11 @@ class Receiver:
             return False
         self._database.notice_replaced()
         # Before the look: watchfiles cannot tell this from a ring, which the look then sees.
-        self._listening.say()
+        self._ears.say()
         try:
             return self._look(loop, rung=False, thorough=True)
         finally:  # also where every look fails
-            if self._database.opened is not None:
+            if self._database.connections is not None:
                 with self._lock:
                     self._tidy(loop)
             if self._counters.received > self._received:
@@ -262,15 +262,15 @@ class Receiver:
                 self._trimmer.wrote(0)
 
     def _tidy(self, loop: Loop) -> None:
-        self._listening.stop_closed()
+        self._ears.stop_closed()
         self._queues.expire()
-        self._queues.tell_again(loop)
+        self._queues.wake_beside_messages(loop)
         self._reading.give_all_back(loop)
         self._reading.forget_idle()
-        self._listening.want_touches(bool(self._reading.normal))
+        self._ears.want_touches(bool(self._reading.normal))
         self._acknowledge(loop)
         self._memberships.end_lapsed()
-        self._listening.watch(loop)
+        self._ears.watch(loop)
 
     # Ending
 
@@ -284,16 +284,16 @@ class Receiver:
         loop = asyncio.get_running_loop()
         self._stop(loop)
         for _ in range(CLOSING_TRIES):
-            if self._database.opened is None:
+            if self._database.connections is None:
                 break
             with self._lock:
                 if self._reading.acknowledge() and self._reading.give_all_back(loop):
                     break
             await asyncio.sleep(times.TIMES.retry)
 
-    def leave(self) -> None:
+    def depart(self) -> None:
         """The interpreter ends: give up the memberships and what waits, then the bell."""
-        bell = self._listening.bell
+        bell = self._ears.bell
         if bell is None:
             return
         remove = not os.path.exists(self._database.path)
@@ -309,9 +309,9 @@ class Receiver:
         self._retired = True
         self._database.readers.discard(self)
         self.abandon()
-        self._queues.tell_everybody()
-        self.leave()
+        self._queues.wake_everybody()
+        self.depart()
 
     def abandon(self) -> None:
         """Its layer is gone, and with it all that could wait."""
-        self._listening.stop_all(self._stop)
+        self._ears.stop_all(self._stop)

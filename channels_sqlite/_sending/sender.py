@@ -59,7 +59,7 @@ class Sender:
         accepted = await self._send(message)
         if not accepted and message.inbox.endswith("!"):
             # What its reader has taken takes up room until the reader acknowledges it.
-            if bells.ask(self._database, message.inbox):
+            if bells.ask_for_room(self._database, message.inbox):
                 await asyncio.sleep(times.TIMES.room)
             accepted = await self._send(message)
         if not accepted:

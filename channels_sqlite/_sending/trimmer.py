@@ -52,7 +52,7 @@ class Trimmer:
         self._kept_up_at = float("-inf")
         self._busy = False
         self._put_off_until = float("inf")
-        database.when_opened = self._opened
+        database.when_opened = self._sweep_at_open
 
     def wrote(self, count: int) -> None:
         """This process has written so many messages."""
@@ -130,7 +130,7 @@ class Trimmer:
             pass
         return trimmed
 
-    def _opened(self, connections: Connections) -> None:
+    def _sweep_at_open(self, connections: Connections) -> None:
         for _ in self._sweep_readers(connections):
             pass
 

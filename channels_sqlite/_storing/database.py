@@ -43,7 +43,8 @@ class Database:
         self.is_ending = False  # the interpreter
         self.once = Once()
         self.when_opened: Callable[[Connections], None] = lambda _: None
-        """Called on the thread, each time that it was opened."""
+        """Called on the thread, each time that it was opened: sweeps up after dead readers. Each
+        trimmer puts its own here, and any of them will do."""
         self._worker = Worker(self.once)
         self._opener = Opener(alias, self.files, options, self._worker)
         self._lock = threading.Lock()
@@ -59,10 +60,10 @@ class Database:
         """Return True if the interpreter is ending and the database is closed. Readers on daemon
         threads must not open it again.
         """
-        return self.is_ending and self.opened is None
+        return self.is_ending and self.connections is None
 
     @property
-    def opened(self) -> Connections | None:
+    def connections(self) -> Connections | None:
         """The connections, if they are open; others than before once it was opened again."""
         connections = self._connections
         return None if connections is None or connections.closed else connections
@@ -160,7 +161,7 @@ class Database:
         since = time.monotonic()
         return await self._in_place(Connections.read, function, since, since + self.timeout)
 
-    async def read_aside(self, function: Function[T]) -> T:
+    async def read_on_own_thread(self, function: Function[T]) -> T:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits
         for it.
         """
@@ -174,7 +175,7 @@ class Database:
         """Run a job on the thread, for which nobody waits; False if the database is not open, or
         there is no thread.
         """
-        connections = self.opened
+        connections = self.connections
         return connections is not None and self._worker.post(topic, lambda: job(connections))
 
     # Opening
@@ -193,11 +194,11 @@ class Database:
         """The connections, if they are open. Once a second it looks whether that file is there."""
         if time.monotonic() >= self._check_at and self.notice_replaced():
             return None
-        return self.opened
+        return self.connections
 
     def _open_now(self) -> Connections:
         """The connections; raises Lost if there are none."""
-        connections = self.opened
+        connections = self.connections
         if connections is None:
             raise Lost
         return connections
@@ -220,14 +221,14 @@ class Database:
                 raise translated(error, self.path) from error
 
     def _open_unless_open(self) -> Connections:
-        with forks.quiet():
-            if (connections := self.opened) is not None:
+        with forks.no_fork():
+            if (connections := self.connections) is not None:
                 return connections
             self._connections = connections = self._opener.open()
             self._check_at = time.monotonic() + times.TIMES.check
         self.once.well("Opening")
         for reader in self.readers:
-            reader.opened()
+            reader.on_opened()
         self._worker.post("Sweeping", lambda: self.when_opened(connections))
         return connections
 
@@ -238,11 +239,12 @@ class Database:
         again.
         """
         self._check_at = time.monotonic() + times.TIMES.check
-        connections = self.opened
+        connections = self.connections
         if connections is None:
             return False
         replaced = self.files.replaced()
-        if not replaced or self.opened is not connections:  # it was closed, and then the log goes
+        # If it was closed meanwhile, the log is gone with it.
+        if not replaced or self.connections is not connections:
             return False
         if self.files.accept_index(replaced):
             logger.warning(
@@ -265,7 +267,7 @@ class Database:
 
     def _close_replaced(self, connections: Connections) -> None:
         replaced = self.files.replaced()
-        with forks.quiet(), self.files.alone(times.TIMES.close) as alone:
+        with forks.no_fork(), self.files.opening_lock(times.TIMES.close) as alone:
             connections.close()
             if alone:
                 with suppress(OSError):
@@ -285,11 +287,11 @@ class Database:
     def close_at_exit(self) -> None:
         """Close what nobody has closed, so that the last one out removes the log."""
         self.is_ending = self.once.silent = True
-        if self.opened is None and any(reader.has_bell for reader in self.readers):
-            with suppress(Exception), forks.quiet():  # others then find that the reader is gone
+        if self.connections is None and any(reader.has_bell for reader in self.readers):
+            with suppress(Exception), forks.no_fork():  # others then find that the reader is gone
                 self._connections = self._opener.open()
         for reader in self.readers:
-            reader.leave()
+            reader.depart()
         connections, self._connections = self._connections, None
         if connections is not None:
             connections.close()

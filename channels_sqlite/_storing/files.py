@@ -39,7 +39,8 @@ class Files:
         self._uri = name if name.startswith("file:") else ""
         self.target = name
         """The URI to open."""
-        self._opened: dict[str, Identity] = {}
+        self._identities: dict[str, Identity] = {}
+        """Those of the database, its log and its index, as they were opened; by their ends."""
         self._record = -1
         """The descriptor of RECORD while we are, or want to be, alone."""
         self._is_alone = False
@@ -60,16 +61,16 @@ class Files:
         self._name_all(os.path.realpath(self._name))
         # SQLite would make an empty file where it was deleted meanwhile.
         self.target = self._uri or f"file:{quote(os.fsencode(self.path))}?mode=rw"
-        self._opened = self._on_disk("")
-        if self._opened:
+        self._identities = self._on_disk("")
+        if self._identities:
             refuse_other_names(self.path)
             refuse_read_only(self.path, self.wal, self.path + INDEX)
-        return bool(self._opened)
+        return bool(self._identities)
 
     @property
     def identity(self) -> Identity | None:
         """Which file the database was when it was last found, or is now, if it is one."""
-        return None if self.in_memory else self._opened.get("") or self._on_disk("").get("")
+        return None if self.in_memory else self._identities.get("") or self._on_disk("").get("")
 
     def remove_stale_log(self) -> None:
         """Delete the log, and its index, that were opened with another database of this name."""
@@ -81,19 +82,19 @@ class Files:
 
     def note_opened(self) -> None:
         """SQLite has made or opened the log and its index; called while we are alone."""
-        self._opened |= self._on_disk(LOG, INDEX)
+        self._identities |= self._on_disk(LOG, INDEX)
         self._note()
 
     def note_again(self) -> None:
         """Note it once more, because somebody has deleted the directory of bells."""
-        with forks.quiet(), self.alone(0):  # `alone` is for one thread at a time
+        with forks.no_fork(), self.opening_lock(0):
             if not self.replaced():
                 self._note()
 
     def _note(self) -> None:
         if self._is_alone:
             os.ftruncate(self._record, 0)
-            os.pwrite(self._record, json.dumps(self._opened[""]).encode(), 0)
+            os.pwrite(self._record, json.dumps(self._identities[""]).encode(), 0)
             self._keep_log()
 
     def note_closed(self) -> None:
@@ -141,12 +142,11 @@ class Files:
         if self.in_memory:
             return []
         try:
-            found = self._on_disk(*self._opened)
+            found = self._on_disk(*self._identities)
         except OSError:  # the directory cannot be searched at present; the open files still serve
             return []
-        return [
-            self.path + end for end, identity in self._opened.items() if found.get(end) != identity
-        ]
+        opened = self._identities.items()
+        return [self.path + end for end, identity in opened if found.get(end) != identity]
 
     def log_age(self) -> float:
         """Seconds since the log was last written, or touched."""
@@ -160,7 +160,7 @@ class Files:
         if self.in_memory:
             return False
         try:
-            return self._on_disk("").get("") != self._opened.get("")
+            return self._on_disk("").get("") != self._identities.get("")
         except OSError:
             return True
 
@@ -172,7 +172,7 @@ class Files:
         """
         if replaced != [self.path + INDEX]:
             return False
-        self._opened.pop(INDEX, None)
+        self._identities.pop(INDEX, None)
         return True
 
     def forget_index(self, replaced: list[str]) -> None:
@@ -180,7 +180,7 @@ class Files:
 
         Called under the lock: whoever has noticed before has put another one in its place.
         """
-        index = self._opened.get(INDEX)
+        index = self._identities.get(INDEX)
         if self.wal in replaced and index and self._on_disk(INDEX).get(INDEX) == index:
             os.unlink(self.path + INDEX)
 
@@ -216,9 +216,9 @@ class Files:
             raise NotADirectoryError(f"{self.bells} is not a directory")
 
     @contextlib.contextmanager
-    def alone(self, wait: float) -> Iterator[bool]:
+    def opening_lock(self, wait: float) -> Iterator[bool]:
         """Hold the lock under which our processes open and close the file; yield False if it was
-        not free within `wait` seconds. The caller holds `forks.quiet()`, for the other threads.
+        not free within `wait` seconds. The caller holds `forks.no_fork()`, for the other threads.
         """
         if self.in_memory or not SUPPORTED or self._record >= 0:
             yield self._record < 0 or self._is_alone
@@ -248,9 +248,9 @@ class Files:
             yield True
             return
         try:
-            with forks.quiet():
+            with forks.no_fork():
                 held = forks.Descriptor(self._open_lock(CHECKPOINT))
-        except OSError:  # as in `alone`
+        except OSError:  # as in `opening_lock`
             yield True
             return
         try:

@@ -81,7 +81,7 @@ def register(member: Forkable) -> None:
     _forks.members.add(member)
 
 
-def quiet() -> threading.RLock:
+def no_fork() -> threading.RLock:
     """The lock under which connections are opened and closed: nobody forks meanwhile."""
     return _forks.lock
 

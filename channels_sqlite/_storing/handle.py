@@ -99,7 +99,7 @@ class Handle(forks.Forkable):
         another file by now, so does the log's: it is left alone, and so is the connection if this
         Python cannot tell SQLite so.
         """
-        with forks.quiet(), self._files.alone(times.TIMES.close) as alone, self._in_use:
+        with forks.no_fork(), self._files.opening_lock(times.TIMES.close) as alone, self._in_use:
             self._close(replaced=not alone or self._files.is_another())
 
     def _close(self, *, replaced: bool) -> None:
@@ -124,7 +124,7 @@ class Handle(forks.Forkable):
                 self._files.path,
             )
         elif not (self.closed or self._files.in_memory):
-            with self._files.alone(times.TIMES.fork) as alone:
+            with self._files.opening_lock(times.TIMES.fork) as alone:
                 self._close(replaced=not alone or self._files.is_another())
 
     def _hold(self) -> bool:
@@ -159,7 +159,7 @@ class Handle(forks.Forkable):
 
 def read_once(files: Files, function: Function[T]) -> T:
     """The result of a read on a connection of its own, which is closed again."""
-    with forks.quiet():
+    with forks.no_fork():
         raw = sqlite3.connect(files.target, uri=True, isolation_level=None, check_same_thread=False)
         handle = Handle(raw, files)
     try:

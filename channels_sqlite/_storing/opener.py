@@ -49,7 +49,7 @@ class Opener:
             raise self._not_migrated("does not exist")
         self._refuse_inherited()
         with ExitStack() as locks:
-            if locks.enter_context(files.alone(times.TIMES.close)):
+            if locks.enter_context(files.opening_lock(times.TIMES.close)):
                 files.remove_stale_log()
             if not (os.path.exists(files.wal) or locks.enter_context(files.checkpointing())):
                 raise Busy from sqlite3.OperationalError(

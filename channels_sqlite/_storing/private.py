@@ -51,7 +51,7 @@ def are_tests_running() -> bool:
 _holds_transaction: list[Callable[[str], bool]] = []
 
 
-def tell_of_transactions(holds: Callable[[str], bool]) -> None:
+def register_transaction_probe(holds: Callable[[str], bool]) -> None:
     """Have `holds(alias)` tell whether Django is in a transaction of this process."""
     _holds_transaction.append(holds)
 

@@ -23,14 +23,14 @@ class LocalReader(Protocol):
     def rung(
         self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None
     ) -> None: ...
-    def opened(self) -> None: ...
+    def on_opened(self) -> None: ...
     def acknowledge_now(self) -> None:
         """Acknowledge what was taken."""
 
     def status(self) -> dict[str, Any]:
         """How it is, for others."""
 
-    def leave(self) -> None: ...
+    def depart(self) -> None: ...
 
 
 class Readers(Weak[LocalReader]):

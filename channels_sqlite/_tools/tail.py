@@ -55,7 +55,7 @@ class Tail:
     """What is sent while the context lasts; a group's message once, by its row for one inbox."""
 
     def __init__(self, database: Database, options: Options) -> None:
-        self.gone = 0
+        self.missed = 0
         """Rows that were deleted before they could be looked at, as far as the ids of the others
         tell: with `message_retention` 0 their readers may be quicker."""
         self._database = database
@@ -129,7 +129,7 @@ class Tail:
             self._news.clear()
         if rows:
             upto = rows[-1].id if len(rows) == BATCH else max(upto, rows[-1].id)
-        self.gone += max(0, upto - self._cursor - len(rows))
+        self.missed += max(0, upto - self._cursor - len(rows))
         self._cursor = upto
         return rows
 
@@ -180,7 +180,7 @@ async def is_taken(database: Database, inbox: str) -> bool:
     """
     until = time.monotonic() + TAKEN_WITHIN
     while True:
-        bells.ask(database, inbox)
+        bells.ask_for_room(database, inbox)
         question = partial(sql.has_waiting, inbox=inbox, now=time.time())
         _, waits = await database.read(question)
         if not waits or time.monotonic() > until:

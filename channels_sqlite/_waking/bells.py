@@ -27,7 +27,7 @@ CLIENT = re.compile(r"[A-Za-z0-9_-]{12}", re.ASCII)
 BEING_MADE = ".new-"
 STATUS_SIZE = 1024  # bytes, padded, so that one write replaces all of it
 AT_ONCE = 200  # files that a sweeper has open
-BIRTHS = 20  # tries: a sweeper may have looked at a bell before it was locked
+TRIES = 20  # to make a bell: a sweeper may have looked at it before it was locked
 FOLLOWS = os.utime not in os.supports_follow_symlinks  # Windows cannot help it
 LOOKING = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
@@ -51,8 +51,8 @@ class Bell:
         self.path = os.path.join(files.bells, client)
         self._status = status
         self._in_use = threading.RLock()
-        with forks.quiet():  # a child that is forked meanwhile would keep the lock
-            self._descriptor = _give_birth(files, client, status)
+        with forks.no_fork():  # a child that is forked meanwhile would keep the lock
+            self._descriptor = _make_locked(files, client, status)
         self._said_at = os.fstat(self._descriptor.number).st_mtime_ns
 
     def is_in(self, files: Files) -> bool:
@@ -87,29 +87,30 @@ class Bell:
             self._descriptor.close()
 
 
-def _give_birth(files: Files, client: str, status: dict[str, Any]) -> forks.Descriptor:
+def _make_locked(files: Files, client: str, status: dict[str, Any]) -> forks.Descriptor:
     """Make it under another name and lock it before it gets its own."""
-    unborn, path = os.path.join(files.bells, BEING_MADE + client), os.path.join(files.bells, client)
-    for _ in range(BIRTHS):
+    path = os.path.join(files.bells, client)
+    unfinished = os.path.join(files.bells, BEING_MADE + client)
+    for _ in range(TRIES):
         files.make_bells()
         like = os.stat(files.path)
         with suppress(FileNotFoundError):
-            os.unlink(unborn)  # of a try that an exception out of a signal handler has ended
+            os.unlink(unfinished)  # of a try that an exception out of a signal handler has ended
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        bell, is_born = forks.Descriptor(os.open(unborn, flags, 0o600)), False
+        bell, is_made = forks.Descriptor(os.open(unfinished, flags, 0o600)), False
         try:
             if locks.lock(bell.number):
                 give_rights(bell.number, like, like.st_mode & 0o666)
                 _write(bell.number, status)
-                os.rename(unborn, path)
-                if is_born := _is_named(bell, path):
+                os.rename(unfinished, path)
+                if is_made := _is_named(bell, path):
                     return bell
         except FileNotFoundError:  # a sweeper took it for dead, or the directory went away
             pass
         finally:  # after an interruption, too: no bell without a reader may stay
-            if not is_born:
+            if not is_made:
                 with suppress(OSError):
-                    os.unlink(unborn)
+                    os.unlink(unfinished)
                 bell.close()
     raise FileNotFoundError(f"{path} vanishes as soon as it is made")
 
@@ -154,7 +155,7 @@ def _open(files: Files, name: str) -> forks.Descriptor | None:
 def living(files: Files) -> dict[str, dict[str, Any]]:
     """What the readers that live say of themselves, by client part."""
     found = {}
-    with forks.quiet():  # a child would keep the lock of a dead one
+    with forks.no_fork():  # a child would keep the lock of a dead one
         for name in _names(files):
             if name.startswith(BEING_MADE) or (bell := _open(files, name)) is None:
                 continue
@@ -204,7 +205,7 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None]) -> Iterator[N
 def _remove_dead(files: Files, names: list[str], forget: Callable[[list[str]], None]) -> None:
     held: dict[str, forks.Descriptor] = {}
     try:
-        with forks.quiet():
+        with forks.no_fork():
             for name in names:
                 if (bell := _open(files, name)) is None:
                     continue
@@ -248,7 +249,7 @@ def ring(database: Database, inboxes: Collection[str]) -> None:
             _touch_bell(database, client)
 
 
-def ask(database: Database, inbox: str) -> bool:
+def ask_for_room(database: Database, inbox: str) -> bool:
     """Have the reader of a process-local inbox acknowledge what it has taken; return True if that
     is another process, which does so soon.
     """

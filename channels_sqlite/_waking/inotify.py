@@ -68,7 +68,7 @@ class InotifyWatcher:
         with suppress(WatcherUnavailable):  # the log is gone, which the next heartbeat notices
             self._wal_watch = self._add(self._wal, self._wal_mask())
 
-    def hurry(self) -> None:
+    def found_something(self) -> None:
         """It has no pace."""
 
     def stop(self) -> None:

@@ -21,7 +21,7 @@ class Watcher(Protocol):
     def adjust(self) -> None:
         """Its listener has changed `hears_writes` or `wants_touches`."""
 
-    def hurry(self) -> None:
+    def found_something(self) -> None:
         """Something was found, and more may follow soon."""
 
     def stop(self) -> None:
@@ -166,7 +166,7 @@ class Listener:
         """Look now."""
         found = self._safely(self._look, rung)
         if found and self.watcher is not None:
-            self.watcher.hurry()
+            self.watcher.found_something()
         return found
 
     def look_again(self) -> None:

@@ -40,13 +40,13 @@ class Ear:
 
     def watches(self, bell: Bell | None) -> bool:
         """Return True if it watches the files that are open by now, and this bell."""
-        return self._watched == (self._database.opened, bell)
+        return self._watched == (self._database.connections, bell)
 
     def watch(self, bell: Bell | None) -> None:
         """Watch the files that are open by now, and this bell."""
         self._stop_watching()
         database, listener = self._database, self.listener
-        opened = database.opened
+        opened = database.connections
         # In memory there are no other processes, and at the end of the interpreter no bell.
         if not (database.in_memory or database.is_ending):
             try:

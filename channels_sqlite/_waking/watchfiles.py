@@ -88,7 +88,7 @@ class WatchfilesWatcher:
         if self._wants_log and not self._watches_log:
             self._interrupted.set()
 
-    def hurry(self) -> None:
+    def found_something(self) -> None:
         self._quick_until = time.monotonic() + times.TIMES.quick_for
 
     def stop(self) -> None:

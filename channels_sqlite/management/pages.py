@@ -34,7 +34,7 @@ def described(stats: Stats, readers: Sequence[Reader], layer: SqliteChannelLayer
         f"{total.expired} expired",
         f"Groups    {groups_of(stats)}",
         f"Readers   {len(readers) or 'none'} alive",
-        *roll(readers),
+        *readers_table(readers),
         *tallies("INBOX", stats.inboxes, reader=partial(_reader_of, processes=processes)),
         *tallies("GROUP", stats.groups),
     ]
@@ -55,7 +55,7 @@ def _reader_of(inbox: str, processes: Mapping[str, str]) -> str:
     return processes.get(client_of(inbox) or "", "gone") if is_local else "any process"
 
 
-def roll(readers: Sequence[Reader]) -> list[str]:
+def readers_table(readers: Sequence[Reader]) -> list[str]:
     """The readers, with what they have counted."""
     counts = ("sent", "received", "expired", "dropped", "missed_wakes")
     names = (each.replace("_", " ") for each in counts)

@@ -338,7 +338,7 @@ async def makes_a_checkpoint() -> None:
     layer = SqliteChannelLayer(capacity=100_000)
     for number in range(300):
         await layer.send(f"jobs-{number % 7}", {"type": "test", "text": "x" * 900})
-    connections_ = layer.database.opened
+    connections_ = layer.database.connections
     assert connections_ is not None
     say("ready")
     await asyncio.to_thread(hear)

@@ -118,7 +118,7 @@ async def test_the_log_is_deleted_while_a_slow_disk_takes_it(
         for number in range(1000):
             await layer.send(f"jobs-{number % 10}", {"type": "test", "text": "x" * 500})
             await asyncio.sleep(0.002)
-            if number % 50 == 0 and (ours := layer.database.opened):
+            if number % 50 == 0 and (ours := layer.database.connections):
                 ours._worker.post("A checkpoint", ours.checkpoint)
         child.tell("end")
         assert await asyncio.to_thread(child.wait) == 0

@@ -53,9 +53,9 @@ async def test_what_came_before_it_watches_anew_is_found(
     """What the watcher before had not read yet is announced no more."""
     set_times(heartbeat=3600)
     receiving = asyncio.create_task(layer.receive("test-channel"))
-    listening, here = layer._ends.receiver._listening, asyncio.get_running_loop()
-    await until(lambda: here in listening.ears)
-    ear = listening.ears[here]
+    listening, here = layer._ends.receiver._ears, asyncio.get_running_loop()
+    await until(lambda: here in listening.by_loop)
+    ear = listening.by_loop[here]
     await until(lambda: ear.listener.hears_writes)  # it has looked after it began
     put_number(others, "test-channel", 1)
     ear._forget()

@@ -108,7 +108,7 @@ async def test_to_cancel_after_the_layer_was_closed_opens_nothing(process: Proce
     await soon(process.layer.close())
     await cancel(task)
     await asyncio.sleep(0.05)
-    assert process.layer.database.opened is None
+    assert process.layer.database.connections is None
 
 
 async def test_a_loop_that_is_stopped_or_closed_takes_no_message_from_another(
@@ -264,7 +264,7 @@ async def test_closing_acknowledges_and_gives_back(process: Process, database: P
     await soon(closing)
     await soon(process.layer.close())
     assert waiting(database) == 1
-    assert process.layer.database.opened is None
+    assert process.layer.database.connections is None
     assert await soon(process.receive()) == 2
 
 
@@ -325,7 +325,7 @@ async def test_a_consumer_that_waits_follows_a_name_that_changes(
     assert await soon(asyncio.gather(*tasks)) == [1, 2]
     assert count(database, MESSAGE) == count(database, MEMBERSHIP) == 0
     assert retired not in [*retired._database.readers]  # NAME may mean that one again
-    assert not retired._listening.ears
+    assert not retired._ears.by_loop
     assert not [name for name in os.listdir(f"{database}-bells") if not name.startswith(".")]
 
 
@@ -337,16 +337,16 @@ async def test_a_layer_that_retires_while_it_begins_to_listen_makes_no_bell(open
     receiver.retire()
     with pytest.raises(Retired):
         await soon(receiving)
-    assert receiver._listening.bell is None
+    assert receiver._ears.bell is None
 
 
 async def test_a_layer_that_retires_while_a_channel_joins_makes_no_bell(open_: Open) -> None:
     receiver = open_().receiver
-    joining = asyncio.create_task(receiver.announce())
+    joining = asyncio.create_task(receiver.prepare_to_join())
     await asyncio.sleep(0)
     receiver.retire()
     await soon(joining)
-    assert receiver._listening.bell is None
+    assert receiver._ears.bell is None
 
 
 # Bells and watchers
@@ -357,12 +357,12 @@ async def test_a_process_without_a_bell_says_so_once_and_receives(
     process: Process, database: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = await process.begin()
-    listening = process.receiver._listening
+    listening = process.receiver._ears
     bells = f"{database}-bells"
     os.rename(bells, tmp_path / "away")
     Path(bells).touch()  # noqa: ASYNC240
     await until(lambda: caplog.messages)
-    [ear] = listening.ears.values()
+    [ear] = listening.by_loop.values()
     watcher = ear.listener.watcher
     await asyncio.sleep(0.3)
     assert ear.listener.watcher is watcher
@@ -437,15 +437,15 @@ async def test_a_lock_of_others_after_the_clock_was_set_takes_no_message_of_a_gr
     await process.layer.group_add("test-group", process.channel)
     task = await process.begin()
     memberships = process.receiver._memberships
-    later = memberships.mind_the_clock  # whatever happens before the lock is held
-    monkeypatch.setattr(memberships, "mind_the_clock", lambda: None)
+    later = memberships.move_if_clock_was_set  # whatever happens before the lock is held
+    monkeypatch.setattr(memberships, "move_if_clock_was_set", lambda: None)
     body = process.layer.codec.encode({"number": 7}, "", "test-group")
     with sql(database) as other:
         sent = to_group(7, body=body, created_at=time.time() + 50, expires_at=time.time() + 200)
         groups.send(other, sent, 100, lambda _: 100)
     with locked(database):
         set_the_clock(monkeypatch, process, 100)
-        monkeypatch.setattr(memberships, "mind_the_clock", later)
+        monkeypatch.setattr(memberships, "move_if_clock_was_set", later)
         process.receiver.rung(None, asyncio.get_running_loop())
         await asyncio.sleep(0.05)
         assert not task.done()

@@ -47,19 +47,19 @@ async def test_a_database_is_opened_once_however_many_ask(one: Database) -> None
     opened: list[object] = []
     one.when_opened = opened.append
     before = threading.active_count()
-    assert one.opened is None
+    assert one.connections is None
     used = await soon(asyncio.gather(*[one.ready() for _ in range(1000)]))
     assert threading.active_count() <= before + 1
     used += await asyncio.gather(*[asyncio.to_thread(asyncio.run, one.ready()) for _ in range(8)])
-    assert {*used} == {one.opened}
+    assert {*used} == {one.connections}
     await one.write(count, long=True)
-    assert opened == [one.opened]
+    assert opened == [one.connections]
 
 
 async def test_a_thread_that_cannot_start_is_told_and_tried_again(
     one: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for use in (one.read, one.read_aside):
+    for use in (one.read, one.read_on_own_thread):
         with monkeypatch.context() as full:
             full.setattr(threading.Thread, "start", refuse)
             with pytest.raises(DatabaseUnavailable, match="can't start new thread"):
@@ -99,14 +99,14 @@ async def test_what_follows_a_write_is_done_though_its_caller_is_cancelled(one: 
 
 async def test_a_long_read_keeps_nobody_waiting_and_cannot_write(one: Database) -> None:
     gate = Gate()
-    long = asyncio.create_task(one.read_aside(gate))
+    long = asyncio.create_task(one.read_on_own_thread(gate))
     await gate.entered()
     await soon(one.write(insert))
     await soon(one.write(insert, long=True))
     gate.open()
     await soon(long)
     with pytest.raises(DatabaseUnavailable, match="readonly"):
-        await soon(one.read_aside(insert))
+        await soon(one.read_on_own_thread(insert))
 
 
 async def test_a_long_read_makes_no_file_where_it_was_deleted(
@@ -115,7 +115,7 @@ async def test_a_long_read_makes_no_file_where_it_was_deleted(
     await one.ready()
     os.unlink(database)
     with pytest.raises((DatabaseUnavailable, NotMigrated)):
-        await soon(one.read_aside(count))
+        await soon(one.read_on_own_thread(count))
     assert not exists(database)
 
 
@@ -127,7 +127,7 @@ async def test_an_index_that_was_deleted_is_said_once_and_the_open_one_kept(
     os.unlink(f"{one.path}-shm")
     for _ in range(3):
         await one.write(insert)
-    assert one.opened is connections
+    assert one.connections is connections
     (said,) = caplog.messages
     assert "Stop all that use it" in said
 

@@ -33,7 +33,7 @@ def opened(database: Path) -> Files:
     leave_log(database)
     files = Files(str(database))
     assert files.find()
-    with files.alone(0):
+    with files.opening_lock(0):
         files.note_opened()
     return files
 
@@ -89,7 +89,7 @@ def test_a_file_system_without_locks_can_be_used(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    with opened.alone(0) as alone:
+    with opened.opening_lock(0) as alone:
         assert alone
 
 
@@ -130,7 +130,7 @@ def test_the_log_of_a_database_that_was_replaced_is_not_played_into_the_new_one(
     os.replace(f"{database}.new", database)
     files = Files(str(database))
     files.find()
-    with files.alone(0):
+    with files.opening_lock(0):
         files.remove_stale_log()
     assert not os.path.exists(files.wal)
     with sql(database) as connection:
@@ -140,7 +140,7 @@ def test_the_log_of_a_database_that_was_replaced_is_not_played_into_the_new_one(
 def test_a_log_is_kept_that_belongs_to_the_database_or_is_unknown(
     opened: Files, database: Path
 ) -> None:
-    with opened.alone(0):
+    with opened.opening_lock(0):
         opened.remove_stale_log()
         assert os.path.exists(opened.wal)
         replace(opened.wal)
@@ -161,7 +161,7 @@ def test_where_logs_cannot_have_two_names_none_is_taken_for_an_old_one(
     leave_log(database)
     files = Files(str(database))
     files.find()
-    with files.alone(0):
+    with files.opening_lock(0):
         files.note_opened()
         replace(database)
         files.remove_stale_log()
@@ -172,7 +172,7 @@ def test_what_is_noted_again_waits_for_who_opens_in_another_thread(opened: Files
     """The lock of both is one descriptor; each would close the other's."""
     bells = opened.bells
     noting = threading.Thread(target=opened.note_again)
-    with forks.quiet(), opened.alone(0) as alone:
+    with forks.no_fork(), opened.opening_lock(0) as alone:
         assert alone
         shutil.rmtree(bells)
         noting.start()

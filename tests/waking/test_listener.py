@@ -53,7 +53,7 @@ class Subject(Listener):
     def adjust(self) -> None:
         self.listens.append(self.hears_writes)
 
-    def hurry(self) -> None:
+    def found_something(self) -> None:
         pass
 
     def waits(self) -> list[float]:

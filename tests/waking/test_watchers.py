@@ -130,7 +130,7 @@ async def test_watchfiles_is_quick_while_there_is_traffic_and_then_slow_again(
         return ear.loop.time() - begin
 
     idle = min([await delay() for _ in range(3)])
-    watcher.hurry()
+    watcher.found_something()
     quick = min([await delay() for _ in range(4)][1:])
     await asyncio.sleep(1.5)
     assert quick < idle

@@ -148,7 +148,7 @@ class Command(BaseCommand):
             lines = found
         else:
             question = partial(stats.groups, now=time.time())
-            groups = asyncio.run(layer.database.read_aside(question))
+            groups = asyncio.run(layer.database.read_on_own_thread(question))
             found = [asdict(each) for each in groups]
             rows = [
                 (each.name, each.members, each.inboxes, duration(each.lapses_in)) for each in groups
@@ -181,8 +181,8 @@ class Command(BaseCommand):
         try:
             asyncio.run(follow())
         finally:
-            if tail.gone:
-                words = f"Not shown: {counted(tail.gone, 'message')}, deleted before that."
+            if tail.missed:
+                words = f"Not shown: {counted(tail.missed, 'message')}, deleted before that."
                 self.stderr.write(words, self.style.WARNING)
 
     # To act

@@ -17,7 +17,7 @@ from .._waking.watchers import Ear
 from .queues import Loop, Queues
 
 
-class Listening:
+class Ears:
     """The receiver holds its lock around every call that changes it."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Listening:
         self._look = look
         self._beat = beat
         self._wants_touches = False
-        self.ears: dict[Loop, Ear] = {}
+        self.by_loop: dict[Loop, Ear] = {}
         self.bell: Bell | None = None
 
     # Beginning and ending
@@ -41,7 +41,7 @@ class Listening:
     def start(self, loop: Loop) -> None:
         """Listen on this loop."""
         self.stop_closed()
-        self.ears[loop] = ear = Ear(
+        self.by_loop[loop] = ear = Ear(
             loop,
             partial(self._look, loop),
             partial(self._beat, loop),
@@ -58,13 +58,13 @@ class Listening:
 
     def stop(self, loop: Loop) -> None:
         """Listen on this loop no more."""
-        ear = self.ears.pop(loop, None)
+        ear = self.by_loop.pop(loop, None)
         if ear is not None:
             ear.stop()
 
     def stop_closed(self) -> None:
         """Listen no more on loops that were closed, and forget what waits there."""
-        closed = [each for each in self.ears if each.is_closed()]
+        closed = [each for each in self.by_loop if each.is_closed()]
         for loop in closed:
             self.stop(loop)
         if closed:
@@ -72,7 +72,7 @@ class Listening:
 
     def stop_all(self, stop: Callable[[Loop], None]) -> None:
         """Have every loop stop itself, from any thread."""
-        for loop in list(self.ears):
+        for loop in list(self.by_loop):
             with suppress(RuntimeError):  # it was closed
                 loop.call_soon_threadsafe(stop, loop)
 
@@ -82,7 +82,7 @@ class Listening:
         """
         if not (self._database.in_memory or self._database.is_ending):
             self.make_bell()
-        ear = self.ears.get(loop)
+        ear = self.by_loop.get(loop)
         if ear is not None and not ear.watches(self.bell):
             ear.watch(self.bell)
             self.say()
@@ -95,27 +95,27 @@ class Listening:
     def want_touches(self, wanted: bool) -> None:
         """Wake at once when a normal channel is written to, from now on; or no more."""
         self._wants_touches = wanted
-        for ear in self.ears.values():
+        for ear in self.by_loop.values():
             ear.listener.want_touches(wanted)
 
     def look(self, loop: Loop, *, rung: bool) -> None:
         """Look, on the running loop, if that listens; an error is logged."""
-        if ear := self.ears.get(loop):
+        if ear := self.by_loop.get(loop):
             ear.listener.look(rung=rung)
 
     def go_on(self, loop: Loop) -> None:
         """A consumer begins to wait on this loop."""
-        if ear := self.ears.get(loop):
+        if ear := self.by_loop.get(loop):
             ear.listener.go_on()
 
     def look_again(self, loop: Loop) -> None:
         """Look soon: a lock of others was in the way."""
-        if ear := self.ears.get(loop):
+        if ear := self.by_loop.get(loop):
             ear.listener.look_again()
 
     def ring(self) -> None:
         """Have every loop look, from any thread: one of them may stand still."""
-        for ear in list(self.ears.values()):
+        for ear in list(self.by_loop.values()):
             with suppress(RuntimeError):  # its loop is closed
                 ear.listener.ring_from_elsewhere()
 
@@ -152,7 +152,7 @@ class Listening:
         """On how many channels consumers wait, what was counted, what wakes this process, and when
         it last did.
         """
-        ears = list(self.ears.values())
+        ears = list(self.by_loop.values())
         woken_at = max((each.listener.woken_at or 0.0 for each in ears), default=0.0)
         otherwise = "none" if self._database.in_memory else "polling"
         return {
