@@ -1,4 +1,4 @@
-"""What one layer, in one process, has counted, and when it is worth a line in the log."""
+"""Counters of one layer in one process, and the log line about dropped messages."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class DropLog:
             self.counters.dropped += 1
             self._recent[channel, group] += 1
             self._last = (
-                f" The last one to {channel} of group {group}: capacity {capacity}, the oldest that"
-                f" waits is {age:.1f} s old."
+                f" Last: {channel}, capacity {capacity}; its oldest waiting message is {age:.1f} s"
+                " old."
             )
             if self._timer is not None:
                 return
@@ -87,7 +87,10 @@ def _warn(recent: Counter[tuple[str, str | None]], last: str = "") -> None:
     if not recent:
         return
     worst = recent.most_common(MOST)
-    most = ", ".join(f"{count} to {name} of group {of}" for (name, of), count in worst)
+    most = ", ".join(
+        f"{count} to {name}" + ("" if group is None else f" of group {group}")
+        for (name, group), count in worst
+    )
     total = sum(recent.values())
     recent.clear()
     logger.warning("%d message(s) dropped because there was no room, %s.%s", total, most, last)

@@ -1,4 +1,4 @@
-"""What can go wrong, in one place.
+"""The errors of this package, in one place.
 
 Everything this package raises of its own is a `ChannelsSqliteError`, and also what Django people
 already catch: a wrong setting is an `ImproperlyConfigured`, a database that does not answer an
@@ -54,12 +54,13 @@ class ForeignChannel(ChannelsSqliteError, ValueError, AssertionError):
 
 
 class DatabaseUnavailable(ChannelsSqliteError, OperationalError):
-    """SQLite could not do it: locked for longer than the timeout, disk full, not readable, damaged.
+    """SQLite could not read or write: the file was locked for longer than the timeout, the disk is
+    full, the file is not readable, or it is damaged.
 
     An `OperationalError` rather than a `ChannelFull`: code that drops a message on a full channel
     is right to go on, and would be wrong to go on silently when nothing can be written at all.
-    Nothing of the statement was written. A lock is waited for until OPTIONS["timeout"] seconds
-    after the call, however many calls stand before it in the queue.
+    Nothing of the statement was written. OPTIONS["timeout"] counts from the call, and includes the
+    time in the queue behind other calls.
     """
 
 
@@ -68,8 +69,8 @@ class MessageTooLarge(ChannelsSqliteError, ValueError):
 
 
 class UndecodableMessage(ChannelsSqliteError):
-    """A row's body is not what the layer's serializer wrote; only ever logged, the reader goes
-    on.
+    """A row's body is not what the layer's serializer wrote. receive() never raises it: the row is
+    skipped, and that is logged.
     """
 
 
@@ -93,7 +94,7 @@ LOCKED = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def this_user() -> str:
-    """Who needs the rights: the process's user, as `id` and `chown` know it."""
+    """The process's user, who needs the rights, as `id` and `chown` know it."""
     return f"user {os.geteuid()}" if hasattr(os, "geteuid") else "user"
 
 

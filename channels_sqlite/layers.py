@@ -35,7 +35,7 @@ NAMES = 16_384  # of channels that were used lately, and need not be checked aga
 
 
 class _Ends(NamedTuple):
-    """What a layer works with, for one NAME of its database."""
+    """The parts of a layer, for one NAME of its database."""
 
     name: str
     database: Database
@@ -50,9 +50,9 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     reference's page on settings.
 
     A message is delivered once, to one consumer, in the order in which its sender sent it; or it
-    expires; or it is dropped because there was no room, which is counted in `counters`. A process
-    that is killed takes what it had read with it. The layer may be used from any number of threads
-    and event loops.
+    expires; or it is dropped because there was no room, which is counted in `counters`. If a
+    process is killed, messages that it had read and not yet delivered are lost. The layer may be
+    used from any number of threads and event loops.
     """
 
     extensions: ClassVar = ["groups", "flush"]
@@ -86,7 +86,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
 
     @property
     def _ends(self) -> _Ends:
-        """What to work with at this moment: a test runner changes the database's NAME."""
+        """The parts to use at this moment: a test runner changes the database's NAME."""
         forks.notice()
         settings = database_settings(self.options.database)
         name = private.name_of(self.options.database, str(settings["NAME"] or ""))
@@ -104,7 +104,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
 
     @property
     def database(self) -> Database:
-        """What the layer works in at this moment, for the package's own tools."""
+        """The database that is used at this moment, for the package's own tools."""
         return self._ends.database
 
     def _make(self, name: str, settings: dict[str, Any]) -> _Ends:
@@ -188,8 +188,8 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
             return None
         if not inbox.endswith(f".{self.client_prefix}!"):
             raise ForeignChannel(
-                f"{channel} was not made by new_channel() of this layer in this process, "
-                "so that only the process that made it can receive on it."
+                f"{channel} belongs to another process or layer: it was not made by new_channel()"
+                " of this layer in this process. Only the layer that made it can receive on it."
             )
         return inbox
 
@@ -221,8 +221,8 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         await asyncio.sleep(0)  # a task that does nothing but join must not starve the others
 
     async def group_discard(self, group: str, channel: str) -> None:
-        """Remove a channel from a group. It still gets what was sent before. A channel that is no
-        member is removed as well.
+        """Remove a channel from a group; it is no error if it is not a member. It still gets
+        messages that were sent to the group before.
         """
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
@@ -279,10 +279,10 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         await database.write(sql.flush, then=lambda _: bells.ring_all(database))
 
     async def close(self) -> None:
-        """Stop listening on this event loop and close this process's connections; the next use
-        opens them again. A receive() that waits meanwhile goes on then, whatever the next use is.
+        """Stop listening on this event loop, and close this process's connections. The next use of
+        the layer opens them again; a receive() that was waiting then goes on.
 
-        Nobody has to call it: connections and threads do not keep the interpreter from exiting.
+        You need not call it: connections and threads do not keep the interpreter from exiting.
         """
         if self._made is not None:
             await self._made.receiver.close()

@@ -45,7 +45,9 @@ class Serializer(Protocol):
         """`value` as bytes; any exception means that it cannot be written."""
 
     def loads(self, body: bytes) -> Any:
-        """What `dumps` was given; any exception means that `body` is not of this serializer."""
+        """Return the message that `dumps` was given. Any exception means that `body` is not of this
+        serializer.
+        """
 
 
 def text_of(value: object) -> str:
@@ -57,8 +59,8 @@ def text_of(value: object) -> str:
     -   `Decimal` and `UUID`: what `str()` makes of them, which their classes read
     -   a lazy string: its text, in the language that is active where it is sent
 
-    These are the forms of Django's `DjangoJSONEncoder`, but for what that loses or refuses: it cuts
-    microseconds to milliseconds, writes a UTC offset of zero as `Z`, and takes no aware times.
+    These are the forms of Django's `DjangoJSONEncoder`, with three exceptions: microseconds are
+    kept, UTC is written as `+00:00` and not as `Z`, and aware times are allowed.
 
     Raises TypeError for everything else, and for a time of day in a zone whose offset depends on
     the date.

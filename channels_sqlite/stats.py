@@ -1,4 +1,4 @@
-"""What the file shows of a layer. Nothing here writes, and nobody's message is taken.
+"""Statistics of a layer, from its file. Nothing here writes, or takes a message.
 
 Functions whose first argument is `connection` are one intent each, as in `_storing.sql`. Times are
 unix seconds, ages are seconds.
@@ -28,12 +28,12 @@ class Reader:
     """A process that receives and lives, as it was within the last second or so."""
 
     client: str
-    """What stands before the `!` of its channels' names, and names its bell."""
+    """The part before the `!` of its channels' names, which is the name of its bell."""
     pid: int
     channels: int
     """On which its consumers wait for messages."""
     watcher: str
-    """What wakes it: "inotify", "watchfiles" or "polling"; "none" in memory."""
+    """The watcher that wakes it: "inotify", "watchfiles" or "polling"; "none" in memory."""
     last_wake: float | None
     """Seconds since a file event announced something; None if none has."""
     counters: Counters
@@ -72,7 +72,7 @@ def _reader(client: str, status: Mapping[str, Any]) -> Reader:
 
 @dataclass
 class Tally:
-    """What is kept of one inbox or one group, or of all.
+    """Counts of one inbox or one group, or of all.
 
     A group's message is one row for each inbox that it went to, and so counts once for each.
     """

@@ -54,7 +54,7 @@ class Codec:
 
 
 def _address(channel: str, group: str | None) -> str:
-    """What a body is bound to; no channel's name has a space in it."""
+    """The name that a body is bound to; no channel's name has a space in it."""
     return channel if group is None else f"group {group}"
 
 

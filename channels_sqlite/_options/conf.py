@@ -48,7 +48,7 @@ class Options:
 
 
 def problems_of(config: Any) -> Iterator[str]:
-    """What is wrong with a CONFIG, key by key."""
+    """The faults of a CONFIG, key by key."""
     if not isinstance(config, Mapping):
         yield f"CHANNEL_LAYERS CONFIG is {config!r}; allowed is a dict."
         return
@@ -65,7 +65,7 @@ def problems_of(config: Any) -> Iterator[str]:
 
 
 def _meant_by(name: object) -> str:
-    """What a key may be that is none of ours, as a sentence, or nothing."""
+    """A sentence that guesses what an unknown key was to be; empty if nothing is like it."""
     if name in ("hosts", "prefix"):
         return "It is channels_redis' own; here DATABASES names the file. "
     near = get_close_matches(str(name), _RULES, n=1)

@@ -16,94 +16,94 @@ class Times:
     # Looking
 
     heartbeat: float = 1.0
-    """From look to look when nothing wakes."""
+    """Time between two looks when nothing wakes the reader."""
     after_a_write: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
-    """Between the looks after a write of the log. SQLite writes it before a commit can be seen, and
-    touches nothing afterwards; with OPTIONS that ask for it, it waits for the disk in between."""
+    """Times between the looks after a write of the log. SQLite writes it before a commit can be
+    seen, and touches nothing afterwards; it may wait for the disk in between."""
     lull: float = 0.25
-    """Between looks while others write all the time, and nothing of it is for this reader."""
+    """Time between looks while others write all the time, and nothing is for this reader."""
     locked: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008, 0.016)
-    """Between tries to look while another connection holds a lock."""
+    """Times between tries to look while another connection holds a lock."""
     look: float = 0.002
-    """For which one look may hold the event loop."""
+    """Longest time that one look may hold the event loop."""
     watch_again: float = 60.0
-    """From polling, because watching did not work, to the next try."""
+    """Time of polling, after watching did not work, until it is tried again."""
 
     # watchfiles
 
     quick_for: float = 1.0
-    """For which its thread looks every millisecond, after its reader has found something."""
+    """Time that its thread looks every millisecond, after its reader has found something."""
     quick_step: float = 0.25
-    """After which it asks meanwhile whether that is still so."""
+    """Time after which it asks meanwhile whether that is still so."""
     idle_step: float = 2.0
-    """After which it asks otherwise whether its loop was closed."""
+    """Time after which it asks otherwise whether its loop was closed."""
     unheard: float = 0.2
-    """Amid a lull, after which the log is not watched: each write of it wakes Rust's thread."""
+    """Time of a lull after which the log is not watched: each write of it wakes Rust's thread."""
     watch_retry: float = 1.0
-    """After watchfiles has failed; meanwhile there are the heartbeats."""
+    """Time after watchfiles has failed until it is tried again; heartbeats look meanwhile."""
     join: float = 2.0
-    """For its thread, at exit. That takes a step, or more on a busy machine."""
+    """Longest wait for its thread at exit. That takes a step, or more on a busy machine."""
 
     # Acknowledging, and memberships
 
     acknowledge: float = 0.25
-    """From the last message of a burst to the statement that says what was taken. Where messages
-    come all the time, it is the heartbeat's."""
+    """Time from the last message of a burst until the table is told what was taken. Where messages
+    come all the time, the heartbeat tells it."""
     clock_was_set: float = 1.0
-    """By which the wall clock moves against the monotonic one when somebody sets it."""
+    """A larger step of the wall clock against the monotonic one means that somebody has set it."""
 
     # Writing
 
     slow: float = 0.05
-    """For one statement in place; the event loop has better things to do."""
+    """Time of one statement in place after which the thread writes instead."""
     slow_for: float = 1.0
-    """For which the thread then writes."""
+    """Time that the thread then does all writes."""
     nap: float = 0.0001
-    """In place, before the second try to write while another connection holds the lock: most
-    transactions are over by then, and an event loop can wait for no less than a millisecond."""
+    """Pause in place before the second try to write, while another connection holds the lock: most
+    transactions are over by then, and an event loop cannot wait for less than a millisecond."""
     retry: float = 0.001
-    """Between the tries after that."""
+    """Pause between the next tries."""
     retry_for: float = 0.1
-    """For which the tries come as fast."""
+    """Time that tries come so often."""
     retry_later: float = 0.02
-    """Between the tries after that."""
+    """Pause between the tries after that."""
     room: float = 0.01
-    """For a reader to say what it has taken, before a send is refused."""
+    """Time for a reader to acknowledge what it has taken, before a send is refused."""
     test_lock: float = 0.2
-    """For a lock, while a test of ours has a transaction open."""
+    """Longest wait for a lock while a test in this process has a transaction open."""
 
     # Opening and closing
 
     check: float = 1.0
-    """Between looks whether the files are still the same, while the database is used."""
+    """Time between looks whether the files are still the same, while the database is used."""
     file_lock: float = 0.002
-    """Between tries for the lock of a file of ours."""
+    """Pause between tries for the lock of a file of ours."""
     open_again: float = 0.005
-    """Between tries to open it while others hold a lock."""
+    """Pause between tries to open the database while others hold a lock."""
     close: float = 0.5
-    """For other processes that open or close the file."""
+    """Longest wait for other processes that open or close the file."""
     fork: float = 2.0
-    """For a statement that was interrupted before a fork; only a commit takes its time."""
+    """Longest wait, before a fork, for a statement that was interrupted; only a commit is slow."""
 
     # Trimming
 
     sweep: float = 1.0
-    """Between sweeps, while anything is sent or received."""
+    """Time between sweeps, while anything is sent or received."""
     sweep_later: float = 0.02
-    """From a send to the sweep that is due, because its readers want the processor first."""
+    """Time from a send to the sweep that is due: its readers need the processor first."""
     turn: float = 0.05
-    """For which trimming may keep the thread, before those that wait for it have their turn."""
+    """Longest time that trimming may keep the thread before waiting jobs have their turn."""
     upkeep: float = 60.0
-    """Between looks at the whole table of sequences."""
+    """Time between looks at the whole table of sequences."""
     checkpoint_lock: float = 0.05
-    """For the write lock, where somebody always writes and the log has grown long."""
+    """Longest wait for the write lock, where the log is long because somebody always writes."""
 
     # Counting
 
     burst: float = 1.0
-    """For which messages that are dropped are counted before a warning."""
+    """Time that dropped messages are counted before a warning."""
     warning: float = 60.0
-    """Between two such warnings."""
+    """Time between two such warnings."""
 
 
 TIMES = Times()

@@ -1,4 +1,4 @@
-"""How a reader is woken: its bell, and for each event loop that receives an ear."""
+"""How a reader is woken: its bell, and an ear for each event loop that receives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from .queues import Loop, Queues
 
 
 class Ears:
-    """The receiver holds its lock around every call that changes it."""
+    """A reader's bell, and its ears by event loop. The receiver holds its lock around every call
+    that changes them.
+    """
 
     def __init__(
         self,
@@ -86,7 +88,7 @@ class Ears:
         if ear is not None and not ear.watches(self.bell):
             ear.watch(self.bell)
             self.say()
-            # What came before is announced no more: somebody has rung, or is about to commit.
+            # No event tells of what came before: a ring, or a write that is about to be committed.
             ear.listener.look_again()
             ear.listener.log_written()
 
@@ -133,8 +135,9 @@ class Ears:
         except OSError as error:
             self._database.once.warn(
                 "Making a bell",
-                f"No bell can be made in {self._database.files.bells}: {error}. Messages to this"
-                " process come later, and others cannot tell when it has ended.",
+                f"No bell can be made in {self._database.files.bells}: {error}. Other processes"
+                " cannot wake this one, so its messages may be up to a second late, and its"
+                " memberships stay when it dies. Give its user write access to that directory.",
             )
         else:
             self._database.once.well("Making a bell")

@@ -13,7 +13,7 @@ from ..exceptions import DatabaseUnavailable
 
 
 class Memberships:
-    """Those of the channels that this process reads, whoever has put them into groups."""
+    """The memberships of this reader's channels, by whichever process they were added."""
 
     def __init__(self, database: Database, client: str) -> None:
         self._database = database

@@ -107,7 +107,7 @@ class Reading:
         """
         found = self._database.try_read(lambda connection: self._read(connection, inboxes, here))
         if not found and self._database.in_memory:
-            # What is read there may be undone, and the same ids then come again.
+            # Rows that were read there may be undone, and their ids then come again.
             self._go_back(inboxes)
             found = self._database.try_read(lambda each: self._read(each, inboxes, here))
         if found and not self._normal:

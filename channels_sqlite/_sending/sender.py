@@ -39,7 +39,7 @@ class Outbox:
     def __init__(self) -> None:
         self.waiting: list[Waiting] = []
         self.owner: object = None
-        """The message whose statement is in flight, or the task that drives those that wait."""
+        """The message whose statement is in flight, or the task that sends batches; or None."""
 
 
 class Sender:
@@ -58,7 +58,7 @@ class Sender:
         """Send; False if there was no room, also after the reader was asked for some."""
         accepted = await self._send(message)
         if not accepted and message.inbox.endswith("!"):
-            # What its reader has taken takes up room until the reader acknowledges it.
+            # Messages that its reader has taken need room until the reader acknowledges them.
             if bells.ask_for_room(self._database, message.inbox):
                 await asyncio.sleep(times.TIMES.room)
             accepted = await self._send(message)
@@ -83,80 +83,11 @@ class Sender:
             raise self._expired()
         return accepted
 
-    def _begin_on(self, loop: asyncio.AbstractEventLoop) -> Outbox:
-        # The driver of a closed loop, if it has one, would keep that for ever. Other threads do the
-        # same meanwhile.
-        for other in [each() for each in self._outboxes.keyrefs()]:
-            if other is not None and other.is_closed():
-                self._outboxes.pop(other, None)
-        outbox = self._outboxes[loop] = Outbox()
-        return outbox
-
-    def _hand_on(self, outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
-        """Somebody drives as long as anybody waits, also when a driver was cancelled."""
-        if outbox.waiting and outbox.owner is None and not loop.is_closed():
-            outbox.owner = driver = loop.create_task(self._drive(outbox, loop))
-            driver.add_done_callback(lambda driver: self._driver_ended(outbox, loop, driver))
-
-    def _driver_ended(
-        self, outbox: Outbox, loop: asyncio.AbstractEventLoop, driver: asyncio.Task[None]
-    ) -> None:
-        if outbox.owner is driver:  # it was cancelled before it began
-            outbox.owner = None
-            self._hand_on(outbox, loop)
-
-    async def _drive(self, outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
-        """Send what came while a statement was in flight, until nothing comes."""
-        try:
-            while outbox.waiting:
-                batch = outbox.waiting[:AT_ONCE]
-                del outbox.waiting[:AT_ONCE]
-                # A message whose sender was cancelled while it waited is not sent.
-                if batch := [each for each in batch if not each.verdict.done()]:
-                    await self._write_batch(outbox, batch)
-        finally:
-            outbox.owner = None
-            self._hand_on(outbox, loop)
-
-    async def _write_batch(self, outbox: Outbox, batch: list[Waiting]) -> None:
-        try:
-            # A lock of others is waited for as long as the first sender may wait.
-            messages, since = [each.message for each in batch], batch[0].since
-            verdicts = await self._write(messages, since, checks_expiry=True)
-        except Exception as error:
-            failed = batch
-            if code_of(error.__cause__) in LOCKED:  # those that came later may wait for longer
-                due = time.monotonic() - self._database.timeout
-                failed = [each for each in batch if each.since <= due] or batch[:1]
-                outbox.waiting[:0] = batch[len(failed) :]
-            for each in failed:
-                if not each.verdict.done():
-                    each.verdict.set_exception(error)
-            return
-        except BaseException:  # cancelled, or interrupted
-            for each in batch:
-                with suppress(RuntimeError):  # the loop was closed under it
-                    each.verdict.cancel()
-            raise
-        for each, accepted in zip(batch, verdicts, strict=True):
-            if each.verdict.done():
-                continue
-            if accepted is None:
-                each.verdict.set_exception(self._expired())
-            else:
-                each.verdict.set_result(accepted)
-
-    def _expired(self) -> DatabaseUnavailable:
-        return DatabaseUnavailable(
-            f"{self._database.path}: the message has expired while another connection held the"
-            " write lock. It was not sent."
-        )
-
     async def _write(
         self, messages: list[Outgoing], since: float, *, checks_expiry: bool
     ) -> Sequence[bool | None]:
         """For each message, whether there was room for it; None for one that has expired while it
-        waited, here or for a lock.
+        waited, here or for a lock. The first try of a single message has not waited.
         """
 
         def write(connection: sqlite3.Connection) -> Sequence[bool | None]:
@@ -214,3 +145,74 @@ class Sender:
             long=len(message.body) > LARGE,
         )
         await asyncio.sleep(0)
+
+    # Batches
+
+    def _begin_on(self, loop: asyncio.AbstractEventLoop) -> Outbox:
+        # The driver of a closed loop, if it has one, would keep that for ever. Other threads do the
+        # same meanwhile.
+        for other in [each() for each in self._outboxes.keyrefs()]:
+            if other is not None and other.is_closed():
+                self._outboxes.pop(other, None)
+        outbox = self._outboxes[loop] = Outbox()
+        return outbox
+
+    def _hand_on(self, outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
+        """Start the task that sends batches, if messages wait and none runs."""
+        if outbox.waiting and outbox.owner is None and not loop.is_closed():
+            outbox.owner = driver = loop.create_task(self._drive(outbox, loop))
+            driver.add_done_callback(lambda driver: self._driver_ended(outbox, loop, driver))
+
+    def _driver_ended(
+        self, outbox: Outbox, loop: asyncio.AbstractEventLoop, driver: asyncio.Task[None]
+    ) -> None:
+        if outbox.owner is driver:  # it was cancelled before it began
+            outbox.owner = None
+            self._hand_on(outbox, loop)
+
+    async def _drive(self, outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
+        """Send what came while a statement was in flight, until nothing comes."""
+        try:
+            while outbox.waiting:
+                batch = outbox.waiting[:AT_ONCE]
+                del outbox.waiting[:AT_ONCE]
+                # A message whose sender was cancelled while it waited is not sent.
+                if batch := [each for each in batch if not each.verdict.done()]:
+                    await self._write_batch(outbox, batch)
+        finally:
+            outbox.owner = None
+            self._hand_on(outbox, loop)
+
+    async def _write_batch(self, outbox: Outbox, batch: list[Waiting]) -> None:
+        try:
+            # A lock of others is waited for as long as the first sender may wait.
+            messages, since = [each.message for each in batch], batch[0].since
+            verdicts = await self._write(messages, since, checks_expiry=True)
+        except Exception as error:
+            failed = batch
+            if code_of(error.__cause__) in LOCKED:  # those that came later may wait for longer
+                due = time.monotonic() - self._database.timeout
+                failed = [each for each in batch if each.since <= due] or batch[:1]
+                outbox.waiting[:0] = batch[len(failed) :]
+            for each in failed:
+                if not each.verdict.done():
+                    each.verdict.set_exception(error)
+            return
+        except BaseException:  # cancelled, or interrupted
+            for each in batch:
+                with suppress(RuntimeError):  # the loop was closed under it
+                    each.verdict.cancel()
+            raise
+        for each, accepted in zip(batch, verdicts, strict=True):
+            if each.verdict.done():
+                continue
+            if accepted is None:
+                each.verdict.set_exception(self._expired())
+            else:
+                each.verdict.set_result(accepted)
+
+    def _expired(self) -> DatabaseUnavailable:
+        return DatabaseUnavailable(
+            f"{self._database.path}: the message has expired while another connection held the"
+            " write lock. It was not sent."
+        )

@@ -30,7 +30,7 @@ KEPT_LOG = ".log"  # there: a second name of the log that was opened with it
 
 
 class Files:
-    """What NAME means: the database, its write-ahead log, the log's index, and its bells."""
+    """The files of one NAME: the database, its write-ahead log, the log's index, and its bells."""
 
     def __init__(self, name: str) -> None:
         self.in_memory = is_in_memory(name)
@@ -40,7 +40,7 @@ class Files:
         self.target = name
         """The URI to open."""
         self._identities: dict[str, Identity] = {}
-        """Those of the database, its log and its index, as they were opened; by their ends."""
+        """The database, its log and its index, as they were opened, by the ends of their names."""
         self._record = -1
         """The descriptor of RECORD while we are, or want to be, alone."""
         self._is_alone = False

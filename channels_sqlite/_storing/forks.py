@@ -1,4 +1,4 @@
-"""What happens around a fork: registered once, for the whole package.
+"""The hooks around a fork: registered once, for the whole package.
 
 SQLite keeps its table of locks in the process's memory, and the kernel does not let a child inherit
 them. A child that opens a file of which it has inherited an open connection takes no lock at all,
@@ -16,11 +16,11 @@ import threading
 from .weak import Weak
 
 Identity = tuple[int, int]
-"""What tells a file from another of its name: device and inode."""
+"""Device and inode, which tell a file from another one of its name."""
 
 
 class Forkable:
-    """What has to do something around a fork. All of it runs on the thread that forks."""
+    """An object with something to do around a fork. All of it runs on the thread that forks."""
 
     def before_fork(self) -> None:
         """Close, or come to rest, and stay so until the fork is over."""
@@ -57,7 +57,7 @@ class _Forks:
         self.lock = threading.RLock()
         self.members: Weak[Forkable] = Weak()
         self.resting: list[Forkable] = []
-        """Those that were told of the fork that is under way; others may have come since."""
+        """The members that were told of the fork that is under way; others may have come since."""
         self.unsafe: set[Identity] = set()
         """Files that this process must not open."""
         self.leaked: set[Identity] = set()

@@ -26,7 +26,7 @@ NO_CHECKPOINT_ON_CLOSE = 1006  # SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE
 
 
 class Busy(Exception):
-    """Somebody else holds a lock, and nothing was done. `__cause__` is SQLite's error."""
+    """Another connection holds a lock, and nothing was done. `__cause__` is SQLite's error."""
 
 
 class Lost(Exception):
@@ -34,7 +34,7 @@ class Lost(Exception):
 
 
 def translated(error: BaseException, path: str) -> Exception:
-    """What keeps the file at `path` from being used, in words of ours."""
+    """An error of the file at `path`, as one of ours."""
     if isinstance(error, Busy) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, sqlite3.Error):
@@ -119,9 +119,10 @@ class Handle(forks.Forkable):
         """Interrupt what runs, and close; in memory, come to rest."""
         if not self._hold():
             logger.error(
-                "%s: a statement does not end, so that a process was forked with its connection"
-                " open. The child cannot use the file.",
+                "%s: a statement did not end within %.0f s, so the process was forked with its"
+                " connection open. The child cannot use the layer: fork when no statement runs.",
                 self._files.path,
+                times.TIMES.fork,
             )
         elif not (self.closed or self._files.in_memory):
             with self._files.opening_lock(times.TIMES.fork) as alone:
@@ -176,5 +177,5 @@ def _only_read(connection: sqlite3.Connection) -> None:
 
 
 def text(value: bytes) -> str:
-    """Whatever others wrote into a text column, it must not end a reader."""
+    """Read a text column, into which others may have written anything."""
     return value.decode("utf-8", "replace")

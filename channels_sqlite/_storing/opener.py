@@ -62,10 +62,10 @@ class Opener:
     def _refuse_inherited(self) -> None:
         if forks.is_tainted(self._files.identity):
             raise DatabaseUnavailable(
-                f"{self._files.path} was open in the process that this one was forked from, in a"
-                " way that Python was not told of, or while it was in use: SQLite's locks do not"
-                " work here. Fork before the layer is first used (uWSGI: lazy-apps = true), or with"
-                " os.fork()."
+                f"{self._files.path} was already open when this process was forked from its parent,"
+                " and the fork was not made by os.fork(), or came during a statement. SQLite's"
+                " locks do not work in this process. Have each worker load the project itself"
+                " (uWSGI: lazy-apps = true), or do not use the layer before the fork."
             )
 
     def connect(self) -> sqlite3.Connection:

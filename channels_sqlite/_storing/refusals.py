@@ -18,15 +18,15 @@ def refuse_other_names(path: str) -> None:
     status = os.stat(path)
     if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
         raise InvalidOption(
-            f"The database {path} has {status.st_nlink} names (hard links), under which "
-            "processes would not see each other's messages, and damage it. Find the others "
-            f"with find / -xdev -samefile {shlex.quote(path)}, and remove them."
+            f"The database {path} has {status.st_nlink} hard links. SQLite would use another log "
+            "for each name: processes would miss each other's messages, and damage the file. Find "
+            f"the other names with find / -xdev -samefile {shlex.quote(path)}, and remove them."
         )
     if is_mount_point(path):
         raise InvalidOption(
-            f"The database {path} is mounted by itself, so that each container has a log "
-            "of its own beside it: they would not see each other's messages, and damage it. "
-            f"Mount its directory, {os.path.dirname(path)}, and not the file."
+            f"The database {path} is mounted as a single file, so that each container has a log of "
+            "its own beside it: they would miss each other's messages, and damage the file. Mount "
+            f"its directory, {os.path.dirname(path)}, and not the file."
         )
 
 

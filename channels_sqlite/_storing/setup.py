@@ -1,4 +1,4 @@
-"""What both sides of a layer work with."""
+"""The parts that both sides of a layer share."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ class Setup:
 
     @property
     def counters(self) -> Counters:
-        """What the layer has counted."""
+        """The counters of the layer."""
         return self.drops.counters

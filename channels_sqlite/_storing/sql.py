@@ -278,7 +278,7 @@ def flush(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """What cannot be one statement.
+    """A transaction, for work that cannot be one statement.
 
     IMMEDIATE, because a transaction that begins as a reader cannot wait for the write lock.
     """

@@ -1,4 +1,4 @@
-"""What nobody needs any more, and how it goes: the SQL of the trimmer.
+"""Deleting old rows: the SQL of the trimmer.
 
 As in `sql`. Each call deletes at most `limit` rows, so that others get to write in between, and
 returns how many it has deleted.

@@ -31,7 +31,7 @@ class Worker:
     def __init__(self, once: Once) -> None:
         self._once = once
         self._jobs: Jobs | None = None
-        """Those of the thread, while there is one."""
+        """The jobs of the thread, while there is one."""
         self._lock = threading.Lock()
 
     def submit(self, job: Callable[[], object]) -> None:

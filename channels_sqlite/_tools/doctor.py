@@ -40,7 +40,7 @@ class Finding:
 
     watcher: str
     first: list[float] = field(default_factory=list)
-    """Those of the first message after a quiet spell."""
+    """The delays of the first message after a quiet spell."""
     following: list[float] = field(default_factory=list)
     problem: str | None = None
 
@@ -50,7 +50,7 @@ class Finding:
 
     @property
     def works(self) -> bool:
-        """Whether messages came, and did not have to wait for the heartbeat."""
+        """True if messages came, and did not have to wait for the heartbeat."""
         late = bool(self.all) and median(self.all) > times.TIMES.heartbeat / 4
         deaf = late and self.watcher != "polling"
         return self.problem is None and not deaf
@@ -76,7 +76,7 @@ def verdict(findings: Sequence[Finding], watcher: str) -> tuple[bool, str]:
 
 
 async def examine_all(layer: SqliteChannelLayer, say: Callable[[str], None]) -> list[Finding]:
-    """What each watcher does here; raises what keeps the database from being tried at all."""
+    """Try each watcher. Raises the error that keeps the database from being used at all."""
     if layer.database.in_memory:
         raise DatabaseUnavailable("The database is in memory, where no other process can see it.")
     await layer.database.ready()
@@ -162,7 +162,7 @@ async def _name(process: Process) -> str:
 
 
 def _database(alias: str) -> dict[str, Any]:
-    """What the layer reads of a database's settings, which may hold more than JSON takes."""
+    """The settings of a database that the layer reads; others may be no JSON."""
     database = database_settings(alias)
     options = database.get("OPTIONS") or {}
     return {

@@ -41,7 +41,7 @@ class Filter:
     type: str | None = None
 
     def admits(self, row: Row, message: Message | None) -> bool:
-        """Whether to show the row; `message` is None where its body cannot be read.
+        """Return True if the row is to be shown; `message` is None where its body cannot be read.
 
         A message is sent to a channel or to a group: to ask for both is to ask for either.
         """
@@ -52,7 +52,9 @@ class Filter:
 
 
 class Tail:
-    """What is sent while the context lasts; a group's message once, by its row for one inbox."""
+    """The messages that are sent while the context lasts; a group's message once, by its row for
+    one inbox.
+    """
 
     def __init__(self, database: Database, options: Options) -> None:
         self.missed = 0
@@ -80,7 +82,7 @@ class Tail:
         except BaseException:  # cancelled, too: `__aexit__` is not called then
             self._ear.stop()
             raise
-        # Somebody may have written just before, and be about to commit.
+        # Another process may have written just before, and be about to commit.
         self._ear.listener.log_written()
         return self
 

@@ -153,7 +153,7 @@ def _open(files: Files, name: str) -> forks.Descriptor | None:
 
 
 def living(files: Files) -> dict[str, dict[str, Any]]:
-    """What the readers that live say of themselves, by client part."""
+    """The status of each reader that lives, by client part."""
     found = {}
     with forks.no_fork():  # a child would keep the lock of a dead one
         for name in _names(files):
@@ -167,7 +167,7 @@ def living(files: Files) -> dict[str, dict[str, Any]]:
 
 
 def _said(descriptor: int) -> tuple[object, object]:
-    """The inode that it was written to, and the status; None where others have written to it."""
+    """The inode and the status that were written; None where others have written to it."""
     try:
         inode, status = json.loads(os.pread(descriptor, STATUS_SIZE, 0))
     except (OSError, ValueError, TypeError):

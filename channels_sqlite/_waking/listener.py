@@ -53,11 +53,11 @@ class Listener:
         """When something was announced, by the monotonic clock."""
         self.watcher: Watcher | None = None
         self.polls = False
-        """Whether it looks without being woken."""
+        """It looks without being woken."""
         self.hears_writes = True
-        """Whether a write of the log is to wake it."""
+        """A write of the log is to wake it."""
         self.wants_touches = False
-        """Whether it is to wake at once when a normal channel was written to."""
+        """It is to wake at once when a normal channel was written to."""
         self._look = look
         self._beat = beat
         self._on_deaf = on_deaf
@@ -99,7 +99,7 @@ class Listener:
         self._timers[what] = self.loop.call_later(delay, call, *given)
 
     def go_on(self) -> None:
-        """Somebody begins to wait: beat again, if that has ended."""
+        """A consumer begins to wait: beat again, if that has ended."""
         if self._has_ended("beat"):
             self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
 
@@ -110,10 +110,10 @@ class Listener:
         timer = self._timers.get(what)
         return timer is None or timer.when() < self.loop.time() - times.TIMES.heartbeat
 
-    # What wakes it
+    # Waking
 
     def ring(self) -> None:
-        """Somebody has written to a reader's inbox, and it can be seen: look at once."""
+        """A message to one of the reader's inboxes was committed: look at once."""
         if self._running:
             self._announced()
             self.look(rung=True)
@@ -134,13 +134,13 @@ class Listener:
         self.ring()
 
     def touch(self) -> None:
-        """Somebody has written to a normal channel, and it can be seen."""
+        """A message to a normal channel was committed: look at once."""
         if self._running:
             self._announced()
             self.look(rung=False)
 
     def log_written(self) -> None:
-        """Somebody writes the log, for whomever: look soon, and some time later again."""
+        """The log was written, by any process: look soon, and again later."""
         if not self._running:
             return
         self._announced()
@@ -218,7 +218,7 @@ class Listener:
     def _heartbeat(self) -> None:
         self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
         if self._suspect:
-            # What the last heartbeat found has not been announced since: not late, but missed.
+            # No event has told since of what the last heartbeat found: it was not late, but missed.
             self._counters.missed_wakes += 1
             self._unannounced += 1
             if self._unannounced == DEAF_AFTER:

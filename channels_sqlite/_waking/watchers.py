@@ -1,4 +1,4 @@
-"""What wakes a listener: the best watcher that works here, or the one that CONFIG names."""
+"""Watching: by the best watcher that works here, or by the one that CONFIG names."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Ear:
 
     @property
     def kind(self) -> str | None:
-        """What wakes it; None while it polls."""
+        """The kind of its watcher; None while it polls."""
         watcher = self.listener.watcher
         return None if watcher is None or self.listener.polls else watcher.kind
 

@@ -1,4 +1,4 @@
-"""What people write after `manage.py channels_sqlite`: read, or refused in words that help."""
+"""Arguments of `manage.py channels_sqlite`: read, or refused in words that help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `manage.py channels_sqlite` prints of what it has found: a page, a table, a line."""
+"""The pages, tables and lines that `manage.py channels_sqlite` prints."""
 
 from __future__ import annotations
 

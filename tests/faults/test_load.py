@@ -91,8 +91,7 @@ async def test_an_hour_of_consumers_that_never_read(
     full = "|".join(map(re.escape, (slow, *inboxes)))
     for line in said:
         told = re.search(
-            rf"The last one to ({full}) of group test-group:"
-            r" capacity 50, the oldest that waits is (\S+) s old",
+            rf"Last: ({full}), capacity 50; its oldest waiting message is (\S+) s old",
             line,
         )
         assert told is not None

@@ -107,7 +107,7 @@ async def test_a_statement_that_does_not_end_is_said_and_keeps_no_process_from_f
     assert await soon(using) == "passed"
     assert both.read(count) == 0
     (said,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "does not end" in said.getMessage()
+    assert "did not end" in said.getMessage()
 
 
 def test_a_write_naps_once_before_it_is_told_of_a_lock(

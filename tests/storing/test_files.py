@@ -77,7 +77,9 @@ def test_a_file_that_is_mounted_by_itself_is_refused(
         f"36 35 98:0 /x {place} rw,noatime master:1 - ext4 /dev/x\n"
     )
     monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mountinfo")
-    with pytest.raises(InvalidOption, match=f"mounted by itself.*Mount its directory, {tmp_path}"):
+    with pytest.raises(
+        InvalidOption, match=f"mounted as a single file.*Mount its directory, {tmp_path}"
+    ):
         Files(str(spaced)).find()
 
 

@@ -59,11 +59,13 @@ class Command(BaseCommand):
                 run.__name__, help=words, description=words, parents=[djangos]
             )
             command.set_defaults(run=run)
-            command.add_argument("--layer", help="Its name in CHANNEL_LAYERS; otherwise the first.")
+            command.add_argument(
+                "--layer", help="The entry of CHANNEL_LAYERS; by default the first."
+            )
             return command
 
         stats = add(self.stats, "Count messages, inboxes, groups and bytes; show the readers.")
-        stats.add_argument("--json", action="store_true", help="All of it, for programs.")
+        stats.add_argument("--json", action="store_true", help="Print JSON.")
         stats.add_argument(
             "--watch",
             nargs="?",
@@ -74,7 +76,7 @@ class Command(BaseCommand):
         )
 
         tail = add(self.tail, "Show messages as they are sent, until Ctrl-C. Takes none away.")
-        tail.add_argument("--json", action="store_true", help="An object a line, for programs.")
+        tail.add_argument("--json", action="store_true", help="One JSON object a line.")
         tail.add_argument("--channel", metavar="GLOB", help="Messages to these channels.")
         tail.add_argument("--group", metavar="GLOB", help="Messages to these groups.")
         tail.add_argument("--type", metavar="GLOB", help="Messages of these types.")
@@ -89,9 +91,9 @@ class Command(BaseCommand):
 
         groups = add(self.groups, "Count the members of each group, or name those of one.")
         groups.add_argument("group", nargs="?", metavar="GROUP")
-        groups.add_argument("--json", action="store_true", help="All of it, for programs.")
+        groups.add_argument("--json", action="store_true", help="Print JSON.")
 
-        add(self.trim, "Delete what has expired, and what was kept for long enough.")
+        add(self.trim, "Delete expired messages, and delivered ones older than message_retention.")
 
         flush = add(self.flush, "Delete all messages and memberships.")
         flush.add_argument("--no-input", "--noinput", action="store_true", help="Do not ask first.")
@@ -265,7 +267,7 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def styled(self, found: Iterable[CheckMessage]) -> list[str]:
-        """What the checks say, the worst first, without what the settings silence."""
+        """The messages of the checks, the worst first, without those that the settings silence."""
         lines = []
         for each in sorted(found, key=lambda each: -each.level):
             style = self.style.ERROR if each.level >= ERROR else self.style.WARNING
@@ -302,7 +304,7 @@ def layer_called(name: str | None) -> SqliteChannelLayer:
 
 
 def answer_of(question: Coroutine[Any, Any, Answer]) -> Answer:
-    """What the layer answers; it refuses names and messages by TypeError."""
+    """The answer of the layer, which refuses names and messages by TypeError."""
     try:
         return asyncio.run(question)
     except TypeError as error:
