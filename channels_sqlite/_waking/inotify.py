@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import threading
 from contextlib import suppress
 
 from .._storing import forks
@@ -36,6 +37,7 @@ class InotifyWatcher:
     def __init__(self, listener: Listener, wal: str, bell: Bell | None) -> None:
         self._listener = listener
         self._wal = wal
+        self._stopped = False
         number: int = _c.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if number < 0:
             raise _unavailable(wal)
@@ -72,10 +74,16 @@ class InotifyWatcher:
         """It has no pace."""
 
     def stop(self) -> None:
-        """Release what the operating system lent."""
-        if self._descriptor.number >= 0 and not self._listener.loop.is_closed():
+        if self._stopped:
+            return
+        self._stopped = True
+        if not self._listener.loop.is_closed():
             self._listener.loop.remove_reader(self._descriptor.number)
-        self._descriptor.close()
+        close = self._descriptor.close  # which takes the kernel 10 ms
+        try:
+            threading.Thread(target=close, name="channels-sqlite-closing", daemon=True).start()
+        except RuntimeError:  # no thread can be started
+            close()
 
     def _drain(self) -> None:
         try:

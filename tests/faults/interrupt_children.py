@@ -378,6 +378,9 @@ class Program:
         """Close the layer; the account."""
         self._way.run(self._layer.close())
         ((checked,),) = self._raw.execute("pragma integrity_check")
+        for thread in threading.enumerate():
+            if thread.name == "channels-sqlite-closing":  # inotify, of a loop that was left
+                thread.join(PATIENCE)
         account = {
             "interrupted": self.interrupted,
             "sent": self.sent,

@@ -145,8 +145,8 @@ def descriptors() -> int:
     """How many this process has of inotify."""
     gc.collect()  # those of earlier tests
     for thread in threading.enumerate():
-        if thread.name == "channels-sqlite-watchfiles":  # Rust has one of its own until it ends
-            thread.join(PATIENCE)
+        if thread.name in ("channels-sqlite-watchfiles", "channels-sqlite-closing"):
+            thread.join(PATIENCE)  # Rust has a descriptor of its own until it ends
     count = 0
     for number in os.listdir("/proc/self/fd"):
         try:
