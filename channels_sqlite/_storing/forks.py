@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 
 from .weak import Weak
 
@@ -40,11 +41,11 @@ class Descriptor(Forkable):
         """-1 once it is closed."""
         register(self)
 
-    def close(self) -> None:
-        """Close it, unless it is closed."""
+    def close(self, *, _close: Callable[[int], None] = os.close) -> None:
+        """Close it, unless it is closed."""  # at exit, modules may go before their objects
         number, self.number = self.number, -1
         if number >= 0:
-            os.close(number)
+            _close(number)
 
     after_fork_in_child = close
     __del__ = close

@@ -82,8 +82,10 @@ class InotifyWatcher:
         close = self._descriptor.close  # which takes the kernel 10 ms
         try:
             threading.Thread(target=close, name="channels-sqlite-closing", daemon=True).start()
-        except RuntimeError:  # no thread can be started
+        except BaseException as error:  # no thread can be started, or an interruption
             close()
+            if not isinstance(error, RuntimeError):
+                raise
 
     def _drain(self) -> None:
         try:

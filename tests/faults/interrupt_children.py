@@ -379,7 +379,7 @@ class Program:
         self._way.run(self._layer.close())
         ((checked,),) = self._raw.execute("pragma integrity_check")
         for thread in threading.enumerate():
-            if thread.name == "channels-sqlite-closing":  # inotify, of a loop that was left
+            if thread.name == "channels-sqlite-closing" and thread.is_alive():  # inotify, at once
                 thread.join(PATIENCE)
         account = {
             "interrupted": self.interrupted,
