@@ -57,21 +57,23 @@ def migrate_layers_first(
     stdout: Any = None,
     **_kwargs: Any,
 ) -> None:
-    """Make the layers' tables before `migrate` notes on another database that it has none of them.
+    """Make the layers' tables when another database is migrated, if theirs is empty or if ours is
+    among the migrations there, where `migrate` only notes it.
 
     The default database is migrated first, as a rule, and a project's handlers of `post_migrate`
     may send something already then. A process that runs tests leaves the project's own files alone.
     """
-    planned = [migration for migration, backwards in plan or () if not backwards]
-    is_planned = any(migration.app_label == sender.label for migration in planned)
-    if not is_planned or router.allow_migrate(using, sender.label):
+    steps = plan or ()
+    if any(backwards for _, backwards in steps) or router.allow_migrate(using, sender.label):
         return
+    is_planned = any(migration.app_label == sender.label for migration, _ in steps)
     for connection in tables.databases():
         name = str(connection.settings_dict["NAME"])
         if private.name_of(connection.alias, name) != name:
             continue
         with suppress(DatabaseError):  # `migrate --database` is going to say why
-            if tables.migrate(connection) and verbosity > 0:
+            is_new = not connection.introspection.table_names()
+            if (is_planned or is_new) and tables.migrate(connection) and verbosity > 0:
                 words = f'Made the layer\'s tables in the database "{connection.alias}".\n'
                 (stdout or sys.stdout).write(words)
             complete(sender, connection.alias)

@@ -316,6 +316,19 @@ def test_a_handler_may_send_in_the_order_of_the_readme(tmp_path: Path) -> None:
     assert "tables in" not in project.manage("migrate").stdout
 
 
+def test_migrate_makes_a_file_that_was_deleted_though_the_default_database_is_up_to_date(
+    tmp_path: Path,
+) -> None:
+    project = Project(tmp_path)
+    project.manage("migrate")
+    project.database.unlink()
+    assert 'Made the layer\'s tables in the database "channels"' in project.manage("migrate").stdout
+    assert project.select(f"count(*) from {schema.MESSAGE}") == [(0,)]
+    project.manage("migrate", "channels_sqlite", "zero")
+    project.manage("migrate", "channels_sqlite", "zero", "--database=channels")
+    assert "Made" not in project.manage("migrate", "channels_sqlite", "zero").stdout
+
+
 def test_the_default_database_is_migrated_even_if_the_layers_cannot_be(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.database.write_text("not a database, " * 100)

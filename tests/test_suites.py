@@ -437,12 +437,15 @@ def test_a_live_server_stays_away_from_the_developers_file(
 
 
 @needs_live_server
-def test_a_test_and_its_live_server_share_a_file(developer: Developer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_test_and_its_live_server_share_a_file(
+    developer: Developer, tmp_path: Path, method: str
+) -> None:
     """As the documentation advises for tests with several processes: they reach each other in each
     test, between which the tables are emptied.
     """
     code = LIVE.format(databases=ALL) + AND_FROM_THE_TEST
-    suite = Suite(tmp_path, code, settings=SERVED.format(method="fork") + ON_A_FILE)
+    suite = Suite(tmp_path, code, settings=SERVED.format(method=method) + ON_A_FILE)
     assert suite.test() == 3
     assert suite.left() == []
     developer.must_be_undisturbed()

@@ -25,9 +25,12 @@ def note_names() -> None:
 
 def name_of(alias: str, name: str) -> str:
     """The NAME to use for what the settings say at this moment."""
-    if are_tests_running() and _at_start.get(alias) == name:
-        return f"file:{_PRIVATE}{alias}-{os.getpid()}?mode=memory&cache=shared"
-    return name
+    if not are_tests_running() or _at_start.get(alias) != name:
+        return name
+    test_name = str(connections.settings[alias]["TEST"]["NAME"] or "")
+    if not _is_test_environment() and os.path.exists(test_name):  # made by the server's parent
+        return test_name
+    return f"file:{_PRIVATE}{alias}-{os.getpid()}?mode=memory&cache=shared"
 
 
 def is_private(name: str) -> bool:
@@ -40,12 +43,16 @@ _PRIVATE = "channels-sqlite-private-"
 
 def are_tests_running() -> bool:
     """Return True if `setup_test_environment` was called, as each test runner does; and in the
-    server process of a ChannelsLiveServerTestCase, which is told of one test database only.
+    server process of a ChannelsLiveServerTestCase, which is told of one test database only where it
+    is not forked.
     """
+    is_child = multiprocessing.parent_process() is not None
+    return _is_test_environment() or (is_child and "channels.testing.live" in sys.modules)
+
+
+def _is_test_environment() -> bool:
     utils = sys.modules.get("django.test.utils")
-    if hasattr(getattr(utils, "_TestState", None), "saved_data"):
-        return True
-    return "channels.testing.live" in sys.modules and multiprocessing.parent_process() is not None
+    return hasattr(getattr(utils, "_TestState", None), "saved_data")
 
 
 _holds_transaction: list[Callable[[str], bool]] = []
