@@ -48,6 +48,7 @@ else:
 MOST_LISTED = 10_000  # rows; nobody turns more pages, and to count a million takes a while
 PREVIEWED = 16_384  # bytes of a body that a list decodes
 PREVIEW = 200  # characters
+NAME = 40  # characters of a channel's name in a list
 SHOWN = 100_000  # characters of a body
 
 
@@ -132,7 +133,7 @@ class MessageAdmin(ReadOnlyAdmin):
 
     @admin.display
     def to(self, row: Any) -> str:
-        return f"{row.group} (group)" if row.channel is None else row.channel
+        return f"{row.group} (group)" if row.channel is None else Truncator(row.channel).chars(NAME)
 
     @admin.display(description="type")
     def kind(self, row: Any) -> str:
@@ -161,7 +162,7 @@ class MessageAdmin(ReadOnlyAdmin):
     def sent(self, row: Any) -> str:
         return moment(row.created_at)
 
-    @admin.display
+    @admin.display(description="delivered (noted within a second)")
     def delivered(self, row: Any) -> str:
         return "" if row.delivered_at is None else moment(row.delivered_at)
 

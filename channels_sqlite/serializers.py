@@ -163,7 +163,10 @@ def decode(serializer: Serializer, body: object) -> Message:
     try:
         message = serializer.loads(body)
     except Exception as error:
-        raise UndecodableMessage(f"{type(error).__name__}: {error}") from error
+        raise UndecodableMessage(
+            f"it is encrypted, of another serializer_format, or damaged ({type(error).__name__}:"
+            f" {error})"
+        ) from error
     if not isinstance(message, dict):
         raise UndecodableMessage(f"the body holds {type(message).__name__}, not a dict")
     return message

@@ -72,3 +72,8 @@ def test_anything_else_is_undecodable(plain: bytes, other: object) -> None:
     for body in (plain, other, cipher.encrypt(plain)):
         with pytest.raises(UndecodableMessage):
             codec("key").decode(body, "test-channel")
+
+
+def test_without_keys_an_encrypted_body_is_taken_for_one() -> None:
+    with pytest.raises(UndecodableMessage, match="it is encrypted, of another serializer_format"):
+        codec().decode(codec("key").encode({"type": "job"}, "jobs"), "jobs")

@@ -432,6 +432,19 @@ def test_doctor_talks_with_a_second_process(run: Run, others: sqlite3.Connection
     assert select(others, f"count(*) from {schema.MESSAGE}") == [0]
 
 
+def test_a_doctor_that_is_interrupted_has_found_nothing_out(database: Path) -> None:
+    """The exit status is a shell's own, so that `doctor && deploy` stops."""
+    command = [sys.executable, "-m", "django", "channels_sqlite", "doctor"]
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment(database)
+    ) as process:
+        assert process.stderr is not None
+        assert "Trying" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        process.stderr.read()
+    assert process.returncode == 130
+
+
 def unwell() -> str:
     """What a doctor says who finds something wrong."""
     printed = StringIO()

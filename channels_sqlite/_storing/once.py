@@ -28,9 +28,10 @@ class Once:
         the remedy.
         """
         words = f"{type(error).__name__}: {error}"
-        if self._said.get(topic) == words or self.silent:
-            return
+        is_known = words in self._said.values()  # a full disk ends many things
         self._said[topic] = words
+        if is_known or self.silent:
+            return
         if type(error).__module__.startswith(__package__.partition(".")[0]):
             logger.warning("%s failed: %s Trying again within a second.", topic, error)
         else:

@@ -122,6 +122,11 @@ class Opener:
         was deleted under us: Django keeps account of its migrations in the same file, and without
         that account `migrate` would fail on tables that are there already.
         """
+        if self._files.in_memory:
+            return NotMigrated(
+                f'DATABASES["{self._alias}"] is in memory and {why}. Give it a file: each process'
+                " would have an empty database of its own."
+            )
         remedy = f"Run: python manage.py migrate --database={self._alias}"
         if apps.ready and not apps.is_installed("channels_sqlite"):  # migrate would make nothing
             remedy = f'Add "channels_sqlite" to INSTALLED_APPS. {remedy}'

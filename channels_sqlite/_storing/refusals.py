@@ -16,7 +16,9 @@ def refuse_other_names(path: str) -> None:
     https://www.sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file
     """
     status = os.stat(path)
-    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+    if stat.S_ISDIR(status.st_mode):
+        raise InvalidOption(f"The database {path} is a directory: NAME needs a file in it.")
+    if status.st_nlink > 1:
         raise InvalidOption(
             f"The database {path} has {status.st_nlink} hard links. SQLite would use another log "
             "for each name: processes would miss each other's messages, and damage the file. Find "

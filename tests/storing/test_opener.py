@@ -97,6 +97,12 @@ def test_without_the_app_it_says_that_this_has_to_be_installed(
         connect(database)
 
 
+def test_a_database_in_memory_without_tables_is_told_to_be_a_file() -> None:
+    """`migrate` in another process would make them there."""
+    with pytest.raises(NotMigrated, match=r"in memory.*Give it a file"):
+        connect("file:nobodys?mode=memory&cache=shared")
+
+
 def test_a_log_that_is_gone_is_waited_for_while_it_is_copied(database: Path) -> None:
     """By a process that was stopped, perhaps: a file that is damaged would be worse."""
     files = Files(str(database))

@@ -180,7 +180,7 @@ def test_a_loop_that_ends_keeps_no_descriptor(kind: str, place: Place) -> None:
     before = descriptors()
     for _ in range(3):
         asyncio.run(begin(kind, place))
-    assert descriptors() == before
+    assert descriptors() <= before  # some of which other tests have left
 
 
 @by_watchfiles

@@ -105,8 +105,9 @@ class Command(BaseCommand):
             options["run"](Namespace(**options))
         except (ChannelsSqliteError, ChannelFull) as error:
             raise CommandError(str(error)) from error
-        except KeyboardInterrupt:
-            pass  # how a person ends what has no end
+        except KeyboardInterrupt:  # how a person ends what has no end
+            if options["run"] == self.doctor:
+                sys.exit(130)
         except BrokenPipeError:  # as of `head`, after its lines; at exit Python would complain
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -6,7 +6,7 @@ from asgiref.sync import async_to_sync
 from channels.layers import get_channel_layer
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from chat.forms import NoteForm, reason
+from chat.forms import NoteForm
 from chat.models import Line
 from chat.rooms import group_name
 
@@ -22,7 +22,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         form = NoteForm(options)
         if not form.is_valid():
-            raise CommandError(reason(form))
+            raise CommandError(form.errors.as_text())
         line = Line.objects.post(**form.cleaned_data)
         async_to_sync(get_channel_layer().group_send)(group_name(line.room), line.as_event())
         self.stdout.write(f"Said in {line.room}: {line}")
