@@ -78,7 +78,8 @@ def test_a_worker_ends_on_ctrl_c(project: Project) -> None:
 def test_say_declines_a_bad_line_in_words(project: Project) -> None:
     with pytest.raises(CommandFailed) as refusal:
         project.manage("say", "lobby", "  ")
-    assert len(str(refusal.value).splitlines()) == 1
+    words = "text: There is nothing in this line yet. Write a word or two."
+    assert str(refusal.value).splitlines() == [f"CommandError: {words}"]
 
 
 def test_an_unknown_layer_is_refused_by_name(tmp_path: Path) -> None:

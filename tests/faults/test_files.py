@@ -146,7 +146,7 @@ async def test_a_file_of_another_program(tmp_path: Path, kind: str) -> None:
             assert remedy in str(raised.value)
         await layer.close()
     assert before is None or path.read_bytes() == before
-    assert kind != "a folder" or [*tmp_path.iterdir()] == [path]
+    assert kind != "a folder" or [*tmp_path.iterdir()] == [path]  # noqa: ASYNC240
 
 
 @pytest.mark.parametrize("begin", ["before", "meanwhile"])

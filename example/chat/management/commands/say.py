@@ -22,7 +22,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         form = NoteForm(options)
         if not form.is_valid():
-            raise CommandError(form.errors.as_text())
+            refused = (f"{name}: {' '.join(errors)}" for name, errors in form.errors.items())
+            raise CommandError("; ".join(refused))
         line = Line.objects.post(**form.cleaned_data)
         async_to_sync(get_channel_layer().group_send)(group_name(line.room), line.as_event())
         self.stdout.write(f"Said in {line.room}: {line}")
