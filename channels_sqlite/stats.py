@@ -17,6 +17,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ._storing.database import Database
+from ._storing.files import LOG
 from ._storing.groups import CURRENT
 from ._storing.schema import MEMBERSHIP, MESSAGE
 from ._waking import bells
@@ -185,7 +186,7 @@ def read(connection: sqlite3.Connection, path: str) -> Stats:
         journal_mode=pages["journal_mode"],
         size=pages["page_count"] * pages["page_size"],
         free=pages["freelist_count"] * pages["page_size"],
-        wal_size=_size(f"{path}-wal"),
+        wal_size=_size(path + LOG),
         total=total,
         inboxes=dict(sorted(inboxes.items())),
         groups=dict(sorted(groups.items())),

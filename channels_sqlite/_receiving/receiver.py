@@ -259,7 +259,7 @@ class Receiver:
                     self._tidy(loop)
             if self._counters.received > self._received:
                 self._received = self._counters.received
-                self._trimmer.wrote(0)
+                self._trimmer.trim_if_due()
 
     def _tidy(self, loop: Loop) -> None:
         self._ears.stop_closed()

@@ -114,7 +114,7 @@ class Sender:
         if inboxes:
             self._counters.sent += len(inboxes)
             bells.ring(self._database, set(inboxes))
-            self._trimmer.wrote(len(messages))
+            self._trimmer.trim_if_due(len(messages))
 
     async def group_send(self, message: GroupMessage) -> None:
         """Write one row for each inbox that has members; one without room misses it, which is
@@ -133,7 +133,7 @@ class Sender:
             written, full = result
             self._counters.sent += 1
             bells.ring(self._database, written)
-            self._trimmer.wrote(len(written))
+            self._trimmer.trim_if_due(len(written))
             now = time.time()
             for inbox, oldest in full.items():
                 self._drops.dropped(inbox, group, self._capacity_of(inbox), now - oldest)

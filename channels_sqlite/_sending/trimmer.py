@@ -21,8 +21,7 @@ from .._waking import bells
 
 logger = logging.getLogger("channels_sqlite")
 
-SWEPT = ".swept"  # its time of change says when anybody has looked after the bells
-
+SWEPT = ".swept"  # a file among the bells: its time of change says when a process last swept
 
 Steps = Iterator[None]
 Job = Callable[[Connections], Steps]
@@ -54,9 +53,9 @@ class Trimmer:
         self._put_off_until = float("inf")
         database.when_opened = self._sweep_at_open
 
-    def wrote(self, count: int) -> None:
-        """This process has written so many messages."""
-        self._written += count
+    def trim_if_due(self, written: int = 0) -> None:
+        """This process has received messages, or has written so many."""
+        self._written += written
         if not self._options.auto_trim or self._busy:
             return
         if time.monotonic() - self._swept_at >= times.TIMES.sweep:

@@ -106,10 +106,10 @@ async def test_trimming_deletes_twice_what_is_written_after_every_batch(trimming
     """So it catches up."""
     deliver(trimming, 5 * BATCH, ago=11)
     for _ in range(BATCH - 1):
-        trimming.trimmer.wrote(1)
+        trimming.trimmer.trim_if_due(1)
     await trimming.database.write(sql.newest, long=True)
     assert trimming.count(MESSAGE) == 5 * BATCH
-    trimming.trimmer.wrote(1)
+    trimming.trimmer.trim_if_due(1)
     await until(lambda: trimming.count(MESSAGE) == 3 * BATCH)
 
 
@@ -121,12 +121,12 @@ async def test_one_process_trims_all_for_the_others_and_to_open_the_file_is_not_
     with pytest.raises(FileNotFoundError):  # it has been opened
         os.stat(mark)
     monkeypatch.setattr(trimming.trimmer, "_swept_at", float("-inf"))
-    trimming.trimmer.wrote(1)
+    trimming.trimmer.trim_if_due(1)
     await until(lambda: trimming.count(MESSAGE) == 0)
     deliver(trimming, 1, ago=11)
     monkeypatch.setattr(trimming.trimmer, "_swept_at", float("-inf"))
     os.utime(mark)
-    trimming.trimmer.wrote(1)
+    trimming.trimmer.trim_if_due(1)
     await until(lambda: trimming.trimmer._swept_at > 0)
     assert trimming.count(MESSAGE) == 1
 
@@ -143,11 +143,11 @@ async def test_a_sweep_that_fails_is_not_tried_again_at_once(
 
     monkeypatch.setattr(trimming.trimmer, "_sweep", fail)
     monkeypatch.setattr(trimming.trimmer, "_swept_at", float("-inf"))
-    trimming.trimmer.wrote(1)
+    trimming.trimmer.trim_if_due(1)
     await until(lambda: trimming.trimmer._swept_at > 0)
     before = trimming.trimmer._swept_at
     for _ in range(3):
-        trimming.trimmer.wrote(1)
+        trimming.trimmer.trim_if_due(1)
     assert trimming.trimmer._swept_at == before
     assert len(tries) == 1
 
@@ -157,7 +157,7 @@ async def test_nobody_waits_for_trimming_and_one_trims_at_a_time(trimming: Parts
     gate = Gate()
     trimming.database.post("Testing", gate)
     for _ in range(100):
-        trimming.trimmer.wrote(BATCH)
+        trimming.trimmer.trim_if_due(BATCH)
     assert trimming.count(MESSAGE) == 5 * BATCH
     gate.open()
     await trimming.database.write(sql.newest, long=True)
@@ -168,7 +168,7 @@ async def test_trimming_does_nothing_by_itself_where_it_is_switched_off(database
     async with parts(database, auto_trim=False, trim_batch_size=1, message_retention=1) as made:
         await made.database.ready()
         deliver(made, 1, ago=11)
-        made.trimmer.wrote(10**6)
+        made.trimmer.trim_if_due(10**6)
         await made.database.write(sql.newest, long=True)
         assert made.count(MESSAGE) == 1
         assert await made.trimmer.trim() == Trimmed(delivered=1)
@@ -176,7 +176,7 @@ async def test_trimming_does_nothing_by_itself_where_it_is_switched_off(database
 
 def sweep(trimming: Parts) -> asyncio.Task[Any]:
     trimming.trimmer._swept_at = float("-inf")
-    trimming.trimmer.wrote(1)
+    trimming.trimmer.trim_if_due(1)
     return asyncio.create_task(until(lambda: trimming.trimmer._swept_at > 0))
 
 
@@ -211,12 +211,12 @@ def no_thread(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     trimming.database._worker.stop()
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", refuse)
-        trimming.trimmer.wrote(BATCH)
+        trimming.trimmer.trim_if_due(BATCH)
 
 
 def lock(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     with locked(trimming.database.path):
-        trimming.trimmer.wrote(BATCH)
+        trimming.trimmer.trim_if_due(BATCH)
         done = threading.Event()
         trimming.database._worker.submit(done.set)
         assert done.wait(PATIENCE)
@@ -231,5 +231,5 @@ async def test_trimming_is_tried_again_after_a_trouble(
     deliver(trimming, 1, ago=11)
     trouble(trimming, monkeypatch)
     assert trimming.count(MESSAGE) == 1
-    trimming.trimmer.wrote(BATCH)
+    trimming.trimmer.trim_if_due(BATCH)
     await until(lambda: trimming.count(MESSAGE) == 0)
