@@ -1,7 +1,7 @@
 """Runs the Python blocks of one page, in a process of the project that the page is about.
 
 A line of JSON comes in for each: a block to run, or a module to import. A line goes out: what it
-printed, and the traceback if it failed. Blocks share their names; they may await.
+printed, and the traceback if it failed. Blocks do not share their names; they may await.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import os
 import sys
 import traceback
 from types import CodeType
-from typing import Any
 
 import django
 
@@ -27,7 +26,6 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     django.setup()
     loop = asyncio.new_event_loop()
-    names: dict[str, Any] = {"__name__": "docs"}
     answers = sys.stdout
     for line in sys.stdin:
         question = json.loads(line)
@@ -37,7 +35,7 @@ def main() -> None:
                 if module := question.get("module"):
                     importlib.import_module(module)
                 else:
-                    run(compiled(question["code"], question["name"]), names, loop)
+                    run(compiled(question["code"], question["name"]), loop)
         except Exception:
             error = traceback.format_exc()
         answers.write(json.dumps({"said": said.getvalue(), "error": error}) + "\n")
@@ -50,9 +48,9 @@ def compiled(code: str, name: str) -> CodeType:
     return code_
 
 
-def run(code: CodeType, names: dict[str, Any], loop: asyncio.AbstractEventLoop) -> None:
+def run(code: CodeType, loop: asyncio.AbstractEventLoop) -> None:
     """On the event loop if it awaits; else without one, where the ORM may be used."""
-    result = eval(code, names)
+    result = eval(code, {"__name__": "docs"})
     if inspect.iscoroutine(result):
         loop.run_until_complete(result)
 

@@ -21,6 +21,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,6 +45,8 @@ ELSEWHERE = {"docker", "litestream", "sudo"}
 PORT = re.compile(r"\b80\d\d\b")
 
 CLONE = "/path/to/channels-sqlite"  # as the pages call the clone that they install from
+
+ADDS_THE_APP = 'INSTALLED_APPS += ["channels_sqlite"]'
 
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
@@ -118,7 +121,9 @@ class Project:
         self._settings += 1
         module = f"settings_{self._settings}"
         file = self.root / "config" / f"{module}.py"
-        file.write_text(f"from .settings import *\n\n{block.code}", encoding="utf-8")
+        # The project of a page that adds the app has another layer until then.
+        before = 'INSTALLED_APPS.remove("channels_sqlite")' if ADDS_THE_APP in block.code else ""
+        file.write_text(f"from .settings import *\n{before}\n{block.code}", encoding="utf-8")
         self._execute(
             [sys.executable, "-W", "error", "-c", CHECK], DJANGO_SETTINGS_MODULE=f"config.{module}"
         )
@@ -185,6 +190,12 @@ class Project:
             pytest.skip("no node:sqlite here")  # Node has it from 22 on; nothing of ours needs Node
         self._execute(["node", "-e", block.code], NODE_NO_WARNINGS="1")
 
+    def run_live(self, block: Block) -> None:
+        """As `file`, at the end of its page: with an older Channels, the rest is skipped."""
+        if tuple(map(int, version("channels").split(".")[:2])) < (4, 3):
+            pytest.skip("Channels' live server before 4.3 does not work with Django 5.2")
+        self.run_file(block)
+
     def run_elsewhere(self, block: Block) -> None:
         """What cannot be run in a test: its syntax is checked."""
         subprocess.run(["bash", "-n"], input=block.code, text=True, check=True, timeout=PATIENCE)
@@ -219,12 +230,13 @@ class Project:
             cwd=self.root if environment else self.directory,
             env=self.environment | environment,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # as in a terminal
             text=True,
             timeout=PATIENCE,
         )
         if done.returncode:
-            raise BlockFailed(f"status {done.returncode}:\n{done.stdout}{done.stderr}")
+            raise BlockFailed(f"status {done.returncode}:\n{done.stdout}")
         return done.stdout
 
     # SQL
@@ -314,7 +326,7 @@ class Project:
             "PYTHONUNBUFFERED": "1",
             # The plugins that the pages install, and none of this run's.
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTEST_ADDOPTS": "-p pytest_django.plugin -p xdist.plugin",
+            "PYTEST_ADDOPTS": "-p pytest_django.plugin -p xdist.plugin -p no:cacheprovider",
         }
 
     def __enter__(self) -> Project:

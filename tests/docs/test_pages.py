@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from channels_redis.core import RedisChannelLayer
 
 from tests.docs.blocks import DOCS, TUTORIAL, Block, blocks, lightened, pages
 from tests.docs.project import BlockFailed, Project
@@ -49,6 +52,18 @@ def test_the_blocks_of_a_page_run(page: str, request: pytest.FixtureRequest) -> 
     for block in found:
         project.run(block)
     project.import_files()
+
+
+async def test_the_redis_layer_of_a_page_waits_for_as_long_as_it_takes(redis_url: str) -> None:
+    page = "howto/from-channels-redis.md"
+    code = next(each.code for each in blocks(page) if '"address"' in each.code)
+    settings: dict[str, Any] = {}
+    exec(code.replace("redis://127.0.0.1:6379", redis_url), settings)
+    config = settings["CHANNEL_LAYERS"]["default"]["CONFIG"]
+    layer = RedisChannelLayer(**config)
+    with pytest.raises(asyncio.TimeoutError):  # and not redis' own, after five seconds
+        await asyncio.wait_for(layer.receive("nobody-sends"), 7)
+    await layer.close_pools()
 
 
 # The runner itself

@@ -22,9 +22,29 @@ python manage.py channels_sqlite stats
 
 
 # The blocks are of a POSIX shell, as the pages say; Windows has another one.
-@pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
+needs_bash = pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
+
+
+@needs_bash
 def test_the_settings_can_be_appended_to_those_of_a_new_project(tmp_path: Path) -> None:
-    settings = next(each for each in blocks(README) if "INSTALLED_APPS" in each.code)
+    must_make_a_layer(readme("python"), tmp_path)
+
+
+@needs_bash
+def test_the_difference_to_channels_redis_is_all_that_has_to_change(tmp_path: Path) -> None:
+    difference = readme("diff")
+    lines = [line for line in difference.code.splitlines() if not line.startswith("-")]
+    code = "\n".join(['INSTALLED_APPS += ["channels"]', *(line[1:] for line in lines)])
+    must_make_a_layer(replace(difference, code=code), tmp_path)
+
+
+def readme(language: str) -> Block:
+    """The README's first block of the language that names apps."""
+    found = (each for each in blocks(README) if "INSTALLED_APPS" in each.code)
+    return next(each for each in found if each.language == language)
+
+
+def must_make_a_layer(settings: Block, tmp_path: Path) -> None:
     (tmp_path / "reader").mkdir()
     with Project(tmp_path / "reader") as project:
         project.run(Block(README, 0, "sh", {}, "django-admin startproject config ."))

@@ -12,11 +12,14 @@ import pytest
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
-from tests.docs.blocks import TUTORIAL, blocks
+from tests.docs.blocks import TUTORIAL, Block, blocks
 from tests.docs.project import PATIENCE, Project
 
 # The blocks are of a POSIX shell, as the pages say; Windows has another one.
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
+
+# The other runner, which imports the file before it makes its environment.
+PYTEST = "python -m pytest --ds=config.settings chat/tests.py"
 
 
 @pytest.mark.timeout(300)  # a dozen commands and two servers, on a machine that may be busy
@@ -34,6 +37,7 @@ def test_the_tutorial_ends_in_a_chat_between_two_servers(tmp_path: Path) -> None
                 for each in visitors:
                     each.send('{"text": "hello"}')
         project.import_files()
+        project.run(Block(TUTORIAL, 0, "sh", {}, PYTEST))
         one, other = (heard(each) for each in visitors)
         assert one == ["hello", "hello", "hello", "From a shell", "From SQL"]
         assert other == ["hello", "hello", "From a shell", "From SQL"]
