@@ -40,6 +40,7 @@ from .models import LayerMessage
 
 ROUTER = "channels_sqlite.db_routers.ChannelsRouter"
 
+READ_BY_CHANNELS = {"BACKEND", "CONFIG", "TEST_CONFIG"}  # the keys of an entry of CHANNEL_LAYERS
 SLOW_POLLING = 1.0  # seconds
 ALIKE = 0.8  # of two names, the part that has to be the same for one to be the other misspelt
 
@@ -96,14 +97,26 @@ def _aliases() -> list[str]:
 
 
 def _backends() -> Iterator[checks.CheckMessage]:
+    if not getattr(settings, "CHANNEL_LAYERS", None):
+        yield checks.Warning(
+            "The setting CHANNEL_LAYERS is missing or empty: there is no channel layer.",
+            hint="Add to the settings, or correct the name that it has there:\n"
+            f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}',
+            id="channels_sqlite.W012",
+        )
     for name, entry in channel_layers().items():
         backend = entry.get("BACKEND")
-        if isinstance(backend, str) and not is_ours(backend) and _looks_like_ours(backend):
-            yield checks.Error(
-                f'CHANNEL_LAYERS["{name}"] has the BACKEND "{backend}", which does not exist.',
-                hint=f'The layer of this package is: "BACKEND": "{BACKEND}"',
-                id="channels_sqlite.E010",
-            )
+        if "BACKEND" not in entry:
+            problem = f'has no BACKEND, of which Channels says "No BACKEND specified for {name}"'
+        elif isinstance(backend, str) and not is_ours(backend) and _looks_like_ours(backend):
+            problem = f'has the BACKEND "{backend}", which does not exist'
+        else:
+            continue
+        yield checks.Error(
+            f'CHANNEL_LAYERS["{name}"] {problem}.',
+            hint=f'The layer of this package is: "BACKEND": "{BACKEND}"',
+            id="channels_sqlite.E010",
+        )
 
 
 def _looks_like_ours(backend: str) -> bool:
@@ -131,13 +144,18 @@ def _layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:
 
 
 def _beside_config(name: str, config: Any) -> Iterator[checks.CheckMessage]:
-    known = {each.name for each in fields(Options)}
-    beside = {key: value for key, value in channel_layers()[name].items() if key in known}
+    entry = channel_layers()[name]
+    beside = {key: entry[key] for key in entry if key not in READ_BY_CHANNELS}
     if beside and isinstance(config, Mapping):
+        known = {each.name for each in fields(Options)}
+        options = {key: value for key, value in beside.items() if key in known}
+        if isinstance(entry.get("OPTIONS"), Mapping):  # as in CACHES
+            options |= entry["OPTIONS"]
         yield checks.Warning(
-            f'CHANNEL_LAYERS["{name}"] has {" and ".join(beside)} beside "CONFIG", '
+            f'CHANNEL_LAYERS["{name}"] has {" and ".join(map(str, beside))} beside "CONFIG", '
             f"where Channels ignores {_them(beside)}.",
-            hint=f'Move {_them(beside)} inside:\n"CONFIG": {beside | dict(config)!r}',
+            hint=f"Remove {_them(beside)}, and give the layer its options inside:\n"
+            f'"CONFIG": {options | dict(config)!r}',
             id="channels_sqlite.W009",
         )
 
@@ -219,7 +237,7 @@ def _database(alias: str) -> Iterator[checks.CheckMessage]:
 
 def _beside_options(alias: str) -> Iterator[checks.CheckMessage]:
     database = connections[alias].settings_dict
-    ignored = ("init_command", "transaction_mode")
+    ignored = ("init_command", "transaction_mode", "timeout")
     beside: dict[str, Any] = {key: database[key] for key in ignored if key in database}
     if beside:
         yield checks.Warning(

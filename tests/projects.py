@@ -25,19 +25,11 @@ DATABASES = {
     "channels": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": BASE_DIR / "channels.sqlite3",
-        "OPTIONS": {
-            "timeout": 20,
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-        },
+        "OPTIONS": {"timeout": 20},
     },
 }
 DATABASE_ROUTERS = ["channels_sqlite.db_routers.ChannelsRouter"]
-CHANNEL_LAYERS = {
-    "default": {
-        "BACKEND": "channels_sqlite.layers.SqliteChannelLayer",
-        "CONFIG": {"database": "channels"},
-    },
-}
+CHANNEL_LAYERS = {"default": {"BACKEND": "channels_sqlite.layers.SqliteChannelLayer"}}
 """
 
 

@@ -9,13 +9,17 @@ import shutil  # noqa: F401 - for skipif
 import sqlite3
 import subprocess
 import sys
+from ast import literal_eval
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from channels.exceptions import InvalidChannelLayerError
+from channels.layers import channel_layers
 from django.core.checks import CheckMessage, Tags, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
@@ -25,7 +29,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from channels_sqlite._options.conf import Options
 from channels_sqlite._options.settings import BACKEND
 from channels_sqlite._storing import mounts, schema
-from channels_sqlite._tools import file_checks
+from channels_sqlite._tools import file_checks, tables
 from tests import databases
 from tests.projects import Project
 
@@ -126,11 +130,24 @@ def test_a_project_without_our_layer_is_asked_for_nothing_more(
     settings.DATABASE_ROUTERS = []
     monkeypatch.delitem(connections.settings, "channels")
     assert ids(alias) == set()
-    del settings.CHANNEL_LAYERS
-    assert ids(alias) == set()
 
 
-# CONFIG
+# CHANNEL_LAYERS and CONFIG
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_project_without_any_layer(settings: Settings, is_there: bool) -> None:
+    """CHANNELS_LAYERS was written, for example."""
+    settings.CHANNEL_LAYERS = {}
+    if not is_there:
+        del settings.CHANNEL_LAYERS
+    assert ids() == {"W012"}
+    if is_there:
+        settings.CHANNEL_LAYERS = None
+        assert ids() == {"W012"}
+    found = run_hint(message("W012").hint, "CHANNEL_LAYERS = .*")
+    settings.CHANNEL_LAYERS = found["CHANNEL_LAYERS"]
+    assert ids() == set()
 
 
 def test_encryption_without_its_package(
@@ -200,6 +217,17 @@ def test_a_misspelt_backend(settings: Settings, backend: str) -> None:
     assert ids() == set()
 
 
+def test_an_entry_without_backend(settings: Settings) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"CONFIG": {}}}
+    found = message("E010")
+    with pytest.raises(InvalidChannelLayerError) as raised:
+        channel_layers["default"]
+    assert str(raised.value) in found.msg
+    hint = str(found.hint).replace('"BACKEND":', "BACKEND =")
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": run_hint(hint, "BACKEND.*")["BACKEND"]}}
+    assert ids() == set()
+
+
 @pytest.mark.parametrize(
     "backend",
     ["channels.layers.InMemoryChannelLayer", "channels_redis.core.RedisChannelLayer", "no.Layer"],
@@ -210,14 +238,20 @@ def test_another_backend_is_not_taken_for_a_misspelt_one(settings: Settings, bac
 
 
 def test_options_beside_config(settings: Settings) -> None:
-    entry = {"BACKEND": BACKEND, "database": "elsewhere", "expiry": 30}
+    """Those of CACHES as well."""
+    beside = {"expiry": 30, "watcher": "auto", "LOCATION": "/tmp", "OPTIONS": {"capacity": 5}}
+    entry = {"BACKEND": BACKEND, **beside}
     settings.CHANNEL_LAYERS = {"default": {**entry, "CONFIG": {"expiry": 10}, "TEST_CONFIG": {}}}
     found = message("W009")
-    assert "database and expiry" in found.msg
+    assert " and ".join(beside) in found.msg
     hint = str(found.hint).replace('"CONFIG":', "CONFIG =")
-    assert run_hint(hint, "CONFIG.*")["CONFIG"] == {"database": "elsewhere", "expiry": 10}
-    settings.CHANNEL_LAYERS = {"default": {**entry, "expiry": 30}}  # and no CONFIG at all
-    assert "W009" in ids()
+    config = run_hint(hint, "CONFIG.*")["CONFIG"]
+    assert config == {"expiry": 10, "watcher": "auto", "capacity": 5}
+    settings.CHANNEL_LAYERS = layers(**config)
+    assert ids() == set()
+    for key, value in beside.items():  # and no CONFIG at all
+        settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND, key: value}}
+        assert ids() == {"W009"}
 
 
 @pytest.mark.parametrize(
@@ -289,16 +323,17 @@ def test_the_default_database_is_shared_with_the_projects_data(settings: Setting
     [
         {"init_command": "PRAGMA synchronous=NORMAL"},
         {"transaction_mode": "IMMEDIATE"},
+        {"timeout": 20},
         {"init_command": "PRAGMA synchronous=NORMAL", "transaction_mode": "IMMEDIATE"},
     ],
     ids=" and ".join,
 )
-def test_options_beside_options(declare: Declare, beside: dict[str, str]) -> None:
-    declare(OPTIONS={"timeout": 3}, **beside)
+def test_options_beside_options(declare: Declare, beside: dict[str, object]) -> None:
+    declare(OPTIONS={"cached_statements": 200}, **beside)
     found = message("W002")
     assert all(key in found.msg for key in beside)
     options = options_in(found)
-    assert options == {"timeout": 3, **beside}
+    assert options == {"cached_statements": 200, **beside}
     declare(OPTIONS=options)
     assert ids() == set()
 
@@ -341,7 +376,43 @@ def test_a_database_that_is_no_file(declare: Declare, name: str, words: str) -> 
     found = message("E007", alias)
     assert words in found.msg
     assert set(run_hint(found.hint, r"DATABASES.*")["DATABASES"]) == {alias}
-    assert ids() == {"E007"}
+    assert ids(alias) == {"E007"}
+
+
+def test_two_aliases_of_one_file(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    (tmp_path / "link.sqlite3").symlink_to("db.sqlite3")
+    for name in ('BASE_DIR / "db.sqlite3"', '"db.sqlite3"', 'BASE_DIR / "link.sqlite3"'):
+        shared = f'DATABASES["channels"]["NAME"] = {name}\n'
+        project.configure(shared)
+        said = project.manage("check", succeeds=False).stderr
+        assert "channels_sqlite.E013" in said
+        [entry] = re.findall(r"^DATABASES\S* = {\n.*?^}", said, re.DOTALL | re.MULTILINE)
+        project.configure(shared + entry)
+        assert "no issues" in project.manage("check").stdout
+        [database] = re.findall(r'^"database": ".*"$', said, re.MULTILINE)
+        project.configure(f'{shared}CHANNEL_LAYERS["default"]["CONFIG"] = {{{database}}}')
+        found = re.findall(r"channels_sqlite\.(\w\d+)", project.manage("check").stderr)
+        assert {*found} == {"W001"}
+
+
+def test_a_mirror_in_a_test_run_may_have_the_same_file(tmp_path: Path) -> None:
+    project = Project(
+        tmp_path,
+        'DATABASES["default"]["TEST"] = {"NAME": BASE_DIR / "test.sqlite3"}\n'
+        'DATABASES["channels"]["TEST"] = {"MIRROR": "default"}\n',
+    )
+    project.write(
+        "tests/test_names.py",
+        "from django.db import connections\n"
+        "from django.test import TestCase\n"
+        "class Names(TestCase):\n"
+        "    databases = {'default', 'channels'}\n"
+        "    def test_they_are_one(self):\n"
+        "        one, other = (connections[each].settings_dict for each in self.databases)\n"
+        "        self.assertEqual(one['NAME'], other['NAME'])\n",
+    )
+    assert "no issues" in project.manage("test").stdout
 
 
 def mounted(*lines: tuple[Path, str]) -> bytes:
@@ -471,7 +542,11 @@ def test_a_database_that_was_never_migrated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("sql", "words"),
-    [("select 1", "never migrated"), ("create table t (id integer)", "does not have the tables")],
+    [
+        ("select 1", "never migrated"),
+        ("create table t (id integer)", "does not have the tables"),
+        *((f"create table {old} (id integer)", "channels-sqlite 0.1") for old in tables.OF_0_1),
+    ],
 )
 def test_a_database_that_lacks_our_tables(declare: Declare, sql: str, words: str) -> None:
     alias = declare()
@@ -479,6 +554,7 @@ def test_a_database_that_lacks_our_tables(declare: Declare, sql: str, words: str
         cursor.execute(sql)
     found = message("W004", alias)
     assert words in found.msg
+    assert found.hint == f"Run: python manage.py migrate --database={alias}"  # as NotMigrated says
     assert ids(alias) == {"W004"}
     follow(found)
     assert ids(alias) == set()
@@ -512,6 +588,17 @@ def test_what_has_changed_since_migrate_is_named(
     assert ids(migrated) == set()
 
 
+def test_a_journal_mode_that_init_command_sets(declare: Declare, migrated: str) -> None:
+    connections[migrated].close()
+    alias = declare(OPTIONS={"init_command": "PRAGMA journal_mode = DELETE;"})
+    assert 'OPTIONS["init_command"] sets it: remove that.' in str(message("W006", alias).hint)
+    alias = declare()
+    found = message("W006", alias)
+    assert "init_command" not in str(found.hint)
+    follow(found)
+    assert ids(alias) == set()
+
+
 def test_tables_that_were_recorded_and_not_made(declare: Declare, settings: Settings) -> None:
     """`migrate` ran there while the layer used another database."""
     alias = declare()
@@ -530,14 +617,41 @@ def test_a_database_that_cannot_be_opened(declare: Declare, tmp_path: Path) -> N
     assert ids(alias) == {"W004"}
 
 
+def test_a_name_that_is_a_directory(
+    declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A volume of a container, for example."""
+    table = tmp_path / "mountinfo"
+    table.write_bytes(mounted((tmp_path, "ext4")))
+    monkeypatch.setattr(mounts, "MOUNTS", table)
+    alias = declare(NAME=tmp_path)
+    assert ids(alias) == {"E008"}
+    found = message("E008", alias)
+    assert "NAME is a directory" in str(found.hint)
+    alias = declare(NAME=literal_eval(str(found.hint).rpartition(" = ")[2]))
+    follow(message("W004", alias))
+    assert ids(alias) == set()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_mistake_in_init_command(declare: Declare, tmp_path: Path) -> None:
+    (tmp_path / "layer.sqlite3").touch()
+    alias = declare(OPTIONS={"init_command": "PRAGM journal_mode=WAL;"})
+    found = message("E008", alias)
+    assert 'OPTIONS["init_command"]:\nPRAGM journal_mode=WAL;' in str(found.hint)
+    alias = declare(OPTIONS={"init_command": "PRAGMA journal_mode=WAL;"})
+    assert ids(alias) == {"W004"}
+    gc.collect()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_file_that_is_no_database(declare: Declare, tmp_path: Path) -> None:
     """Django leaves a connection open if its first statements fail; it is collected here."""
     file = tmp_path / "layer.sqlite3"
     file.write_text("not a database, " * 100)
     open_to_all(file)
-    alias = declare()
-    assert "mkdir" not in str(message("E008", alias).hint)
+    alias = declare(OPTIONS={"init_command": "PRAGMA synchronous=NORMAL;"})
+    assert str(message("E008", alias).hint).startswith("The file must be an SQLite database")
     assert "channels_sqlite.W007" not in {each.id for each in messages(alias)}
     assert message("W007")  # nobody has asked to open it
     gc.collect()
@@ -564,22 +678,24 @@ def of_root() -> Iterator[Project]:
         yield project
 
 
+def check_as_another(project: Project, *, succeeds: bool) -> str:
+    command = ("check", "--database=channels")
+    return project.manage(*command, prefix=AS_ANOTHER, succeeds=succeeds).stderr
+
+
 @other
 def test_what_only_another_user_may_write_is_named(of_root: Project) -> None:
     """The database, which is not opened then; its log, of a command that root ran and that was
     killed; and its directory.
     """
 
-    def check(*, succeeds: bool) -> str:
-        check = ("check", "--database=channels")
-        return of_root.manage(*check, prefix=AS_ANOTHER, succeeds=succeeds).stderr
-
+    check = partial(check_as_another, of_root)
     before = {each.name for each in of_root.directory.iterdir()}
     said = check(succeeds=False)
     assert "channels_sqlite.E012" in said
-    assert f"{of_root.database} belongs to root" in said
-    assert "user 65534" in said
-    assert "sudo -u root python manage.py check --database channels" in said
+    assert f"{of_root.database} belongs to user 0 (root)" in said
+    assert "this process's user 65534 (nobody) has no" in said
+    assert f"sudo -u root {sys.executable} manage.py check --database channels" in said
     assert {each.name for each in of_root.directory.iterdir()} == before
     of_root.manage("check", "--database=channels")
     os.chown(of_root.database, 65534, 65534)
@@ -587,14 +703,30 @@ def test_what_only_another_user_may_write_is_named(of_root: Project) -> None:
         log = Path(f"{of_root.database}{end}")
         log.touch()
         said = check(succeeds=False)
-        assert f"{log} belongs to root" in said
+        assert f"{log} belongs to user 0 (root)" in said
         [command] = re.findall(r"sudo (chown .*)", said)
         subprocess.run(command, shell=True, check=True)
         check(succeeds=True)
     of_root.directory.chmod(0o755)
-    assert f"{of_root.directory} belongs to root" in check(succeeds=False)
+    assert f"{of_root.directory} belongs to user 0 (root)" in check(succeeds=False)
     of_root.directory.chmod(0o777)
     check(succeeds=True)
+
+
+@other
+def test_a_user_may_have_no_rights_to_what_is_its_own(of_root: Project) -> None:
+    for path in (of_root.database, of_root.directory):
+        os.chown(path, 65534, 65534)
+    check = partial(check_as_another, of_root)
+    for path, mode in (
+        (of_root.database, 0o444),
+        (of_root.database, 0),
+        (of_root.directory, 0o555),
+    ):
+        path.chmod(mode)
+        [command] = re.findall(r"chmod .*", check(succeeds=False))
+        subprocess.run([*AS_ANOTHER, "sh", "-c", command], check=True)
+        check(succeeds=True)
 
 
 def test_only_the_databases_asked_for_are_opened(declare: Declare, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ DATABASES["channels"]["OPTIONS"]["init_command"] = """
     PRAGMA temp_store=MEMORY;
     PRAGMA mmap_size=134217728;
 """
-CHANNEL_LAYERS["default"]["CONFIG"] |= {{
+CHANNEL_LAYERS["default"]["CONFIG"] = {{
     "polling_interval": 0.05,
     "message_retention": 86400,
     "capacity": 100,

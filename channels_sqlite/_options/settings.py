@@ -27,7 +27,7 @@ def configured_layers() -> dict[str, Any]:
 
 def channel_layers() -> dict[str, Mapping[str, Any]]:
     """CHANNEL_LAYERS, except entries that are no dict: Channels refuses these itself."""
-    entries = getattr(settings, "CHANNEL_LAYERS", {})
+    entries = getattr(settings, "CHANNEL_LAYERS", None) or {}
     return {name: entry for name, entry in entries.items() if isinstance(entry, Mapping)}
 
 

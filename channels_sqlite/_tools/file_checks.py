@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import shlex
+import sqlite3
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from django.apps import apps
 from django.core import checks
-from django.db import DatabaseError, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.backends.utils import CursorWrapper
 
 from .._storing import mounts, schema
 from .._storing.files import INDEX, LOG, Files, without_uri
+from .._storing.private import are_tests_running
 from ..db_routers import APP_LABEL
-from ..exceptions import this_user
+from ..exceptions import code_of
 from . import tables
 
 LONG_LOG = 128 * 2**20
@@ -38,25 +41,43 @@ NETWORK_FILE_SYSTEMS = {
 
 def place(alias: str, entry: str) -> Iterator[checks.CheckMessage]:
     """Check the name and the place of a database; `entry` is one for DATABASES to copy."""
-    if not _name(alias):
+    path = _path(alias)
+    if lack := _lack_of_file(alias):
         yield checks.Error(
-            f'DATABASES["{alias}"] has no NAME.',
+            f'DATABASES["{alias}"] {lack}.',
             hint=f"Give it a file:\n{entry}",
             id="channels_sqlite.E007",
         )
+    elif path is not None:
+        yield from _shared(alias, path, entry)
+        yield from _relative(alias, path)
+        yield from _mounted(alias, path)
+
+
+def _lack_of_file(alias: str) -> str | None:
+    name = _name(alias)
+    if not name:
+        return "has no NAME"
+    # The name that Django's test runner gives a test database.
+    if _path(alias) is None and not name.startswith("file:memorydb_"):
+        return "is in memory, where no other process can see it"
+    return None
+
+
+def _shared(alias: str, path: Path, entry: str) -> Iterator[checks.CheckMessage]:
+    if alias == DEFAULT_DB_ALIAS or are_tests_running():  # known to be shared; it may be a mirror
         return
-    path = _path(alias)
-    if path is None:
-        # The name that Django's test runner gives a test database.
-        if not _name(alias).startswith("file:memorydb_"):
-            yield checks.Error(
-                f'DATABASES["{alias}"] is in memory, where no other process can see it.',
-                hint=f"Give it a file:\n{entry}",
-                id="channels_sqlite.E007",
-            )
-        return
-    yield from _relative(alias, path)
-    yield from _mounted(alias, path)
+    others = (each for each in connections if each != alias and _path(each) == path)
+    if other := next((each for each in others if connections[each].vendor == "sqlite"), None):
+        yield checks.Error(
+            f'DATABASES["{alias}"] has the same file as "{other}", {path}: a send inside a '
+            f'transaction of "{other}" waits in vain for its end, and `migrate` of one leaves out '
+            "tables of the other.",
+            hint=f"Give the layer a file of its own:\n{entry}\n"
+            f'or let it share the default one:\n"database": "{DEFAULT_DB_ALIAS}"\n'
+            "in the CONFIG of CHANNEL_LAYERS.",
+            id="channels_sqlite.E013",
+        )
 
 
 def _relative(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
@@ -73,7 +94,7 @@ def _relative(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
 
 
 def _mounted(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
-    if mounts.is_mount_point(path):
+    if mounts.is_mount_point(path) and not path.is_dir():
         yield checks.Error(
             f"{path} is a mount point by itself, without its directory: SQLite's log is beside it, "
             "where only this host or container sees it, and the others damage the file.",
@@ -93,7 +114,7 @@ def _mounted(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
 
 
 def _name(alias: str) -> str:
-    return str(connections[alias].settings_dict["NAME"])
+    return str(connections.settings[alias]["NAME"])  # loads no backend, unlike connections[alias]
 
 
 def _path(alias: str) -> Path | None:
@@ -108,6 +129,8 @@ def _path(alias: str) -> Path | None:
 def contents(alias: str, *, is_migrating: bool) -> list[checks.CheckMessage]:
     """Check what a database holds; a file that this process may not write is not opened."""
     path = _path(alias)
+    if _lack_of_file(alias):  # `place` says so
+        return []
     if path is not None and (obstacle := _obstacle(path)):
         return [_not_opened(alias, path, obstacle)]
     try:
@@ -128,37 +151,45 @@ def can_be_read(alias: str) -> bool:
 
 
 def _unreadable(alias: str, path: Path | None, error: DatabaseError) -> checks.CheckMessage:
-    hint = (
-        f"Its directory must exist. Run: mkdir -p {shlex.quote(str(path.parent))}"
-        if path is not None and not path.parent.exists()
-        else "The file must be an SQLite database, or not exist yet. Is it NAME that is wrong?"
-    )
+    hint = "The file must be an SQLite database, or not exist yet. Is it NAME that is wrong?"
+    if path is not None and not path.parent.exists():
+        hint = f"Its directory must exist. Run: mkdir -p {shlex.quote(str(path.parent))}"
+    elif path is not None and path.is_dir():
+        inside = str(path / f"{alias}.sqlite3")
+        hint = f'NAME is a directory. Name a file:\nDATABASES["{alias}"]["NAME"] = {inside!r}'
+    elif _init_command(alias) and code_of(error.__cause__) == sqlite3.SQLITE_ERROR:
+        hint = f'Correct the SQL in OPTIONS["init_command"]:\n{_init_command(alias)}'
     return checks.Error(
         f'The database "{alias}" cannot be read: {error}.', hint, id="channels_sqlite.E008"
     )
+
+
+def _init_command(alias: str) -> str:
+    return str(connections[alias].settings_dict["OPTIONS"].get("init_command") or "")
 
 
 def _found(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMessage]:
     differing = _differing_tables(cursor)
     cursor.execute("select name from sqlite_master")
     present = {name for (name,) in cursor.fetchall()}
-    migrate = f"python manage.py migrate {APP_LABEL}"
+    migrate = f"python manage.py migrate --database={alias}"
     if not present:
         yield _never_migrated(alias)
     elif differing:
         there = tables.is_recorded(connections[alias]) and present.intersection(differing)
-        zero = f"{migrate} zero --database={alias}\n" if there else ""
+        zero = f"{migrate} {APP_LABEL} zero\n" if there else ""
+        old = " It has those of channels-sqlite 0.1." if present.intersection(tables.OF_0_1) else ""
         yield checks.Warning(
             f'The database "{alias}" does not have the tables of this version: '
-            f"{', '.join(differing)}.",
-            hint=f"Run: {zero}{migrate} --database={alias}",
+            f"{', '.join(differing)}.{old}",
+            hint=f"Run: {zero}{migrate}",
             id="channels_sqlite.W004",
         )
     elif missing := [name for name in schema.EVERYTHING if name not in present]:
         yield checks.Warning(
             f'The database "{alias}" lacks {", ".join(missing)}: without its triggers no reader '
             "wakes, without its indexes nothing is sent.",
-            hint=f"Run: {migrate} --database={alias}",
+            hint=f"Run: {migrate}",
             id="channels_sqlite.W005",
         )
     else:
@@ -176,11 +207,13 @@ def _never_migrated(alias: str) -> checks.CheckMessage:
 def _journal_mode(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMessage]:
     cursor.execute("pragma journal_mode")
     (journal_mode,) = cursor.fetchone()
+    is_set = f"journal_mode={journal_mode}" in _init_command(alias).lower().replace(" ", "")
     if journal_mode not in {"wal", "memory"}:
         yield checks.Warning(
             f'The journal mode of the database "{alias}" is "{journal_mode}", not "wal": readers '
             "and writers wait for each other, and there is no log to watch.",
-            hint="The layer sets it when it opens the file. To set it now:\n"
+            hint=('OPTIONS["init_command"] sets it: remove that. ' if is_set else "")
+            + "The layer sets it when it opens the file. To set it now:\n"
             f'python manage.py dbshell --database={alias} -- "pragma journal_mode = wal"',
             id="channels_sqlite.W006",
         )
@@ -224,23 +257,33 @@ def _obstacle(path: Path) -> Path | None:
 
 def _not_opened(alias: str, path: Path, obstacle: Path) -> checks.CheckMessage:
     """To open a database makes logs beside it, which its owner could not write."""
-    owner = _owner(obstacle)
-    command = f"sudo -u {shlex.quote(owner)} python manage.py check --database {alias}"
-    if obstacle.name.startswith(path.name) and obstacle != path:
-        command = f"sudo chown --reference={shlex.quote(str(path))} {shlex.quote(str(obstacle))}"
+    owner = obstacle.stat().st_uid
+    me = os.geteuid() if hasattr(os, "geteuid") else owner
+    quoted = shlex.quote(str(obstacle))
+    if owner == me:
+        command = f"chmod u+rwX {quoted}"
+    elif obstacle.name.startswith(path.name) and obstacle != path:
+        command = f"sudo chown --reference={shlex.quote(str(path))} {quoted}"
+    else:
+        python = f"sudo -u {shlex.quote(_user_name(owner))} {shlex.quote(sys.executable)}"
+        command = f"{python} manage.py check --database {alias}"
     return checks.Error(
-        f'The database "{alias}" was not opened: {obstacle} belongs to {owner}, and this '
-        f"process's {this_user()} has no write access to it.",
+        f'The database "{alias}" was not opened: {obstacle} belongs to user {owner} '
+        f"({_user_name(owner)}), and this process's user {me} ({_user_name(me)}) has no write "
+        "access to it.",
         hint=f"All processes that use the layer need write access to it. Run:\n{command}",
         id="channels_sqlite.E012",
     )
 
 
-def _owner(path: Path) -> str:
+def _user_name(number: int) -> str:
+    """The name of a user, or what `sudo` takes for one."""
     try:
-        return path.owner()
-    except (KeyError, OSError, NotImplementedError):  # no name; no rights to see it; Windows
-        return f"#{path.stat().st_uid}"
+        import pwd  # not on Windows
+
+        return pwd.getpwuid(number).pw_name
+    except (ImportError, KeyError):
+        return f"#{number}"
 
 
 def readable_by_others(alias: str) -> Iterator[checks.CheckMessage]:
