@@ -155,6 +155,7 @@ _MEMBERS = f"""
 
 
 def read(connection: sqlite3.Connection, path: str) -> Stats:
+    """Count all rows, in one transaction; `path` is the file's."""
     now = {"now": time.time()}
     connection.execute("begin")
     messages = [
