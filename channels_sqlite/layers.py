@@ -168,6 +168,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """
         if not isinstance(channel, str):  # it may have no hash
             self.require_valid_channel_name(channel)
+        forks.notice()  # in a child, the channel is its parent's
         inbox = self._own_inbox(channel)
         while True:
             try:
@@ -195,6 +196,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """A name that only this process can receive on, and that nobody else has."""
+        forks.notice()
         channel = f"{prefix}.{self.client_prefix}!{secrets.token_urlsafe(9)}"
         self.require_valid_channel_name(channel)
         return channel

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 
 from .._options import times
-from .._storing import groups, upkeep
+from .._storing import groups
 from .._storing.database import Database
 from .._storing.handle import Busy, Function, Lost
 from ..exceptions import DatabaseUnavailable
@@ -33,11 +33,13 @@ class Memberships:
             self._clocks_apart = apart
 
     def end_lapsed(self) -> None:
-        """Delete those that have lapsed."""
+        """Delete those that have lapsed. To look takes no lock."""
+        client, now = self._client, time.time()
         with suppress(Busy, Lost):  # the next heartbeat does it
-            self._write(lambda each: upkeep.trim_own(each, self._client, time.time()))
+            if self._database.try_read(lambda each: groups.has_lapsed(each, client, now)):
+                self._write(lambda each: groups.end_lapsed(each, client, now))
 
-    def _write(self, function: Function[object]) -> bool:
+    def _write(self, function: Function[None]) -> bool:
         """Return False where it has failed, which is logged."""
         try:
             self._database.try_write(function)

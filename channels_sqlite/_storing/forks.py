@@ -45,7 +45,10 @@ class Descriptor(Forkable):
         """Close it, unless it is closed."""  # at exit, modules may go before their objects
         number, self.number = self.number, -1
         if number >= 0:
-            _close(number)
+            try:  # noqa: SIM105
+                _close(number)
+            except OSError:  # a daemon has closed all of its parent's
+                pass
 
     after_fork_in_child = close
     __del__ = close

@@ -9,7 +9,16 @@ import sqlite3
 from collections.abc import Callable
 
 from .messages import GroupMessage
-from .schema import CLIENT, COUNT_WAITING, MEMBER, MEMBER_READS, MEMBERSHIP, MESSAGE, WAITING
+from .schema import (
+    CLIENT,
+    COUNT_WAITING,
+    MEMBER,
+    MEMBER_EXPIRES,
+    MEMBER_READS,
+    MEMBERSHIP,
+    MESSAGE,
+    WAITING,
+)
 from .sql import time_of, transaction
 
 CURRENT = "left_after is null and (expires_at > :now or substr(inbox, -1) = '!')"
@@ -167,6 +176,21 @@ def count(connection: sqlite3.Connection, group: str, now: float) -> int:
 
 
 # A reader's own memberships, whoever has added them: its inboxes are named after it.
+
+
+_LAPSED = f"""
+    from {MEMBERSHIP} indexed by {MEMBER_EXPIRES} where expires_at <= ? and {CLIENT} = ?
+"""
+
+
+def has_lapsed(connection: sqlite3.Connection, client: str, now: float) -> bool:
+    """Return True if memberships of a reader have lapsed by its own clock."""
+    return bool(connection.execute(f"select 1 {_LAPSED} limit 1", (now, client)).fetchall())
+
+
+def end_lapsed(connection: sqlite3.Connection, client: str, now: float) -> None:
+    """Delete those, unless they were renewed meanwhile: one statement looks and deletes."""
+    connection.execute(f"delete {_LAPSED}", (now, client))
 
 
 def move(connection: sqlite3.Connection, client: str, by: float) -> None:

@@ -28,10 +28,9 @@ class Once:
         the remedy.
         """
         words = f"{type(error).__name__}: {error}"
-        is_known = words in self._said.values()  # a full disk ends many things
-        self._said[topic] = words
-        if is_known or self.silent:
+        if self._said.get(topic) == words or self.silent:
             return
+        self._said[topic] = words
         if type(error).__module__.startswith(__package__.partition(".")[0]):
             logger.warning("%s failed: %s Trying again within a second.", topic, error)
         else:

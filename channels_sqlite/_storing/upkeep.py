@@ -65,17 +65,6 @@ def trim_memberships(
     )
 
 
-def trim_own(connection: sqlite3.Connection, client: str, now: float) -> int:
-    """Delete the memberships of one reader that have lapsed by its own clock."""
-    return _delete(
-        connection,
-        f"select id from {MEMBERSHIP} indexed by {MEMBER_EXPIRES}"
-        f" where expires_at <= :now and {CLIENT} = :client",
-        {"now": now, "client": client},
-        f"delete from {MEMBERSHIP} where id = ?",
-    )
-
-
 def trim_left(connection: sqlite3.Connection, limit: int) -> int:
     """Delete memberships that have ended, and whose reader has taken all that was sent before."""
     return _delete(

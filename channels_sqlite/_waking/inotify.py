@@ -13,6 +13,7 @@ import threading
 from contextlib import suppress
 
 from .._storing import forks
+from .._storing.weak import Weak
 from ..exceptions import WatcherUnavailable
 from .bells import Bell
 from .listener import Listener
@@ -24,6 +25,7 @@ GONE = DELETE_SELF | MOVE_SELF
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows; inotify(7)
 _BUFFER = 4096  # bytes; what is left is read at once afterwards
 _c = ctypes.CDLL(None, use_errno=True)
+_watchers: Weak[InotifyWatcher] = Weak()
 
 
 class InotifyWatcher:
@@ -38,6 +40,9 @@ class InotifyWatcher:
         self._listener = listener
         self._wal = wal
         self._stopped = False
+        for other in _watchers:  # nobody has to close a layer before a loop
+            if other.has_ended:
+                other.stop()
         number: int = _c.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if number < 0:
             raise _unavailable(wal)
@@ -54,6 +59,12 @@ class InotifyWatcher:
         except BaseException:  # whatever it is, nobody else would close it
             self._descriptor.close()
             raise
+        _watchers.add(self)
+
+    @property
+    def has_ended(self) -> bool:
+        """Return True if its loop was closed."""
+        return self._listener.loop.is_closed()
 
     def _add(self, path: str, mask: int) -> int:
         watch: int = _c.inotify_add_watch(self._descriptor.number, os.fsencode(path), mask)
@@ -79,13 +90,18 @@ class InotifyWatcher:
         self._stopped = True
         if not self._listener.loop.is_closed():
             self._listener.loop.remove_reader(self._descriptor.number)
-        close = self._descriptor.close  # which takes the kernel 10 ms
-        try:
-            threading.Thread(target=close, name="channels-sqlite-closing", daemon=True).start()
+        try:  # on a thread, because it takes the kernel 10 ms
+            threading.Thread(
+                target=self._close, name="channels-sqlite-closing", daemon=True
+            ).start()
         except BaseException as error:  # no thread can be started, or an interruption
-            close()
+            self._close()
             if not isinstance(error, RuntimeError):
                 raise
+
+    def _close(self) -> None:
+        with forks.no_fork():  # a child would have it, and not know
+            self._descriptor.close()
 
     def _drain(self) -> None:
         try:

@@ -27,7 +27,7 @@ from channels import layers
 from django.db import connections, transaction
 
 from channels_sqlite._storing import forks
-from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
+from channels_sqlite.exceptions import DatabaseUnavailable, ForeignChannel, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import hear, main, say, send
 from tests.rows import message
@@ -295,6 +295,55 @@ def without_hooks(uses: str | None) -> None:
         call_and_end(lambda: say(asyncio.run(outcomes())))
     say(ended(child))
     send_number(1)
+
+
+def forks_as_it_stops_to_listen() -> None:
+    """Fork as an event loop has just stopped to listen, again and again; say how many children had
+    a descriptor of inotify.
+    """
+    layer, inherited = SqliteChannelLayer(), 0
+
+    async def receive_and_fork() -> int:
+        await layer.send(CHANNEL, message(1))
+        await layer.receive(CHANNEL)
+        layer._ends.receiver._stop(asyncio.get_running_loop())  # as close() does
+        if (child := os.fork()) == 0:
+            os._exit(has_inotify())
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])  # noqa: ASYNC222
+
+    for _ in range(100):
+        inherited += asyncio.run(receive_and_fork())
+    say(inherited)
+
+
+def has_inotify() -> bool:
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of listdir itself
+            if os.readlink(f"/proc/self/fd/{number}") == "anon_inode:inotify":
+                return True
+    return False
+
+
+def names_without_hooks() -> None:
+    """Fork as C code does. The parent says a channel of its own, the child another one, and what
+    comes of waiting on its parent's.
+    """
+
+    async def names() -> None:
+        say(await layer.new_channel())
+        try:
+            await asyncio.wait_for(layer.receive(ours), PATIENCE / 4)
+        except ForeignChannel as error:
+            say(str(error))
+
+    django.setup()
+    layer = get_channel_layer()
+    ours = asyncio.run(layer.new_channel())
+    say(ours)
+    child = fork_without_hooks()
+    if child == 0:
+        call_and_end(lambda: asyncio.run(names()))
+    say(ended(child))
 
 
 class Slow(forks.Forkable):

@@ -220,6 +220,21 @@ async def test_a_fork_without_hooks_before_any_use(start: Start, receiver: Recei
     await receiver.received(1, 2, 3)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")
+def test_a_child_that_is_forked_as_a_loop_stops_listening_has_nothing_of_it(start: Start) -> None:
+    """A hundred of them."""
+    assert start("forks_as_it_stops_to_listen").hear() == 0
+
+
+def test_a_child_without_hooks_has_channels_of_its_own(start: Start) -> None:
+    """Its first use may be to make one, or to wait for a message to one of its parent's."""
+    parent = start("names_without_hooks")
+    ours, theirs = parent.hear(), parent.hear()
+    assert ours.rpartition(".")[2].partition("!")[0] not in theirs
+    assert "belongs to another process" in parent.hear()
+    assert parent.hear() == 0
+
+
 def test_threads_of_a_child_without_hooks_wait_until_it_has_forgotten(start: Start) -> None:
     """What is its parent's, before any of them uses it."""
     parent = start("threads_without_hooks")

@@ -42,7 +42,8 @@ IN_PLACE: dict[str, Work] = {
     "group-add": lambda each: join(each, f"{INBOX}1", group="large-group"),
     "group-discard": lambda each: leave(each, "nobody!x"),
     "group-discard-while-something-waits": lambda each: leave(each, "specific.small!x"),
-    "trim-own": lambda each: upkeep.trim_own(each, "abcdefgh-_12", 0),
+    "has-lapsed": lambda each: groups.has_lapsed(each, "abcdefgh-_12", 0),
+    "end-lapsed": lambda each: groups.end_lapsed(each, "abcdefgh-_12", 0),
 }
 ASIDE: dict[str, Work] = {
     "trim-delivered": lambda each: upkeep.trim_delivered(each, 1, SOON),

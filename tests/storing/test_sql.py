@@ -68,6 +68,15 @@ def test_any_history_of_batches_is_accepted_as_by_a_plain_counter(
         count[taken] -= len(rows)
 
 
+def test_a_membership_that_is_renewed_after_the_look_stays(connection: sqlite3.Connection) -> None:
+    join(connection, f"specific.{CLIENT}!a", f"specific.{CLIENT}!b", expires_in=-10)
+    assert groups.has_lapsed(connection, CLIENT, time.time())
+    join(connection, f"specific.{CLIENT}!a")  # by another process
+    groups.end_lapsed(connection, CLIENT, time.time())
+    assert not groups.has_lapsed(connection, CLIENT, time.time())
+    assert select(connection, f"channel from {MEMBERSHIP}") == [f"specific.{CLIENT}!a"]
+
+
 @pytest.mark.parametrize("batch", [[1, 3], [1, 2, 3]], ids=["room-for-all", "one-by-one"])
 def test_a_batch_that_fails_halfway_writes_nothing(
     connection: sqlite3.Connection, batch: list[int]

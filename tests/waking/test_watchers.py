@@ -176,8 +176,18 @@ async def begin(kind: str, place: Place) -> Any:
 
 @inotify
 def test_a_loop_that_ends_keeps_no_descriptor(kind: str, place: Place) -> None:
-    """The garbage collector sees to it."""
+    """The next one that listens sees to it, or the garbage collector."""
+
+    async def begin_and_end() -> None:
+        before = descriptors()
+        (await begin(kind, place)).stop()
+        assert descriptors() == before - 1
+
     before = descriptors()
+    abandoned = asyncio.run(begin(kind, place))
+    assert abandoned.has_ended
+    asyncio.run(begin_and_end())
+    del abandoned
     for _ in range(3):
         asyncio.run(begin(kind, place))
     assert descriptors() <= before  # some of which other tests have left
