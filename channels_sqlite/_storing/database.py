@@ -293,6 +293,7 @@ class Database:
         for reader in self.readers:
             reader.depart()
         connections, self._connections = self._connections, None
+        self.files.remove_what_is_left()
         if connections is not None:
             connections.close()
         self._opener.close()

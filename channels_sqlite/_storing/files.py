@@ -273,6 +273,21 @@ class Files:
         os.close(descriptor)
         raise OSError(f"{path} is not a file")
 
+    def remove_what_is_left(self) -> None:
+        """Remove what stands beside a database that is gone, unless other readers live there. A
+        log that stays would be played into a copy that is put in its place.
+        """
+        if self.in_memory or os.path.exists(self.path):
+            return
+        for end, identity in self._identities.items():
+            if self._on_disk(end).get(end) == identity:
+                os.unlink(self.path + end)
+        with contextlib.suppress(OSError):
+            if all(name.startswith(".") for name in os.listdir(self.bells)):
+                for name in os.listdir(self.bells):
+                    os.unlink(os.path.join(self.bells, name))
+                os.rmdir(self.bells)
+
 
 def _lock_if_possible(descriptor: int, wait: float) -> bool:
     """Return True if it is locked, or the file system has no locks."""

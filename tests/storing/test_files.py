@@ -188,3 +188,16 @@ def test_a_log_of_the_future_was_not_written_just_now(opened: Files) -> None:
     """The wall clock was set back since."""
     os.utime(opened.wal, times=(time.time() + 3_600,) * 2)
     assert opened.log_age() > 3_000
+
+
+def test_beside_a_database_that_is_gone_nothing_is_left_but_readers(opened: Files) -> None:
+    opened.remove_what_is_left()
+    assert os.path.exists(opened.wal)
+    os.unlink(opened.path)
+    bell = os.path.join(opened.bells, "abcdefgh-_12")
+    Path(bell).touch()
+    opened.remove_what_is_left()
+    assert os.listdir(os.path.dirname(opened.path)) == [os.path.basename(opened.bells)]
+    os.unlink(bell)
+    opened.remove_what_is_left()
+    assert os.listdir(os.path.dirname(opened.path)) == []
