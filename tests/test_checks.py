@@ -67,6 +67,13 @@ def declare(
 
 
 @pytest.fixture
+def collected() -> Iterator[None]:
+    """Django leaves a connection open if its first statements fail: it goes with the test."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
 def migrated(declare: Declare) -> str:
     """The alias of a layer's database with all its tables, in WAL mode."""
     alias = declare()
@@ -633,6 +640,7 @@ def test_a_name_that_is_a_directory(
     assert ids(alias) == set()
 
 
+@pytest.mark.usefixtures("collected")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_mistake_in_init_command(declare: Declare, tmp_path: Path) -> None:
     (tmp_path / "layer.sqlite3").touch()
@@ -641,12 +649,11 @@ def test_a_mistake_in_init_command(declare: Declare, tmp_path: Path) -> None:
     assert 'OPTIONS["init_command"]:\nPRAGM journal_mode=WAL;' in str(found.hint)
     alias = declare(OPTIONS={"init_command": "PRAGMA journal_mode=WAL;"})
     assert ids(alias) == {"W004"}
-    gc.collect()
 
 
+@pytest.mark.usefixtures("collected")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_file_that_is_no_database(declare: Declare, tmp_path: Path) -> None:
-    """Django leaves a connection open if its first statements fail; it is collected here."""
     file = tmp_path / "layer.sqlite3"
     file.write_text("not a database, " * 100)
     open_to_all(file)
@@ -654,7 +661,6 @@ def test_a_file_that_is_no_database(declare: Declare, tmp_path: Path) -> None:
     assert str(message("E008", alias).hint).startswith("The file must be an SQLite database")
     assert "channels_sqlite.W007" not in {each.id for each in messages(alias)}
     assert message("W007")  # nobody has asked to open it
-    gc.collect()
 
 
 other = pytest.mark.skipif(
