@@ -146,15 +146,22 @@ def make_inotify_deaf() -> int:
     As deaf as on a network file system: no event, no error.
     """
     libc = ctypes.CDLL(None)
-    count = 0
+    found = inotify_descriptors()
+    for descriptor in found:
+        deaf = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        os.dup2(deaf, descriptor, inheritable=False)
+        os.close(deaf)
+    return len(found)
+
+
+def inotify_descriptors() -> list[int]:
+    """Those that this process has."""
+    found = []
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         with contextlib.suppress(FileNotFoundError):  # that of listdir itself
             if os.readlink(f"/proc/self/fd/{descriptor}") == "anon_inode:inotify":
-                deaf = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-                os.dup2(deaf, descriptor, inheritable=False)
-                os.close(deaf)
-                count += 1
-    return count
+                found.append(descriptor)
+    return found
 
 
 # Lives and deaths

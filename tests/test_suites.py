@@ -11,7 +11,6 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from asgiref.sync import async_to_sync
 
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import Start
+from tests.docs.project import NO_LIVE_SERVER
 from tests.processes import Child
 from tests.suites import ON_A_FILE, Suite
 
@@ -414,10 +414,7 @@ DATABASES["default"]["TEST"] = {{"NAME": BASE_DIR / "test_db.sqlite3"}}
 """
 
 
-needs_live_server = pytest.mark.skipif(
-    tuple(map(int, version("channels").split(".")[:2])) < (4, 3),
-    reason="Channels' live server before 4.3 does not work with Django 5.2",
-)
+needs_live_server = pytest.mark.skipif(bool(NO_LIVE_SERVER), reason=NO_LIVE_SERVER)
 
 
 @needs_live_server

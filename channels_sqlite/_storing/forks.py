@@ -42,7 +42,8 @@ class Descriptor(Forkable):
         register(self)
 
     def close(self, *, _close: Callable[[int], None] = os.close) -> None:
-        """Close it, unless it is closed."""  # at exit, modules may go before their objects
+        """Close it, unless it is closed."""
+        # `_close` is bound, because at exit a module may go before its objects.
         number, self.number = self.number, -1
         if number >= 0:
             try:  # noqa: SIM105

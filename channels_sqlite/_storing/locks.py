@@ -26,6 +26,6 @@ def lock(descriptor: int, wait: float = 0.0) -> bool:
         except BlockingIOError:
             if time.monotonic() >= until:
                 return False
-            time.sleep(times.TIMES.file_lock)  # never on an event loop that runs: see above
+            time.sleep(times.TIMES.file_lock)  # on the thread, in a fork, or at exit
         else:
             return True

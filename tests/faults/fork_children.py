@@ -29,7 +29,7 @@ from django.db import connections, transaction
 from channels_sqlite._storing import forks
 from channels_sqlite.exceptions import DatabaseUnavailable, ForeignChannel, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import hear, main, say, send
+from tests.children import hear, inotify_descriptors, main, say, send
 from tests.rows import message
 
 # From Python 3.12 on, a fork warns in a process that has threads. These have some, as the layer's
@@ -308,20 +308,12 @@ def forks_as_it_stops_to_listen() -> None:
         await layer.receive(CHANNEL)
         layer._ends.receiver._stop(asyncio.get_running_loop())  # as close() does
         if (child := os.fork()) == 0:
-            os._exit(has_inotify())
+            os._exit(bool(inotify_descriptors()))
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])  # noqa: ASYNC222
 
     for _ in range(100):
         inherited += asyncio.run(receive_and_fork())
     say(inherited)
-
-
-def has_inotify() -> bool:
-    for number in os.listdir("/proc/self/fd"):
-        with suppress(FileNotFoundError):  # that of listdir itself
-            if os.readlink(f"/proc/self/fd/{number}") == "anon_inode:inotify":
-                return True
-    return False
 
 
 def names_without_hooks() -> None:

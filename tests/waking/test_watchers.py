@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 
 from channels_sqlite._options.conf import Options
+from channels_sqlite._storing import forks
 from channels_sqlite._storing.database import Database
 from channels_sqlite._waking import watchers
 from channels_sqlite._waking.watchers import is_installed, kinds, watch
 from channels_sqlite.counters import Counters
 from channels_sqlite.exceptions import WatcherUnavailable
+from tests.children import inotify_descriptors
 from tests.conftest import SetTimes, available
 from tests.processes import Child, has_namespaces, in_namespace  # noqa: F401 - for skipif
 from tests.waiting import PATIENCE, until
@@ -147,13 +149,7 @@ def descriptors() -> int:
     for thread in threading.enumerate():
         if thread.name in ("channels-sqlite-watchfiles", "channels-sqlite-closing"):
             thread.join(PATIENCE)  # Rust has a descriptor of its own until it ends
-    count = 0
-    for number in os.listdir("/proc/self/fd"):
-        try:
-            count += os.readlink(f"/proc/self/fd/{number}") == "anon_inode:inotify"
-        except FileNotFoundError:  # that of listdir itself
-            continue
-    return count
+    return len(inotify_descriptors())
 
 
 @inotify
@@ -167,6 +163,29 @@ async def test_inotify_has_one_descriptor_and_no_thread(kind: str, ear: Ear, pla
     with pytest.raises(WatcherUnavailable, match=f"{place.bell.path}: No such file"):
         start(kind, ear, place)
     assert descriptors() == before
+
+
+@inotify
+async def test_where_no_thread_can_be_started_inotify_is_closed_in_place(
+    kind: str, ear: Ear, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before = descriptors()
+    watcher = start(kind, ear, place)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", refuse)
+        watcher.stop()
+    assert descriptors() <= before
+
+
+def test_a_descriptor_that_others_have_closed_is_given_up_in_silence() -> None:
+    """A daemon closes all that it has from its parent."""
+    descriptor = forks.Descriptor(os.open(os.devnull, os.O_RDONLY))
+    os.close(descriptor.number)
+    descriptor.close()
+    assert descriptor.number == -1
 
 
 async def begin(kind: str, place: Place) -> Any:
