@@ -138,6 +138,7 @@ async def test_a_closing_that_is_cancelled_is_done(one: Database) -> None:
     one.post("Trimming", gate)
     closing = asyncio.create_task(one.close())
     await gate.entered()
+    await until(lambda: one.connections is None)  # the task has begun
     await cancel(closing)
     gate.open()
     await until(lambda: not exists(one.files.wal))
