@@ -29,8 +29,9 @@ class Counters:
     """Sends that ended in ChannelFull."""
     received: int = 0
     expired: int = 0
-    """Expired in the table before this process looked, or in a consumer's buffer. What another
-    process has trimmed by then is in no count."""
+    """Expired in the table before this process looked, or in a consumer's buffer; or in an inbox
+    that nobody reads, and deleted by this process. Only what is trimmed before its reader looks,
+    because that stands still, is in no count."""
     dropped: int = 0
     """Given up because there was no room: a group's message to a full inbox, or the oldest one of a
     slow consumer."""

@@ -116,7 +116,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
             drops=self._drops,
             capacity_of=_capacity_of(self),
         )
-        trimmer = Trimmer(setup.database, self.options)
+        trimmer = Trimmer(setup.database, self.options, self.counters)
         receiver = Receiver(setup, trimmer)
         abandon = weakref.finalize(self, receiver.abandon)
         abandon.atexit = False

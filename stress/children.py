@@ -42,6 +42,7 @@ class Children:
         self.socket = directory / "harness.socket"
         self._expected: dict[str, asyncio.Future[Connection]] = {}
         self._nursery: asyncio.subprocess.Process
+        self._spawned: list[asyncio.subprocess.Process] = []
         self._server: asyncio.Server
 
     async def __aenter__(self) -> Children:
@@ -51,16 +52,20 @@ class Children:
 
     async def __aexit__(self, *exception: object) -> None:
         self._server.close()
-        self._nursery.kill()
-        await self._nursery.wait()
+        for process in self._spawned:
+            with suppress(ProcessLookupError):  # it has ended
+                process.kill()
+            await process.wait()
 
     async def _spawn(self, *command: str, stdin: int) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             *command,
             stdin=stdin,
             start_new_session=True,  # a Ctrl-C is the harness's to handle
             cwd=Path(__file__).parent.parent,
         )
+        self._spawned.append(process)
+        return process
 
     async def _met(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hello = json.loads(await reader.readline())

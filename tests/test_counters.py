@@ -59,6 +59,7 @@ def test_a_burst_is_one_line_that_names_those_that_missed_most(
 def test_the_next_line_speaks_for_all_since_the_last(
     drops: DropLog, caplog: pytest.LogCaptureFixture, set_times: SetTimes
 ) -> None:
+    set_times(burst=1)
     drop(drops, times=10)
     wait_until(lambda: len(caplog.messages) == 1)
     set_times(warning=3600)

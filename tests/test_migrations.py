@@ -6,7 +6,9 @@ import io
 import multiprocessing  # noqa: F401 - for skipif
 import shutil
 import sqlite3
+import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -378,7 +380,9 @@ def test_parallel_tests_on_files_meet_nothing_of_earlier_runs(tmp_path: Path, op
     project.write("quick/tests.py", WRITES_INTO_ITS_COPY)
     command = ("test", "quick", "--parallel=2", option)
     (tmp_path / "killing").touch()
-    project.manage(*command, succeeds=False)
+    # Python's Pool waits for ever if a worker had one of its locks when it was killed.
+    with suppress(subprocess.TimeoutExpired):
+        project.manage(*command, succeeds=False)
     # With copies that are kept their logs are, too.
     assert bool(list(tmp_path.glob("test.channels_*"))) == (option == "--keepdb")
     (tmp_path / "killing").unlink()

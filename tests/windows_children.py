@@ -49,7 +49,7 @@ async def trims() -> None:
     layer = SqliteChannelLayer()
     say(await layer.readers())
     await layer.send("test-channel", {"type": "test"})
-    say(vars(await Trimmer(layer.database, layer.options).trim()))
+    say(vars(await Trimmer(layer.database, layer.options, layer.counters).trim()))
     await layer.close()
 
 

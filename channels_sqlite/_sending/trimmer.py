@@ -18,6 +18,7 @@ from .._storing import upkeep
 from .._storing.connections import Connections
 from .._storing.database import Database
 from .._waking import bells
+from ..counters import Counters
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -43,9 +44,10 @@ class Trimmer:
     are looked for when the database is opened as well.
     """
 
-    def __init__(self, database: Database, options: Options) -> None:
+    def __init__(self, database: Database, options: Options, counters: Counters) -> None:
         self._database = database
         self._options = options
+        self._counters = counters
         self._written = 0
         self._swept_at = time.monotonic()
         self._kept_up_at = float("-inf")
@@ -143,8 +145,13 @@ class Trimmer:
         for count in in_batches(self._delivered()):
             trimmed.delivered += count
             yield
-        for count in in_batches(partial(upkeep.trim_expired, now=now)):
+        expired = partial(upkeep.trim_expired, now=now, living=living)
+        for count in in_batches(partial(expired, read=True)):
             trimmed.expired += count
+            yield
+        for count in in_batches(partial(expired, read=False)):
+            trimmed.expired += count
+            self._counters.expired += count  # by us, because nobody else will
             yield
         for count in in_batches(partial(upkeep.trim_memberships, now=now, living=living)):
             trimmed.memberships += count

@@ -39,13 +39,19 @@ def trim_delivered(connection: sqlite3.Connection, limit: int, before: float) ->
     )
 
 
-def trim_expired(connection: sqlite3.Connection, limit: int, now: float) -> int:
-    """Delete messages that have expired before anybody took them."""
+def trim_expired(
+    connection: sqlite3.Connection, limit: int, now: float, living: Collection[str], *, read: bool
+) -> int:
+    """Delete messages that have expired before anybody took them; either those of inboxes that a
+    living reader reads, which counts them, or all others. `living` are client parts.
+    """
     return _delete(
         connection,
         f"select id from {MESSAGE} indexed by {WAITING}"
-        " where delivered_at is null and expires_at <= :now limit :limit",
-        {"now": now, "limit": limit},
+        " where delivered_at is null and expires_at <= :now"
+        f" and (substr(inbox, -1) = '!' and {CLIENT} in (select value from json_each(:living)))"
+        " = :read limit :limit",
+        {"now": now, "living": json.dumps([*living]), "read": read, "limit": limit},
         f"delete from {MESSAGE} where id = ? and delivered_at is null",
     )
 

@@ -28,7 +28,7 @@ class Parts:
         self.database = database
         self.others = others
         self.counters = Counters()
-        self.trimmer = Trimmer(database, self.options)
+        self.trimmer = Trimmer(database, self.options, self.counters)
         setup = Setup(
             client="abcdefghijkl",
             database=database,

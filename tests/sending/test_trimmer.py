@@ -77,6 +77,21 @@ async def test_all_that_nobody_needs_is_trimmed_and_counted(trimming: Parts) -> 
     assert await soon(trimming.trimmer.trim()) == Trimmed()
 
 
+async def test_what_expires_unread_is_counted_by_its_reader_or_else_by_whoever_trims_it(
+    trimming: Parts,
+) -> None:
+    """A reader that lives may have taken it already, and not have said so yet."""
+    bell, living = reader(trimming, "living-67890", alive=True)
+    _, dead = reader(trimming, "dead-4567890", alive=False)
+    await soon(trimming.trimmer.trim())  # what comes for the dead from now on stays, and expires
+    past = time.time() - 1
+    for channel in ("jobs", "jobs.living-67890-", living, dead):
+        send(trimming.others, *[outgoing(1, channel, expires_at=past)] * BATCH)
+    assert await soon(trimming.trimmer.trim()) == Trimmed(expired=4 * BATCH)
+    assert trimming.counters.expired == 3 * BATCH
+    bell.close(remove=True)
+
+
 @pytest.mark.usefixtures("at_once")
 async def test_more_dead_readers_than_may_be_open_at_once_are_swept(
     trimming: Parts, monkeypatch: pytest.MonkeyPatch

@@ -47,7 +47,7 @@ IN_PLACE: dict[str, Work] = {
 }
 ASIDE: dict[str, Work] = {
     "trim-delivered": lambda each: upkeep.trim_delivered(each, 1, SOON),
-    "trim-expired": lambda each: upkeep.trim_expired(each, 1, SOON),
+    "trim-expired": lambda each: upkeep.trim_expired(each, 1, SOON, ["a"], read=False),
     "trim-memberships": lambda each: upkeep.trim_memberships(each, 1, SOON, ["a"]),
     "trim-left": lambda each: upkeep.trim_left(each, 1),
     "trim-sequences": lambda each: upkeep.trim_sequences(each, 1),

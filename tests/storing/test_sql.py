@@ -193,7 +193,7 @@ def test_a_membership_is_kept_after_its_end_only_while_its_reader_has_something_
     "trim",
     [
         partial(upkeep.trim_delivered, before=NOW + 10_000),
-        partial(upkeep.trim_expired, now=NOW),
+        partial(upkeep.trim_expired, now=NOW, living=[], read=False),
         partial(upkeep.trim_memberships, now=NOW, living=[LIVING]),
         upkeep.trim_left,
         upkeep.trim_sequences,

@@ -210,7 +210,7 @@ class Command(BaseCommand):
 
     def trim(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
-        trimmed = asyncio.run(Trimmer(layer.database, layer.options).trim())
+        trimmed = asyncio.run(Trimmer(layer.database, layer.options, layer.counters).trim())
         self.say(
             f"Deleted {counted(trimmed.delivered, 'delivered message')}, "
             f"{counted(trimmed.expired, 'expired one')} "
