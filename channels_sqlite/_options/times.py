@@ -47,8 +47,7 @@ class Times:
     # Acknowledging, and memberships
 
     acknowledge: float = 0.25
-    """Time from the last message of a burst until the table is told what was taken. Where messages
-    come all the time, the heartbeat tells it."""
+    """Time from the first message of a burst until the table is told what was taken."""
     clock_was_set: float = 1.0
     """A larger step of the wall clock against the monotonic one means that somebody has set it."""
 

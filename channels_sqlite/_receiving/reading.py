@@ -66,9 +66,11 @@ class Reading:
         self._counters = setup.counters
         self._capacity_of = setup.capacity_of
         self._keep = setup.options.message_retention > 0
-        self._inboxes: dict[str, Inbox] = {}
-        self._normal: dict[str, int | None] = {}
-        """The sequences of normal channels at the last look."""
+        self.inboxes: dict[str, Inbox] = {}
+        """The process-local inboxes that are read."""
+        self.normal: dict[str, int | None] = {}
+        """The normal channels that consumers have waited for, with their sequences at the last
+        look."""
         self._connection: sqlite3.Connection | None = None
         """The one that the cursors are of."""
         self._many = MANY
@@ -76,28 +78,18 @@ class Reading:
         self.more = False
         """A look has ended before it had read everything."""
 
-    @property
-    def inboxes(self) -> Collection[str]:
-        """The process-local inboxes that are read."""
-        return self._inboxes
-
-    @property
-    def normal(self) -> Collection[str]:
-        """The normal channels that consumers have waited for."""
-        return self._normal
-
     def reads_any(self, inboxes: Iterable[str]) -> bool:
         """Return True if any of these is read here."""
         return not (
-            self._inboxes.keys().isdisjoint(inboxes) and self._normal.keys().isdisjoint(inboxes)
+            self.inboxes.keys().isdisjoint(inboxes) and self.normal.keys().isdisjoint(inboxes)
         )
 
     def add(self, inbox: str) -> None:
         """Read this inbox from now on: all of it, because its name is as new as its first
         message.
         """
-        if inbox not in self._inboxes:
-            self._inboxes[inbox] = Inbox(self._capacity_of(inbox))
+        if inbox not in self.inboxes:
+            self.inboxes[inbox] = Inbox(self._capacity_of(inbox))
 
     # Looking
 
@@ -110,7 +102,7 @@ class Reading:
             # Rows that were read there may be undone, and their ids then come again.
             self._go_back(inboxes)
             found = self._database.try_read(lambda each: self._read(each, inboxes, here))
-        if found and not self._normal:
+        if found and not self.normal:
             return True
         if not found:
             self.acknowledge()
@@ -125,20 +117,20 @@ class Reading:
     def _look(self, connection: sqlite3.Connection, here: Loop, thorough: bool) -> bool:
         self._notice_opened(connection)
         if thorough and self._database.in_memory:
-            self._go_back(self._inboxes)
-        sequences = sql.sequences(connection, [EPOCH, *self._inboxes, *self._normal])
+            self._go_back(self.inboxes)
+        sequences = sql.sequences(connection, [EPOCH, *self.inboxes, *self.normal])
         self._notice_epoch(sequences.get(EPOCH))
         moved = [
             name
-            for name, inbox in self._inboxes.items()
+            for name, inbox in self.inboxes.items()
             if thorough or self._has_moved(inbox, sequences.get(name, 0))
         ]
         found = self._read(connection, moved, here)
-        for channel in list(self._normal):
+        for channel in list(self.normal):
             sequence = sequences.get(channel)
-            if thorough or sequence != self._normal[channel]:
+            if thorough or sequence != self.normal[channel]:
                 found |= self.claim(channel, here)
-                self._normal[channel] = sequence  # if more waits, the next consumer claims it
+                self.normal[channel] = sequence  # if more waits, the next consumer claims it
         return found
 
     def _has_moved(self, inbox: Inbox, sequence: object) -> bool:
@@ -152,11 +144,11 @@ class Reading:
         """Read from the beginning what was opened again: the name may mean another file by now."""
         if connection is not self._connection:
             self._connection = connection
-            self._go_back(self._inboxes)
+            self._go_back(self.inboxes)
 
     def _go_back(self, names: Iterable[str]) -> None:
         for name in names:
-            self._inboxes[name].go_back()
+            self.inboxes[name].go_back()
 
     def _notice_epoch(self, epoch: int | None) -> bool:
         """Begin again in a file, or in tables, that were emptied; return True if so."""
@@ -164,8 +156,8 @@ class Reading:
             return False
         self._epoch = epoch
         self._queues.clear()
-        self._inboxes = {name: Inbox(each.capacity) for name, each in self._inboxes.items()}
-        self._normal = dict.fromkeys(self._normal)
+        self.inboxes = {name: Inbox(each.capacity) for name, each in self.inboxes.items()}
+        self.normal = dict.fromkeys(self.normal)
         return True
 
     def _read(self, connection: sqlite3.Connection, names: Collection[str], here: Loop) -> bool:
@@ -173,7 +165,7 @@ class Reading:
         started = time.monotonic()
         found = False
         for name in names:
-            while rows := sql.arrivals(connection, name, self._inboxes[name].cursor, AT_ONCE):
+            while rows := sql.arrivals(connection, name, self.inboxes[name].cursor, AT_ONCE):
                 if self._notice_epoch(rows[0][1]):
                     continue  # from the beginning: the ids of before mean nothing
                 found |= self._hand_over(name, rows, here)
@@ -187,7 +179,7 @@ class Reading:
     def _hand_over(self, name: str, rows: list[tuple[Row, int, list[str]]], here: Loop) -> bool:
         """Return True if any of them is new."""
         now, monotonic = time.time(), time.monotonic()
-        inbox, found = self._inboxes[name], False
+        inbox, found = self.inboxes[name], False
         for row, _, channels in rows:
             inbox.cursor = row.id
             inbox.taken += 1
@@ -209,7 +201,7 @@ class Reading:
         """Tell the table what was taken; return False if a lock of others is in the way. Where it
         fails, it waits for the next heartbeat.
         """
-        for name, inbox in list(self._inboxes.items()):
+        for name, inbox in list(self.inboxes.items()):
             if not inbox.owes:
                 continue
             ids, taken = (inbox.acknowledged, inbox.cursor), inbox.taken
@@ -244,8 +236,8 @@ class Reading:
         Raises Busy or Lost when it is to be tried again; the next look then does.
         """
         now, database = time.time(), self._database
-        seen = self._normal.get(channel)
-        self._normal[channel] = None
+        seen = self.normal.get(channel)
+        self.normal[channel] = None
         claimed: list[tuple[Row, int]] = []
         if self._queues.wanted(channel) < 0 and self.give_back(channel, here) is None:
             raise Busy
@@ -256,7 +248,7 @@ class Reading:
                     lambda each: sql.claim(each, channel, wanted, now, keep=self._keep)
                 )
             self._notice_epoch(claimed[0][1] if claimed else epoch)
-        self._normal[channel] = seen
+        self.normal[channel] = seen
         monotonic = time.monotonic()
         for row, _ in claimed:
             item = Item(row, monotonic + row.remaining(now))
@@ -267,15 +259,15 @@ class Reading:
         """Forget the normal channels that nobody waits for, and such inboxes where there are many:
         names may be made for one answer.
         """
-        for channel in list(self._normal):
+        for channel in list(self.normal):
             if not self._queues.is_waited_for(channel) and self._queues.is_empty(channel):
-                del self._normal[channel]
-        if len(self._inboxes) > self._many:
+                del self.normal[channel]
+        if len(self.inboxes) > self._many:
             used = self._queues.inboxes()
-            for name, inbox in list(self._inboxes.items()):
+            for name, inbox in list(self.inboxes.items()):
                 if name not in used and not inbox.owes:
-                    del self._inboxes[name]
-            self._many = max(MANY, 2 * len(self._inboxes))
+                    del self.inboxes[name]
+            self._many = max(MANY, 2 * len(self.inboxes))
 
     def give_back(self, channel: str, here: Loop | None) -> int | None:
         """Put back what was claimed for consumers that are gone, for another process to take;
@@ -290,12 +282,12 @@ class Reading:
         try:
             self._database.try_write(lambda connection: sql.give_back(connection, rows, epoch or 0))
         except (Busy, Lost, DatabaseUnavailable):
-            self._normal[channel] = None  # the next look tries it again
+            self.normal[channel] = None  # the next look tries it again
             self._queues.put_back(channel, items, here)
             return None
         return len(items)
 
     def give_all_back(self, here: Loop | None) -> bool:
         """Put back what was claimed for consumers that are gone; return True if that is done."""
-        given = [self.give_back(channel, here) for channel in list(self._normal)]
+        given = [self.give_back(channel, here) for channel in list(self.normal)]
         return None not in given

@@ -215,11 +215,10 @@ class Receiver:
         thorough: bool = False,
     ) -> bool:
         """Deliver what is new, of these inboxes or all; return True if there was any."""
-        if self._database.has_ended:
-            return False
         reading, found = self._reading, False
         with self._lock:
-            self._drop_collected(loop)
+            if self._abandoned:
+                self._drop_collected(loop)
             reading.more = False
             try:
                 self._memberships.move_if_clock_was_set()
@@ -232,9 +231,9 @@ class Receiver:
             except Lost:  # the connections were closed, by a fork for example
                 self._database.open_for_readers()
             more = reading.more
-        if found and (ear := self._ears.by_loop.get(loop)):  # perhaps the last of a burst
+        if found and (ear := self._ears.by_loop.get(loop)):
             pause = times.TIMES.acknowledge
-            ear.listener.call_after(pause, "acknowledge", self._acknowledge, loop)
+            ear.listener.call_once(pause, "acknowledge", self._acknowledge, loop)
         if more:  # after others on the loop have had their turn
             loop.call_soon(partial(self._ears.look, loop, rung=True))
         return found
@@ -246,7 +245,7 @@ class Receiver:
 
     def _beat(self, loop: Loop) -> bool:
         """Look at everything, trusting nothing, and do what is to be done now and then."""
-        if self._database.has_ended or self._retired:
+        if self._retired:
             return False
         self._database.notice_replaced()
         # Before the look: watchfiles cannot tell this from a ring, which the look then sees.

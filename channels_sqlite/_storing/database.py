@@ -56,13 +56,6 @@ class Database:
         return self.files.path
 
     @property
-    def has_ended(self) -> bool:
-        """Return True if the interpreter is ending and the database is closed. Readers on daemon
-        threads must not open it again.
-        """
-        return self.is_ending and self.connections is None
-
-    @property
     def connections(self) -> Connections | None:
         """The connections, if they are open; others than before once it was opened again."""
         connections = self._connections
@@ -197,14 +190,16 @@ class Database:
         return self.connections
 
     def _open_now(self) -> Connections:
-        """The connections; raises Lost if there are none."""
-        connections = self.connections
+        """The connections; raises Lost if there are none. If they were closed, to use them does."""
+        connections = self._connections
         if connections is None:
             raise Lost
         return connections
 
     def open_for_readers(self) -> None:
         """Begin to open it, for its readers: they are told, and what goes wrong is logged."""
+        if self.is_ending:  # those on daemon threads go on
+            return
         until = time.monotonic() + self.timeout
         self._worker.post("Opening", lambda: self._open(until))
 

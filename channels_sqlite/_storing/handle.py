@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from .._options import times
@@ -176,6 +177,5 @@ def _only_read(connection: sqlite3.Connection) -> None:
     connection.text_factory = text
 
 
-def text(value: bytes) -> str:
-    """Read a text column, into which others may have written anything."""
-    return value.decode("utf-8", "replace")
+text = partial(str, encoding="utf-8", errors="replace")
+"""Reads a text column, into which others may have written anything."""

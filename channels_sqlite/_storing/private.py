@@ -46,8 +46,9 @@ def are_tests_running() -> bool:
     server process of a ChannelsLiveServerTestCase, which is told of one test database only where it
     is not forked.
     """
-    is_child = multiprocessing.parent_process() is not None
-    return _is_test_environment() or (is_child and "channels.testing.live" in sys.modules)
+    return _is_test_environment() or (
+        "channels.testing.live" in sys.modules and multiprocessing.parent_process() is not None
+    )
 
 
 def _is_test_environment() -> bool:

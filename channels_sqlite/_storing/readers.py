@@ -34,11 +34,10 @@ class LocalReader(Protocol):
 
 
 class Readers(Weak[LocalReader]):
-    """This process's own, for as long as they live."""
+    """This process's own, by client part, for as long as they live."""
 
-    def get(self, client: str) -> LocalReader | None:
-        """The reader of this client; None if it is in another process, or nowhere."""
-        return next((each for each in self if each.client == client), None)
+    def __init__(self) -> None:
+        super().__init__(key=lambda reader: reader.client)
 
     def ring(self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None) -> None:
         """Have all of them look at these inboxes, or at all that they read."""

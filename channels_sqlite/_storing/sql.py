@@ -145,8 +145,12 @@ def arrivals(
     """
     found = connection.execute(_ARRIVALS, (inbox, cursor, limit)).fetchall()
     return [
-        (_row(*columns), epoch, _channels(columns[2], members))
-        for *columns, epoch, members in found
+        (
+            Row(id_, inbox, channel, group, body, time_of(created_at), time_of(expires_at)),
+            epoch,
+            _channels(channel, members),
+        )
+        for id_, inbox, channel, group, body, created_at, expires_at, epoch, members in found
     ]
 
 
@@ -155,18 +159,6 @@ def _channels(channel: object, members: str | None) -> list[str]:
         names: list[str] = json.loads(members)
         return names
     return [channel] if isinstance(channel, str) else []
-
-
-def _row(
-    id_: int,
-    inbox: str,
-    channel: str | None,
-    group: str | None,
-    body: bytes,
-    created_at: object,
-    expires_at: object,
-) -> Row:
-    return Row(id_, inbox, channel, group, body, time_of(created_at), time_of(expires_at))
 
 
 def time_of(value: object) -> float:
@@ -239,7 +231,10 @@ def claim(
         f" returning {COLUMNS}, (select seq from {SEQUENCE} where inbox = '{EPOCH}')",
         {"inbox": inbox, "now": now, "limit": limit},
     ).fetchall()
-    return sorted((_row(*columns), epoch) for *columns, epoch in rows)  # RETURNING has no order
+    return sorted(  # RETURNING has no order
+        (Row(id_, inbox, channel, group, body, time_of(created_at), time_of(expires_at)), epoch)
+        for id_, inbox, channel, group, body, created_at, expires_at, epoch in rows
+    )
 
 
 def give_back(connection: sqlite3.Connection, rows: Sequence[Row], epoch: int) -> None:

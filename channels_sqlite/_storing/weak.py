@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -14,17 +14,22 @@ class Weak(Generic[T]):
     fails where another thread adds to it meanwhile.
     """
 
-    def __init__(self) -> None:
-        self._by_id: WeakValueDictionary[int, T] = WeakValueDictionary()
+    def __init__(self, key: Callable[[T], Hashable] = id) -> None:
+        self._key = key
+        self._by_key: WeakValueDictionary[Hashable, T] = WeakValueDictionary()
 
     def add(self, one: T) -> None:
         """Have it among them."""
-        self._by_id[id(one)] = one
+        self._by_key[self._key(one)] = one
 
     def discard(self, one: T) -> None:
         """Have it among them no more."""
-        self._by_id.pop(id(one), None)
+        self._by_key.pop(self._key(one), None)
+
+    def get(self, key: Hashable) -> T | None:
+        """The one with this key; None if there is none."""
+        return self._by_key.get(key)
 
     def __iter__(self) -> Iterator[T]:
-        references = self._by_id.valuerefs()  # copied at one go
+        references = self._by_key.valuerefs()  # copied at one go
         return iter([one for each in references if (one := each()) is not None])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -98,6 +99,15 @@ class Listener:
             self._timers[what].cancel()
         self._timers[what] = self.loop.call_later(delay, call, *given)
 
+    def call_once(self, delay: float, what: str, call: Callable[..., None], *given: Any) -> None:
+        """Call it later, unless stopped, or something is to be called as the same `what`."""
+        if what not in self._timers:
+            self.call_after(delay, what, self._call_once, what, call, *given)
+
+    def _call_once(self, what: str, call: Callable[..., None], *given: Any) -> None:
+        del self._timers[what]
+        call(*given)
+
     def go_on(self) -> None:
         """A consumer begins to wait: beat again, if that has ended."""
         if self._has_ended("beat"):
@@ -156,7 +166,7 @@ class Listener:
                 self.watcher.adjust()
 
     def _announced(self) -> None:
-        self.woken_at = self.loop.time()
+        self.woken_at = time.monotonic()
         self._suspect = False
         self._unannounced = 0
 
@@ -175,10 +185,9 @@ class Listener:
             waits = times.TIMES.locked
             delay = waits[min(self._tries, len(waits) - 1)]
             self._tries += 1
-            self.call_after(delay, "again", self._look_again)
+            self.call_once(delay, "again", self._look_again)
 
     def _look_again(self) -> None:
-        del self._timers["again"]
         self.look(rung=True)
         if "again" not in self._timers:
             self._tries = 0
