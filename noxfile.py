@@ -182,7 +182,7 @@ def run_tests(session: nox.Session, *pins: str) -> None:
     session.install("-e", ".[cryptography]", *group("test"), *pins, env=compiled)
     if not session.posargs:
         session.log(
-            "Running about 1,900 tests in four processes, with servers, browsers and killed"
+            "Running about 2,000 tests in four processes, with servers, browsers and killed"
             " processes among them: 5 to 15 minutes. Tests that need a program which this machine"
             " does not have are left out, and named."
         )

@@ -1,11 +1,11 @@
-"""The example running for the browser tests: one set of processes for each channel layer."""
+"""The example running for the browser tests."""
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -16,8 +16,6 @@ from tests.example import browser
 from tests.example.browser import Window
 from tests.example.servers import Project, Server
 
-LAYERS = ("sqlite", "redis")
-
 
 @dataclass(frozen=True)
 class Chat:
@@ -26,6 +24,14 @@ class Chat:
     project: Project
     first: Server
     second: Server
+
+
+@contextmanager
+def deployed(project: Project) -> Iterator[Chat]:
+    with ExitStack() as stack:
+        servers = [stack.enter_context(project.daphne()) for _ in range(2)]
+        stack.enter_context(project.worker("summaries"))
+        yield Chat(project, *servers)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,29 +51,11 @@ def migrated_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def stage(
-    request: pytest.FixtureRequest, migrated_example: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], Chat]]:
-    """Starts the deployment on a layer when a test first wants it, and keeps it for the others."""
-    chats: dict[str, Chat] = {}
-    with ExitStack() as stack:
-
-        def chat_on(layer: str) -> Chat:
-            if layer not in chats:
-                url = request.getfixturevalue("redis_url") if layer == "redis" else "sqlite://"
-                place = tmp_path_factory.mktemp("example") / layer
-                project = Project(Path(shutil.copytree(migrated_example, place)), url)
-                servers = [stack.enter_context(project.daphne()) for _ in range(2)]
-                stack.enter_context(project.worker("summaries"))
-                chats[layer] = Chat(project, *servers)
-            return chats[layer]
-
-        yield chat_on
-
-
-@pytest.fixture(params=LAYERS)
-def chat(request: pytest.FixtureRequest, stage: Callable[[str], Chat]) -> Chat:
-    return stage(request.param)
+def chat(migrated_example: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
+    """A deployment that tests share."""
+    place = tmp_path_factory.mktemp("example") / "data"
+    with deployed(Project(Path(shutil.copytree(migrated_example, place)), "sqlite://")) as chat:
+        yield chat
 
 
 @pytest.fixture

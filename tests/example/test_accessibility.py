@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -23,12 +22,12 @@ RUN = "axe.run({ resultTypes: ['violations'] }).then(arguments[0])"
 @pytest.mark.parametrize("screen", ["desktop", "phone"])
 def test_axe_finds_no_fault(
     windows: tuple[Window, Window],
-    stage: Callable[[str], Chat],
+    chat: Chat,
     room: str,
     screen: str,
     scheme: str,
 ) -> None:
-    chat, ada = stage("sqlite"), windows[0]
+    ada = windows[0]
     with ExitStack() as stack:
         if screen == "phone":
             stack.enter_context(ada.on_a_phone())

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.example.browser import Window
-from tests.example.conftest import Chat
+from tests.example.conftest import Chat, deployed
 from tests.example.servers import Project, stop
 
 pytestmark = pytest.mark.timeout(300)  # browsers and servers start within
-of_the_page = pytest.mark.parametrize("chat", ["sqlite"], indirect=True)
-"""For what is of the page, and the same on each channel layer."""
 
 SCRIPT = """<script>document.title = "taken"</script><img src=x onerror='document.title="taken"'>"""
 
@@ -30,6 +29,25 @@ def test_two_people_chat_by_way_of_two_processes(ada: Window, ben: Window) -> No
     for window in (ada, ben):
         window.wait_for_line("Ben", "I am.")
     assert ada.lines == ben.lines == [("Ada", "Is anybody here?"), ("Ben", "I am.")]
+
+
+def test_redis_carries_the_chat_as_well(
+    windows: tuple[Window, Window], migrated_example: Path, tmp_path: Path, redis_url: str
+) -> None:
+    """Its address in the environment is all that differs."""
+    project = Project(Path(shutil.copytree(migrated_example, tmp_path / "data")), redis_url)
+    ada, ben = windows
+    with deployed(project) as chat:
+        ada.enter(chat.first.url, "tea", "Ada")
+        ben.enter(chat.second.url, "tea", "Ben")
+        ben.say("Is tea served?")
+        chat.project.manage("say", "tea", "Tea is served", "--name", "Butler")
+        for window in windows:
+            window.wait_for_line("Butler", "Tea is served")
+        ada.click("#summarise")
+        ada.wait_for(lambda: "2 lines" in ada.find("#summary-body").text)
+        for window in windows:
+            window.leave()
 
 
 def test_another_room_hears_nothing(ada: Window, ben: Window, chat: Chat, room: str) -> None:
@@ -112,7 +130,6 @@ def test_a_page_finds_what_no_message_told_it(
         assert window.lines == [("Ben", "before"), *unheard, ("Ben", "after")]
 
 
-@of_the_page
 def test_earlier_lines_come_above_and_leave_the_rest_where_it_is(
     ada: Window, ben: Window, chat: Chat, room: str
 ) -> None:
@@ -194,7 +211,6 @@ def test_a_form_posts_from_a_sync_view(
     ada.wait_for_line("Cleo", "Just passing")
 
 
-@of_the_page
 def test_markup_stays_text(ada: Window, ben: Window) -> None:
     ada.click("#rename")
     ada.tell_name("<b>Ada</b>")
@@ -209,14 +225,12 @@ def test_markup_stays_text(ada: Window, ben: Window) -> None:
     assert ben.driver.title == title
 
 
-@of_the_page
 def test_an_empty_line_is_declined(ada: Window) -> None:
     ada.say("  ")
     assert "nothing in this line" in ada.notice
     assert ada.find("#notice").aria_role == "alert"
 
 
-@of_the_page
 def test_a_long_line_is_declined_and_stays_to_be_shortened(ada: Window) -> None:
     ada.driver.execute_script("document.getElementById('text').value = 'x'.repeat(1001)")
     ada.say("")
@@ -228,7 +242,6 @@ def test_a_long_line_is_declined_and_stays_to_be_shortened(ada: Window) -> None:
     ada.wait_for_line("Ada", "x" * 1000)
 
 
-@of_the_page
 def test_a_name_of_blanks_is_asked_for_again(
     windows: tuple[Window, Window], chat: Chat, room: str
 ) -> None:
@@ -240,7 +253,6 @@ def test_a_name_of_blanks_is_asked_for_again(
     window.wait_until_connected()
 
 
-@of_the_page
 def test_escape_leaves_the_name_dialog_and_a_button_leads_back(
     windows: tuple[Window, Window], chat: Chat, room: str
 ) -> None:
@@ -277,7 +289,6 @@ def test_a_name_that_another_visitor_has_is_asked_for_again(
     ada.wait_for_line("Ada L.", "I stay who I am")
 
 
-@of_the_page
 def test_words_run_in_the_direction_of_their_script(ada: Window, ben: Window) -> None:
     direction = """
         const words = [...document.querySelectorAll("#lines .words")];
@@ -289,7 +300,6 @@ def test_words_run_in_the_direction_of_their_script(ada: Window, ben: Window) ->
     assert ben.driver.execute_script(direction) == ["rtl", "ltr"]
 
 
-@of_the_page
 def test_the_keyboard_reaches_everything(ada: Window, ben: Window) -> None:
     reached = {ben.focused}
     for _ in range(30):
@@ -302,7 +312,6 @@ def test_the_keyboard_reaches_everything(ada: Window, ben: Window) -> None:
     assert ben.focused == "summarise"
 
 
-@of_the_page
 def test_a_screen_reader_finds_names_for_everything(ada: Window, ben: Window) -> None:
     ada.say("Hello")
     ben.wait_for_line("Ada", "Hello")
@@ -313,7 +322,6 @@ def test_a_screen_reader_finds_names_for_everything(ada: Window, ben: Window) ->
             assert control.accessible_name, control.get_attribute("outerHTML")
 
 
-@of_the_page
 def test_on_a_phone_people_are_behind_a_button(ada: Window) -> None:
     with ada.on_a_phone():
         ada.wait_for(lambda: not ada.find("#people").is_displayed())
@@ -327,9 +335,9 @@ def test_on_a_phone_people_are_behind_a_button(ada: Window) -> None:
 
 
 def test_the_admin_shows_the_tables_of_the_layer(
-    windows: tuple[Window, Window], stage: Callable[[str], Chat], room: str
+    windows: tuple[Window, Window], chat: Chat, room: str
 ) -> None:
-    chat, (ada, keeper) = stage("sqlite"), windows
+    ada, keeper = windows
     make = "from django.contrib.auth.models import User; User.objects.create_superuser(*{!r})"
     chat.project.manage("shell", "-c", make.format((room, "", room)))
     ada.enter(chat.first.url, room, "Ada")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from http import HTTPStatus
 from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
@@ -17,11 +16,6 @@ from tests.example.conftest import Chat
 from tests.example.sockets import Client, client
 
 pytestmark = pytest.mark.timeout(300)  # servers start within
-
-
-@pytest.fixture
-def chat(stage: Callable[[str], Chat]) -> Chat:
-    return stage("sqlite")
 
 
 @pytest.mark.parametrize(
