@@ -19,6 +19,7 @@ from ..exceptions import LOCKED, DatabaseUnavailable, code_of
 from .trimmer import Trimmer
 
 AT_ONCE = 64  # messages in one statement
+MOST_GROUPS = 10_000  # that are remembered
 LARGE = 1_000_000  # bytes in one statement, which then is the thread's
 
 
@@ -52,6 +53,8 @@ class Sender:
         self._capacity = None if setup.options.channel_capacity else setup.options.capacity
         self._counters = setup.counters
         self._drops = setup.drops
+        self._reached: set[str] = set()
+        """Groups that had members at the last send: they need no look whether they have any."""
         self._outboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, Outbox] = WeakKeyDictionary()
 
     async def send(self, message: Outgoing) -> bool:
@@ -121,7 +124,7 @@ class Sender:
         counted.
         """
         group = message.group
-        if not await self._database.read(lambda connection: groups.has_members(connection, group)):
+        if not (group in self._reached or await self._has_members(group)):
             self._counters.sent += 1
             await asyncio.sleep(0)
             return
@@ -131,6 +134,7 @@ class Sender:
 
         def account(result: tuple[list[str], dict[str, float]]) -> None:
             written, full = result
+            self._note_reached(group, bool(written or full))
             self._counters.sent += 1
             bells.ring(self._database, written)
             self._trimmer.trim_if_due(len(written))
@@ -145,6 +149,18 @@ class Sender:
             long=len(message.body) > LARGE,
         )
         await asyncio.sleep(0)
+
+    async def _has_members(self, group: str) -> bool:
+        """To look takes no lock, and to write does."""
+        return await self._database.read(lambda each: groups.has_members(each, group))
+
+    def _note_reached(self, group: str, reached: bool) -> None:
+        if not reached:
+            self._reached.discard(group)
+        elif len(self._reached) < MOST_GROUPS:
+            self._reached.add(group)
+        else:
+            self._reached = {group}
 
     # Batches
 

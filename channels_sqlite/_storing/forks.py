@@ -58,7 +58,8 @@ class Descriptor(Forkable):
 class _Forks:
     def __init__(self) -> None:
         self.pid = os.getpid()
-        self.noticing = threading.Lock()
+        self.noticing: dict[int, threading.Lock] = {}
+        """By process id: a fork may leave the parent's taken for ever."""
         self.lock = threading.RLock()
         self.members: Weak[Forkable] = Weak()
         self.resting: list[Forkable] = []
@@ -105,9 +106,9 @@ def leak(file: Identity | None) -> None:
 
 def notice() -> None:
     """Notice a fork without Python's hooks; all threads wait until it is dealt with."""
-    if os.getpid() != _forks.pid:
-        with _forks.noticing:
-            if os.getpid() != _forks.pid:
+    if (pid := os.getpid()) != _forks.pid:
+        with _forks.noticing.setdefault(pid, threading.Lock()):
+            if pid != _forks.pid:
                 _after_in_child()
 
 

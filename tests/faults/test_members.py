@@ -271,8 +271,17 @@ def test_group_expiry_counts_the_seconds_that_a_reader_has_lived(
 
 
 def test_a_group_without_members_costs_nothing(start: Start, database: Path) -> None:
-    """Nothing is written, nobody is woken, and the write lock of somebody else is no hindrance."""
-    sender = Peer(start)
+    """Nothing is written, nobody is woken, and the write lock of somebody else is no hindrance;
+    also where there was a member once, after the send that finds out.
+    """
+    sender, member = Peer(start), Peer(start)
+    channel = member.consume()
+    member.group_add("nobody", channel)
+    sender.group_send("nobody", message(0))
+    assert member.heard(channel, 0) == [0]
+    member.child.kill()
+    other = Peer(start)  # it opens the database, and sweeps
+    wait_until(lambda: other.group_count("nobody") == 0)
     sender.group_send("nobody", message(0))
     with sql(database) as connection:
 
