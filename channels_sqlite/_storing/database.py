@@ -219,8 +219,11 @@ class Database:
         with forks.no_fork():
             if (connections := self.connections) is not None:
                 return connections
-            self._connections = connections = self._opener.open()
+            connections = self._opener.open()
+            before, self._connections = self._connections, connections
             self._check_at = time.monotonic() + times.TIMES.check
+        if before is not None:  # a fork may have closed one of the two
+            self._worker.post("Closing", before.close)
         self.once.well("Opening")
         for reader in self.readers:
             reader.on_opened()

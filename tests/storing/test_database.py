@@ -12,6 +12,7 @@ import pytest
 
 from channels_sqlite._storing import forks
 from channels_sqlite._storing.database import Database
+from channels_sqlite._storing.handle import Lost
 from channels_sqlite.exceptions import DatabaseUnavailable, NotMigrated
 from tests.conftest import SetTimes
 from tests.rows import sql
@@ -192,9 +193,9 @@ async def test_a_file_system_without_hard_links_can_be_used(
 async def test_a_thread_can_write_after_a_fork_amid_a_statement_that_did_not_end(
     one: Database, set_times: SetTimes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The fork has closed one of the two connections."""
+    """The fork has closed one of the two connections. The other one is closed as well."""
     set_times(fork=0.01)
-    await one.ready()
+    before = await one.ready()
     gate = Gate()
     using = asyncio.create_task(asyncio.to_thread(one.try_read, gate))
     await gate.entered()
@@ -204,4 +205,6 @@ async def test_a_thread_can_write_after_a_fork_amid_a_statement_that_did_not_end
     await soon(using)
     await soon(one.write(insert, long=True))
     assert await one.read(count) == 1
+    with pytest.raises(Lost):
+        before.read(count)
     caplog.clear()
