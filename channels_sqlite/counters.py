@@ -29,9 +29,10 @@ class Counters:
     """Sends that ended in ChannelFull."""
     received: int = 0
     expired: int = 0
-    """Expired in the table before this process looked, or in a consumer's buffer; or in an inbox
-    that nobody reads, and deleted by this process. Only what is trimmed before its reader looks,
-    because that stands still, is in no count."""
+    """Expired in the table before this process looked, or in a consumer's buffer; or deleted by
+    this process in a normal channel, or in the inbox of a process that has ended. What a living
+    process does not look at until it is trimmed, because it stands still, or because none of its
+    consumers has that prefix, is in no count."""
     dropped: int = 0
     """Given up because there was no room: a group's message to a full inbox, or the oldest one of a
     slow consumer."""

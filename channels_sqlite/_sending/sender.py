@@ -121,46 +121,44 @@ class Sender:
 
     async def group_send(self, message: GroupMessage) -> None:
         """Write one row for each inbox that has members; one without room misses it, which is
-        counted.
+        counted. A group without members needs no lock.
         """
         group = message.group
-        if not (group in self._reached or await self._has_members(group)):
+        if group in self._reached:
+            self._reached.discard(group)
+            with suppress(DatabaseUnavailable):  # others hold the lock, and its members have left
+                await self._write_to_group(message, until=0.0)
+                return
+        if await self._database.read(lambda connection: groups.has_members(connection, group)):
+            until = time.monotonic() + message.expires_at - message.created_at
+            await self._write_to_group(message, until)
+        else:
             self._counters.sent += 1
             await asyncio.sleep(0)
-            return
 
+    async def _write_to_group(self, message: GroupMessage, until: float) -> None:
         def write(connection: sqlite3.Connection) -> tuple[list[str], dict[str, float]]:
             return groups.send(connection, message, self._capacity, self._capacity_of)
 
         def account(result: tuple[list[str], dict[str, float]]) -> None:
             written, full = result
-            self._note_reached(group, bool(written or full))
+            if written or full:
+                self._note_reached(message.group)
             self._counters.sent += 1
             bells.ring(self._database, written)
             self._trimmer.trim_if_due(len(written))
             now = time.time()
             for inbox, oldest in full.items():
-                self._drops.dropped(inbox, group, self._capacity_of(inbox), now - oldest)
+                self._drops.dropped(inbox, message.group, self._capacity_of(inbox), now - oldest)
 
-        await self._database.write(
-            write,
-            then=account,
-            until=time.monotonic() + message.expires_at - message.created_at,
-            long=len(message.body) > LARGE,
-        )
+        long = len(message.body) > LARGE
+        await self._database.write(write, then=account, until=until, long=long)
         await asyncio.sleep(0)
 
-    async def _has_members(self, group: str) -> bool:
-        """To look takes no lock, and to write does."""
-        return await self._database.read(lambda each: groups.has_members(each, group))
-
-    def _note_reached(self, group: str, reached: bool) -> None:
-        if not reached:
-            self._reached.discard(group)
-        elif len(self._reached) < MOST_GROUPS:
-            self._reached.add(group)
-        else:
-            self._reached = {group}
+    def _note_reached(self, group: str) -> None:
+        if len(self._reached) >= MOST_GROUPS:
+            self._reached.clear()
+        self._reached.add(group)
 
     # Batches
 

@@ -49,7 +49,6 @@ class Trimmer:
         self._options = options
         self._counters = counters
         self._written = 0
-        self._swept_at = time.monotonic()
         self._kept_up_at = float("-inf")
         self._busy = False
         self._put_off_until = float("inf")
@@ -60,7 +59,7 @@ class Trimmer:
         self._written += written
         if not self._options.auto_trim or self._busy:
             return
-        if time.monotonic() - self._swept_at >= times.TIMES.sweep:
+        if time.monotonic() - self._database.swept_at >= times.TIMES.sweep:
             self._sweep_soon()
         elif self._written >= self._options.trim_batch_size:
             self._start("Trimming", self._trim_some)
@@ -84,7 +83,7 @@ class Trimmer:
 
     def _start_sweep(self) -> None:
         self._put_off_until = float("inf")
-        if not self._busy and time.monotonic() - self._swept_at >= times.TIMES.sweep:
+        if not self._busy and time.monotonic() - self._database.swept_at >= times.TIMES.sweep:
             self._start("Sweeping", self._sweep_if_due)
 
     def _start(self, topic: str, job: Job) -> None:
@@ -121,7 +120,7 @@ class Trimmer:
                     _mark(mark)
                 yield from self._sweep(connections, Trimmed())
         finally:  # after the mark was made, so that it is a second old when we ask again
-            self._swept_at = time.monotonic()
+            self._database.swept_at = time.monotonic()
 
     async def trim(self) -> Trimmed:
         """Delete all that nobody needs any more."""
@@ -138,14 +137,14 @@ class Trimmer:
     def _sweep(self, connections: Connections, trimmed: Trimmed) -> Steps:
         yield from self._sweep_readers(connections)
         now, ours = time.time(), list(self._database.readers)
+        readers = {*bells.living(self._database.files), *(each.client for each in ours)}
         # A reader of ours that does not listen cannot end its memberships itself.
-        living = {*bells.living(self._database.files)} - {each.client for each in ours}
-        living |= {each.client for each in ours if each.listens}
+        living = readers - {each.client for each in ours if not each.listens}
         in_batches = partial(self._in_batches, connections)
         for count in in_batches(self._delivered()):
             trimmed.delivered += count
             yield
-        expired = partial(upkeep.trim_expired, now=now, living=living)
+        expired = partial(upkeep.trim_expired, now=now, living=readers)
         for count in in_batches(partial(expired, read=True)):
             trimmed.expired += count
             yield

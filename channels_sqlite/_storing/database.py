@@ -45,6 +45,8 @@ class Database:
         self.when_opened: Callable[[Connections], None] = lambda _: None
         """Called on the thread, each time that it was opened: sweeps up after dead readers. Each
         trimmer puts its own here, and any of them will do."""
+        self.swept_at = time.monotonic()
+        """When one of them last swept, by the monotonic clock."""
         self._worker = Worker(self.once)
         self._opener = Opener(alias, self.files, options, self._worker)
         self._lock = threading.Lock()

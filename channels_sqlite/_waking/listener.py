@@ -101,7 +101,7 @@ class Listener:
 
     def call_once(self, delay: float, what: str, call: Callable[..., None], *given: Any) -> None:
         """Call it later, unless stopped, or something is to be called as the same `what`."""
-        if what not in self._timers:
+        if self._has_ended(what):
             self.call_after(delay, what, self._call_once, what, call, *given)
 
     def _call_once(self, what: str, call: Callable[..., None], *given: Any) -> None:
@@ -181,7 +181,7 @@ class Listener:
 
     def look_again(self) -> None:
         """A lock of others was in the way: look again soon, and later each time."""
-        if self._running and "again" not in self._timers:
+        if self._running and self._has_ended("again"):
             waits = times.TIMES.locked
             delay = waits[min(self._tries, len(waits) - 1)]
             self._tries += 1

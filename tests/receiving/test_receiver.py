@@ -19,6 +19,7 @@ from django.db import connections
 
 from channels_sqlite._receiving.reading import MANY
 from channels_sqlite._receiving.receiver import Retired
+from channels_sqlite._sending.trimmer import Trimmer
 from channels_sqlite._storing import groups
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite._waking.bells import Bell
@@ -219,6 +220,21 @@ async def test_what_was_read_on_other_connections_is_not_acknowledged_on_new_one
     await until(lambda: waiting(database) == 0)
     await process.send(2)
     assert await soon(task) == 2
+
+
+async def test_what_was_taken_and_not_acknowledged_is_not_counted_as_expired(
+    process: Process, database: Path
+) -> None:
+    """Its loop may have ended, or another layer has closed the database before."""
+    await process.send(1)
+    assert await soon(process.receive()) == 1
+    process.receiver._stop(asyncio.get_running_loop())
+    with sql(database) as others:
+        others.execute(f"update {MESSAGE} set expires_at = 0")
+    layer = process.layer
+    trimmer = Trimmer(layer.database, layer.options, layer.counters)
+    assert (await soon(trimmer.trim())).expired == 1
+    assert layer.counters.expired == 0
 
 
 async def test_what_was_taken_is_acknowledged_when_nothing_follows(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from channels_sqlite._sending.sender import LARGE
-from channels_sqlite._sending.trimmer import SWEPT, Trimmed
+from channels_sqlite._sending.trimmer import SWEPT, Trimmed, Trimmer
 from channels_sqlite._storing import sql
 from channels_sqlite._storing.schema import EPOCH, MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite._storing.sql import transaction
@@ -135,15 +135,22 @@ async def test_one_process_trims_all_for_the_others_and_to_open_the_file_is_not_
     mark = os.path.join(trimming.database.files.bells, SWEPT)
     with pytest.raises(FileNotFoundError):  # it has been opened
         os.stat(mark)
-    monkeypatch.setattr(trimming.trimmer, "_swept_at", float("-inf"))
+    monkeypatch.setattr(trimming.database, "swept_at", float("-inf"))
     trimming.trimmer.trim_if_due(1)
     await until(lambda: trimming.count(MESSAGE) == 0)
     deliver(trimming, 1, ago=11)
-    monkeypatch.setattr(trimming.trimmer, "_swept_at", float("-inf"))
+    monkeypatch.setattr(trimming.database, "swept_at", float("-inf"))
     os.utime(mark)
     trimming.trimmer.trim_if_due(1)
-    await until(lambda: trimming.trimmer._swept_at > 0)
+    await until(lambda: trimming.database.swept_at > 0)
     assert trimming.count(MESSAGE) == 1
+
+
+async def test_layers_that_live_for_less_than_a_second_sweep_as_well(trimming: Parts) -> None:
+    deliver(trimming, 1, ago=11)
+    trimming.database.swept_at = float("-inf")
+    Trimmer(trimming.database, trimming.options, trimming.counters).trim_if_due(1)
+    await until(lambda: trimming.count(MESSAGE) == 0)
 
 
 async def test_a_sweep_that_fails_is_not_tried_again_at_once(
@@ -157,13 +164,13 @@ async def test_a_sweep_that_fails_is_not_tried_again_at_once(
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(trimming.trimmer, "_sweep", fail)
-    monkeypatch.setattr(trimming.trimmer, "_swept_at", float("-inf"))
+    monkeypatch.setattr(trimming.database, "swept_at", float("-inf"))
     trimming.trimmer.trim_if_due(1)
-    await until(lambda: trimming.trimmer._swept_at > 0)
-    before = trimming.trimmer._swept_at
+    await until(lambda: trimming.database.swept_at > 0)
+    before = trimming.database.swept_at
     for _ in range(3):
         trimming.trimmer.trim_if_due(1)
-    assert trimming.trimmer._swept_at == before
+    assert trimming.database.swept_at == before
     assert len(tries) == 1
 
 
@@ -190,9 +197,9 @@ async def test_trimming_does_nothing_by_itself_where_it_is_switched_off(database
 
 
 def sweep(trimming: Parts) -> asyncio.Task[Any]:
-    trimming.trimmer._swept_at = float("-inf")
+    trimming.database.swept_at = float("-inf")
     trimming.trimmer.trim_if_due(1)
-    return asyncio.create_task(until(lambda: trimming.trimmer._swept_at > 0))
+    return asyncio.create_task(until(lambda: trimming.database.swept_at > 0))
 
 
 def trim(trimming: Parts) -> asyncio.Task[Any]:
