@@ -4,7 +4,7 @@ The house, from the roof down. A row imports only rows beneath it, and within a 
 to its left; a leading underscore says that it may change.
 
     migrations checks apps admin management    Django, sync: no logic of the layer
-    _tools: tables clones orm_forks file_checks admin_filters doctor tail
+    _tools: tables clones orm_forks file_checks doctor tail
     layers                                     Channels' rules, names and errors
     _receiving: queues memberships reading ears receiver
     _sending: trimmer sender                   one statement each

@@ -10,22 +10,9 @@ from __future__ import annotations
 import os
 import sqlite3
 
-from channels.exceptions import ChannelFull
+from channels.exceptions import ChannelFull as ChannelFull
 from django.core.exceptions import ImproperlyConfigured
 from django.db.utils import OperationalError
-
-__all__ = [
-    "ChannelFull",
-    "ChannelsSqliteError",
-    "DatabaseUnavailable",
-    "ForeignChannel",
-    "InvalidOption",
-    "MessageTooLarge",
-    "NotMigrated",
-    "UndecodableMessage",
-    "WatcherUnavailable",
-    "translate",
-]
 
 
 class ChannelsSqliteError(Exception):
@@ -74,8 +61,10 @@ class UndecodableMessage(ChannelsSqliteError):
     """
 
 
-def translate(error: sqlite3.Error, path: str) -> Exception:
-    """`error` of SQLite as one of ours; `path` is the database's file."""
+def translate(error: BaseException | None, path: str) -> Exception:
+    """`error`, SQLite's as a rule, as one of ours; `path` is the database's file."""
+    if not isinstance(error, sqlite3.Error):  # no descriptors, no thread
+        return DatabaseUnavailable(f"{path}: {error}.")
     code = code_of(error)
     if isinstance(error, sqlite3.DataError) or code == sqlite3.SQLITE_TOOBIG:
         return MessageTooLarge(f"A message is too large for one row of {path}: {error}.")

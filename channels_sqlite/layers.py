@@ -82,7 +82,6 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         self._made: _Ends | None = None
         # A name is as good as it was the last time; to look at it costs as much as to decode.
         self._inbox_of = lru_cache(NAMES)(self._check)
-        self._own_inbox = lru_cache(NAMES)(self._check_own)
 
     @property
     def _ends(self) -> _Ends:
@@ -139,17 +138,10 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
             expiry = self.expiry
         elif not 0 < expiry < float("inf"):
             raise ValueError(f"expiry is {expiry!r}; allowed is a number of seconds above 0.")
-        accepted = await self._ends.sender.send(
-            Outgoing(
-                inbox=inbox,
-                channel=channel,
-                body=self._encode(message, channel),
-                expires_at=time.time() + expiry,
-                capacity=self.get_capacity(channel),
-            )
-        )
-        if not accepted:
-            raise ChannelFull(f"{channel} has {self.get_capacity(channel)} messages waiting.")
+        body, capacity = self._encode(message, channel), self.get_capacity(channel)
+        outgoing = Outgoing(inbox, channel, body, time.time() + expiry, capacity)
+        if not await self._ends.sender.send(outgoing):
+            raise ChannelFull(f"{channel} has {capacity} messages waiting.")
 
     def _encode(self, message: Message, channel: str, group: str | None = None) -> bytes:
         body = self.codec.encode(message, channel, group)
@@ -182,10 +174,10 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         inbox: str = self.non_local_name(channel)
         return inbox
 
-    def _check_own(self, channel: str) -> str | None:
+    def _own_inbox(self, channel: str) -> str | None:
         """The inbox of a process-local channel of ours, None for a normal one."""
-        inbox = self._check(channel)
-        if "!" not in channel:
+        inbox = self._inbox_of(channel)
+        if not inbox.endswith("!"):
             return None
         if not inbox.endswith(f".{self.client_prefix}!"):
             raise ForeignChannel(
@@ -210,16 +202,8 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         ends, now, inbox = self._ends, time.time(), self.non_local_name(channel)
         if inbox.endswith(f".{self.client_prefix}!"):
             await ends.receiver.prepare_to_join()
-        await ends.database.write(
-            partial(
-                groups.add,
-                group=group,
-                inbox=inbox,
-                channel=channel,
-                now=now,
-                expires_at=now + self.group_expiry,
-            )
-        )
+        until = now + self.group_expiry
+        await ends.database.write(lambda each: groups.add(each, group, inbox, channel, now, until))
         await asyncio.sleep(0)  # a task that does nothing but join must not starve the others
 
     async def group_discard(self, group: str, channel: str) -> None:
@@ -262,14 +246,14 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     async def group_channels(self, group: str) -> list[str]:
         """The channels in a group, by name."""
         self.require_valid_group_name(group)
-        question = partial(groups.channels, group=group, now=time.time())
-        return await self._ends.database.read(question)
+        now = time.time()
+        return await self._ends.database.read(lambda each: groups.channels(each, group, now))
 
     async def group_count(self, group: str) -> int:
         """How many channels are in a group."""
         self.require_valid_group_name(group)
-        question = partial(groups.count, group=group, now=time.time())
-        return await self._ends.database.read(question)
+        now = time.time()
+        return await self._ends.database.read(lambda each: groups.count(each, group, now))
 
     # Life
 

@@ -22,7 +22,6 @@ from pytest_django import DjangoAssertNumQueries, Settings
 
 from channels_sqlite import admin
 from channels_sqlite._options.settings import BACKEND
-from channels_sqlite._tools import admin_filters
 from channels_sqlite.models import LayerMembership, LayerMessage
 
 pytestmark = pytest.mark.django_db(databases=["default", "channels"])
@@ -322,7 +321,7 @@ def test_a_list_costs_no_more_in_a_longer_table(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch, url: str, query: dict[str, str]
 ) -> None:
     monkeypatch.setattr(admin, "MOST_LISTED", 500)
-    monkeypatch.setattr(admin_filters, "NEWEST", 100)
+    monkeypatch.setattr(admin, "NEWEST", 100)
     fill(1_000)
     short = steps(lambda: listed(admin_client, url, **query))
     fill(9_000)

@@ -265,7 +265,7 @@ def test_the_second_of_two_that_migrate_at_once_keeps_the_tables(fresh: str) -> 
     with connections[fresh].cursor() as cursor:
         cursor.execute(f"insert into {schema.SEND} values ('mail', '{{}}')")
     with connections[fresh].schema_editor() as editor:
-        tables.make(apps, editor)  # type: ignore[arg-type]
+        tables.make(apps, editor)
     assert select(fresh, f"channel from {schema.MESSAGE}") == ["mail"]
 
 

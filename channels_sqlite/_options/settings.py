@@ -40,11 +40,8 @@ def is_ours(backend: Any) -> bool:
     except (ImportError, TypeError, AttributeError):  # Channels says so when it is used
         return False
     # By name, because to load our layer takes longer than all of the rest.
-    return BACKEND in [f"{each.__module__}.{each.__qualname__}" for each in _ancestry(named)]
-
-
-def _ancestry(named: object) -> tuple[type, ...]:
-    return named.__mro__ if isinstance(named, type) else ()
+    ancestry = named.__mro__ if isinstance(named, type) else ()
+    return BACKEND in [f"{each.__module__}.{each.__qualname__}" for each in ancestry]
 
 
 def alias_of(config: Any) -> Any:

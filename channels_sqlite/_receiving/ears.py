@@ -18,9 +18,7 @@ from .queues import Loop, Queues
 
 
 class Ears:
-    """A reader's bell, and its ears by event loop. The receiver holds its lock around every call
-    that changes them.
-    """
+    """The receiver holds its lock around every call that changes this."""
 
     def __init__(
         self,
@@ -41,7 +39,6 @@ class Ears:
     # Beginning and ending
 
     def start(self, loop: Loop) -> None:
-        """Listen on this loop."""
         self.stop_closed()
         self.by_loop[loop] = ear = Ear(
             loop,
@@ -49,7 +46,7 @@ class Ears:
             partial(self._beat, loop),
             self._database,
             self._setup.options,
-            self._setup.counters,
+            self._setup.drops.counters,
         )
         ear.listener.wants_touches = self._wants_touches
         try:
@@ -59,7 +56,6 @@ class Ears:
             raise
 
     def stop(self, loop: Loop) -> None:
-        """Listen on this loop no more."""
         ear = self.by_loop.pop(loop, None)
         if ear is not None:
             ear.stop()
@@ -161,7 +157,7 @@ class Ears:
         return {
             "pid": os.getpid(),
             "channels": len(self._queues),
-            "counters": asdict(self._setup.counters),
+            "counters": asdict(self._setup.drops.counters),
             "watcher": next((each.kind for each in ears if each.kind), otherwise),
             "woken_at": round(time.time() - time.monotonic() + woken_at, 3) if woken_at else None,
         }

@@ -1,4 +1,6 @@
-"""The memberships of one reader's channels: they age by a clock that nobody sets."""
+"""The memberships of one reader's channels, by whichever process they were added: they age by a
+clock that nobody sets.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,6 @@ from ..exceptions import DatabaseUnavailable
 
 
 class Memberships:
-    """The memberships of this reader's channels, by whichever process they were added."""
-
     def __init__(self, database: Database, client: str) -> None:
         self._database = database
         self._client = client

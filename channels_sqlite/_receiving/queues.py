@@ -202,7 +202,6 @@ class Queues:
         return len(self._waiters)
 
     def loops(self) -> set[Loop]:
-        """The event loops that consumers wait on."""
         with self._lock:
             return {each.get_loop() for waiting in self._waiters.values() for each in waiting}
 
@@ -232,7 +231,6 @@ class Queues:
                 del self._items[channel]
 
     def clear(self) -> None:
-        """Forget all messages: the layer was flushed."""
         self._items.clear()
 
 

@@ -35,12 +35,9 @@ class Inbox:
         self.capacity = capacity
         self.cursor = 0
         self.acknowledged = 0
-        self.taken = 0
-        """Messages between the two."""
-        self.newest_created_at = 0.0
-        """When the newest message that was taken was created."""
-        self.cursor_before = 0
-        """The cursor before an older copy of the file was restored."""
+        self.taken = 0  # messages between the two
+        self.newest_created_at = 0.0  # when the newest message that was taken was created
+        self.cursor_before = 0  # the cursor before an older copy of the file was restored
 
     @property
     def owes(self) -> bool:
@@ -58,25 +55,20 @@ class Inbox:
 
 
 class Reading:
-    """The messages that one layer reads in one process."""
-
     def __init__(self, setup: Setup, queues: Queues) -> None:
         self._database = setup.database
         self._queues = queues
-        self._counters = setup.counters
+        self._counters = setup.drops.counters
         self._capacity_of = setup.capacity_of
         self._keep = setup.options.message_retention > 0
-        self.inboxes: dict[str, Inbox] = {}
-        """The process-local inboxes that are read."""
+        self.inboxes: dict[str, Inbox] = {}  # the process-local inboxes that are read
         self.normal: dict[str, int | None] = {}
         """The normal channels that consumers have waited for, with their sequences at the last
         look."""
-        self._connection: sqlite3.Connection | None = None
-        """The one that the cursors are of."""
+        self._connection: sqlite3.Connection | None = None  # the one that the cursors are of
         self._many = MANY
         self._epoch: int | None = None
-        self.more = False
-        """A look has ended before it had read everything."""
+        self.more = False  # a look has ended before it had read everything
 
     def reads_any(self, inboxes: Iterable[str]) -> bool:
         """Return True if any of these is read here."""

@@ -42,13 +42,11 @@ class Retired(Exception):
 
 
 class Receiver:
-    """Everything that one layer receives, in one process, from one database."""
-
     def __init__(self, setup: Setup, trimmer: Trimmer) -> None:
         self.client = setup.client
         self._database = setup.database
         self._decode = setup.codec.decode
-        self._counters = setup.counters
+        self._counters = setup.drops.counters
         self._trimmer = trimmer
         self._lock = threading.RLock()
         self._queues = Queues(self._lock, setup.capacity_of, setup.drops)
@@ -58,8 +56,7 @@ class Receiver:
         self._retired = False
         self._abandoned: deque[tuple[str, Waiter]] = deque()
         """Consumers that the garbage collector has closed."""
-        self._received = 0
-        """Messages, at the last heartbeat."""
+        self._received = 0  # messages, at the last heartbeat
         setup.database.readers.add(self)
 
     # Consumers
@@ -130,11 +127,6 @@ class Receiver:
                 self._ears.look_again(loop)
             elif given_back:
                 self._database.readers.ring([channel], loop)
-
-    def _drop_collected(self, loop: Loop) -> None:
-        """End the waiting of consumers that the garbage collector has closed."""
-        while self._abandoned:
-            self._stop_waiting(*self._abandoned.popleft(), loop)
 
     def _claim(self, channel: str, loop: Loop) -> None:
         """A consumer has begun to wait for a normal channel."""
@@ -217,8 +209,8 @@ class Receiver:
         """Deliver what is new, of these inboxes or all; return True if there was any."""
         reading, found = self._reading, False
         with self._lock:
-            if self._abandoned:
-                self._drop_collected(loop)
+            while self._abandoned:
+                self._stop_waiting(*self._abandoned.popleft(), loop)
             reading.more = False
             try:
                 self._memberships.move_if_clock_was_set()

@@ -1,4 +1,6 @@
-"""A layer's sending side: sends that are made at the same time go together in one statement."""
+"""A layer's sending side: sends that come while a statement is in flight go together in the next
+one.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,11 @@ class Waiting(NamedTuple):
 
     message: Outgoing
     verdict: asyncio.Future[bool]
-    since: float
-    """Of the monotonic clock."""
+    since: float  # of the monotonic clock
 
 
 class Outbox:
-    """One event loop's sends: those that come while a statement is in flight go together in the
-    next one.
-    """
+    """One event loop's sends."""
 
     def __init__(self) -> None:
         self.waiting: list[Waiting] = []
@@ -44,14 +43,12 @@ class Outbox:
 
 
 class Sender:
-    """Everything that one layer sends, from one process, into one database."""
-
     def __init__(self, setup: Setup, trimmer: Trimmer) -> None:
         self._database = setup.database
         self._trimmer = trimmer
         self._capacity_of = setup.capacity_of
         self._capacity = None if setup.options.channel_capacity else setup.options.capacity
-        self._counters = setup.counters
+        self._counters = setup.drops.counters
         self._drops = setup.drops
         self._reached: set[str] = set()
         """Groups that had members at the last send: they need no look whether they have any."""
@@ -143,7 +140,9 @@ class Sender:
         def account(result: tuple[list[str], dict[str, float]]) -> None:
             written, full = result
             if written or full:
-                self._note_reached(message.group)
+                if len(self._reached) >= MOST_GROUPS:
+                    self._reached.clear()
+                self._reached.add(message.group)
             self._counters.sent += 1
             bells.ring(self._database, written)
             self._trimmer.trim_if_due(len(written))
@@ -154,11 +153,6 @@ class Sender:
         long = len(message.body) > LARGE
         await self._database.write(write, then=account, until=until, long=long)
         await asyncio.sleep(0)
-
-    def _note_reached(self, group: str) -> None:
-        if len(self._reached) >= MOST_GROUPS:
-            self._reached.clear()
-        self._reached.add(group)
 
     # Batches
 

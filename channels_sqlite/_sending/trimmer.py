@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ from .._options.conf import Options
 from .._storing import upkeep
 from .._storing.connections import Connections
 from .._storing.database import Database
+from .._storing.handle import Function, T
 from .._waking import bells
 from ..counters import Counters
 
@@ -107,7 +107,7 @@ class Trimmer:
     def _trim_some(self, connections: Connections) -> Steps:
         """Delete what was delivered, at twice the pace at which this process writes."""
         limit = 2 * self._options.trim_batch_size
-        self._batch(connections, partial(self._delivered(), limit=limit))
+        self._run(connections, partial(self._delivered(), limit=limit))
         yield
 
     def _sweep_if_due(self, connections: Connections) -> Steps:
@@ -170,25 +170,22 @@ class Trimmer:
         """How many rows each batch took; others get to write between two batches."""
         batch = self._options.trim_batch_size
         while True:
-            count = self._batch(connections, partial(trim, limit=batch))
+            count = self._run(connections, partial(trim, limit=batch))
             yield count
             if count < batch:
                 return
 
-    def _batch(
-        self, connections: Connections, function: Callable[[sqlite3.Connection], int]
-    ) -> int:
+    def _run(self, connections: Connections, function: Function[T]) -> T:
         return connections.write_aside(function, time.monotonic() + self._database.timeout)
 
     # Readers that are gone
 
     def _sweep_readers(self, connections: Connections) -> Steps:
         """Delete the memberships, and the waiting messages, of readers that have died."""
-        if not self._database.in_memory:
-            yield from bells.remove_dead(self._database.files, partial(self._forget, connections))
+        yield from bells.remove_dead(self._database.files, partial(self._forget, connections))
 
     def _forget(self, connections: Connections, clients: list[str]) -> None:
-        inboxes = connections.read_aside(partial(upkeep.inboxes_of, clients=clients))
+        inboxes = self._run(connections, partial(upkeep.inboxes_of, clients=clients))
         if inboxes:
             forget = partial(upkeep.forget_memberships, inboxes=inboxes)
             memberships = sum(self._in_batches(connections, forget))

@@ -1,12 +1,9 @@
 """A file's two connections: one for short statements in place, on the event loop, and one for the
 worker thread.
 
-A statement in place takes 10 to 75 us; to hand it over to a thread and back costs about as much
-again. So short reads and writes are made in place, on a connection that waits for a lock no
-longer than a nap, never syncs and makes no checkpoint. What may be long goes to the thread.
-
-Neither connection waits inside SQLite: a lock of others is tried again, so that a fork, or the end
-of the process, need not wait for it.
+The first waits for a lock no longer than a nap, never syncs and makes no checkpoint. Neither waits
+inside SQLite: a lock of others is tried again, so that a fork, or the end of the process, need not
+wait for it.
 """
 
 from __future__ import annotations
@@ -28,8 +25,6 @@ GROWN = 16 * 2**20  # bytes that the log is longer than it was
 
 
 class Connections:
-    """Both connections to one file that is open."""
-
     def __init__(
         self, connect: Callable[[], sqlite3.Connection], files: Files, worker: Worker
     ) -> None:
@@ -96,10 +91,6 @@ class Connections:
                 self._count_write()
                 return result
 
-    def read_aside(self, function: Function[T]) -> T:
-        """The result of a long read; on the worker's thread."""
-        return self._aside.run(function)
-
     def _count_write(self) -> None:
         self._writes += 1
         if self._checkpoint_every and (
@@ -129,7 +120,6 @@ class Connections:
     # The end
 
     def close(self) -> None:
-        """Close both."""
         self._aside.close()
         self._here.close()
 

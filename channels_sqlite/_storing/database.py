@@ -1,7 +1,5 @@
-"""This process's way into one database, whatever number of layers and event loops it has.
-
-All of them share its connections: more writers in one process would only fight each other for
-SQLite's lock.
+"""This process's way into one database. All layers and event loops share its connections: more
+writers in one process would only fight each other for SQLite's lock.
 """
 
 from __future__ import annotations
@@ -17,11 +15,11 @@ from functools import partial
 from typing import Any
 
 from .._options import times
-from ..exceptions import DatabaseUnavailable
+from ..exceptions import DatabaseUnavailable, translate
 from . import forks
 from .connections import Connections
 from .files import Files
-from .handle import Busy, Function, Lost, T, pause, read_once, translated
+from .handle import Busy, Function, Lost, T, pause, read_once
 from .once import Once
 from .opener import Opener
 from .private import is_in_a_tests_transaction
@@ -112,7 +110,7 @@ class Database:
                 continue
             except Busy as error:
                 if time.monotonic() >= until or self._waits_in_vain(since):
-                    raise translated(error, self.path) from error.__cause__
+                    raise translate(error.__cause__, self.path) from error.__cause__
                 await asyncio.sleep(pause(since))
 
     async def run_aside(
@@ -134,9 +132,9 @@ class Database:
                 if time.monotonic() >= until:
                     raise DatabaseUnavailable(f"{self.path} was closed again and again.") from error
             except Busy as error:
-                raise translated(error, self.path) from error.__cause__
-            except (sqlite3.Error, NoThread) as error:
-                raise translated(error, self.path) from error
+                raise translate(error.__cause__, self.path) from error.__cause__
+            except sqlite3.Error as error:
+                raise translate(error, self.path) from error
 
     def _waits_in_vain(self, since: float) -> bool:
         """Return True if a lock was waited for long enough, because a test of ours holds it."""
@@ -152,7 +150,6 @@ class Database:
         return self._open_now().read(function)
 
     async def read(self, function: Function[T]) -> T:
-        """The result of a short read."""
         since = time.monotonic()
         return await self._in_place(Connections.read, function, since, since + self.timeout)
 
@@ -180,10 +177,7 @@ class Database:
         if (connections := self._usable()) is not None:
             return connections
         until = time.monotonic() + self.timeout
-        try:
-            return await self._worker.run(lambda: self._open(until), always=True)
-        except NoThread as error:
-            raise translated(error, self.path) from error
+        return await self._worker.run(lambda: self._open(until), always=True)
 
     def _usable(self) -> Connections | None:
         """The connections, if they are open. Once a second it looks whether that file is there."""
@@ -212,10 +206,10 @@ class Database:
                 return self._open_unless_open()
             except Busy as error:
                 if time.monotonic() >= until:
-                    raise translated(error, self.path) from error.__cause__
+                    raise translate(error.__cause__, self.path) from error.__cause__
                 time.sleep(times.TIMES.open_again)  # on the thread
             except (sqlite3.Error, OSError) as error:
-                raise translated(error, self.path) from error
+                raise translate(error, self.path) from error
 
     def _open_unless_open(self) -> Connections:
         with forks.no_fork():

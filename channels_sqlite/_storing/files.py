@@ -1,9 +1,8 @@
 """A database's files on disk: which they are, and whether they are still those that were opened.
 
-SQLite does not notice that a file was replaced. What is committed to the old one, nobody sees; and
-the log of the old one, which stands under its name beside the new one, would be played into that.
-So all processes of ours open and close a file one after the other, under a lock of its directory of
-bells, and note there which log belongs to which database.
+All processes of ours open and close a file one after the other, under a lock of its directory of
+bells, and note there which log belongs to which database: SQLite would apply the log of a file that
+was replaced to the new one.
 """
 
 from __future__ import annotations
@@ -37,20 +36,16 @@ class Files:
         self._name = name if self.in_memory else os.path.abspath(without_uri(name))
         self._name_all(self._name)
         self._uri = name if name.startswith("file:") else ""
-        self.target = name
-        """The URI to open."""
+        self.target = name  # the URI to open
         self._identities: dict[str, Identity] = {}
         """The database, its log and its index, as they were opened, by the ends of their names."""
-        self._record = -1
-        """The descriptor of RECORD while we are, or want to be, alone."""
+        self._record = -1  # the descriptor of RECORD while we are, or want to be, alone
         self._is_alone = False
 
     def _name_all(self, path: str) -> None:
         self.path = path
-        self.wal = path + LOG
-        """The write-ahead log."""
-        self.bells = path + BELLS
-        """The directory of bells."""
+        self.wal = path + LOG  # the write-ahead log
+        self.bells = path + BELLS  # the directory of bells
 
     # Opening
 
@@ -139,8 +134,6 @@ class Files:
 
     def replaced(self) -> list[str]:
         """The paths of those that are not the ones that were opened."""
-        if self.in_memory:
-            return []
         try:
             found = self._on_disk(*self._identities)
         except OSError:  # the directory cannot be searched at present; the open files still serve
@@ -157,8 +150,6 @@ class Files:
 
     def is_another(self) -> bool:
         """Return True if the database's name means another file, or none."""
-        if self.in_memory:
-            return False
         try:
             return self._on_disk("").get("") != self._identities.get("")
         except OSError:

@@ -1,11 +1,5 @@
-"""The hooks around a fork: registered once, for the whole package.
-
-SQLite keeps its table of locks in the process's memory, and the kernel does not let a child inherit
-them. A child that opens a file of which it has inherited an open connection takes no lock at all,
-and whoever closes the file last deletes the log under it. So all connections are closed before a
-fork, between two statements, and both processes open theirs again when they next need one.
-
-A fork that runs no hooks of Python's (uWSGI, C code) is noticed later, by the process id.
+"""The hooks around a fork, registered once. SQLite's locks do not survive it: all connections are
+closed before. A fork that runs no hooks of Python's is noticed later, by the process id.
 """
 
 from __future__ import annotations
@@ -16,8 +10,7 @@ from collections.abc import Callable
 
 from .weak import Weak
 
-Identity = tuple[int, int]
-"""Device and inode, which tell a file from another one of its name."""
+Identity = tuple[int, int]  # device and inode, which tell a file from another one of its name
 
 
 class Forkable:
@@ -37,12 +30,10 @@ class Descriptor(Forkable):
     """An open file of this process alone, with its locks: a child that is forked closes it."""
 
     def __init__(self, number: int) -> None:
-        self.number = number
-        """-1 once it is closed."""
+        self.number = number  # -1 once it is closed
         register(self)
 
     def close(self, *, _close: Callable[[int], None] = os.close) -> None:
-        """Close it, unless it is closed."""
         # `_close` is bound, because at exit a module may go before its objects.
         number, self.number = self.number, -1
         if number >= 0:
@@ -64,10 +55,8 @@ class _Forks:
         self.members: Weak[Forkable] = Weak()
         self.resting: list[Forkable] = []
         """The members that were told of the fork that is under way; others may have come since."""
-        self.unsafe: set[Identity] = set()
-        """Files that this process must not open."""
-        self.leaked: set[Identity] = set()
-        """Files that its children must not open."""
+        self.unsafe: set[Identity | None] = set()  # files that this process must not open
+        self.leaked: set[Identity | None] = set()  # files that its children must not open
 
     def begin_in_child(self) -> list[Forkable]:
         """The parent's members; those that go on in the child register again."""
@@ -93,15 +82,13 @@ def no_fork() -> threading.RLock:
 
 
 def taint(file: Identity | None) -> None:
-    """Note that this process has inherited an open connection to the file, if it is one."""
-    if file is not None:
-        _forks.unsafe.add(file)
+    """Note that this process has inherited an open connection to the file."""
+    _forks.unsafe.add(file)
 
 
 def leak(file: Identity | None) -> None:
-    """Note that this process keeps a connection to the file open for ever, if it is one."""
-    if file is not None:
-        _forks.leaked.add(file)
+    """Note that this process keeps a connection to the file open for ever."""
+    _forks.leaked.add(file)
 
 
 def notice() -> None:
@@ -114,7 +101,7 @@ def notice() -> None:
 
 def is_tainted(file: Identity | None) -> bool:
     """Return True if this process must not open the file."""
-    return file in _forks.unsafe
+    return file is not None and file in _forks.unsafe
 
 
 def _before() -> None:

@@ -155,7 +155,6 @@ def discard(connection: sqlite3.Connection, group: str, channel: str) -> None:
 
 
 def channels(connection: sqlite3.Connection, group: str, now: float) -> list[str]:
-    """The channels in a group, by name."""
     rows = connection.execute(
         f'select channel from {MEMBERSHIP} indexed by {MEMBER_READS} where "group" = :group'
         f" and {CURRENT} order by channel",

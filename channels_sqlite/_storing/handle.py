@@ -14,7 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from .._options import times
-from ..exceptions import LOCKED, DatabaseUnavailable, code_of, translate
+from ..exceptions import LOCKED, code_of, translate
 from . import forks
 from .files import Files
 
@@ -34,27 +34,13 @@ class Lost(Exception):
     """The connections were closed, by a fork for example, and nothing was done; open them again."""
 
 
-def translated(error: BaseException, path: str) -> Exception:
-    """An error of the file at `path`, as one of ours."""
-    if isinstance(error, Busy) and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, sqlite3.Error):
-        return translate(error, path)
-    return DatabaseUnavailable(f"{path}: {error}.")  # no descriptors, no thread
-
-
 def pause(since: float) -> float:
-    """Seconds until the next try of what has been tried since then, of the monotonic clock.
-
-    SQLite's own handler sleeps longer each time, up to 0.1 s, and so serves the latest comer first.
-    """
+    """Seconds until the next try of what has been tried since then, of the monotonic clock."""
     ours = times.TIMES
     return ours.retry if time.monotonic() < since + ours.retry_for else ours.retry_later
 
 
 class Handle(forks.Forkable):
-    """One connection, and the lock under which it is used and closed."""
-
     def __init__(self, raw: sqlite3.Connection, files: Files) -> None:
         self._raw = raw
         self._files = files
@@ -118,7 +104,13 @@ class Handle(forks.Forkable):
 
     def before_fork(self) -> None:
         """Interrupt what runs, and close; in memory, come to rest."""
-        if not self._hold():
+        self._held = self._in_use.acquire(blocking=False)
+        if not self._held:
+            if not self.closed:
+                self._interrupted = True
+                self._raw.interrupt()
+            self._held = self._in_use.acquire(timeout=times.TIMES.fork)
+        if not self._held:
             logger.error(
                 "%s: a statement did not end within %.0f s, so the process was forked with its"
                 " connection open. The child cannot use the layer: fork when no statement runs.",
@@ -128,15 +120,6 @@ class Handle(forks.Forkable):
         elif not (self.closed or self._files.in_memory):
             with self._files.opening_lock(times.TIMES.fork) as alone:
                 self._close(replaced=not alone or self._files.is_another())
-
-    def _hold(self) -> bool:
-        self._held = self._in_use.acquire(blocking=False)
-        if not self._held:
-            if not self.closed:
-                self._interrupted = True
-                self._raw.interrupt()
-            self._held = self._in_use.acquire(timeout=times.TIMES.fork)
-        return self._held
 
     def after_fork_in_parent(self) -> None:
         """Let the connection be used; one that was closed is opened again at the next use."""

@@ -56,17 +56,13 @@ class Item:
     """A message for a consumer; the members of a group share it."""
 
     row: Row
-    deadline: float
-    """When it expires, in seconds of the monotonic clock, which nobody sets."""
+    deadline: float  # when it expires, in seconds of the monotonic clock, which nobody sets
     copy: Callable[[], dict[str, Any]] | None = None
     """The message for one more member, once one of them has read it."""
-    is_reported: bool = False
-    """It cannot be read, and that was logged."""
+    is_reported: bool = False  # it cannot be read, and that was logged
 
     def read(self, decode: Callable[..., dict[str, Any]], channel: str) -> dict[str, Any]:
-        """The message, for the first consumer that reads it. To copy what is flat takes a tenth of
-        the time that it takes to decode it.
-        """
+        """The message, for the first consumer that reads it; others get copies of a flat one."""
         row = self.row
         message = decode(row.body, channel, row.group)
         if row.group is not None:

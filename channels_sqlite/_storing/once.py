@@ -1,4 +1,6 @@
-"""Log lines about what fails again and again: said once."""
+"""Log lines about what fails again and again: said once for each topic, and again when it is
+something else or has been well in between.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,6 @@ logger = logging.getLogger("channels_sqlite")
 
 
 class Once:
-    """Says of each topic what is wrong: once, and again when it is something else or has been well
-    in between.
-    """
-
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
         self.silent = False

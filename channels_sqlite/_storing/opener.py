@@ -24,8 +24,7 @@ WAL_PAGES = 4000
 """Pages in the log at which the thread copies them into the database, with an fsync of both. Four
 times SQLite's default: fewer stalls, and fewer chances for the WAL-reset bug of SQLite 3.7.0 to
 3.51.2."""
-WAL_LIMIT = WAL_PAGES * 4096
-"""Bytes that the log is cut back to when a long read has let it grow."""
+WAL_LIMIT = WAL_PAGES * 4096  # bytes that the log is cut back to when a long read has let it grow
 
 
 class Opener:
@@ -113,9 +112,6 @@ class Opener:
         for wanted in ({MESSAGE, MEMBERSHIP, SEQUENCE, *TRIGGERS}, INDEXES.keys()):
             if missing := sorted(wanted - found):
                 raise self._not_migrated(f"lacks {', '.join(missing)}")
-        columns = connection.execute(f"select name from pragma_table_info('{MEMBERSHIP}')")
-        if ("left_after",) not in columns.fetchall():
-            raise self._not_migrated("has the tables of an older version")
 
     def _not_migrated(self, why: str) -> NotMigrated:
         """The tables are Django's to make, and are not made here, not even in place of a file that

@@ -1,8 +1,5 @@
-"""Where a layer works in a process that runs tests.
-
-A test runner puts another NAME into DATABASES for each database that the tests name. For those that
-they do not name it leaves the developer's, or the production's, file: there the layer works in a
-private database in memory instead, as it would in the in-memory layer.
+"""Where a layer works in a process that runs tests: a test runner leaves the developer's, or the
+production's, file where the tests do not name a database. Instead it is a private one in memory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The readers that are in this process: one for each layer that receives."""
+"""The readers of this process, one for each layer that receives, for as long as they live."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .weak import Weak
 
 
 class LocalReader(Protocol):
-    """A reader in this process; `_receiving.receiver` is it."""
+    """What `_receiving.receiver` is."""
 
     client: str
 
@@ -34,8 +34,6 @@ class LocalReader(Protocol):
 
 
 class Readers(Weak[LocalReader]):
-    """This process's own, by client part, for as long as they live."""
-
     def __init__(self) -> None:
         super().__init__(key=lambda reader: reader.client)
 

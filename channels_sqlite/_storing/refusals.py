@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+from contextlib import suppress
 
 from ..exceptions import DatabaseUnavailable, InvalidOption, this_user
 from .mounts import is_mount_point
@@ -34,30 +35,18 @@ def refuse_other_names(path: str) -> None:
 
 def refuse_read_only(path: str, log: str, index: str) -> None:
     """A reader could look, and never take anything."""
+    effective = os.access in os.supports_effective_ids
     for each in (path, log, index):
-        # Another process may delete the log as it closes, or make it anew, between two looks.
-        before, may_write, after = _stat(each), _may_write(each), _stat(each)
-        if may_write or before is None or after is None or _differ(before, after):
-            continue
-        raise DatabaseUnavailable(
-            f"{each} is read-only for this process's {this_user()}: it belongs to user "
-            f"{after.st_uid}. The layer needs write access to {path}, to "
-            f"{os.path.basename(log)} and {os.path.basename(index)} beside it, and to its "
-            "directory."
-        )
-
-
-def _stat(path: str) -> os.stat_result | None:
-    try:
-        return os.stat(path)
-    except FileNotFoundError:
-        return None
-
-
-def _may_write(path: str) -> bool:
-    return os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
-
-
-def _differ(one: os.stat_result, other: os.stat_result) -> bool:
-    """Return True if they are of two files, which may have had the same inode."""
-    return not os.path.samestat(one, other) or one.st_ctime_ns != other.st_ctime_ns
+        with suppress(FileNotFoundError):
+            before, may_write = os.stat(each), os.access(each, os.W_OK, effective_ids=effective)
+            after = os.stat(each)
+            # Another process may delete the log as it closes, or make it anew, between two looks,
+            # perhaps with the same inode.
+            is_same = os.path.samestat(before, after) and before.st_ctime_ns == after.st_ctime_ns
+            if is_same and not may_write:
+                raise DatabaseUnavailable(
+                    f"{each} is read-only for this process's {this_user()}: it belongs to user "
+                    f"{after.st_uid}. The layer needs write access to {path}, to "
+                    f"{os.path.basename(log)} and {os.path.basename(index)} beside it, and to its "
+                    "directory."
+                )

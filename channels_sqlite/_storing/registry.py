@@ -1,4 +1,4 @@
-"""The process's databases: one for each alias and NAME, whatever number of layers use it."""
+"""This process's databases."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ class _Registry(forks.Forkable):
         self.lock = threading.Lock()
         forks.register(self)
 
-    def after_fork_in_child(self) -> None:
-        forks.register(self)
-        self.databases = {}
-        self.lock = threading.Lock()
+    after_fork_in_child = __init__
 
 
 _registry = _Registry()
@@ -46,8 +43,9 @@ def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
     with _registry.lock:
         made = _registry.databases.get((alias, name))
         if made is None:
-            if not _registry.databases:
-                _close_with_worker_process()
+            if not _registry.databases and multiprocessing.parent_process() is not None:
+                # multiprocessing's children end without calling what atexit was told.
+                util.Finalize(None, _close_at_exit, exitpriority=0)
             made = Database(alias, name, settings.get("OPTIONS") or {})
             _registry.databases[alias, name] = made
         return made
@@ -59,9 +57,3 @@ def _close_at_exit() -> None:
     for database in list(_registry.databases.values()):
         with suppress(Exception):  # nobody is there to be told
             database.close_at_exit()
-
-
-def _close_with_worker_process() -> None:
-    """multiprocessing's children end without calling what atexit was told."""
-    if multiprocessing.parent_process() is not None:
-        util.Finalize(None, _close_at_exit, exitpriority=0)

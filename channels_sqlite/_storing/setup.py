@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .._options.codec import Codec
 from .._options.conf import Options
-from ..counters import Counters, DropLog
+from ..counters import DropLog
 from .database import Database
 
 
@@ -15,16 +15,9 @@ from .database import Database
 class Setup:
     """One layer, in one process and one database."""
 
-    client: str
-    """The part of its channels' names that no other layer has."""
+    client: str  # the part of its channels' names that no other layer has
     database: Database
     options: Options
     codec: Codec
     drops: DropLog
-    capacity_of: Callable[[str], int]
-    """How many messages may wait in a channel."""
-
-    @property
-    def counters(self) -> Counters:
-        """The counters of the layer."""
-        return self.drops.counters
+    capacity_of: Callable[[str], int]  # how many messages may wait in a channel

@@ -19,11 +19,9 @@ class Weak(Generic[T]):
         self._by_key: WeakValueDictionary[Hashable, T] = WeakValueDictionary()
 
     def add(self, one: T) -> None:
-        """Have it among them."""
         self._by_key[self._key(one)] = one
 
     def discard(self, one: T) -> None:
-        """Have it among them no more."""
         self._by_key.pop(self._key(one), None)
 
     def get(self, key: Hashable) -> T | None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from ..exceptions import DatabaseUnavailable
 from .handle import Busy, Lost
 from .once import Once
 
@@ -16,22 +17,18 @@ T = TypeVar("T")
 Jobs = SimpleQueue[Callable[[], object] | None]
 
 
-class NoThread(RuntimeError):
+class NoThread(DatabaseUnavailable):
     """No thread can be started: a limit of the system, or the interpreter ends."""
 
 
 class Worker:
-    """Runs functions one after the other, on a daemon thread that starts with the first of them.
-
-    Daemonic, because nobody has to close a channel layer, and Python waits for all other threads
-    before it exits. No concurrent.futures: an exception out of a signal handler may leave the lock
-    of a Future taken.
+    """Runs functions one after the other, on a thread that starts with the first of them. It is a
+    daemon, because nobody has to close a channel layer.
     """
 
     def __init__(self, once: Once) -> None:
         self._once = once
-        self._jobs: Jobs | None = None
-        """The jobs of the thread, while there is one."""
+        self._jobs: Jobs | None = None  # the jobs of the thread, while there is one
         self._lock = threading.Lock()
 
     def submit(self, job: Callable[[], object]) -> None:

@@ -139,7 +139,8 @@ async def _second_process(config: dict[str, Any]) -> AsyncIterator[str]:
     """The name of its channel; it ends when it is told to, or is killed."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "channels_sqlite._tools.doctor"),
-        json.dumps([_database(config["database"]), config]),
+        # What is no JSON is of Django alone: the layer reads no other OPTIONS than these.
+        json.dumps([database_settings(config["database"]), config], default=str),
         stdout=PIPE,
         stderr=PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -159,17 +160,6 @@ async def _name(process: Process) -> str:
         return name.decode().strip()
     words = (await process.stderr.read()).decode(errors="replace").strip()
     raise ChildProcessError(f"The other process ended: {words.rpartition(chr(10))[2]}")
-
-
-def _database(alias: str) -> dict[str, Any]:
-    """The settings of a database that the layer reads; others may be no JSON."""
-    database = database_settings(alias)
-    options = database.get("OPTIONS") or {}
-    return {
-        "ENGINE": database["ENGINE"],
-        "NAME": str(database["NAME"]),
-        "OPTIONS": {name: options[name] for name in ("timeout", "init_command") if name in options},
-    }
 
 
 # The second process

@@ -144,12 +144,6 @@ def contents(alias: str, *, is_migrating: bool) -> list[checks.CheckMessage]:
     return [] if is_migrating else found
 
 
-def can_be_read(alias: str) -> bool:
-    """Return False for a database of which `contents` says that it cannot be read."""
-    found = contents(alias, is_migrating=False)
-    return not any(each.id == "channels_sqlite.E008" for each in found)
-
-
 def _unreadable(alias: str, path: Path | None, error: DatabaseError) -> checks.CheckMessage:
     hint = "The file must be an SQLite database, or not exist yet. Is it NAME that is wrong?"
     if path is not None and not path.parent.exists():
@@ -221,18 +215,12 @@ def _journal_mode(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMes
 
 def _differing_tables(cursor: CursorWrapper) -> list[str]:
     """Our tables that are missing, or have other columns than the models."""
-    return [
-        model._meta.db_table
-        for model in apps.get_app_config(APP_LABEL).get_models()
-        if _columns(cursor, model._meta.db_table)
-        != {field.column for field in model._meta.concrete_fields}
-    ]
-
-
-def _columns(cursor: CursorWrapper, table: str) -> set[str]:
-    """The table's columns; none if there is no such table."""
-    cursor.execute("select name from pragma_table_info(%s)", [table])
-    return {name for (name,) in cursor.fetchall()}
+    differing = []
+    for model in apps.get_app_config(APP_LABEL).get_models():
+        cursor.execute("select name from pragma_table_info(%s)", [model._meta.db_table])
+        if {*cursor.fetchall()} != {(field.column,) for field in model._meta.concrete_fields}:
+            differing.append(model._meta.db_table)
+    return differing
 
 
 # Its users

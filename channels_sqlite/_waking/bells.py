@@ -1,9 +1,5 @@
-"""Bells: for each reader a file, which a sender touches to wake it, and whose lock says that it
-lives.
-
-A bell is named after the client part of its reader's process-local channels,
-`prefix.CLIENT!suffix`, so a sender needs no look-up. The reader holds an exclusive lock on it,
-which the kernel releases when the process dies, whatever killed it.
+"""Bells: for each reader a file, named after the client part of its process-local channels,
+`prefix.CLIENT!suffix`. A sender touches it to wake the reader, and its lock says that that lives.
 """
 
 from __future__ import annotations
@@ -263,7 +259,6 @@ def ask_for_room(database: Database, inbox: str) -> bool:
 
 
 def ring_all(database: Database) -> None:
-    """Wake every reader."""
     database.readers.ring(None, _running_loop())
     touch(database.files.wal)
     for name in _names(database.files):

@@ -29,10 +29,7 @@ _watchers: Weak[InotifyWatcher] = Weak()
 
 
 class InotifyWatcher:
-    """Wakes one listener by two files: its reader's bell, and the database's log.
-
-    The files, and not their directories: nothing else in these wakes anybody.
-    """
+    """A Watcher of the two files, and not of their directories: nothing else in these wakes it."""
 
     kind = "inotify"
 
@@ -63,7 +60,6 @@ class InotifyWatcher:
 
     @property
     def has_ended(self) -> bool:
-        """Return True if its loop was closed."""
         return self._listener.loop.is_closed()
 
     def _add(self, path: str, mask: int) -> int:

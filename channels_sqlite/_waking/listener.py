@@ -50,15 +50,11 @@ class Listener:
         counters: Counters,
     ) -> None:
         self.loop = loop
-        self.woken_at: float | None = None
-        """When something was announced, by the monotonic clock."""
+        self.woken_at: float | None = None  # when something was announced, by the monotonic clock
         self.watcher: Watcher | None = None
-        self.polls = False
-        """It looks without being woken."""
-        self.hears_writes = True
-        """A write of the log is to wake it."""
-        self.wants_touches = False
-        """It is to wake at once when a normal channel was written to."""
+        self.polls = False  # it looks without being woken
+        self.hears_writes = True  # a write of the log is to wake it
+        self.wants_touches = False  # it is to wake at once when a normal channel was written to
         self._look = look
         self._beat = beat
         self._on_deaf = on_deaf
@@ -85,7 +81,6 @@ class Listener:
             self._timers.pop("poll").cancel()
 
     def stop(self) -> None:
-        """No more looks."""
         self._running = False
         for timer in self._timers.values():
             timer.cancel()
@@ -173,7 +168,6 @@ class Listener:
     # Looking
 
     def look(self, *, rung: bool) -> bool:
-        """Look now."""
         found = self._safely(self._look, rung)
         if found and self.watcher is not None:
             self.watcher.found_something()

@@ -67,7 +67,6 @@ class Ear:
         return None if watcher is None or self.listener.polls else watcher.kind
 
     def stop(self) -> None:
-        """No more looks."""
         self.listener.stop()
         self._stop_watching()
 

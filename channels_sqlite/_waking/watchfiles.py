@@ -44,8 +44,6 @@ def _stop_all() -> None:
 
 
 class WatchfilesWatcher:
-    """Wakes one listener by two files: its reader's bell, and the database's log."""
-
     kind = "watchfiles"
 
     def __init__(
@@ -92,7 +90,6 @@ class WatchfilesWatcher:
         self._quick_until = time.monotonic() + times.TIMES.quick_for
 
     def stop(self) -> None:
-        """End the thread, at its next step."""
         self._stopped = True
         self._interrupted.set()
 

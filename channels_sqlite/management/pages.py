@@ -20,7 +20,6 @@ MOST = 20  # inboxes, and groups, that are shown one by one
 
 
 def described(stats: Stats, readers: Sequence[Reader], layer: SqliteChannelLayer) -> list[str]:
-    """The counts as a page."""
     total, watcher = stats.total, layer.options.watcher
     here = f", which is {kinds()[0]} here" if watcher == "auto" else ""
     waiting = "" if total.oldest is None else f" for up to {duration(total.oldest)}"
