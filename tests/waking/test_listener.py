@@ -265,7 +265,7 @@ async def test_a_heart_that_an_interruption_has_stopped_beats_again(listener: Su
 async def test_a_call_that_an_interruption_has_replaced_is_asked_for_again(
     listener: Subject,
 ) -> None:
-    listener.call_after(0.0, "again", lambda: None)
+    listener.call_after(BEAT, "again", lambda: None)
     await asyncio.sleep(3 * BEAT)
     listener.look_again()
     await until(lambda: "rung" in listener.looks)
