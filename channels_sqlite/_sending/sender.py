@@ -123,7 +123,7 @@ class Sender:
         group = message.group
         if group in self._reached:
             self._reached.discard(group)
-            with suppress(DatabaseUnavailable):  # others hold the lock, and its members have left
+            with suppress(DatabaseUnavailable):  # a lock; has it become empty?
                 await self._write_to_group(message, until=0.0)
                 return
         if await self._database.read(lambda connection: groups.has_members(connection, group)):
