@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.core.checks import Tags, register
@@ -18,6 +18,12 @@ from ._storing import forks, private
 from ._storing.files import is_in_memory
 from ._tools import clones, tables
 from ._tools.orm_forks import OrmConnections
+
+if TYPE_CHECKING:
+    from django.db.migrations import Migration
+
+    Plan = list[tuple[Migration, bool]]
+
 
 _orm_connections = OrmConnections()
 
@@ -46,7 +52,7 @@ class ChannelsSqliteConfig(AppConfig):
 def migrate_layers_first(
     sender: ChannelsSqliteConfig,
     using: str,
-    plan: Any = None,  # [(Migration, backwards)]
+    plan: Plan | None = None,
     verbosity: int = 0,
     stdout: Any = None,
     **_kwargs: Any,

@@ -74,9 +74,12 @@ def check_databases(
     ]
 
 
-def check_deployment(**_kwargs: Any) -> list[checks.CheckMessage]:
+def check_deployment(
+    databases: Sequence[str] | None = None, **_kwargs: Any
+) -> list[checks.CheckMessage]:
     """Check what does not matter on a developer's machine."""
-    ours = _aliases()
+    opened = databases or ()
+    ours = [each for each in _aliases() if each not in opened or file_checks.can_be_read(each)]
     return [
         *_wal_reset_bug(),
         *(each for alias in ours for each in file_checks.readable_by_others(alias)),

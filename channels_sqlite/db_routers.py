@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 from django.db import connections
@@ -11,6 +11,9 @@ from django.db.utils import DEFAULT_DB_ALIAS
 
 from ._options.settings import configured_databases
 from ._storing.private import are_tests_running
+
+if TYPE_CHECKING:
+    from django.db.models import Model
 
 APP_LABEL = "channels_sqlite"
 
@@ -35,7 +38,7 @@ class ChannelsRouter:
                 " migrate does not make the layer's tables. Add it to INSTALLED_APPS."
             )
 
-    def db_for_read(self, model: Any, **_hints: Any) -> str | None:
+    def db_for_read(self, model: type[Model], **_hints: Any) -> str | None:
         return configured_databases()[0] if model._meta.app_label == APP_LABEL else None
 
     db_for_write = db_for_read

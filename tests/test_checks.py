@@ -656,8 +656,11 @@ def test_a_mistake_in_init_command(declare: Declare, tmp_path: Path) -> None:
 def test_a_file_that_is_no_database(declare: Declare, tmp_path: Path) -> None:
     file = tmp_path / "layer.sqlite3"
     file.write_text("not a database, " * 100)
+    open_to_all(file)
     alias = declare(OPTIONS={"init_command": "PRAGMA synchronous=NORMAL;"})
     assert str(message("E008", alias).hint).startswith("The file must be an SQLite database")
+    assert "channels_sqlite.W007" not in {each.id for each in messages(alias)}
+    assert message("W007")  # nobody has asked to open it
 
 
 other = pytest.mark.skipif(

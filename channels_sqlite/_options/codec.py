@@ -6,7 +6,7 @@ import base64
 import hashlib
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 from .. import serializers
 from ..exceptions import InvalidOption, UndecodableMessage
@@ -28,8 +28,7 @@ class Codec:
         if self._cipher is None:
             return body
         name = _address(channel, group).encode()
-        encrypted: bytes = self._cipher.encrypt(_LENGTH.pack(len(name)) + name + body)
-        return encrypted
+        return self._cipher.encrypt(_LENGTH.pack(len(name)) + name + body)
 
     def decode(self, body: object, channel: str, group: str | None = None) -> Message:
         """The message; UndecodableMessage for what `encode` did not write, and did not write for
@@ -59,7 +58,12 @@ def _address(channel: str, group: str | None) -> str:
     return channel if group is None else f"group {group}"
 
 
-def _cipher(keys: Sequence[str | bytes]) -> Any:  # the package need not be there
+class _Cipher(Protocol):
+    def encrypt(self, data: bytes) -> bytes: ...
+    def decrypt(self, token: bytes) -> bytes: ...
+
+
+def _cipher(keys: Sequence[str | bytes]) -> _Cipher:
     """Fernet, as channels_redis has it: the first key encrypts, all of them decrypt."""
     try:
         from cryptography.fernet import Fernet, MultiFernet

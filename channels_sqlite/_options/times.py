@@ -50,7 +50,6 @@ class Times:
     # Opening and closing
     check: float = 1.0  # between looks whether the files are the same, while they are used
     file_lock: float = 0.002  # between tries for the lock of a file of ours
-    open_again: float = 0.005  # between tries to open the database while others hold a lock
     close: float = 0.5  # for other processes that open or close the file
     fork: float = 2.0  # before a fork, for an interrupted statement; only a commit is slow
 

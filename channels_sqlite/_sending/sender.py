@@ -123,7 +123,8 @@ class Sender:
         group = message.group
         if group in self._reached:
             self._reached.discard(group)
-            with suppress(DatabaseUnavailable):  # a lock; has it become empty?
+            # Without waiting for a lock: an empty group needs none, and it may be one by now.
+            with suppress(DatabaseUnavailable):
                 await self._write_to_group(message, until=0.0)
                 return
         if await self._database.read(lambda connection: groups.has_members(connection, group)):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from .._options import times
 from . import upkeep
 from .files import Files
-from .handle import Busy, Function, Handle, T, pause, text
+from .handle import Busy, Function, Handle, T, text, try_until
 from .worker import Worker
 
 PAGES_A_WRITE = 10  # pages of the log that a write fills, at most as a rule
@@ -79,17 +79,9 @@ class Connections:
 
     def write_aside(self, function: Function[T], until: float) -> T:
         """The result of `function`; on the worker's thread. Raises Busy at `until`, and Lost."""
-        since = time.monotonic()
-        while True:
-            try:
-                result = self._aside.run(function)
-            except Busy:
-                if time.monotonic() >= until:
-                    raise
-                time.sleep(pause(since))  # on the thread
-            else:
-                self._count_write()
-                return result
+        result = try_until(lambda: self._aside.run(function), until)
+        self._count_write()
+        return result
 
     def _count_write(self) -> None:
         self._writes += 1

@@ -19,7 +19,7 @@ from ..exceptions import DatabaseUnavailable, translate
 from . import forks
 from .connections import Connections
 from .files import Files
-from .handle import Busy, Function, Lost, T, pause, read_once
+from .handle import Busy, Function, Lost, T, pause, read_once, try_until
 from .once import Once
 from .opener import Opener
 from .private import is_in_a_tests_transaction
@@ -133,7 +133,7 @@ class Database:
                     raise DatabaseUnavailable(f"{self.path} was closed again and again.") from error
             except Busy as error:
                 raise translate(error.__cause__, self.path) from error.__cause__
-            except sqlite3.Error as error:
+            except (sqlite3.Error, NoThread) as error:
                 raise translate(error, self.path) from error
 
     def _waits_in_vain(self, since: float) -> bool:
@@ -177,7 +177,10 @@ class Database:
         if (connections := self._usable()) is not None:
             return connections
         until = time.monotonic() + self.timeout
-        return await self._worker.run(lambda: self._open(until), always=True)
+        try:
+            return await self._worker.run(lambda: self._open(until), always=True)
+        except NoThread as error:
+            raise translate(error, self.path) from error
 
     def _usable(self) -> Connections | None:
         """The connections, if they are open. Once a second it looks whether that file is there."""
@@ -201,15 +204,12 @@ class Database:
 
     def _open(self, until: float) -> Connections:
         """On the thread; whoever asked first has opened it, perhaps."""
-        while True:
-            try:
-                return self._open_unless_open()
-            except Busy as error:
-                if time.monotonic() >= until:
-                    raise translate(error.__cause__, self.path) from error.__cause__
-                time.sleep(times.TIMES.open_again)  # on the thread
-            except (sqlite3.Error, OSError) as error:
-                raise translate(error, self.path) from error
+        try:
+            return try_until(self._open_unless_open, until)
+        except Busy as error:
+            raise translate(error.__cause__, self.path) from error.__cause__
+        except (sqlite3.Error, OSError) as error:
+            raise translate(error, self.path) from error
 
     def _open_unless_open(self) -> Connections:
         with forks.no_fork():

@@ -1,5 +1,7 @@
-"""The hooks around a fork, registered once. SQLite's locks do not survive it: all connections are
-closed before. A fork that runs no hooks of Python's is noticed later, by the process id.
+"""The hooks around a fork, registered once, for the whole package.
+
+SQLite's locks do not survive a fork, so all connections are closed before it. A fork that runs no
+hooks of Python's (uWSGI, C code) is noticed later, by the process id.
 """
 
 from __future__ import annotations
@@ -55,8 +57,8 @@ class _Forks:
         self.members: Weak[Forkable] = Weak()
         self.resting: list[Forkable] = []
         """The members that were told of the fork that is under way; others may have come since."""
-        self.unsafe: set[Identity | None] = set()  # files that this process must not open
-        self.leaked: set[Identity | None] = set()  # files that its children must not open
+        self.unsafe: set[Identity] = set()  # files that this process must not open
+        self.leaked: set[Identity] = set()  # files that its children must not open
 
     def begin_in_child(self) -> list[Forkable]:
         """The parent's members; those that go on in the child register again."""
@@ -82,13 +84,15 @@ def no_fork() -> threading.RLock:
 
 
 def taint(file: Identity | None) -> None:
-    """Note that this process has inherited an open connection to the file."""
-    _forks.unsafe.add(file)
+    """Note that this process has inherited an open connection to the file, if it is one."""
+    if file is not None:
+        _forks.unsafe.add(file)
 
 
 def leak(file: Identity | None) -> None:
-    """Note that this process keeps a connection to the file open for ever."""
-    _forks.leaked.add(file)
+    """Note that this process keeps a connection to the file open for ever, if it is one."""
+    if file is not None:
+        _forks.leaked.add(file)
 
 
 def notice() -> None:
@@ -101,7 +105,7 @@ def notice() -> None:
 
 def is_tainted(file: Identity | None) -> bool:
     """Return True if this process must not open the file."""
-    return file is not None and file in _forks.unsafe
+    return file in _forks.unsafe
 
 
 def _before() -> None:

@@ -34,6 +34,20 @@ class Lost(Exception):
     """The connections were closed, by a fork for example, and nothing was done; open them again."""
 
 
+def try_until(function: Callable[[], T], until: float) -> T:
+    """The result of a function that is tried again while a lock of others is in the way; on the
+    worker's thread. Raises Busy at `until`.
+    """
+    since = time.monotonic()
+    while True:
+        try:
+            return function()
+        except Busy:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(pause(since))  # on the thread, for which no event loop waits
+
+
 def pause(since: float) -> float:
     """Seconds until the next try of what has been tried since then, of the monotonic clock."""
     ours = times.TIMES

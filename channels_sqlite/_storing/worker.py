@@ -9,7 +9,6 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from ..exceptions import DatabaseUnavailable
 from .handle import Busy, Lost
 from .once import Once
 
@@ -17,7 +16,7 @@ T = TypeVar("T")
 Jobs = SimpleQueue[Callable[[], object] | None]
 
 
-class NoThread(DatabaseUnavailable):
+class NoThread(RuntimeError):
     """No thread can be started: a limit of the system, or the interpreter ends."""
 
 

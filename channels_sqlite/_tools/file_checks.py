@@ -144,6 +144,12 @@ def contents(alias: str, *, is_migrating: bool) -> list[checks.CheckMessage]:
     return [] if is_migrating else found
 
 
+def can_be_read(alias: str) -> bool:
+    """Return False for a database of which `contents` says that it cannot be read."""
+    found = contents(alias, is_migrating=False)
+    return not any(each.id == "channels_sqlite.E008" for each in found)
+
+
 def _unreadable(alias: str, path: Path | None, error: DatabaseError) -> checks.CheckMessage:
     hint = "The file must be an SQLite database, or not exist yet. Is it NAME that is wrong?"
     if path is not None and not path.parent.exists():

@@ -7,7 +7,7 @@ by the handlers in `apps.py`.
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -16,6 +16,9 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from .._options.settings import configured_databases
 from .._storing import schema
 from ..db_routers import APP_LABEL
+
+if TYPE_CHECKING:
+    from django.db.migrations.state import StateApps
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -42,7 +45,7 @@ def migrate(connection: BaseDatabaseWrapper) -> bool:
     return bool(plan)
 
 
-def make(_apps: Any, editor: BaseDatabaseSchemaEditor) -> None:
+def make(_apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
     """Make the tables; drop first what an older version has left under our names."""
     if editor.connection.vendor != "sqlite":  # a system check says that the layer cannot use it
         return
@@ -67,7 +70,7 @@ def make(_apps: Any, editor: BaseDatabaseSchemaEditor) -> None:
         editor.execute(sql, None)
 
 
-def drop(_apps: Any, editor: BaseDatabaseSchemaEditor) -> None:
+def drop(_apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
     """Drop the tables and views, and with them their indexes and triggers."""
     if editor.connection.vendor != "sqlite":
         return

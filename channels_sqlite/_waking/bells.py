@@ -1,5 +1,5 @@
 """Bells: for each reader a file, named after the client part of its process-local channels,
-`prefix.CLIENT!suffix`. A sender touches it to wake the reader, and its lock says that that lives.
+`prefix.CLIENT!suffix`. A sender touches it to wake the reader; its lock says that the reader lives.
 """
 
 from __future__ import annotations

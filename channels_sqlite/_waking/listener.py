@@ -175,13 +175,12 @@ class Listener:
 
     def look_again(self) -> None:
         """A lock of others was in the way: look again soon, and later each time."""
-        if self._running and self._has_ended("again"):
-            waits = times.TIMES.locked
-            delay = waits[min(self._tries, len(waits) - 1)]
-            self._tries += 1
-            self.call_once(delay, "again", self._look_again)
+        waits = times.TIMES.locked
+        delay = waits[min(self._tries, len(waits) - 1)]
+        self.call_once(delay, "again", self._look_again)
 
     def _look_again(self) -> None:
+        self._tries += 1
         self.look(rung=True)
         if "again" not in self._timers:
             self._tries = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ import pytest
 from channels_redis.core import RedisChannelLayer
 
 from tests.docs.blocks import DOCS, TUTORIAL, Block, blocks, lightened, pages
-from tests.docs.project import BlockFailed, Project
+from tests.docs.project import BlockFailed, Project, needs_bash
 
-# The blocks are of a POSIX shell, as the pages say; Windows has another one.
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
+pytestmark = needs_bash
 
 
 @pytest.fixture(scope="module")

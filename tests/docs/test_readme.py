@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
 from tests.docs.blocks import DOCS, Block, blocks, lightened
-from tests.docs.project import Project
+from tests.docs.project import Project, needs_bash
 
 README = "../README.md"
 CHECK = """\
@@ -19,10 +16,6 @@ python manage.py migrate --verbosity=0 --database=channels
 python manage.py check --database channels
 python manage.py channels_sqlite stats
 """
-
-
-# The blocks are of a POSIX shell, as the pages say; Windows has another one.
-needs_bash = pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
 
 
 @needs_bash

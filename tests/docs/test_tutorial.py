@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import urlopen
@@ -13,10 +12,9 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from tests.docs.blocks import TUTORIAL, Block, blocks
-from tests.docs.project import PATIENCE, Project
+from tests.docs.project import PATIENCE, Project, needs_bash
 
-# The blocks are of a POSIX shell, as the pages say; Windows has another one.
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
+pytestmark = needs_bash
 
 # The other runner, which imports the file before it makes its environment.
 PYTEST = "python -m pytest --ds=config.settings chat/tests.py"

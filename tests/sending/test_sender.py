@@ -221,3 +221,31 @@ async def test_what_could_not_be_sent_is_not_counted_as_sent(sending: Parts) -> 
     await soon(sending.sender.send(outgoing(3)))
     assert sending.counters.sent == 2
     assert sending.sent() == [2, 3]
+
+
+async def test_a_group_that_had_members_is_written_to_once_when_a_lock_is_free(
+    database: Path,
+) -> None:
+    """Its members are not asked for at first, and a lock is not waited for before they are."""
+    async with parts(database, patience=PATIENCE) as sending:
+        join(sending.others, "test-channel")
+        await soon(sending.sender.group_send(to_group(1)))
+        with locked(database):
+            waiting = asyncio.create_task(sending.sender.group_send(to_group(2)))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+        await soon(waiting)
+        await soon(sending.sender.group_send(to_group(3)))
+        assert sending.sent() == [1, 2, 3]
+        assert sending.counters.sent == 3
+
+
+async def test_no_more_than_so_many_groups_are_remembered(
+    sending: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_GROUPS", 3)
+    for number in range(10):
+        join(sending.others, f"channel-{number}", group=f"group-{number}")
+        await soon(sending.sender.group_send(to_group(number, f"group-{number}")))
+        assert len(sending.sender._reached) <= 3
+    assert sending.sent() == [*range(10)]

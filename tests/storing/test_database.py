@@ -67,7 +67,7 @@ async def test_a_thread_that_cannot_start_is_told_and_tried_again(
     for use in (one.read, one.read_on_own_thread):
         with monkeypatch.context() as full:
             full.setattr(threading.Thread, "start", refuse)
-            with pytest.raises(DatabaseUnavailable, match="can't start new thread"):
+            with pytest.raises(DatabaseUnavailable, match=r"\.sqlite3: can't start new thread"):
                 await use(count)
         assert await soon(use(count)) == 0
 
