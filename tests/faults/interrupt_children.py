@@ -280,6 +280,7 @@ class Program:
             self.got.append(found["number"])
         elif not done:
             # It waits still, or it was in the hands of what was interrupted.
+            del receiving
             if isinstance(self._way, LoopEach):
                 gc.collect()  # closes what was left on the loop, which gives back what it held
             self.got += self._rest(channel)
