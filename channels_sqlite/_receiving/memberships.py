@@ -18,14 +18,15 @@ class Memberships:
     def __init__(self, database: Database, client: str) -> None:
         self._database = database
         self._client = client
-        self._clocks_apart = _clocks_apart()
+        self._clocks_apart = time.time() - time.monotonic()
+        """Seconds; they change only when somebody sets the wall clock, or the machine has slept."""
 
     def move_if_clock_was_set(self) -> None:
         """Move the memberships by as much as the wall clock was set, before anything is read or
         joined: they decide which channels get a group's message. Raises Busy or Lost where they
         cannot be moved now; a disk that is full must not keep anybody from reading.
         """
-        apart = _clocks_apart()
+        apart = time.time() - time.monotonic()
         moved = apart - self._clocks_apart
         if abs(moved) > times.TIMES.clock_was_set and self._write(
             lambda connection: groups.move(connection, self._client, moved)
@@ -48,8 +49,3 @@ class Memberships:
             return False
         self._database.once.well("Keeping memberships")
         return True
-
-
-def _clocks_apart() -> float:
-    """Seconds; they change only when somebody sets the wall clock, or the machine has slept."""
-    return time.time() - time.monotonic()

@@ -94,11 +94,12 @@ class Reading:
         """Read these inboxes by their cursors; if nothing is there, or consumers wait for normal
         channels as well, ask what has changed. Return True if anything was found.
         """
-        found = self._database.try_read(lambda connection: self._read(connection, inboxes, here))
+        read = partial(self._read, names=inboxes, here=here)
+        found = self._database.try_read(read)
         if not found and self._database.in_memory:
             # Rows that were read there may be undone, and their ids then come again.
             self._go_back(inboxes)
-            found = self._database.try_read(lambda each: self._read(each, inboxes, here))
+            found = self._database.try_read(read)
         if found and not self.normal:
             return True
         if not found:
@@ -181,7 +182,7 @@ class Reading:
             inbox.cursor = row.id
             inbox.taken += 1
             inbox.has_large |= type(row.body) is bytes and len(row.body) > LARGE
-            if inbox.has_had(row):
+            if inbox.cursor_before and inbox.has_had(row):
                 continue
             found = True
             inbox.newest_created_at = max(inbox.newest_created_at, row.created_at)

@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -99,9 +100,9 @@ class Sender:
             accepted = iter(sql.send(connection, living, now))
             return [next(accepted) if each.expires_at > now else None for each in messages]
 
-        verdicts = await self._database.write(
+        verdicts: Sequence[bool | None] = await self._database.write(
             write,
-            then=lambda verdicts: self._account(messages, verdicts),
+            then=partial(self._account, messages),
             since=since,
             long=sum([len(message.body) for message in messages]) > LARGE,
         )

@@ -103,11 +103,13 @@ class Database:
     ) -> T:
         """The result of a short use of the connections; a lock of others is waited for."""
         while True:
-            connections = self._usable() or await self.ready()
+            connections = self._connections
+            if connections is None or time.monotonic() >= self._check_at:
+                connections = await self.ready()
             try:
                 return use(connections, function)
-            except Lost:
-                continue
+            except Lost:  # they were closed
+                await self.ready()
             except Busy as error:
                 if time.monotonic() >= until or self._waits_in_vain(since):
                     raise translate(error.__cause__, self.path) from error.__cause__
@@ -143,11 +145,15 @@ class Database:
 
     def try_write(self, function: Function[T]) -> T:
         """The result of a short transaction, now. Raises Busy, Lost, or DatabaseUnavailable."""
-        return self._open_now().try_write(function)
+        if (connections := self._connections) is None:
+            raise Lost
+        return connections.try_write(function)
 
     def try_read(self, function: Function[T]) -> T:
         """The result of a short read, now. Raises Busy, Lost, or DatabaseUnavailable."""
-        return self._open_now().read(function)
+        if (connections := self._connections) is None:
+            raise Lost
+        return connections.read(function)
 
     async def read(self, function: Function[T]) -> T:
         since = time.monotonic()
@@ -187,13 +193,6 @@ class Database:
         if time.monotonic() >= self._check_at and self.notice_replaced():
             return None
         return self.connections
-
-    def _open_now(self) -> Connections:
-        """The connections; raises Lost if there are none. If they were closed, to use them does."""
-        connections = self._connections
-        if connections is None:
-            raise Lost
-        return connections
 
     def open_for_readers(self) -> None:
         """Begin to open it, for its readers: they are told, and what goes wrong is logged."""

@@ -22,7 +22,8 @@ def note_names() -> None:
 
 def name_of(alias: str, name: str) -> str:
     """The NAME to use for what the settings say at this moment."""
-    if not are_tests_running() or _at_start.get(alias) != name:
+    # The first, because this is asked at each use, and no test runs without that module.
+    if "django.test" not in sys.modules or not are_tests_running() or _at_start.get(alias) != name:
         return name
     test_name = str(connections.settings[alias]["TEST"]["NAME"] or "")
     if not _is_test_environment() and os.path.exists(test_name):  # made by the server's parent

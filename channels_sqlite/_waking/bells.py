@@ -234,13 +234,12 @@ def ring(database: Database, inboxes: Collection[str]) -> None:
     """Wake the readers of these inboxes, from any thread: those of this process directly, other
     processes by their bells, and by the log those that read a normal channel.
     """
-    here = _running_loop()
     for client in {client_of(inbox) for inbox in inboxes}:
         if client is None:
-            database.readers.ring(inboxes, here)
+            database.readers.ring(inboxes, _running_loop())
             touch(database.files.wal)
         elif (reader := database.readers.get(client)) is not None:
-            reader.rung(inboxes, here)
+            reader.rung(inboxes, _running_loop())
         else:
             _touch_bell(database, client)
 
