@@ -138,19 +138,10 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
             expiry = self.expiry
         elif not 0 < expiry < float("inf"):
             raise ValueError(f"expiry is {expiry!r}; allowed is a number of seconds above 0.")
-        body, capacity = self._encode(message, channel), self.get_capacity(channel)
+        body, capacity = self.codec.encode(message, channel), self.get_capacity(channel)
         outgoing = Outgoing(inbox, channel, body, time.time() + expiry, capacity)
         if not await self._ends.sender.send(outgoing):
             raise ChannelFull(f"{channel} has {capacity} messages waiting.")
-
-    def _encode(self, message: Message, channel: str, group: str | None = None) -> bytes:
-        body = self.codec.encode(message, channel, group)
-        if len(body) > sql.LARGEST_BODY:
-            raise MessageTooLarge(
-                f"A message of {len(body)} bytes is too large: SQLite keeps {sql.LARGEST_BODY} "
-                "in a row. Send where to find it instead."
-            )
-        return body
 
     async def receive(self, channel: str) -> Message:
         """Wait for the next message of a channel. To cancel it loses nothing.
@@ -160,13 +151,13 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """
         if not isinstance(channel, str):  # it may have no hash
             self.require_valid_channel_name(channel)
-        forks.notice()  # in a child, the channel is its parent's
+        ends = self._ends  # first, because it notices a fork: the channel is then the parent's
         inbox = self._own_inbox(channel)
         while True:
             try:
-                return await self._ends.receiver.receive(channel, inbox)
+                return await ends.receiver.receive(channel, inbox)
             except Retired:  # a test runner has changed NAME
-                continue
+                ends = self._ends
 
     def _check(self, channel: str) -> str:
         """The inbox of a channel."""
@@ -222,7 +213,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         message, which is counted and logged.
         """
         self.require_valid_group_name(group)
-        body = self._encode(message, "", group)
+        body = self.codec.encode(message, "", group)
         now = time.time()
         await self._ends.sender.group_send(GroupMessage(group, body, now, now + self.expiry))
 

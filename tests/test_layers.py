@@ -17,7 +17,7 @@ from channels.exceptions import ChannelFull
 from channels.layers import channel_layers, get_channel_layer
 from django.test import override_settings
 
-from channels_sqlite._storing import sql as store
+from channels_sqlite._options import codec
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite.exceptions import InvalidOption, MessageTooLarge
 from channels_sqlite.layers import SqliteChannelLayer
@@ -125,7 +125,7 @@ async def test_messages_and_memberships_live_as_long_as_the_layer_says_or_the_se
 async def test_a_message_that_no_row_can_hold_is_refused(
     layer: SqliteChannelLayer, others: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "LARGEST_BODY", 1000)
+    monkeypatch.setattr(codec, "LARGEST_BODY", 1000)
     channel = await layer.new_channel()
     await layer.group_add("test-group", channel)
     with pytest.raises(MessageTooLarge, match="1000"):

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from .. import serializers
-from ..exceptions import InvalidOption, UndecodableMessage
+from ..exceptions import InvalidOption, MessageTooLarge, UndecodableMessage
 from ..serializers import Message, Serializer
+
+LARGEST_BODY = 10**9 - 2**10
+"""Bytes; SQLite's default limit for a whole row, less the other columns."""
 
 _LENGTH = struct.Struct(">H")
 
@@ -23,12 +26,19 @@ class Codec:
         self._cipher = _cipher(keys) if keys else None
 
     def encode(self, message: object, channel: str, group: str | None = None) -> bytes:
-        """The body of a row; TypeError names the path of what cannot be serialised."""
+        """The body of a row. Raises TypeError, with the path of what cannot be serialised, or
+        MessageTooLarge.
+        """
         body = serializers.encode(self._serializer, message)
-        if self._cipher is None:
-            return body
-        name = _address(channel, group).encode()
-        return self._cipher.encrypt(_LENGTH.pack(len(name)) + name + body)
+        if self._cipher is not None:
+            name = _address(channel, group).encode()
+            body = self._cipher.encrypt(_LENGTH.pack(len(name)) + name + body)
+        if len(body) > LARGEST_BODY:
+            raise MessageTooLarge(
+                f"A message of {len(body)} bytes is too large: SQLite keeps {LARGEST_BODY} in a"
+                " row. Send where to find it instead."
+            )
+        return body
 
     def decode(self, body: object, channel: str, group: str | None = None) -> Message:
         """The message; UndecodableMessage for what `encode` did not write, and did not write for

@@ -26,9 +26,6 @@ from .schema import (
     WAITING,
 )
 
-LARGEST_BODY = 10**9 - 2**10
-"""Bytes; SQLite's default limit for a whole row, less the other columns."""
-
 NAMES_AT_ONCE = 200  # a statement is kept for each number of names
 
 COLUMNS = 'id, inbox, channel, "group", body, created_at, expires_at'

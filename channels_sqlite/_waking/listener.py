@@ -61,7 +61,8 @@ class Listener:
         self._log_age = log_age
         self._once = once
         self._counters = counters
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
+        """What is to be called, and when, by the monotonic clock."""
         self._tries = 0
         self._is_rung = False
         self._suspect = False
@@ -78,11 +79,11 @@ class Listener:
         if polling_interval is not None:
             self.call_after(polling_interval, "poll", self._poll, polling_interval)
         elif "poll" in self._timers:
-            self._timers.pop("poll").cancel()
+            self._timers.pop("poll")[1].cancel()
 
     def stop(self) -> None:
         self._running = False
-        for timer in self._timers.values():
+        for _, timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
 
@@ -91,8 +92,9 @@ class Listener:
         if not self._running:
             return
         if what in self._timers:
-            self._timers[what].cancel()
-        self._timers[what] = self.loop.call_later(delay, call, *given)
+            self._timers[what][1].cancel()
+        timer = self.loop.call_later(delay, call, *given)
+        self._timers[what] = time.monotonic() + delay, timer
 
     def call_once(self, delay: float, what: str, call: Callable[..., None], *given: Any) -> None:
         """Call it later, unless stopped, or something is to be called as the same `what`."""
@@ -113,7 +115,7 @@ class Listener:
         would have made the next one.
         """
         timer = self._timers.get(what)
-        return timer is None or timer.when() < self.loop.time() - times.TIMES.heartbeat
+        return timer is None or timer[0] < time.monotonic() - times.TIMES.heartbeat
 
     # Waking
 

@@ -53,6 +53,7 @@ class Alarm:
         self.kind = kind
         self._anywhere = anywhere
         self._is_set, self.rang = False, True
+        self._next_try = NEXT_TRY
         self.where = ""
         """The innermost lines that the last one interrupted."""
         signal.signal(signal.SIGALRM, self._ring)
@@ -72,7 +73,10 @@ class Alarm:
         if swallowed or not (self._anywhere or is_ours(frame)):
             # asyncio itself forgets what it was about to call, and only logs an Exception out of a
             # call-back: then nobody goes on.
-            signal.setitimer(signal.ITIMER_REAL, NEXT_TRY)
+            # Later where it interrupts its own handler, which on a busy machine would never end.
+            amid_itself = frame is not None and frame.f_code is Alarm._ring.__code__
+            self._next_try = 2 * self._next_try if amid_itself else NEXT_TRY
+            signal.setitimer(signal.ITIMER_REAL, self._next_try)
             return
         self._is_set, self.rang = False, True
         self.where = "".join(traceback.format_stack(frame)[-5:])
