@@ -10,16 +10,14 @@ The receiver calls all of it under its lock, on an event loop.
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections.abc import Collection, Iterable
 from functools import partial
 
 from .._options import times
 from .._storing import sql
-from .._storing.connections import Connections
-from .._storing.handle import Busy, Function, Lost
-from .._storing.messages import LARGE, Item, Row
+from .._storing.handle import Busy, Lost
+from .._storing.messages import Item, Row
 from .._storing.schema import EPOCH
 from .._storing.setup import Setup
 from ..exceptions import DatabaseUnavailable
@@ -38,7 +36,6 @@ class Inbox:
         self.cursor = 0
         self.acknowledged = 0
         self.taken = 0  # messages between the two
-        self.has_large = False  # one of them is large
         self.newest_created_at = 0.0  # when the newest message that was taken was created
         self.cursor_before = 0  # the cursor before an older copy of the file was restored
 
@@ -51,7 +48,6 @@ class Inbox:
         """This may be an older copy of the file: read it from its beginning."""
         self.cursor_before = max(self.cursor_before, self.cursor)
         self.cursor = self.acknowledged = self.taken = 0
-        self.has_large = False
 
     def has_had(self, row: Row) -> bool:
         """Return True for a message that was taken before an older copy was restored."""
@@ -59,8 +55,7 @@ class Inbox:
 
 
 class Reading:
-    def __init__(self, lock: threading.RLock, setup: Setup, queues: Queues) -> None:
-        self._lock = lock
+    def __init__(self, setup: Setup, queues: Queues) -> None:
         self._database = setup.database
         self._queues = queues
         self._counters = setup.drops.counters
@@ -181,7 +176,6 @@ class Reading:
         for row, _, channels in rows:
             inbox.cursor = row.id
             inbox.taken += 1
-            inbox.has_large |= type(row.body) is bytes and len(row.body) > LARGE
             if inbox.cursor_before and inbox.has_had(row):
                 continue
             found = True
@@ -196,27 +190,18 @@ class Reading:
 
     # Acknowledging
 
-    def acknowledge(self, *, may_be_later: bool = True) -> bool:
+    def acknowledge(self) -> bool:
         """Tell the table what was taken; return False if a lock of others is in the way. Where it
-        fails, it waits for the next heartbeat. With a large message it `may_be_later`.
+        fails, it waits for the next heartbeat.
         """
         for name, inbox in list(self.inboxes.items()):
             if not inbox.owes:
                 continue
             ids, taken = (inbox.acknowledged, inbox.cursor), inbox.taken
-            acknowledge = partial(
-                sql.acknowledge,
-                inbox=name,
-                ids=ids,
-                created_until=inbox.newest_created_at,
-                epoch=self._epoch,
-                now=time.time(),
-                keep=self._keep,
-            )
-            if may_be_later and inbox.has_large and self._acknowledge_aside(inbox, acknowledge):
-                continue
+            until = inbox.newest_created_at
+            acknowledge = partial(self._acknowledge, name=name, ids=ids, until=until)
             try:
-                self._database.try_write(partial(self._in_same_file, acknowledge))
+                self._database.try_write(acknowledge)
             except (Busy, Lost):
                 return False
             except Exception as error:  # also a bug of ours: it must not end a timer, or a look
@@ -225,34 +210,15 @@ class Reading:
             self._database.once.well("Acknowledging")
             _, inbox.acknowledged = ids
             inbox.taken -= taken
-            inbox.has_large = False
         return True
 
-    def _in_same_file(self, function: Function[None], connection: sqlite3.Connection) -> None:
+    def _acknowledge(
+        self, connection: sqlite3.Connection, name: str, ids: tuple[int, int], until: float
+    ) -> None:
         if connection is not self._connection:  # in another file these ids are of other messages
             raise Lost
-        function(connection)
-
-    def _acknowledge_aside(self, inbox: Inbox, acknowledge: Function[None]) -> bool:
-        """Have the worker tell the table, because SQLite writes the whole row again; return False
-        if there is none. What fails is owed again, until the next heartbeat.
-        """
-        before, taken = inbox.acknowledged, inbox.taken
-
-        def job(connections: Connections) -> None:
-            try:
-                connections.write_aside(acknowledge, time.monotonic() + times.TIMES.turn)
-            except BaseException:
-                with self._lock:
-                    inbox.acknowledged = min(inbox.acknowledged, before)
-                    inbox.taken += taken
-                    inbox.has_large = True
-                raise
-
-        if not self._database.post("Acknowledging", job):
-            return False
-        inbox.acknowledged, inbox.taken, inbox.has_large = inbox.cursor, 0, False
-        return True
+        now = time.time()
+        sql.acknowledge(connection, name, ids, until, self._epoch, now, keep=self._keep)
 
     # Normal channels
 

@@ -50,7 +50,7 @@ class Receiver:
         self._trimmer = trimmer
         self._lock = threading.RLock()
         self._queues = Queues(self._lock, setup.capacity_of, setup.drops)
-        self._reading = Reading(self._lock, setup, self._queues)
+        self._reading = Reading(setup, self._queues)
         self._ears = Ears(setup, self._queues, self._look, self._beat)
         self._memberships = Memberships(setup.database, setup.client)
         self._retired = False
@@ -191,7 +191,7 @@ class Receiver:
 
     def acknowledge_now(self) -> None:
         with self._lock:
-            self._reading.acknowledge(may_be_later=False)
+            self._reading.acknowledge()
 
     def status(self) -> dict[str, Any]:
         return self._ears.status()
@@ -289,7 +289,7 @@ class Receiver:
             return
         remove = not os.path.exists(self._database.path)
         with suppress(Exception), self._lock:  # others find that this reader is gone, and do it
-            self._reading.acknowledge(may_be_later=False)
+            self._reading.acknowledge()
             self._reading.give_all_back(None)
             self._database.try_write(lambda connection: upkeep.forget(connection, [self.client]))
             remove = True

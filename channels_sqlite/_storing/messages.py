@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-LARGE = 1_000_000  # bytes that are the worker's to write, because the event loop would stand still
-
 UNCHANGING = frozenset([str, bytes, int, float, bool, type(None)])
 
 

@@ -53,7 +53,7 @@ class Alarm:
         self.kind = kind
         self._anywhere = anywhere
         self._is_set, self.rang = False, True
-        self._next_try = NEXT_TRY
+        self._depth = 0  # of handlers that were interrupted by the next alarm
         self.where = ""
         """The innermost lines that the last one interrupted."""
         signal.signal(signal.SIGALRM, self._ring)
@@ -69,15 +69,17 @@ class Alarm:
     def _ring(self, _: int, frame: FrameType | None) -> None:
         if not self._is_set:
             return
-        swallowed = issubclass(self.kind, Exception) and is_in_a_callback()
-        if swallowed or not (self._anywhere or is_ours(frame)):
-            # asyncio itself forgets what it was about to call, and only logs an Exception out of a
-            # call-back: then nobody goes on.
-            # Later where it interrupts its own handler, which on a busy machine would never end.
-            amid_itself = frame is not None and frame.f_code is Alarm._ring.__code__
-            self._next_try = 2 * self._next_try if amid_itself else NEXT_TRY
-            signal.setitimer(signal.ITIMER_REAL, self._next_try)
-            return
+        self._depth += 1
+        try:
+            swallowed = issubclass(self.kind, Exception) and is_in_a_callback()
+            if swallowed or not (self._anywhere or is_ours(frame)):
+                # asyncio itself forgets what it was about to call, and only logs an Exception out
+                # of a call-back: then nobody goes on. The deeper this handler interrupts itself,
+                # the later it tries again: on a busy machine it would never end.
+                signal.setitimer(signal.ITIMER_REAL, NEXT_TRY * 2**self._depth)
+                return
+        finally:
+            self._depth -= 1
         self._is_set, self.rang = False, True
         self.where = "".join(traceback.format_stack(frame)[-5:])
         raise self.kind

@@ -17,7 +17,6 @@ import pytest
 from channels.exceptions import ChannelFull
 from django.db import connections
 
-from channels_sqlite._receiving import reading
 from channels_sqlite._receiving.reading import MANY
 from channels_sqlite._receiving.receiver import Retired
 from channels_sqlite._sending.trimmer import Trimmer
@@ -28,7 +27,7 @@ from channels_sqlite.exceptions import DatabaseUnavailable
 from tests.conftest import SetTimes
 from tests.receiving.processes import NORMAL, Open, Process, waiting
 from tests.rows import count, put_number, select, sql, to_group
-from tests.storing.parts import Gate, locked
+from tests.storing.parts import locked
 from tests.waiting import PATIENCE, cancel, soon, until
 
 ELSEWHERE = "elsewhere-12"
@@ -38,11 +37,6 @@ ELSEWHERE = "elsewhere-12"
 def memory(alias: str) -> closing[sqlite3.Connection]:
     """Another connection to a database in memory, as Django has one."""
     return closing(sqlite3.connect(connections.settings[alias]["NAME"], uri=True))
-
-
-def owing(process: Process) -> bool:
-    """Return True if the process has taken messages that it has asked nobody to acknowledge."""
-    return any(inbox.owes for inbox in process.receiver._reading.inboxes.values())
 
 
 def set_the_clock(monkeypatch: pytest.MonkeyPatch, process: Process, seconds: float) -> None:
@@ -254,30 +248,6 @@ async def test_what_was_taken_is_acknowledged_when_nothing_follows(
     set_times(heartbeat=60.0)
     await process.send(1)
     assert await soon(process.receive()) == 1
-    await until(lambda: waiting(database) == 0)
-
-
-async def test_a_large_message_is_acknowledged_on_the_thread(
-    process: Process, database: Path, monkeypatch: pytest.MonkeyPatch, set_times: SetTimes
-) -> None:
-    """SQLite copies the whole row. What fails is tried again, and what came after it waits for
-    neither.
-    """
-    monkeypatch.setattr(reading, "LARGE", 1)
-    set_times(heartbeat=0.1, turn=0.0)
-    await process.send(1)
-    assert await soon(process.receive()) == 1
-    await until(lambda: waiting(database) == 0)
-    gate = Gate()
-    process.layer.database.post("Trimming", gate)
-    await gate.entered()
-    await process.send(2)
-    assert await soon(process.receive()) == 2
-    await until(lambda: not owing(process))
-    assert waiting(database) == 1
-    with locked(database):
-        gate.open()
-        await until(lambda: owing(process))
     await until(lambda: waiting(database) == 0)
 
 
