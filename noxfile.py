@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -231,6 +232,13 @@ def example(session: nox.Session) -> None:
         Path.cwd() / "manage.py",
     )
     address = session.posargs[0] if session.posargs else ADDRESS
+    if address.isdigit():
+        address = f"{ADDRESS.partition(':')[0]}:{address}"
+    host, _, port = address.rpartition(":")
+    try:  # runserver would say so and stay
+        socket.create_server((host, int(port))).close()
+    except (OSError, ValueError) as error:
+        session.error(f"Nothing can be served at {address}: {error}. For another port: -- 9000")
     session.log(f"The chat is at http://{address}/chat; Ctrl-C ends it.")
     # By default nox kills what has not ended 0.3 s after Ctrl-C; a server may take its leave.
     session.run("python", "manage.py", "runserver", address, interrupt_timeout=10)

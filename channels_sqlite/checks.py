@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
 from itertools import chain
 from typing import Any
 
@@ -149,8 +149,9 @@ def _beside_config(name: str, config: Any) -> Iterator[checks.CheckMessage]:
     if beside and isinstance(config, Mapping):
         known = {each.name for each in fields(Options)}
         options = {key: value for key, value in beside.items() if key in known}
-        if isinstance(entry.get("OPTIONS"), Mapping):  # as in CACHES
-            options |= entry["OPTIONS"]
+        for key, value in beside.items():  # OPTIONS as in CACHES, or CONFIG in lower case
+            if key.upper() in {"OPTIONS", "CONFIG"} and isinstance(value, Mapping):
+                options |= value
         yield checks.Warning(
             f'CHANNEL_LAYERS["{name}"] has {" and ".join(map(str, beside))} beside "CONFIG", '
             f"where Channels ignores {_them(beside)}.",
@@ -206,9 +207,12 @@ and "database": "channels" in the CONFIG of CHANNEL_LAYERS."""
 
 def _database(alias: str) -> Iterator[checks.CheckMessage]:
     if alias not in connections:
+        hint = f"Add it to the settings:\n{_entry(alias)}"
+        if near := get_close_matches(alias, connections.settings, n=1):
+            hint = f'If "{near[0]}" is meant, give that the name "{alias}". Otherwise: {hint}'
         yield checks.Error(
             f'CHANNEL_LAYERS uses the database "{alias}", which DATABASES does not have.',
-            hint=f"Add it to the settings:\n{_entry(alias)}",
+            hint=hint,
             id="channels_sqlite.E001",
         )
         return

@@ -256,6 +256,9 @@ def test_options_beside_config(settings: Settings) -> None:
     assert config == {"expiry": 10, "watcher": "auto", "capacity": 5}
     settings.CHANNEL_LAYERS = layers(**config)
     assert ids() == set()
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND, "config": config}}
+    hint = str(message("W009").hint).replace('"CONFIG":', "CONFIG =")
+    assert run_hint(hint, "CONFIG.*")["CONFIG"] == config
     for key, value in beside.items():  # and no CONFIG at all
         settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND, key: value}}
         assert ids() == {"W009"}
@@ -290,6 +293,9 @@ def test_an_alias_that_databases_lacks(settings: Settings) -> None:
         names["DATABASES"]["nowhere"]["ENGINE"] == connections["channels"].settings_dict["ENGINE"]
     )
     assert ids("nowhere") == {"E001"}
+    assert "is meant" not in str(message("E001").hint)
+    settings.CHANNEL_LAYERS = layers(database="chanels")
+    assert 'If "channels" is meant, give that the name "chanels".' in str(message("E001").hint)
 
 
 def test_an_engine_that_is_not_sqlite(declare: Declare) -> None:
@@ -401,6 +407,19 @@ def test_two_aliases_of_one_file(tmp_path: Path) -> None:
         project.configure(f'{shared}CHANNEL_LAYERS["default"]["CONFIG"] = {{{database}}}')
         found = re.findall(r"channels_sqlite\.(\w\d+)", project.manage("check").stderr)
         assert {*found} == {"W001"}
+
+
+def test_an_alias_of_the_layers_own_file_is_to_be_removed(tmp_path: Path) -> None:
+    """The remedies of a misspelt alias end in a project without a fault."""
+    project = Project(tmp_path)
+    misspelt = 'DATABASES["channel"] = {**DATABASES["channels"]}\n'
+    project.configure(misspelt)
+    said = project.manage("check", succeeds=False).stderr
+    (name,) = re.findall(r'HINT: Remove DATABASES\["(\w+)"\]', said)
+    (entry,) = re.findall(r"^DATABASES\S* = {\n.*?^}", said, re.DOTALL | re.MULTILINE)
+    for remedy in (f'del DATABASES["{name}"]', entry):
+        project.configure(misspelt + remedy)
+        assert "no issues" in project.manage("check").stdout
 
 
 def test_a_mirror_in_a_test_run_may_have_the_same_file(tmp_path: Path) -> None:

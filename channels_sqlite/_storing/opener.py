@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 from contextlib import ExitStack
 from typing import Any
@@ -13,7 +14,7 @@ from .._options import times
 from ..exceptions import LOCKED, DatabaseUnavailable, InvalidOption, NotMigrated, code_of
 from . import forks
 from .connections import Connections
-from .files import Files
+from .files import Files, without_uri
 from .handle import Busy
 from .private import is_private
 from .schema import EVERYTHING, INDEXES, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
@@ -34,6 +35,7 @@ class Opener:
         self._alias = alias
         self._files = files
         self._worker = worker
+        self._name = without_uri(files.target)
         self._private = is_private(files.target)
         self._anchor: sqlite3.Connection | None = None
         """Keeps a private database while no other connection to it is open."""
@@ -126,9 +128,16 @@ class Opener:
                 f'DATABASES["{self._alias}"] is in memory and {why}. Give it a file: each process'
                 " would have an empty database of its own."
             )
-        remedy = f"Run: python manage.py migrate --database={self._alias}"
+        directory = os.path.dirname(self._files.path)
+        make = "" if os.path.isdir(directory) else f"mkdir -p {shlex.quote(directory)} && "
+        remedy = f"Run: {make}python manage.py migrate --database={self._alias}"
         if apps.ready and not apps.is_installed("channels_sqlite"):  # migrate would make nothing
             remedy = f'Add "channels_sqlite" to INSTALLED_APPS. {remedy}'
+        if not os.path.isabs(self._name):
+            remedy = (
+                f'NAME is the relative path "{self._name}", which means another file in each'
+                f' directory: write BASE_DIR / "{self._name}". {remedy}'
+            )
         return NotMigrated(f"The database {self._files.path} {why}. {remedy}")
 
     def _configure(self, connection: sqlite3.Connection) -> None:

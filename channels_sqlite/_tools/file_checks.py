@@ -69,12 +69,15 @@ def _shared(alias: str, path: Path, entry: str) -> Iterator[checks.CheckMessage]
         return
     others = (each for each in connections if each != alias and _path(each) == path)
     if other := next((each for each in others if connections[each].vendor == "sqlite"), None):
+        remove = f'Remove DATABASES["{other}"], if nothing else needs it.\nOr give'
+        if path.name == f"{alias}.sqlite3":
+            entry = entry.replace(f"{alias}.sqlite3", f"{alias}-layer.sqlite3")
         yield checks.Error(
             f'DATABASES["{alias}"] has the same file as "{other}", {path}: a send inside a '
             f'transaction of "{other}" waits in vain for its end, and `migrate` of one leaves out '
             "tables of the other.",
-            hint=f"Give the layer a file of its own:\n{entry}\n"
-            f'or let it share the default one:\n"database": "{DEFAULT_DB_ALIAS}"\n'
+            hint=f"{'Give' if other == DEFAULT_DB_ALIAS else remove} the layer a file of its own:\n"
+            f'{entry}\nor let it share the default one:\n"database": "{DEFAULT_DB_ALIAS}"\n'
             "in the CONFIG of CHANNEL_LAYERS.",
             id="channels_sqlite.E013",
         )

@@ -28,7 +28,7 @@ def row_count(text: str) -> int:
     raise ArgumentTypeError(f"{text} is not a number of messages")
 
 
-def message_of(text: str) -> Any:
+def message_of(text: str) -> dict[str, Any]:
     """The message in some JSON, unless it would end the consumer that gets it."""
     try:
         message = json.loads(text)
@@ -37,15 +37,14 @@ def message_of(text: str) -> Any:
             f"The message is not JSON: {error}. Send takes a channel (or --group GROUP) and a "
             f"message, in single quotes in a shell: send jobs {EXAMPLE}"
         ) from error
-    if isinstance(message, dict):  # the layer refuses everything else
-        type_ = message.get("type")
-        # Channels refuses a leading "_", and makes one of a ".".
-        if not isinstance(type_, str) or type_[:1] in {"", ".", "_"}:
-            written = (
-                f'\'s "type" is {json.dumps(type_)}' if "type" in message else ' has no "type"'
-            )
-            raise CommandError(
-                f"The message{written}, by which a consumer finds its method: a consumer that gets "
-                "it ends."
-            )
+    if not isinstance(message, dict):
+        raise CommandError(f"A message must be a dict, which JSON calls an object: {EXAMPLE}")
+    type_ = message.get("type")
+    # Channels refuses a leading "_", and makes one of a ".".
+    if not isinstance(type_, str) or type_[:1] in {"", ".", "_"}:
+        written = f'\'s "type" is {json.dumps(type_)}' if "type" in message else ' has no "type"'
+        raise CommandError(
+            f"The message{written}, by which a consumer finds its method: a consumer that gets it"
+            f" ends. A type is a text that begins with a letter: {EXAMPLE}"
+        )
     return message

@@ -45,10 +45,16 @@ def pages() -> list[str]:
     return sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 
-def blocks(page: str) -> Iterator[Block]:
-    """The blocks of a page, in their order; ValueError for what nobody would run."""
-    for token in MarkdownIt().parse((DOCS / page).read_text(encoding="utf-8")):
+def blocks(page: str, after: str = "") -> Iterator[Block]:
+    """The blocks of a page, in their order, or those that come `after` some words of it; ValueError
+    for what nobody would run.
+    """
+    text = (DOCS / page).read_text(encoding="utf-8")
+    before = text[: text.index(after)].count("\n")
+    for token in MarkdownIt().parse(text):
         line = token.map[0] + 1 if token.map else 0
+        if line < before:
+            continue
         if token.type == "code_block":
             raise ValueError(f"docs/{page}, line {line}: fence this block, and name its language")
         if token.type != "fence":

@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from tests.docs.blocks import DOCS, Block, blocks, lightened
+from tests.docs.blocks import DOCS, TUTORIAL, Block, blocks, lightened
 from tests.docs.project import Project, needs_bash
 
 README = "../README.md"
@@ -29,6 +29,29 @@ def test_the_difference_to_channels_redis_is_all_that_has_to_change(tmp_path: Pa
     lines = [line for line in difference.code.splitlines() if not line.startswith("-")]
     code = "\n".join(['INSTALLED_APPS += ["channels"]', *(line[1:] for line in lines)])
     must_make_a_layer(replace(difference, code=code), tmp_path)
+
+
+@needs_bash
+def test_it_leads_into_the_tutorial(tmp_path: Path) -> None:
+    """With its own commands; the tutorial's first chapters are not needed."""
+    words = (DOCS / README).read_text("utf-8")
+    (start,) = re.findall(r"`(python manage.py startapp .+?)`", words)
+    (line,) = re.findall(r"`(INSTALLED_APPS \+= .+?)`", words)
+    anchor = re.findall(r"tutorial\.md#([a-z-]+)", words)
+    chapter = blocks(TUTORIAL, after=f"## {anchor[0].replace('-', ' ').capitalize()}")
+    options = {"class": "append", "caption": "config/settings.py"}
+    settings = replace(readme("python"), options=options)
+    (tmp_path / "reader").mkdir()
+    with Project(tmp_path / "reader") as project:
+        project.run(Block(README, 0, "sh", {}, "django-admin startproject config ."))
+        project.run(lightened(settings))
+        project.run(Block(README, 0, "sh", {}, start))
+        project.run(replace(settings, code=line))
+        for block in chapter:
+            if block.kind == "file":
+                project.run(block)
+        project.run(Block(README, 0, "sh", {}, "python manage.py test"))
+        assert "Ran 1 test" in project.said
 
 
 def readme(language: str) -> Block:

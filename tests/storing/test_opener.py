@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,23 @@ def test_without_the_app_it_says_that_this_has_to_be_installed(
     settings.INSTALLED_APPS = ["channels"]
     with pytest.raises(NotMigrated, match=r"Add .channels_sqlite. to INSTALLED_APPS\. Run:"):
         connect(database)
+
+
+def test_where_the_file_is_not_its_remedy_says_what_to_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`migrate` alone would fail without the directory, and make another file for a relative
+    NAME.
+    """
+    monkeypatch.chdir(tmp_path)
+    directory = tmp_path / "a place"
+    for name, remedy in (
+        ("here.sqlite3", 'write BASE_DIR / "here.sqlite3". Run: python manage.py migrate'),
+        (str(directory / "x"), f"Run: mkdir -p '{directory}' && python manage.py migrate"),
+    ):
+        opener = Opener("channels", Files(name), {}, Worker(Once()))
+        with pytest.raises(NotMigrated, match=re.escape(remedy)):
+            opener.open()
 
 
 def test_a_database_in_memory_without_tables_is_told_to_be_a_file() -> None:
