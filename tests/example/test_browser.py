@@ -15,10 +15,17 @@ from selenium.webdriver.common.keys import Keys
 from tests.example.browser import Window
 from tests.example.conftest import Chat, deployed
 from tests.example.servers import Project, stop
+from tests.example.sockets import client
 
 pytestmark = pytest.mark.timeout(300)  # browsers and servers start within
 
 SCRIPT = """<script>document.title = "taken"</script><img src=x onerror='document.title="taken"'>"""
+
+TOO_WIDE = """
+    return [...document.querySelectorAll("dialog[open], dialog[open] :not(input)")]
+        .filter((element) => element.scrollWidth > element.clientWidth)
+        .map((element) => element.cloneNode().outerHTML)
+"""
 
 
 def test_two_people_chat_by_way_of_two_processes(ada: Window, ben: Window) -> None:
@@ -332,6 +339,27 @@ def test_on_a_phone_people_are_behind_a_button(ada: Window) -> None:
         assert ada.focused == "people-toggle"
         width = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert ada.driver.execute_script(width) == 0
+
+
+def test_no_dialog_is_cut_off_by_a_long_word(
+    windows: tuple[Window, Window], chat: Chat, room: str
+) -> None:
+    ada = windows[0]
+    room = room.replace("-", "").ljust(40, "w")
+    with client(chat.first.url, room) as ben, ada.on_a_phone():
+        ben.join("W" * 32)
+        ben.say("w" * 90)
+        ada.open(chat.first.url, room)
+        assert ada.driver.execute_script(TOO_WIDE) == []
+        ada.tell_name("W" * 32)
+        ada.wait_for(lambda: ada.find("#naming-notice").is_displayed())
+        assert ada.driver.execute_script(TOO_WIDE) == []
+        ada.tell_name("Ada")
+        ada.wait_until_connected()
+        ada.click("#summarise")
+        ada.wait_for(lambda: ada.find_all(".talkers"))
+        assert ada.driver.execute_script(TOO_WIDE) == []
+    assert ada.driver.execute_script(TOO_WIDE) == []  # on a desktop
 
 
 def test_the_admin_shows_the_tables_of_the_layer(
