@@ -134,7 +134,7 @@ def test_stats_of_a_new_file(run: Run, database: Path) -> None:
     assert re.search(rf"^File +{re.escape(str(database))}$", printed, re.MULTILINE)
     assert "journal mode wal" in printed
     assert re.search(r"^Messages +0 waiting, 0 delivered, 0 expired$", printed, re.MULTILINE)
-    assert f"which is {watchers.kinds()[0]} here" in printed
+    assert f"which is {next(watchers.kinds())} here" in printed
     assert "Groups    none with messages, none with members" in printed
     assert "none alive" in printed
 
@@ -171,7 +171,7 @@ def test_stats_tell_of_readers_that_are_alive_and_whose_inbox_each_is(
 ) -> None:
     peers = [start("echo") for _ in range(2)]
     inboxes = [inbox_of(peer.hear()) for peer in peers]
-    lines = [rf"^process {peer.pid} +{watchers.kinds()[0]} " for peer in peers]
+    lines = [rf"^process {peer.pid} +{next(watchers.kinds())} " for peer in peers]
     lines.append(r"^Readers +2 alive$")
     deadline = time.monotonic() + PATIENCE
     while not all(re.search(each, run("stats"), re.MULTILINE) for each in lines):
@@ -426,7 +426,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch, django_db_blocker: DjangoDbBlocker) -
 @pytest.mark.usefixtures("hasty")
 def test_doctor_talks_with_a_second_process(run: Run, others: sqlite3.Connection) -> None:
     verdict, *details = run("doctor").splitlines()
-    assert verdict.startswith(f'The watcher is {watchers.kinds()[0]} ("auto"), and it works')
+    assert verdict.startswith(f'The watcher is {next(watchers.kinds())} ("auto"), and it works')
     for watcher in watchers.kinds():
         assert re.search(rf"^{watcher}( +\d+\.\d ms){{3}}$", "\n".join(details), re.MULTILINE)
     assert select(others, f"count(*) from {schema.MESSAGE}") == [0]

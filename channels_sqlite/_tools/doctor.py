@@ -58,7 +58,7 @@ class Finding:
 
 def verdict(findings: Sequence[Finding], watcher: str) -> tuple[bool, str]:
     """Return True if a layer that is told to use `watcher` is woken, and that in words."""
-    chosen = kinds()[0] if watcher == "auto" else watcher
+    chosen = next(kinds()) if watcher == "auto" else watcher
     name = f"The watcher is {chosen}" + (' ("auto")' if watcher == "auto" else "")
     working = {finding.watcher: finding for finding in findings if finding.works}
     if chosen in working:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 
 from .._options import times
@@ -138,9 +138,13 @@ def _watcher(
     )
 
 
-def kinds() -> list[str]:
-    """The ways of watching that can be used on this system, the best one first."""
-    return [each for each in WATCHERS if each != "auto" and is_installed(each)]
+def kinds() -> Iterator[str]:
+    """The ways of watching that can be used on this system, the best one first.
+
+    Each is looked for when it is asked for: an exception out of a signal handler may leave the lock
+    of imports taken, and every event loop that begins to receive comes by here.
+    """
+    return (each for each in WATCHERS if each != "auto" and is_installed(each))
 
 
 def is_installed(kind: str) -> bool:

@@ -21,7 +21,7 @@ MOST = 20  # inboxes, and groups, that are shown one by one
 
 def described(stats: Stats, readers: Sequence[Reader], layer: SqliteChannelLayer) -> list[str]:
     total, watcher = stats.total, layer.options.watcher
-    here = f", which is {kinds()[0]} here" if watcher == "auto" else ""
+    here = f", which is {next(kinds())} here" if watcher == "auto" else ""
     waiting = "" if total.oldest is None else f" for up to {duration(total.oldest)}"
     processes = {each.client: f"process {each.pid}" for each in readers}
     return [

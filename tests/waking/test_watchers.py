@@ -251,9 +251,22 @@ async def test_auto_takes_the_best_one_that_is_here_and_polling_needs_none(
     ear: Ear, place: Place
 ) -> None:
     watcher = start("auto", ear, place)
-    assert watcher.kind == kinds()[0] == ("inotify" if sys.platform == "linux" else "watchfiles")
+    assert watcher.kind == next(kinds()) == ("inotify" if sys.platform == "linux" else "watchfiles")
     watcher.stop()
     assert start("polling", ear, place) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")
+async def test_where_inotify_works_nothing_else_is_looked_for(
+    ear: Ear, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look for a package takes the lock of imports, which an exception out of a signal handler
+    may leave taken.
+    """
+    monkeypatch.setattr(watchers, "find_spec", None)
+    watch(ear, Database("channels", place.files.path, {}), Options(), place.bell)
+    assert ear.watcher is not None
+    ear.watcher.stop()
 
 
 async def test_a_watcher_asked_for_by_name_does_not_give_way(
@@ -264,7 +277,7 @@ async def test_a_watcher_asked_for_by_name_does_not_give_way(
         start(kind, ear, place)
     assert ear.watcher is None
     monkeypatch.setattr(watchers, "sys", SimpleNamespace(platform="another"))
-    assert kinds()[0] == "watchfiles"
+    assert next(kinds()) == "watchfiles"
     with pytest.raises(WatcherUnavailable, match="'inotify', which does not work here"):
         start("inotify", ear, place)
 
