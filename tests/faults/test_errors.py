@@ -82,7 +82,7 @@ async def test_a_reader_goes_on_after_a_bug_of_ours(
     await asyncio.sleep(0.1)
 
     with monkeypatch.context() as bug:
-        bug.setattr("channels_sqlite._receiving.reading.Reading._read", lambda *_: 1 / 0)
+        bug.setattr("channels_sqlite._receiving.reading.Reading._read", lambda *_, **__: 1 / 0)
         await layer.send(local, message(1))
         await asyncio.sleep(2.2)
         assert not receiving[0].done()
