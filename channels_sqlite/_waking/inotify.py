@@ -22,6 +22,9 @@ MODIFY, ATTRIB, DELETE_SELF, MOVE_SELF = 0x2, 0x4, 0x400, 0x800
 OVERFLOW, IGNORED = 0x4000, 0x8000
 GONE = DELETE_SELF | MOVE_SELF
 
+CLOSING = "channels-sqlite-closing"  # the name of a thread that closes a descriptor
+AT_ONCE = 16  # of them: loops may begin faster than the kernel closes, and a user has 128 instances
+
 _EVENT = struct.Struct("iIII")  # watch, mask, cookie, length of the name that follows; inotify(7)
 _BUFFER = 4096  # bytes; what is left is read at once afterwards
 _c = ctypes.CDLL(None, use_errno=True)
@@ -86,10 +89,11 @@ class InotifyWatcher:
         self._stopped = True
         if not self._listener.loop.is_closed():
             self._listener.loop.remove_reader(self._descriptor.number)
+        if sum(each.name == CLOSING for each in threading.enumerate()) >= AT_ONCE:
+            self._close()
+            return
         try:  # on a thread, because it takes the kernel 10 ms
-            threading.Thread(
-                target=self._close, name="channels-sqlite-closing", daemon=True
-            ).start()
+            threading.Thread(target=self._close, name=CLOSING, daemon=True).start()
         except BaseException as error:  # no thread can be started, or an interruption
             self._close()
             if not isinstance(error, RuntimeError):

@@ -20,6 +20,7 @@ import pytest
 from channels_sqlite._options.conf import Options
 from channels_sqlite._storing import forks
 from channels_sqlite._storing.database import Database
+from channels_sqlite._waking import inotify as ours
 from channels_sqlite._waking import watchers
 from channels_sqlite._waking.watchers import is_installed, kinds, watch
 from channels_sqlite.counters import Counters
@@ -267,6 +268,17 @@ async def test_where_inotify_works_nothing_else_is_looked_for(
     watch(ear, Database("channels", place.files.path, {}), Options(), place.bell)
     assert ear.watcher is not None
     ear.watcher.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")
+async def test_loops_that_end_quickly_do_not_use_up_inotifys_instances(
+    ear: Ear, place: Place
+) -> None:
+    """The kernel takes its time to close each, and a user has few of them."""
+    for _ in range(100):
+        start("inotify", ear, place).stop()
+        closing = [each for each in threading.enumerate() if each.name == ours.CLOSING]
+        assert len(closing) <= ours.AT_ONCE
 
 
 async def test_a_watcher_asked_for_by_name_does_not_give_way(
