@@ -236,7 +236,8 @@ def example(session: nox.Session) -> None:
         address = f"{ADDRESS.partition(':')[0]}:{address}"
     host, _, port = address.rpartition(":")
     try:  # runserver would say so and stay
-        socket.create_server((host, int(port))).close()
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        socket.create_server((host.strip("[]"), int(port)), family=family).close()
     except (OSError, ValueError) as error:
         session.error(f"Nothing can be served at {address}: {error}. For another port: -- 9000")
     session.log(f"The chat is at http://{address}/chat; Ctrl-C ends it.")

@@ -35,7 +35,7 @@ from tests.rows import message
 from tests.waiting import wait_until
 
 pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="no flock here"),
+    pytest.mark.skipif(sys.platform == "win32", reason="no flock here"),  # no bells without locks
     pytest.mark.timeout(120 + EXAMPLES),
 ]
 CHILDREN = "tests.faults.bell_children"
