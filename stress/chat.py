@@ -7,6 +7,7 @@ outlives the harness, whatever happened to that; before, it writes down what its
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import threading
@@ -24,9 +25,10 @@ SETTINGS = "STRESS_SETTINGS"
 COUNTS = "STRESS_COUNTS"  # a file to write
 
 
-def end_with_input(layer: Any) -> None:
+def obey_input(layer: Any) -> None:
+    """Collect Python's garbage for each byte, and end with the input."""
     while os.read(0, 1):
-        pass
+        gc.collect()
     with suppress(OSError):  # the harness may be gone, and the directory with it
         Path(os.environ[COUNTS]).write_text(json.dumps(roles.counts_of(layer)))
     os._exit(0)
@@ -64,7 +66,7 @@ def make_application() -> Any:
             await self.send(text_data=event["text"])
 
     layer = get_channel_layer()
-    threading.Thread(target=end_with_input, args=(layer,), daemon=True).start()
+    threading.Thread(target=obey_input, args=(layer,), daemon=True).start()
     room: Any = Room.as_asgi()  # Django's types know no route to an ASGI application
     return ProtocolTypeRouter({"websocket": URLRouter([re_path(r"^(?P<room>\w+)$", room)])})
 

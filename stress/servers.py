@@ -110,6 +110,11 @@ class Server:
                 writer.close()
                 return
 
+    def collect_garbage(self) -> None:
+        """Have it collect Python's garbage, all of it."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+
     async def end(self) -> None:
         """Ask it to end, and see to it that it does."""
         if self.process.returncode is None:
@@ -136,7 +141,7 @@ async def start(kind: Kind, directory: Path, settings: Mapping[str, Any]) -> Ser
     with errors.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *kind.command, "--port", str(port), SITE),
-            stdin=asyncio.subprocess.PIPE,  # closed, it ends the process
+            stdin=asyncio.subprocess.PIPE,  # a byte is an order; closed, it ends the process
             stdout=output,
             stderr=output,
             start_new_session=True,  # a Ctrl-C is the harness's to handle

@@ -7,6 +7,7 @@ when it has been handed to the system: the server owes it to every socket in the
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import random
 import time
@@ -94,6 +95,11 @@ async def _talk(
         with worker.recorder.sending(sender, number, socket.room, group=True):
             await socket.connection.send(text)
     raise AssertionError("count() does not end")
+
+
+async def collect_garbage(worker: Worker) -> None:
+    del worker
+    gc.collect()
 
 
 async def hang_up(worker: Worker) -> None:

@@ -27,6 +27,8 @@ SWEPT = ".swept"  # a file among the bells: its time of change says when a proce
 Steps = Iterator[None]
 Job = Callable[[Connections], Steps]
 """It stops between two transactions, for others to have their turn on the thread."""
+Turn = Callable[[Connections], bool]
+"""It goes on with a job, and returns True if that was all."""
 
 
 @dataclass
@@ -87,22 +89,23 @@ class Trimmer:
             self._start("Sweeping", self._sweep_if_due)
 
     def _start(self, topic: str, job: Job) -> None:
-        turn = _in_turns(job)
-
-        def run(connections: Connections) -> None:
-            goes_on = False
-            try:
-                goes_on = not turn(connections) and self._database.post(topic, run)
-            finally:
-                self._busy = goes_on
-
         self._written, self._busy = 0, True
         posted = False
         try:
-            posted = self._database.post(topic, run)
+            posted = self._post(topic, _in_turns(job))
         finally:
             if not posted:
                 self._busy = False
+
+    def _post(self, topic: str, turn: Turn) -> bool:
+        return self._database.post(topic, partial(self._take_turn, topic, turn))
+
+    def _take_turn(self, topic: str, turn: Turn, connections: Connections) -> None:
+        goes_on = False
+        try:
+            goes_on = not turn(connections) and self._post(topic, turn)
+        finally:
+            self._busy = goes_on
 
     def _trim_some(self, connections: Connections) -> Steps:
         """Delete what was delivered, at twice the pace at which this process writes."""
@@ -203,10 +206,8 @@ class Trimmer:
             )
 
 
-def _in_turns(job: Job) -> Callable[[Connections], bool]:
-    """A function that goes on with a job for a while, and returns True if that was all. After an
-    error it begins again.
-    """
+def _in_turns(job: Job) -> Turn:
+    """Take turns of a limited time at a job. After an error it begins again."""
     steps: list[Steps] = []
 
     def turn(connections: Connections) -> bool:
