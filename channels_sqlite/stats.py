@@ -6,12 +6,11 @@ unix seconds, ages are seconds.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
@@ -129,55 +128,39 @@ class Group:
 
 
 # Anybody may write anything into a column; names are text here.
-_NAMES = 'cast(inbox as text), cast("group" as text)'
+_NAMES = 'cast(inbox as text) as inbox, cast("group" as text) as "group"'
 
-_UNDELIVERED = f"""
-    select {_NAMES}, sum(expires_at > :now), 0, sum(expires_at <= :now),
-        min(iif(expires_at > :now, id, null)), null
-    from {MESSAGE}
-    where delivered_at is null
-    group by inbox, "group"
-"""
-
-_DELIVERED = f"""
-    select {_NAMES}, 0, count(*), 0, null, :now - max(delivered_at)
-    from {MESSAGE}
-    where delivered_at is not null
-    group by inbox, "group"
-"""
-
-_MEMBERS = f"""
-    select {_NAMES}, count(*)
-    from {MEMBERSHIP}
-    where {CURRENT}
-    group by inbox, "group"
+# One statement, and so one moment, in the order of Tally's fields. The age is looked up by id, for
+# the oldest only: created_at stands behind the body, which may be long.
+_COUNTS = f"""
+    select inbox, "group", waiting, delivered, expired, members,
+        :now - (select created_at from {MESSAGE} where id = oldest), last_taken
+    from (
+        select {_NAMES}, sum(expires_at > :now) as waiting, 0 as delivered,
+            sum(expires_at <= :now) as expired, 0 as members,
+            min(iif(expires_at > :now, id, null)) as oldest, null as last_taken
+        from {MESSAGE} where delivered_at is null group by inbox, "group"
+        union all
+        select {_NAMES}, 0, count(*), 0, 0, null, :now - max(delivered_at)
+        from {MESSAGE} where delivered_at is not null group by inbox, "group"
+        union all
+        select {_NAMES}, 0, 0, 0, count(*), null, null
+        from {MEMBERSHIP} where {CURRENT} group by inbox, "group"
+    )
 """
 
 
 def read(connection: sqlite3.Connection, path: str) -> Stats:
-    """Count all rows, in one transaction; `path` is the file's."""
-    now = {"now": time.time()}
-    connection.execute("begin")
-    messages = [
-        *connection.execute(_UNDELIVERED, now).fetchall(),
-        *connection.execute(_DELIVERED, now).fetchall(),
-    ]
-    ages = _ages(connection, [oldest for *_, oldest, _ in messages if oldest is not None], **now)
+    """Count all rows; `path` is the file's."""
     total = Tally()
     inboxes: dict[str, Tally] = defaultdict(Tally)
     groups: dict[str, Tally] = defaultdict(Tally)
-
-    def count(inbox: str, group: str | None, tally: Tally) -> None:
+    for inbox, group, *counts in connection.execute(_COUNTS, {"now": time.time()}).fetchall():
+        tally = Tally(*counts)
         total.add(tally)
         inboxes[inbox].add(tally)
         if group is not None:
             groups[group].add(tally)
-
-    for inbox, group, waiting, delivered, expired, oldest, last_taken in messages:
-        age = ages.get(oldest)
-        count(inbox, group, Tally(waiting, delivered, expired, 0, age, last_taken))
-    for inbox, group, members in connection.execute(_MEMBERS, now).fetchall():
-        count(inbox, group, Tally(members=members))
     pages = {
         name: connection.execute(f"pragma {name}").fetchall()[0][0]
         for name in ("page_size", "page_count", "freelist_count", "journal_mode")
@@ -191,17 +174,6 @@ def read(connection: sqlite3.Connection, path: str) -> Stats:
         total=total,
         inboxes=dict(sorted(inboxes.items())),
         groups=dict(sorted(groups.items())),
-    )
-
-
-def _ages(connection: sqlite3.Connection, ids: Sequence[int], now: float) -> dict[int, float]:
-    # By id, for only these: created_at stands behind the body, which may be long.
-    return dict(
-        connection.execute(
-            f"select id, ? - created_at from {MESSAGE}"
-            " where id in (select value from json_each(?))",
-            (now, json.dumps(ids)),
-        ).fetchall()
     )
 
 

@@ -132,13 +132,11 @@ async def test_names_not_in_utf8_are_shown(file: Database, others: sqlite3.Conne
     assert [*(await count(file)).inboxes] == ["m\N{REPLACEMENT CHARACTER}"]
 
 
-@pytest.mark.parametrize("query", ["UNDELIVERED", "DELIVERED"])
-def test_bodies_are_not_read_to_count(others: sqlite3.Connection, query: str) -> None:
+@pytest.mark.parametrize("index", [schema.WAITING, schema.DELIVERED])
+def test_bodies_are_not_read_to_count(others: sqlite3.Connection, index: str) -> None:
     """The columns behind the body are read from an index."""
-    statement = f"explain query plan {getattr(stats, f'_{query}')}"
-    index = schema.WAITING if query == "UNDELIVERED" else schema.DELIVERED
-    plan = others.execute(statement, {"now": 0}).fetchall()
-    assert f"USING INDEX {index}" in plan[0][3]
+    plan = others.execute(f"explain query plan {stats._COUNTS}", {"now": 0}).fetchall()
+    assert any(f"USING INDEX {index}" in step for *_, step in plan)
 
 
 # Readers
