@@ -82,13 +82,10 @@ class Opener:
         try:
             self._check(raw)
             self._configure(raw)
-        except sqlite3.OperationalError as error:
+        except BaseException as error:  # whatever it is: nobody else would close it
             raw.close()
             if code_of(error) in LOCKED:
                 raise Busy from error
-            raise
-        except BaseException:  # whatever it is: nobody else would close it
-            raw.close()
             raise
         return raw
 
