@@ -153,7 +153,7 @@ class Listener:
         self._announced()
         if self.hears_writes:
             self._hear_writes(False)
-            self._look_after_write_in(0, found=False)
+            self.call_after(times.TIMES.after_a_write[0], "write", self._look_after_write, 1, False)
 
     def want_touches(self, wanted: bool) -> None:
         """Wake at once when a normal channel is written to, from now on; or no more."""
@@ -187,24 +187,18 @@ class Listener:
         if "again" not in self._timers:
             self._tries = 0
 
-    def _look_after_write_in(self, step: int, *, found: bool) -> None:
-        waits = times.TIMES.after_a_write
-        if step < len(waits):
-            self.call_after(waits[step], "write", self._look_after_write, step, found)
-        elif found or self._log_age() > waits[-1]:
-            self._listen_again()
-        else:
-            self.call_after(times.TIMES.lull, "write", self._look_in_lull)
-
-    def _look_after_write(self, step: int, found: bool) -> None:
+    def _look_after_write(self, looks: int, found: bool) -> None:
+        """Look, for the `looks`-th time since a write; listen again after the last one, unless
+        others go on writing, and nothing was found.
+        """
         found |= self.look(rung=False)
-        self._look_after_write_in(step + 1, found=found)
-
-    def _look_in_lull(self) -> None:
-        if self._log_age() > times.TIMES.lull or self.look(rung=False):
+        waits, lull = times.TIMES.after_a_write, times.TIMES.lull
+        if looks < len(waits):
+            self.call_after(waits[looks], "write", self._look_after_write, looks + 1, found)
+        elif found or self._log_age() > (waits[-1] if looks == len(waits) else lull):
             self._listen_again()
         else:
-            self.call_after(times.TIMES.lull, "write", self._look_in_lull)
+            self.call_after(lull, "write", self._look_after_write, looks + 1, False)
 
     def _listen_again(self) -> None:
         self._hear_writes(True)
