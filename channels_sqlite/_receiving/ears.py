@@ -68,12 +68,6 @@ class Ears:
         if closed:
             self._queues.forget_closed_loops()
 
-    def stop_all(self, stop: Callable[[Loop], None]) -> None:
-        """Have every loop stop itself, from any thread."""
-        for loop in list(self.by_loop):
-            with suppress(RuntimeError):  # it was closed
-                loop.call_soon_threadsafe(stop, loop)
-
     def watch(self, loop: Loop) -> None:
         """Watch the files that are open by now, and a bell of ours among them; what is watched
         already is not watched again.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from functools import partial
 
 from .._options import times
@@ -28,16 +29,16 @@ OWED = 256  # messages at most that are not acknowledged: each send counts them
 MANY = 64  # inboxes; one is usual, that of new_channel's own prefix
 
 
+@dataclass
 class Inbox:
     """How far a process-local inbox was read, and how much of that the table knows."""
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.cursor = 0
-        self.acknowledged = 0
-        self.taken = 0  # messages between the two
-        self.newest_created_at = 0.0  # when the newest message that was taken was created
-        self.cursor_before = 0  # the cursor before an older copy of the file was restored
+    capacity: int
+    cursor: int = 0
+    acknowledged: int = 0
+    taken: int = 0  # messages between the two
+    newest_created_at: float = 0.0  # when the newest message that was taken was created
+    cursor_before: int = 0  # the cursor before an older copy of the file was restored
 
     @property
     def owes(self) -> bool:

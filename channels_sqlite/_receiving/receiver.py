@@ -304,5 +304,7 @@ class Receiver:
         self.depart()
 
     def abandon(self) -> None:
-        """Its layer is gone, and with it all that could wait."""
-        self._ears.stop_all(self._stop)
+        """Its layer is gone, and with it all that could wait: have every loop stop itself."""
+        for loop in list(self._ears.by_loop):
+            with suppress(RuntimeError):  # it was closed
+                loop.call_soon_threadsafe(self._stop, loop)
