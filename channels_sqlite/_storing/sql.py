@@ -30,6 +30,8 @@ NAMES_AT_ONCE = 200  # a statement is kept for each number of names
 
 COLUMNS = 'id, inbox, channel, "group", body, created_at, expires_at'
 
+_EPOCH_NOW = f"(select seq from {SEQUENCE} where inbox = '{EPOCH}')"
+
 # Sending
 
 
@@ -114,7 +116,7 @@ def newest(connection: sqlite3.Connection) -> int:
 
 _ARRIVALS = f"""
     select {COLUMNS},
-        (select seq from {SEQUENCE} where inbox = '{EPOCH}'),
+        {_EPOCH_NOW},
         case when channel is null then (
             select json_group_array(channel)
             from {MEMBERSHIP} as membership indexed by {MEMBER_READS}
@@ -169,7 +171,7 @@ def has_waiting(connection: sqlite3.Connection, inbox: str, now: float) -> tuple
     """The epoch, and True if a message waits to be claimed."""
     ((epoch, waiting),) = connection.execute(
         f"""
-        select (select seq from {SEQUENCE} where inbox = '{EPOCH}'), exists (
+        select {_EPOCH_NOW}, exists (
             select 1 from {MESSAGE} indexed by {WAITING}
             where inbox = ? and delivered_at is null and expires_at > ?
         )
@@ -199,7 +201,7 @@ def acknowledge(
     """
     where = (
         f"indexed by {WAITING} %s where inbox = ? and delivered_at is null and id > ? and id <= ?"
-        f" and created_at <= ? and ? is (select seq from {SEQUENCE} where inbox = '{EPOCH}')"
+        f" and created_at <= ? and ? is {_EPOCH_NOW}"
     )
     values = (inbox, *ids, created_until, epoch)
     if keep:
@@ -225,7 +227,7 @@ def claim(
     # By id alone, SQLite might scan the whole table.
     rows = connection.execute(
         f"{change} where inbox = :inbox and delivered_at is null and id in ({oldest})"
-        f" returning {COLUMNS}, (select seq from {SEQUENCE} where inbox = '{EPOCH}')",
+        f" returning {COLUMNS}, {_EPOCH_NOW}",
         {"inbox": inbox, "now": now, "limit": limit},
     ).fetchall()
     return sorted(  # RETURNING has no order
@@ -242,7 +244,7 @@ def give_back(connection: sqlite3.Connection, rows: Sequence[Row], epoch: int) -
     with transaction(connection):
         connection.executemany(
             f"insert into {MESSAGE} ({COLUMNS}) select ?, ?, ?, ?, ?, ?, ?"
-            f" where ? = (select seq from {SEQUENCE} where inbox = '{EPOCH}')"
+            f" where ? = {_EPOCH_NOW}"
             " on conflict (id) do update set delivered_at = null"
             " where inbox = excluded.inbox and created_at = excluded.created_at",
             [(*row, epoch) for row in rows],
