@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
@@ -95,8 +95,8 @@ class Tally:
         self.delivered += other.delivered
         self.expired += other.expired
         self.members += other.members
-        self.oldest = _of(max, self.oldest, other.oldest)
-        self.last_taken = _of(min, self.last_taken, other.last_taken)
+        self.oldest = max(_known(self.oldest, other.oldest), default=None)
+        self.last_taken = min(_known(self.last_taken, other.last_taken), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +202,5 @@ def _size(path: str) -> int:
         return 0
 
 
-def _of(
-    choose: Callable[[float, float], float], one: float | None, other: float | None
-) -> float | None:
-    if one is None or other is None:
-        return other if one is None else one
-    return choose(one, other)
+def _known(*ages: float | None) -> list[float]:
+    return [age for age in ages if age is not None]
