@@ -195,15 +195,12 @@ class Command(BaseCommand):
         if (options.channel is None) == (options.group is None):
             raise CommandError("Name a channel, or a group with --group.")
         layer = layer_called(options.layer)
-        answer_of(
-            layer.send(options.channel, message)
-            if options.group is None
-            else layer.group_send(options.group, message)
-        )
         if options.group is not None:
+            answer_of(layer.group_send(options.group, message))
             members = asyncio.run(layer.group_count(options.group))
             self.say(f"Sent to {options.group}: {counted(members, 'member')}.")
         else:
+            answer_of(layer.send(options.channel, message))
             self.say(f"Sent to {options.channel}.")
             if not asyncio.run(is_taken(layer.database, layer.non_local_name(options.channel))):
                 self.note("Nobody has taken it yet. Does any process receive on this channel?")
