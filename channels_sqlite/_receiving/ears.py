@@ -72,8 +72,7 @@ class Ears:
         """Watch the files that are open by now, and a bell of ours among them; what is watched
         already is not watched again.
         """
-        if not (self._database.in_memory or self._database.is_ending):
-            self.make_bell()
+        self.make_bell()
         ear = self.by_loop.get(loop)
         if ear is not None and not ear.watches(self.bell):
             ear.watch(self.bell)
@@ -115,7 +114,7 @@ class Ears:
 
     def make_bell(self) -> None:
         """Have a bell in the directory of the files that are open, where there are locks."""
-        if not locks.SUPPORTED:
+        if self._database.in_memory or self._database.is_ending or not locks.SUPPORTED:
             return
         if self.bell is not None and self.bell.is_in(self._database.files):
             return
