@@ -154,23 +154,21 @@ def discard(connection: sqlite3.Connection, group: str, channel: str) -> None:
         )
 
 
+_MEMBERS = f"""
+    from {MEMBERSHIP} indexed by {MEMBER_READS} where "group" = :group and {CURRENT}
+"""
+
+
 def channels(connection: sqlite3.Connection, group: str, now: float) -> list[str]:
-    rows = connection.execute(
-        f'select channel from {MEMBERSHIP} indexed by {MEMBER_READS} where "group" = :group'
-        f" and {CURRENT} order by channel",
-        {"group": group, "now": now},
-    )
-    return [channel for (channel,) in rows.fetchall()]
+    values = {"group": group, "now": now}
+    found = connection.execute(f"select channel {_MEMBERS} order by channel", values).fetchall()
+    return [channel for (channel,) in found]
 
 
 def count(connection: sqlite3.Connection, group: str, now: float) -> int:
     """How many channels are in a group."""
-    rows = connection.execute(
-        f'select count(*) from {MEMBERSHIP} indexed by {MEMBER_READS} where "group" = :group'
-        f" and {CURRENT}",
-        {"group": group, "now": now},
-    )
-    ((members,),) = rows.fetchall()
+    values = {"group": group, "now": now}
+    ((members,),) = connection.execute(f"select count(*) {_MEMBERS}", values).fetchall()
     return int(members)
 
 
