@@ -63,14 +63,15 @@ def check_databases(
     """Check what our databases hold, of those in `databases`, because each is opened.
 
     What `migrate` repairs must not be an Error: `migrate` runs these checks first, and stops at
-    one. Nor is it said then, because its hint is to run `migrate`.
+    one. Nor is a Warning given then, because its hint is to run `migrate`.
     """
     is_migrating = sys.argv[1:2] == ["migrate"]  # `call_command` runs no checks unless told to
     return [
         each
         for alias in _aliases()
         if alias in (databases or ())  # None from Django before 6.1: open none
-        for each in file_checks.contents(alias, is_migrating=is_migrating)
+        for each in file_checks.contents(alias)
+        if each.is_serious() or not is_migrating
     ]
 
 

@@ -129,7 +129,7 @@ def _path(alias: str) -> Path | None:
 # Its contents
 
 
-def contents(alias: str, *, is_migrating: bool) -> list[checks.CheckMessage]:
+def contents(alias: str) -> list[checks.CheckMessage]:
     """Check what a database holds; a file that this process may not write is not opened."""
     path = _path(alias)
     if _lack_of_file(alias):  # `place` says so
@@ -138,19 +138,16 @@ def contents(alias: str, *, is_migrating: bool) -> list[checks.CheckMessage]:
         return [_not_opened(alias, path, obstacle)]
     try:
         if path is not None and path.parent.is_dir() and not path.exists():
-            found = [_never_migrated(alias)]  # to open it would make it
-        else:
-            with connections[alias].cursor() as cursor:
-                found = list(_found(alias, cursor))
+            return [_never_migrated(alias)]  # to open it would make it
+        with connections[alias].cursor() as cursor:
+            return list(_found(alias, cursor))
     except DatabaseError as error:
         return [_unreadable(alias, path, error)]
-    return [] if is_migrating else found
 
 
 def can_be_read(alias: str) -> bool:
     """Return False for a database of which `contents` says that it cannot be read."""
-    found = contents(alias, is_migrating=False)
-    return not any(each.id == "channels_sqlite.E008" for each in found)
+    return not any(each.id == "channels_sqlite.E008" for each in contents(alias))
 
 
 def _unreadable(alias: str, path: Path | None, error: DatabaseError) -> checks.CheckMessage:
