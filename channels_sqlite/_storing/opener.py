@@ -111,9 +111,6 @@ class Opener:
         for wanted in ({MESSAGE, MEMBERSHIP, SEQUENCE, *TRIGGERS}, INDEXES.keys()):
             if missing := sorted(wanted - found):
                 raise self._not_migrated(f"lacks {', '.join(missing)}")
-        columns = connection.execute(f"select name from pragma_table_info('{MEMBERSHIP}')")
-        if ("left_after",) not in columns.fetchall():
-            raise self._not_migrated("has the tables of an older version")
 
     def _not_migrated(self, why: str) -> NotMigrated:
         """The tables are Django's to make, and are not made here, not even in place of a file that
