@@ -38,7 +38,6 @@ class ChannelsSqliteConfig(AppConfig):
 
         private.note_names()
         forks.register(_orm_connections)
-        private.register_transaction_probe(_orm_connections.hold_transaction)
         register(checks.check_settings, self.label)
         register(checks.check_databases, self.label, Tags.database)
         register(checks.check_deployment, self.label, deploy=True)

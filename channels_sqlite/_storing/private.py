@@ -7,9 +7,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from django.db import connections
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
 _at_start: dict[str, str] = {}
 
@@ -54,16 +58,16 @@ def _is_test_environment() -> bool:
     return hasattr(getattr(utils, "_TestState", None), "saved_data")
 
 
-_holds_transaction: list[Callable[[str], bool]] = []
-
-
-def register_transaction_probe(holds: Callable[[str], bool]) -> None:
-    """Have `holds(alias)` tell whether Django is in a transaction of this process."""
-    _holds_transaction.append(holds)
+opened_by: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
+"""Django's own connections to our databases, on any thread, each with the process that opened
+it."""
 
 
 def is_in_a_tests_transaction(alias: str) -> bool:
     """Return True if a test, a TestCase for example, has a transaction open: what waits for its end
     waits in vain.
     """
-    return are_tests_running() and any(holds(alias) for holds in _holds_transaction)
+    return are_tests_running() and any(
+        connection.alias == alias and connection.in_atomic_block and pid == os.getpid()
+        for connection, pid in list(opened_by.items())
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -13,32 +12,22 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from .._options.settings import configured_databases
 from .._storing import forks
 from .._storing.files import Files, is_in_memory
+from .._storing.private import opened_by
 
 
 class OrmConnections(forks.Forkable):
     """Closes those of the thread that forks; those of other threads may be in use."""
 
-    def __init__(self) -> None:
-        self._opened_by: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
-        """The process that has opened each."""
-
     def note(self, connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
         """Django has opened a connection; a handler of its signal."""
         if connection.alias in configured_databases():
-            self._opened_by[connection] = os.getpid()
-
-    def hold_transaction(self, alias: str) -> bool:
-        """Return True if one of this process is in a transaction, on any thread."""
-        return any(
-            connection.alias == alias and connection.in_atomic_block and pid == os.getpid()
-            for connection, pid in list(self._opened_by.items())
-        )
+            opened_by[connection] = os.getpid()
 
     def before_fork(self) -> None:
         """Close them, except in a transaction."""
         for connection in connections.all(initialized_only=True):
             in_memory = is_in_memory(str(connection.settings_dict["NAME"]))
-            is_ours = connection in self._opened_by and not in_memory
+            is_ours = connection in opened_by and not in_memory
             if is_ours and not connection.in_atomic_block:
                 connection.close()
 
@@ -47,7 +36,7 @@ class OrmConnections(forks.Forkable):
         thread's.
         """
         forks.register(self)
-        for connection, pid in list(self._opened_by.items()):
+        for connection, pid in list(opened_by.items()):
             files = Files(str(connection.settings_dict["NAME"]))
             if pid != os.getpid() and connection.connection is not None and not files.in_memory:
                 with suppress(OSError):  # its directory may not be searched any more
