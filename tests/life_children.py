@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import inspect
 import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,6 +82,27 @@ def forks(**config: Any) -> None:
         await layer.close()
 
     asyncio.run(fork())
+
+
+async def leaves_garbage(**config: Any) -> None:
+    """Work for a while, and say what of ours was left to the garbage collector."""
+    layer = SqliteChannelLayer(trim_batch_size=5, **config)
+    channel = await layer.new_channel()
+    await layer.group_add("test-group", channel)
+    await use(layer)
+    gc.collect()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    for _ in range(50):
+        await layer.group_send("test-group", {"type": "test"})
+        await layer.receive(channel)
+        await use(layer)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(layer.receive(channel), 0.001)
+    gc.collect()
+    gc.set_debug(0)
+    kinds = [each if inspect.isfunction(each) else type(each) for each in gc.garbage]
+    say([str(each) for each in kinds if each.__module__.startswith("channels_sqlite")])
+    await layer.close()
 
 
 async def watches(**config: Any) -> None:

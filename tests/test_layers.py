@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
-import inspect
 import re
 import sqlite3
 import threading
 import time
 import weakref
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -23,7 +21,7 @@ from channels_sqlite._options import codec
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite.exceptions import InvalidOption, MessageTooLarge
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.conftest import OpenLayer, SetTimes
+from tests.conftest import OpenLayer
 from tests.rows import select
 from tests.waiting import cancel, soon, until
 
@@ -223,34 +221,3 @@ async def test_a_layer_that_was_closed_and_forgotten_is_gone(
         return gone() is None
 
     await until(is_gone)
-
-
-async def test_nothing_is_left_to_the_garbage_collector(
-    open_layer: OpenLayer, set_times: SetTimes
-) -> None:
-    """Where there are thousands of sockets, a collection stops the event loop for long."""
-    set_times(sweep=0.01)
-    layer = open_layer(trim_batch_size=5)
-    channel = await layer.new_channel()
-    await layer.group_add("test-group", channel)
-    gc.collect()
-    gc.set_debug(gc.DEBUG_SAVEALL)
-    try:
-        for _ in range(20):
-            await layer.group_send("test-group", MESSAGE_1)
-            await soon(layer.receive(channel))
-            await layer.send("test-channel", MESSAGE_1)
-            await soon(layer.receive("test-channel"))
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(layer.receive(channel), 0.001)
-        gc.collect()
-        left = [each for each in gc.garbage if is_ours(each)]
-    finally:
-        gc.set_debug(0)
-        gc.garbage.clear()
-    assert left == []
-
-
-def is_ours(thing: object) -> bool:
-    where = thing if inspect.isfunction(thing) else type(thing)
-    return where.__module__.startswith("channels_sqlite")

@@ -144,6 +144,13 @@ def test_loops_are_closed_while_it_trims(start: Start) -> None:
     child.finish(PROMPTLY)
 
 
+def test_nothing_is_left_to_the_garbage_collector(start: Start) -> None:
+    """Where there are thousands of sockets, a collection stops the event loop for long."""
+    child = start("tests.life_children.leaves_garbage")
+    assert child.hear() == []
+    child.finish()
+
+
 def test_a_fork_meets_no_threads_of_ours(start: Start, watcher: str) -> None:
     """Of which Python would warn, from 3.12 on, and the child's locks could be held for ever."""
     child = start("tests.life_children.forks", watcher=watcher)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import struct
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -15,7 +14,8 @@ from ..serializers import Message, Serializer
 LARGEST_BODY = 10**9 - 2**10
 """Bytes; SQLite's default limit for a whole row, less the other columns."""
 
-_LENGTH = struct.Struct(">H")
+LONGEST = len("group ") + 99  # bytes of an address
+NUL = b"\0"  # no name has one: it ends the name that an encrypted body begins with
 
 
 class Codec:
@@ -31,8 +31,7 @@ class Codec:
         """
         body = serializers.encode(self._serializer, message)
         if self._cipher is not None:
-            name = _address(channel, group).encode()
-            body = self._cipher.encrypt(_LENGTH.pack(len(name)) + name + body)
+            body = self._cipher.encrypt(_address(channel, group).encode() + NUL + body)
         if len(body) > LARGEST_BODY:
             raise MessageTooLarge(
                 f"A message of {len(body)} bytes is too large: SQLite keeps {LARGEST_BODY} in a"
@@ -52,14 +51,12 @@ class Codec:
         if not isinstance(body, bytes):
             raise UndecodableMessage(f"the body is {type(body).__name__}, not an encrypted blob")
         try:
-            opened = self._cipher.decrypt(body)
-            (length,) = _LENGTH.unpack_from(opened)
-            name = opened[_LENGTH.size : _LENGTH.size + length].decode()
+            name, _, body = self._cipher.decrypt(body).partition(NUL)
         except Exception as error:
             raise UndecodableMessage("no key of symmetric_encryption_keys decrypts it") from error
-        if name != (address := _address(channel, group)):
-            raise UndecodableMessage(f"it was encrypted for {name}, not for {address}")
-        body = opened[_LENGTH.size + length :]
+        if name != (address := _address(channel, group)).encode():
+            theirs = name[:LONGEST].decode(errors="replace")
+            raise UndecodableMessage(f"it was encrypted for {theirs}, not for {address}")
         return serializers.decode(self._serializer, body)
 
 
