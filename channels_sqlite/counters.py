@@ -30,9 +30,9 @@ class Counters:
     received: int = 0
     expired: int = 0
     """Expired in the table before this process looked, or in a consumer's buffer; or deleted by
-    this process in a normal channel, or in the inbox of a process that has ended. What a living
-    process does not look at until it is trimmed, because it stands still, or because none of its
-    consumers has that prefix, is in no count."""
+    this process in a normal channel, or in the inbox of a process that has ended. Not counted:
+    messages to a living process that were trimmed before it looked at them, because it stood still
+    or has no consumer with that prefix."""
     dropped: int = 0
     """Given up because there was no room: a group's message to a full inbox, or the oldest one of a
     slow consumer."""

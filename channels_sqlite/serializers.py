@@ -23,10 +23,10 @@ from .exceptions import InvalidOption, UndecodableMessage
 
 Message = dict[str, Any]
 
-# How deep dicts and lists may be nested, the message itself being the first. Counted here, for
-# neither side can be asked: msgpack 1.1 packs 511 levels and 1.2 packs 1,024, and what json reads
-# depends on the reader's Python and on its stack, up to 3.11 it is 1,000 less the stack.
-DEPTH = 100  # of lists and dicts; the admin, the command and every JSON parser show so many
+# How deep dicts and lists may be nested, the message itself being the first. Counted here, because
+# the serializers differ: msgpack 1.1 packs 511 levels and 1.2 packs 1,024; json reads 1,000 less
+# the stack up to Python 3.11. The admin, the command and every JSON parser show 100.
+DEPTH = 100
 
 BUFFER = 1024  # bytes, at first
 

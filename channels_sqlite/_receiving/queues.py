@@ -80,8 +80,8 @@ class Queues:
     ) -> None:
         """Hand a message to a consumer of each channel that waits, or keep it for the next one.
 
-        Where too many are kept the oldest gives way; not to what was `claimed`, which was asked
-        for.
+        If a channel keeps more than its capacity, the oldest message is dropped. A `claimed` one
+        drops none, because a consumer asked for it.
         """
         for channel in channels:
             if channel in self._items or not self._hand_over(channel, item, here):

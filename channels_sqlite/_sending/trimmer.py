@@ -41,9 +41,9 @@ class Trimmed:
 
 
 class Trimmer:
-    """Trims after every `trim_batch_size` messages. Trims all, and sweeps up after dead readers, in
-    every second in which any process sends or receives: one of them does so for all. Dead readers
-    are looked for when the database is opened as well.
+    """Trims after every `trim_batch_size` messages. Once a second, while any process sends or
+    receives, one process does so for all: it deletes all that is old, and what dead readers left.
+    Dead readers are looked for when the database is opened as well.
     """
 
     def __init__(self, database: Database, options: Options, counters: Counters) -> None:
@@ -197,8 +197,8 @@ class Trimmer:
                 for inbox in inboxes
             )
             logger.info(
-                "%d reader(s) of %s have ended without leaving: %d membership(s) and %d waiting"
-                " message(s) of theirs are deleted.",
+                "%d reader(s) of %s died without closing: their %d membership(s) and %d waiting"
+                " message(s) are deleted.",
                 len(clients),
                 self._database.path,
                 memberships,

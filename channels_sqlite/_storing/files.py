@@ -176,7 +176,7 @@ class Files:
             os.unlink(self.path + INDEX)
 
     def _on_disk(self, *ends: str) -> dict[str, Identity]:
-        """Of the files that have the database's name with these ends now."""
+        """The identities of the database's files that are there now, by the ends of their names."""
         found = {}
         for end in ends:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):

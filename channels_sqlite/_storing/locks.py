@@ -12,7 +12,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 SUPPORTED = fcntl is not None
-"""Where not, there are no bells, and nobody can replace a file that is open."""
+"""False on Windows: there are no bells, and nobody can replace a file that is open."""
 
 
 def lock(descriptor: int, wait: float = 0.0) -> bool:

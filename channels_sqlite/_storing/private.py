@@ -1,5 +1,6 @@
-"""Where a layer works in a process that runs tests: a test runner leaves the developer's, or the
-production's, file where the tests do not name a database. Instead it is a private one in memory.
+"""Where a layer works in a process that runs tests. If the tests do not name the layer's database,
+Django's test runner leaves NAME at the developer's, or the production's, file. The layer then works
+in a private database in memory.
 """
 
 from __future__ import annotations

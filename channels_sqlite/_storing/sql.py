@@ -161,8 +161,8 @@ def _channels(channel: object, members: str | None) -> list[str]:
 
 
 def time_of(value: object) -> float:
-    """Anybody may write anything into any column; SQLite has what is no number after all
-    numbers.
+    """The time in a column; infinity if it is no number. Anybody may write text there, which SQLite
+    sorts after all numbers.
     """
     return value if isinstance(value, (float, int)) else float("inf")
 

@@ -24,7 +24,7 @@ from .schema import (
 )
 from .sql import transaction
 
-LONG_LOG = 4000  # pages
+FULL_CHECKPOINT = 4000  # pages of the log, beyond which all of it is copied
 ALL = -1  # rows; what SQLite takes for no limit
 
 
@@ -170,7 +170,7 @@ def checkpoint(connection: sqlite3.Connection) -> None:
     is copied with the write lock held, once the log is long.
     """
     ((_, pages, _),) = connection.execute("pragma wal_checkpoint(passive)").fetchall()
-    if pages > LONG_LOG:
+    if pages > FULL_CHECKPOINT:
         wait = round(1000 * times.TIMES.checkpoint_lock)
         connection.execute(f"pragma busy_timeout = {wait}").fetchall()
         try:

@@ -111,8 +111,8 @@ class Listener:
             self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
 
     def _has_ended(self, what: str) -> bool:
-        """Return True if an exception out of a signal handler has come in place of a call, which
-        would have made the next one.
+        """Return True if this is not to be called, or is overdue: an exception out of a signal
+        handler came in place of a call, which would have scheduled the next one.
         """
         timer = self._timers.get(what)
         return timer is None or timer[0] < time.monotonic() - times.TIMES.heartbeat
