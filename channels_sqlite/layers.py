@@ -265,6 +265,8 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
             await self._made.receiver.close()
             await self._made.database.close()
 
+    close_pools = close  # as channels_redis calls it
+
     def after_fork_in_child(self) -> None:
         """Begin with nothing: another client, no memberships, no buffers."""
         forks.register(self)

@@ -17,7 +17,7 @@ from channels_sqlite.exceptions import InvalidOption
 NOT_NUMBERS = ["1", None, True, [1], 1j]
 NOT_FINITE = [float("inf"), float("-inf"), float("nan")]
 NOT_DURATIONS = [*NOT_NUMBERS, *NOT_FINITE, 0, -1, -0.5]
-NOT_COUNTS = [*NOT_NUMBERS, *NOT_FINITE, 0, -1, 1.5, 100.0]
+NOT_COUNTS = [*NOT_NUMBERS, *NOT_FINITE, 0, -1, 1.5, 100.0, 2**63]
 
 WRONG: dict[str, list[Any]] = {
     "database": ["", None, 1, ["channels"]],

@@ -44,7 +44,7 @@ def test_channels_makes_it_from_its_settings(alias: str) -> None:
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"capacity": 0}, ["'capacity'", "0", "1 or more"]),
+        ({"capacity": 0}, ["'capacity'", "0", "from 1 to"]),
         ({"hosts": []}, ["'hosts'", "capacity"]),
         ({"serializer_format": "pickle"}, ["'serializer_format'", "'pickle'", "msgpack"]),
     ],

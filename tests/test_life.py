@@ -16,7 +16,7 @@ import psutil
 import pytest
 from asgiref.sync import async_to_sync
 
-from tests.conftest import OpenLayer, Start
+from tests.conftest import OpenLayer, SetTimes, Start
 from tests.kinds import ours
 from tests.processes import Child, succeeds  # noqa: F401 - for skipif
 from tests.rows import message
@@ -52,6 +52,23 @@ def test_the_next_loop_acknowledges_what_the_last_one_read(layer: Any) -> None:
         await cancel(waiting)
 
     async_to_sync(soon)(wait())
+
+
+def test_loops_that_end_before_a_heartbeat_have_one_between_them(
+    open_layer: OpenLayer, set_times: SetTimes
+) -> None:
+    """As a view has it that receives by async_to_sync."""
+    set_times(heartbeat=0.1)
+    layer = open_layer(expiry=1, group_expiry=1)
+    channel = async_to_sync(layer.new_channel)()
+    async_to_sync(layer.group_add)("test-group", channel)
+    for number in (1, 2):
+        async_to_sync(layer.group_send)("test-group", message(number))
+    assert async_to_sync(receive)(layer, channel) == message(1)
+    time.sleep(1.1)
+    async_to_sync(send_and_receive)(layer)
+    assert layer.counters.expired == 1
+    assert async_to_sync(layer.group_count)("test-group") == 0
 
 
 def check_holdings(child: Child) -> None:

@@ -97,7 +97,7 @@ def _is_duration(value: Any) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**63
 
 
 def _are_capacities(value: object) -> bool:
@@ -113,7 +113,7 @@ def _are_keys(value: object) -> bool:
     )
 
 
-_SECONDS = "a number of seconds above 0"
+_SECONDS = "a number of seconds above 0 and below 1e300"
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "database": (lambda value: isinstance(value, str) and value != "", "an alias of DATABASES"),
@@ -125,14 +125,14 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: (value == 0 and _is_number(value)) or _is_duration(value),
         "a number of seconds, 0 to delete messages on delivery",
     ),
-    "capacity": (_is_count, "a whole number of messages, 1 or more"),
+    "capacity": (_is_count, "a whole number of messages from 1 to 2**63 - 1"),
     "channel_capacity": (
         _are_capacities,
-        "a dict of globs or compiled regular expressions to whole numbers, 1 or more",
+        "a dict of globs or compiled regular expressions to whole numbers from 1 to 2**63 - 1",
     ),
     "expiry": (_is_duration, _SECONDS),
     "group_expiry": (_is_duration, _SECONDS),
-    "trim_batch_size": (_is_count, "a whole number of rows, 1 or more"),
+    "trim_batch_size": (_is_count, "a whole number of rows from 1 to 2**63 - 1"),
     "auto_trim": (lambda value: isinstance(value, bool), "True or False"),
     "watcher": (lambda value: value in WATCHERS, f"one of {', '.join(WATCHERS)}"),
     "serializer_format": (

@@ -94,6 +94,11 @@ class Ears:
         if ear := self.by_loop.get(loop):
             ear.listener.look(rung=rung)
 
+    def beat_now(self, loop: Loop) -> None:
+        """Do what a heartbeat does, on the running loop; an error is logged."""
+        if ear := self.by_loop.get(loop):
+            ear.listener.beat_now()
+
     def go_on(self, loop: Loop) -> None:
         """A consumer begins to wait on this loop."""
         if ear := self.by_loop.get(loop):

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
@@ -56,6 +57,7 @@ class Receiver:
         self._retired = False
         self._abandoned: deque[tuple[str, Waiter]] = deque()
         """Consumers that the garbage collector has closed."""
+        self._beaten_at = time.monotonic()
         self._received = 0  # messages, at the last heartbeat
         setup.database.readers.add(self)
 
@@ -143,11 +145,16 @@ class Receiver:
     # Ears
 
     async def _listen(self, loop: Loop) -> None:
-        """Watch first, then look, then wait: what is committed in between is seen."""
+        """Watch first, then look, then wait: what is committed in between is seen.
+
+        Loops that end before their first heartbeat, as those of async_to_sync do, have one here.
+        """
         await self._database.ready()
         with self._lock:
             if not self._retired and loop not in self._ears.by_loop:
                 self._ears.start(loop)
+        if time.monotonic() > self._beaten_at + times.TIMES.heartbeat:
+            self._ears.beat_now(loop)
 
     def _stop(self, loop: Loop) -> None:
         with self._lock:
@@ -172,7 +179,7 @@ class Receiver:
     @property
     def listens(self) -> bool:
         """Return True if it looks after its own memberships, at every heartbeat."""
-        return bool(self._ears.by_loop)
+        return any(loop.is_running() for loop in list(self._ears.by_loop))
 
     def rung(self, inboxes: Collection[str] | None, here: Loop | None) -> None:
         """This process has written to these inboxes, or to any: look, if they are read here."""
@@ -239,6 +246,7 @@ class Receiver:
         """Look at everything, trusting nothing, and do what is to be done now and then."""
         if self._retired:
             return False
+        self._beaten_at = time.monotonic()
         self._database.notice_replaced()
         # Before the look: watchfiles cannot tell this from a ring, which the look then sees.
         self._ears.say()

@@ -223,6 +223,6 @@ class Sender:
 
     def _expired(self) -> DatabaseUnavailable:
         return DatabaseUnavailable(
-            f"{self._database.path}: the message has expired while another connection held the"
-            " write lock. It was not sent."
+            f"{self._database.path}: the message has expired while it waited to be written. It was"
+            " not sent."
         )

@@ -224,7 +224,11 @@ class Listener:
         if not self.hears_writes and self._has_ended("write"):
             self._listen_again()
         listens = self.hears_writes and not self.polls
-        self._suspect = self._safely(self._beat) and listens
+        self._suspect = self.beat_now() and listens
+
+    def beat_now(self) -> bool:
+        """Do what a heartbeat does; an error is logged."""
+        return self._safely(self._beat)
 
     def _safely(self, look: Callable[..., bool], *given: bool) -> bool:
         """An error in a look, be it a bug of ours, is logged once, and the next heartbeat looks

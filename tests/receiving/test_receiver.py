@@ -106,7 +106,7 @@ async def test_to_cancel_does_not_wait_for_a_lock_and_loses_nothing(
 
 async def test_to_cancel_after_the_layer_was_closed_opens_nothing(process: Process) -> None:
     task = await process.begin(NORMAL)
-    await soon(process.layer.close())
+    await soon(process.layer.close_pools())  # another name of close
     await cancel(task)
     await asyncio.sleep(0.05)
     assert process.layer.database.connections is None
