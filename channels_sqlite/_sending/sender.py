@@ -130,7 +130,12 @@ class Sender:
                 return
         if await self._database.read(lambda connection: groups.has_members(connection, group)):
             until = time.monotonic() + message.expires_at - message.created_at
-            await self._write_to_group(message, until)
+            try:
+                await self._write_to_group(message, until)
+            except DatabaseUnavailable as error:
+                if code_of(error.__cause__) in LOCKED and time.monotonic() >= until:
+                    raise self._expired() from error
+                raise
         else:
             self._counters.sent += 1
             await asyncio.sleep(0)

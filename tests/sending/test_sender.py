@@ -170,11 +170,14 @@ async def test_a_message_that_expires_is_refused_while_the_lock_is_still_held(
     database: Path,
 ) -> None:
     async with parts(database, patience=PATIENCE) as sending:
+        join(sending.others, "test-channel")
         await sending.database.ready()
         with locked(database):
             (task,) = begin(sending, 1, expires_at=time.time() + 0.05)
             with pytest.raises(DatabaseUnavailable, match="has expired"):
                 await soon(task)
+            with pytest.raises(DatabaseUnavailable, match="has expired"):
+                await soon(sending.sender.group_send(to_group(2, expires_at=time.time() + 0.05)))
 
 
 async def test_a_message_that_has_expired_behind_a_lock_is_not_sent(database: Path) -> None:
