@@ -5,12 +5,11 @@ clock that nobody sets.
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 from .._options import times
 from .._storing import groups
 from .._storing.database import Database
-from .._storing.handle import Busy, Function, Lost
+from .._storing.handle import Function
 from ..exceptions import DatabaseUnavailable
 
 
@@ -34,11 +33,11 @@ class Memberships:
             self._clocks_apart = apart
 
     def end_lapsed(self) -> None:
-        """Delete those that have lapsed. To look takes no lock."""
+        """Delete those that have lapsed. To look takes no lock. Raises Busy or Lost."""
+        self.move_if_clock_was_set()
         client, now = self._client, time.time()
-        with suppress(Busy, Lost):  # the next heartbeat does it
-            if self._database.try_read(lambda each: groups.has_lapsed(each, client, now)):
-                self._write(lambda each: groups.end_lapsed(each, client, now))
+        if self._database.try_read(lambda each: groups.has_lapsed(each, client, now)):
+            self._write(lambda each: groups.end_lapsed(each, client, now))
 
     def _write(self, function: Function[None]) -> bool:
         """Return False where it has failed, which is logged."""

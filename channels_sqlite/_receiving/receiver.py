@@ -176,11 +176,6 @@ class Receiver:
     def has_bell(self) -> bool:
         return self._ears.bell is not None
 
-    @property
-    def listens(self) -> bool:
-        """Return True if it looks after its own memberships, at every heartbeat."""
-        return any(loop.is_running() for loop in list(self._ears.by_loop))
-
     def rung(self, inboxes: Collection[str] | None, here: Loop | None) -> None:
         """This process has written to these inboxes, or to any: look, if they are read here."""
         if inboxes is not None and not self._reading.reads_any(inboxes):
@@ -195,6 +190,11 @@ class Receiver:
         self._ears.ring()
         if self._queues.loops() - self._ears.by_loop.keys():
             self._queues.wake_everybody()
+
+    def end_lapsed(self) -> None:
+        """End the memberships that have lapsed by this process's clock."""
+        with self._lock, suppress(Busy, Lost):  # the next heartbeat, or sweep, does it
+            self._memberships.end_lapsed()
 
     def acknowledge_now(self) -> None:
         with self._lock:
@@ -268,7 +268,7 @@ class Receiver:
         self._reading.forget_idle()
         self._ears.want_touches(bool(self._reading.normal))
         self._acknowledge(loop)
-        self._memberships.end_lapsed()
+        self.end_lapsed()
         self._ears.watch(loop)
 
     # Ending

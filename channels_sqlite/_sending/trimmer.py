@@ -105,7 +105,8 @@ class Trimmer:
         try:
             goes_on = not turn(connections) and self._post(topic, turn)
         finally:
-            self._busy = goes_on
+            if not goes_on:
+                self._busy = False
 
     def _trim_some(self, connections: Connections) -> Steps:
         """Delete what was delivered, at twice the pace at which this process writes."""
@@ -140,14 +141,14 @@ class Trimmer:
     def _sweep(self, connections: Connections, trimmed: Trimmed) -> Steps:
         yield from self._sweep_readers(connections)
         now, ours = time.time(), list(self._database.readers)
-        readers = {*bells.living(self._database.files), *(each.client for each in ours)}
-        # A reader of ours that does not listen cannot end its memberships itself.
-        living = readers - {each.client for each in ours if not each.listens}
+        for reader in ours:  # it may have no event loop at present, and no heartbeat
+            reader.end_lapsed()
+        living = {*bells.living(self._database.files), *(each.client for each in ours)}
         in_batches = partial(self._in_batches, connections)
         for count in in_batches(self._delivered()):
             trimmed.delivered += count
             yield
-        expired = partial(upkeep.trim_expired, now=now, living=readers)
+        expired = partial(upkeep.trim_expired, now=now, living=living)
         for count in in_batches(partial(expired, read=True)):
             trimmed.expired += count
             yield

@@ -18,12 +18,11 @@ class LocalReader(Protocol):
     def has_bell(self) -> bool:
         """Return True if it may be in groups."""
 
-    @property
-    def listens(self) -> bool: ...
     def rung(
         self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None
     ) -> None: ...
     def on_opened(self) -> None: ...
+    def end_lapsed(self) -> None: ...
     def acknowledge_now(self) -> None:
         """Acknowledge what was taken."""
 

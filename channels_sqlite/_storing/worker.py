@@ -48,7 +48,7 @@ class Worker:
                 job()
             except (Lost, Busy):  # it will be asked for again
                 pass
-            except Exception as error:
+            except BaseException as error:  # whatever it is: the thread would end
                 self._once.failed(topic, error)
             else:
                 self._once.well(topic)

@@ -6,11 +6,12 @@ import asyncio
 import time
 
 import pytest
+from asgiref.sync import async_to_sync
 
-from tests.conftest import OpenLayer
+from tests.conftest import OpenLayer, SetTimes
 from tests.kinds import by_default
 from tests.rows import message
-from tests.waiting import soon
+from tests.waiting import receive, soon
 
 HOUR = 3600.0
 
@@ -79,3 +80,20 @@ async def test_the_clock_is_set_back(open_layer: OpenLayer, clock: Clock) -> Non
     await asyncio.sleep(0.7)
     await layer.send(local, message(4))
     assert await soon(layer.receive(local)) == message(4)
+
+
+@by_default
+def test_the_clock_is_set_forward_where_no_loop_lasts(
+    open_layer: OpenLayer, clock: Clock, set_times: SetTimes
+) -> None:
+    """As in views that use async_to_sync: it is a sweep that meets the memberships first."""
+    set_times(sweep=0.01)
+    layer = open_layer(group_expiry=HOUR)
+    channel = async_to_sync(layer.new_channel)()
+    async_to_sync(layer.group_add)("test-group", channel)
+    clock.ahead = 24 * HOUR
+    for number in range(3):
+        async_to_sync(layer.send)("shared", message(number))
+        time.sleep(0.05)
+    async_to_sync(layer.group_send)("test-group", message(3))
+    assert async_to_sync(receive)(layer, channel) == message(3)

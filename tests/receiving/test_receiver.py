@@ -301,9 +301,9 @@ async def test_a_consumer_that_still_waits_is_served_by_the_next_send_from_here(
 async def test_one_that_still_waits_listens_again_at_the_next_use(process: Process) -> None:
     task = await process.begin(NORMAL)
     await soon(process.layer.close())
-    assert not process.receiver.listens
+    assert not process.receiver._ears.by_loop
     await process.layer.group_count("test-group")
-    await until(lambda: process.receiver.listens)
+    await until(lambda: process.receiver._ears.by_loop)
     await process.send(7, channel=NORMAL)
     assert await soon(task) == 7
 
