@@ -95,8 +95,10 @@ class Tally:
         self.delivered += other.delivered
         self.expired += other.expired
         self.members += other.members
-        self.oldest = max(_known(self.oldest, other.oldest), default=None)
-        self.last_taken = min(_known(self.last_taken, other.last_taken), default=None)
+        if (age := other.oldest) is not None:
+            self.oldest = age if self.oldest is None else max(age, self.oldest)
+        if (age := other.last_taken) is not None:
+            self.last_taken = age if self.last_taken is None else min(age, self.last_taken)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +202,3 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
-
-
-def _known(*ages: float | None) -> list[float]:
-    return [age for age in ages if age is not None]
