@@ -47,6 +47,7 @@ async def test_stopped_it_ends_after_its_last_job_and_starts_again_with_the_next
 async def test_an_error_is_the_callers_and_does_not_end_the_thread(worker: Worker) -> None:
     with pytest.raises(ZeroDivisionError):
         await soon(worker.run(lambda: 1 // 0))
+    assert worker.post("Leaving", sys.exit)  # for which nobody waits
     assert await soon(worker.run(lambda: "goes on")) == "goes on"
 
 
