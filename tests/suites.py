@@ -139,6 +139,10 @@ class Suite:
         fixed = ["-m", "pytest", "-p", "no:cacheprovider", "--ds=settings", "chat/tests.py"]
         return count_in(self._run(*fixed, *arguments), r"(\d+) passed")
 
+    def unittest(self) -> int:
+        """Run Python's own runner; the number of tests, all of which passed."""
+        return count_in(self._run("-m", "unittest", "chat.tests"), r"Ran (\d+) test")
+
     def left(self) -> list[str]:
         """The names of the files that its runs have made and not removed."""
         return sorted(path.name for path in set(self._files()) - self._before)

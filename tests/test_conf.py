@@ -34,7 +34,7 @@ WRONG: dict[str, list[Any]] = {
     ],
     "expiry": NOT_DURATIONS,
     "group_expiry": NOT_DURATIONS,
-    "trim_batch_size": NOT_COUNTS,
+    "trim_batch_size": [*NOT_COUNTS, 10**9 + 1],
     "auto_trim": [0, 1, "yes", None],
     "watcher": ["", "kqueue", None, True, ["inotify"]],
     "serializer_format": ["", None, 1],
@@ -45,7 +45,7 @@ RIGHT: dict[str, list[Any]] = {
     "database": ["default", "channels"],
     "polling_interval": [0.001, 1, 60],
     "message_retention": [0, 0.0, 0.5, 10**9],
-    "capacity": [1, 10**9],
+    "capacity": [1, 2**63 - 1],
     "channel_capacity": [
         {},
         {"http.request": 200, re.compile(r"^websocket\.send!.+"): 20},

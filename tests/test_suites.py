@@ -155,6 +155,38 @@ def test_tests_need_no_developers_file(
     assert suite.left() == []
 
 
+PLAIN = """\
+import os
+import unittest
+
+import django
+from django.test.utils import setup_test_environment
+
+os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
+django.setup()
+setup_test_environment()
+
+from chat.steps import chat, send_and_receive
+
+
+class Tests(unittest.TestCase):
+    def test_a_job(self):
+        send_and_receive()
+
+    def test_a_chat(self):
+        chat()
+"""
+
+
+def test_plain_unittest_stays_away_from_the_developers_file(
+    developer: Developer, tmp_path: Path
+) -> None:
+    suite = Suite(tmp_path, PLAIN)
+    assert suite.unittest() == 2
+    assert suite.left() == []
+    developer.must_be_undisturbed()
+
+
 COUNTED = """\
 from django.test import TransactionTestCase
 

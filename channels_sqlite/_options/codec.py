@@ -14,7 +14,7 @@ from ..serializers import Message, Serializer
 LARGEST_BODY = 10**9 - 2**10
 """Bytes; SQLite's default limit for a whole row, less the other columns."""
 
-LONGEST = len("group ") + 99  # bytes of an address
+LONGEST = len("group ") + 99  # bytes of an address; more of what others wrote is not logged
 NUL = b"\0"  # no name has one: it ends the name that an encrypted body begins with
 
 

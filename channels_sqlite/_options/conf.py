@@ -132,7 +132,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "expiry": (_is_duration, _SECONDS),
     "group_expiry": (_is_duration, _SECONDS),
-    "trim_batch_size": (_is_count, "a whole number of rows from 1 to 2**63 - 1"),
+    "trim_batch_size": (
+        lambda value: _is_count(value) and value <= 10**9,
+        "a whole number of rows from 1 to 10**9",
+    ),
     "auto_trim": (lambda value: isinstance(value, bool), "True or False"),
     "watcher": (lambda value: value in WATCHERS, f"one of {', '.join(WATCHERS)}"),
     "serializer_format": (
