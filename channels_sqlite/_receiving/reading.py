@@ -37,6 +37,7 @@ class Inbox:
     cursor: int = 0
     acknowledged: int = 0
     taken: int = 0  # messages between the two
+    took_large: bool = False  # one of them is large
     newest_created_at: float = 0.0  # when the newest message that was taken was created
     cursor_before: int = 0  # the cursor before an older copy of the file was restored
 
@@ -166,7 +167,7 @@ class Reading:
                 if time.monotonic() > started + times.TIMES.look:
                     self.more = True
                     break
-                if len(rows) < AT_ONCE:
+                if len(rows) < AT_ONCE and not rows[-1][0].is_large:
                     break
         return found
 
@@ -177,6 +178,7 @@ class Reading:
         for row, _, channels in rows:
             inbox.cursor = row.id
             inbox.taken += 1
+            inbox.took_large |= row.is_large
             if inbox.cursor_before and inbox.has_had(row):
                 continue
             found = True
@@ -199,8 +201,7 @@ class Reading:
             if not inbox.owes:
                 continue
             ids, taken = (inbox.acknowledged, inbox.cursor), inbox.taken
-            until = inbox.newest_created_at
-            acknowledge = partial(self._acknowledge, name=name, ids=ids, until=until)
+            acknowledge = partial(self._acknowledge, name=name, inbox=inbox, ids=ids)
             try:
                 self._database.try_write(acknowledge)
             except (Busy, Lost):
@@ -211,15 +212,24 @@ class Reading:
             self._database.once.well("Acknowledging")
             _, inbox.acknowledged = ids
             inbox.taken -= taken
+            inbox.took_large = False
         return True
 
     def _acknowledge(
-        self, connection: sqlite3.Connection, name: str, ids: tuple[int, int], until: float
+        self, connection: sqlite3.Connection, name: str, inbox: Inbox, ids: tuple[int, int]
     ) -> None:
         if connection is not self._connection:  # in another file these ids are of other messages
             raise Lost
-        now = time.time()
-        sql.acknowledge(connection, name, ids, until, self._epoch, now, keep=self._keep)
+        sql.acknowledge(
+            connection,
+            name,
+            ids,
+            inbox.newest_created_at,
+            self._epoch,
+            time.time(),
+            keep=self._keep,
+            large=inbox.took_large,
+        )
 
     # Normal channels
 
@@ -229,25 +239,27 @@ class Reading:
 
         Raises Busy or Lost when it is to be tried again; the next look then does.
         """
-        now, database = time.time(), self._database
+        now, database, found = time.time(), self._database, False
         seen = self.normal.get(channel)
         self.normal[channel] = None
-        claimed: list[tuple[Row, int]] = []
         if self._queues.wanted(channel) < 0 and self.give_back(channel, here) is None:
             raise Busy
-        if (wanted := self._queues.wanted(channel)) > 0:
+        while (wanted := self._queues.wanted(channel)) > 0:
             epoch, waits = database.try_read(lambda each: sql.has_waiting(each, channel, now))
+            claimed: list[tuple[Row, int]] = []
             if waits:
                 claimed = database.try_write(
                     lambda each: sql.claim(each, channel, wanted, now, keep=self._keep)
                 )
             self._notice_epoch(claimed[0][1] if claimed else epoch)
+            for row, _ in claimed:
+                item = Item(row, time.monotonic() + row.remaining(now))
+                self._queues.deliver([channel], item, here, claimed=True)
+                found = True
+            if not (claimed and claimed[-1][0].is_large):
+                break
         self.normal[channel] = seen
-        monotonic = time.monotonic()
-        for row, _ in claimed:
-            item = Item(row, monotonic + row.remaining(now))
-            self._queues.deliver([channel], item, here, claimed=True)
-        return bool(claimed)
+        return found
 
     def forget_idle(self) -> None:
         """Forget the normal channels that nobody waits for, and such inboxes where there are many:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from .._options import times
 from .._storing import groups, sql
-from .._storing.messages import GroupMessage, Outgoing
+from .._storing.messages import LARGE, GroupMessage, Outgoing
 from .._storing.setup import Setup
 from .._waking import bells
 from ..exceptions import LOCKED, DatabaseUnavailable, code_of
@@ -23,7 +23,6 @@ from .trimmer import Trimmer
 
 AT_ONCE = 64  # messages in one statement
 MOST_GROUPS = 10_000  # that are remembered
-LARGE = 1_000_000  # bytes in one statement, which then is the thread's
 
 
 class Waiting(NamedTuple):

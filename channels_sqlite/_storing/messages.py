@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 UNCHANGING = frozenset([str, bytes, int, float, bool, type(None)])
+LARGE = 1_000_000  # bytes, above which a message is written by the thread, and not kept
 
 
 class Outgoing(NamedTuple):
@@ -43,6 +44,10 @@ class Row(NamedTuple):
     body: bytes
     created_at: float
     expires_at: float
+
+    @property
+    def is_large(self) -> bool:
+        return isinstance(self.body, bytes) and len(self.body) > LARGE
 
     def remaining(self, now: float) -> float:
         """Seconds until it expires; a clock that was set back does not give it longer than it ever

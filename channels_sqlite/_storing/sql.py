@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
-from .messages import Outgoing, Row
+from .messages import LARGE, Outgoing, Row
 from .schema import (
     COUNT_WAITING,
     EPOCH,
@@ -137,20 +137,25 @@ _ARRIVALS = f"""
 def arrivals(
     connection: sqlite3.Connection, inbox: str, cursor: int, limit: int
 ) -> list[tuple[Row, int, list[str]]]:
-    """The oldest undelivered messages of a process-local inbox after `cursor`, each with the epoch
-    and with its channels.
+    """The oldest undelivered messages of a process-local inbox after `cursor`, as of `_read`, each
+    with the epoch and with its channels.
 
     A row of others that has no channel's name for a channel has none.
     """
-    found = connection.execute(_ARRIVALS, (inbox, cursor, limit)).fetchall()
-    return [
-        (
-            Row(id_, inbox, channel, group, body, time_of(created_at), time_of(expires_at)),
-            epoch,
-            _channels(channel, members),
-        )
-        for id_, inbox, channel, group, body, created_at, expires_at, epoch, members in found
-    ]
+    found = _read(connection.execute(_ARRIVALS, (inbox, cursor, limit)))
+    return [(row, epoch, _channels(row.channel, members)) for row, epoch, members in found]
+
+
+def _read(found: sqlite3.Cursor) -> list[tuple[Row, int, str | None]]:
+    """Rows, each with two more columns. A large one is the last: it takes long enough alone."""
+    rows = []
+    for id_, inbox, channel, group, body, created_at, expires_at, epoch, members in found:
+        row = Row(id_, inbox, channel, group, body, time_of(created_at), time_of(expires_at))
+        rows.append((row, epoch, members))
+        if row.is_large:
+            found.close()
+            break
+    return rows
 
 
 def _channels(channel: object, members: str | None) -> list[str]:
@@ -193,8 +198,10 @@ def acknowledge(
     now: float,
     *,
     keep: bool,
+    large: bool,
 ) -> None:
-    """Mark what the inbox's one reader has taken; delete it unless delivered messages are kept.
+    """Mark what the inbox's one reader has taken; delete it unless delivered messages are kept, and
+    what is `large` in any case.
 
     That is what has an id above the first and up to the second, in this epoch. In memory a later
     message may have the id of one that was taken and undone, but was created later.
@@ -204,36 +211,37 @@ def acknowledge(
         f" and created_at <= ? and ? is {_EPOCH_NOW}"
     )
     values = (inbox, *ids, created_until, epoch)
+    if large or not keep:
+        which = f" and length(body) > {LARGE}" if keep else ""
+        connection.execute(f"delete from {MESSAGE} {where % ''}{which}", values)
     if keep:
         statement = f"update {MESSAGE} {where % 'set delivered_at = ?'}"
         connection.execute(statement, (now, *values))
-    else:
-        connection.execute(f"delete from {MESSAGE} {where % ''}", values)
 
 
 def claim(
     connection: sqlite3.Connection, inbox: str, limit: int, now: float, *, keep: bool
 ) -> list[tuple[Row, int]]:
-    """Take the oldest messages of a normal channel, at most `limit`; nobody else gets them. Each
-    comes with the epoch: a flush may come between two statements.
+    """Take the oldest messages of a normal channel, at most `limit`, as of `_read`; nobody else
+    gets them. Each comes with the epoch: a flush may come between two statements.
     """
-    oldest = f"""
-        select id from {MESSAGE} indexed by {WAITING}
-        where inbox = :inbox and delivered_at is null and expires_at > :now
-        order by id limit :limit
-    """
-    theirs = f"{MESSAGE} indexed by {WAITING}"
-    change = f"update {theirs} set delivered_at = :now" if keep else f"delete from {theirs}"
-    # By id alone, SQLite might scan the whole table.
-    rows = connection.execute(
-        f"{change} where inbox = :inbox and delivered_at is null and id in ({oldest})"
-        f" returning {COLUMNS}, {_EPOCH_NOW}",
-        {"inbox": inbox, "now": now, "limit": limit},
-    ).fetchall()
-    return sorted(  # RETURNING has no order
-        (Row(id_, inbox, channel, group, body, time_of(created_at), time_of(expires_at)), epoch)
-        for id_, inbox, channel, group, body, created_at, expires_at, epoch in rows
-    )
+    with transaction(connection):
+        oldest = connection.execute(
+            f"""
+            select {COLUMNS}, {_EPOCH_NOW}, null from {MESSAGE} indexed by {WAITING}
+            where inbox = ? and delivered_at is null and expires_at > ? order by id limit ?
+            """,
+            (inbox, now, limit),
+        )
+        claimed = [(row, epoch) for row, epoch, _ in _read(oldest)]
+        for row, _ in claimed:
+            if keep and not row.is_large:
+                connection.execute(
+                    f"update {MESSAGE} set delivered_at = ? where id = ?", (now, row.id)
+                )
+            else:
+                connection.execute(f"delete from {MESSAGE} where id = ?", (row.id,))
+    return claimed
 
 
 def give_back(connection: sqlite3.Connection, rows: Sequence[Row], epoch: int) -> None:

@@ -59,7 +59,7 @@ class Tail:
     def __init__(self, database: Database, options: Options) -> None:
         self.missed = 0
         """Rows that were deleted before they could be looked at, as far as the ids of the others
-        tell: with `message_retention` 0 their readers may be quicker."""
+        tell. The readers of messages that are not kept may be quicker."""
         self._database = database
         self._options = options
         self._cursor = self._seen = 0

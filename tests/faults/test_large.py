@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import OpenLayer, Start
+from channels_sqlite._storing.messages import LARGE
+from channels_sqlite._storing.schema import MESSAGE
+from tests.conftest import OpenLayer, SetTimes, Start
 from tests.kinds import by_default
+from tests.rows import select, sql
 from tests.waiting import cancel, soon, until
 
 CHILDREN = "tests.faults.large_children"
@@ -84,6 +89,43 @@ async def test_a_cancelled_receive_does_not_lose_a_large_body(
             receiving = asyncio.create_task(layer.receive(channel))
         assert (await soon(receiving))["turn"] == turn
     assert await nothing_waits(layer, channel)
+
+
+@by_default
+@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
+async def test_a_large_message_is_deleted_when_it_is_delivered(
+    open_layer: OpenLayer, database: Path, local: bool
+) -> None:
+    """SQLite would write all of it once more, to note when that was."""
+    layer, sizes = open_layer(), [1, 3_000_000, 2, 1_500_000, LARGE + 1]
+    channel = await layer.new_channel() if local else "test-channel"
+    for size in sizes:
+        await layer.send(channel, {"type": "test", "body": b"x" * size})
+    before = os.stat(f"{database}-wal").st_size
+    for _ in sizes:
+        await soon(layer.receive(channel))
+    with sql(database) as other:
+        waits = f"count(*) from {MESSAGE} where delivered_at is null"
+        await until(lambda: select(other, waits) == [0])
+        kept = select(other, f"length(body) from {MESSAGE}")
+    assert len(kept) == 2
+    assert max(kept) < 100
+    assert os.stat(f"{database}-wal").st_size < before + 500_000
+
+
+@by_default
+async def test_all_who_wait_for_large_messages_of_a_normal_channel_get_one(
+    open_layer: OpenLayer, set_times: SetTimes
+) -> None:
+    set_times(heartbeat=3600)
+    layer, sender = open_layer(), open_layer()
+    receiving = [asyncio.create_task(layer.receive("test-channel")) for _ in range(4)]
+    await asyncio.sleep(0.1)
+    sizes = [1, LARGE + 1, 2, LARGE + 2]
+    sending = [sender.send("test-channel", {"type": "test", "body": b"x" * n}) for n in sizes]
+    await asyncio.gather(*sending)
+    got = await soon(asyncio.gather(*receiving))
+    assert [len(message["body"]) for message in got] == sizes
 
 
 @pytest.mark.flaky(reruns=3)

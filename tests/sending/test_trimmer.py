@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from channels_sqlite._sending.sender import LARGE
 from channels_sqlite._sending.trimmer import SWEPT, Trimmed, Trimmer
 from channels_sqlite._storing import sql
+from channels_sqlite._storing.messages import LARGE
 from channels_sqlite._storing.schema import EPOCH, MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite._storing.sql import transaction
 from channels_sqlite._waking import bells

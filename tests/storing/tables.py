@@ -25,12 +25,18 @@ def claim(connection: sqlite3.Connection, limit: int, *, keep: bool = True) -> l
 
 
 def acknowledge(
-    connection: sqlite3.Connection, inbox: str, upto: int, *, ago: float = 0, keep: bool
+    connection: sqlite3.Connection,
+    inbox: str,
+    upto: int,
+    *,
+    ago: float = 0,
+    keep: bool,
+    large: bool = False,
 ) -> None:
     """Acknowledge what an inbox's reader has taken, some seconds ago."""
-    now = time.time()
+    now, ids = time.time(), (0, upto)
     current = sql.sequences(connection, [EPOCH]).get(EPOCH)
-    sql.acknowledge(connection, inbox, (0, upto), now + LATER, current, now - ago, keep=keep)
+    sql.acknowledge(connection, inbox, ids, now + LATER, current, now - ago, keep=keep, large=large)
 
 
 def waiting(connection: sqlite3.Connection, inbox: str = "test-channel") -> list[int]:

@@ -35,6 +35,7 @@ IN_PLACE: dict[str, Work] = {
     "arrivals-of-a-group": lambda each: sql.arrivals(each, "specific.small!", 0, 9),
     "has-waiting": lambda each: sql.has_waiting(each, "inbox-1", 0),
     "acknowledge": lambda each: acknowledge(each, "inbox-1", 0, keep=True),
+    "acknowledge-large": lambda each: acknowledge(each, "inbox-1", 0, keep=True, large=True),
     "acknowledge-without-retention": lambda each: acknowledge(each, "inbox-1", 0, keep=False),
     "claim": lambda each: sql.claim(each, "inbox-1", 0, 0, keep=True),
     "claim-without-retention": lambda each: sql.claim(each, "inbox-1", 0, 0, keep=False),
