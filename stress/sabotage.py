@@ -20,7 +20,7 @@ WAITING = "channels_sqlite_waiting"
 READER = {
     "look": ("select inbox, seq from ", "select id, inbox, channel, "),
     "acknowledge": (f"update {MESSAGE} indexed by {WAITING} set delivered_at = ? ",),
-    "claim": (f"update {MESSAGE} indexed by {WAITING} set delivered_at = :now ",),
+    "claim": (f"update {MESSAGE} set delivered_at = ? where id = ?",),
 }
 WRITER = {
     "trim": (
@@ -55,6 +55,10 @@ def sabotaged(factory: type[sqlite3.Connection]) -> type[sqlite3.Connection]:
         def execute(self, sql: Any, *parameters: Any) -> Any:
             saboteur.meet(sql)
             return super().execute(sql, *parameters)
+
+        def executemany(self, sql: Any, *parameters: Any) -> Any:
+            saboteur.meet(sql)
+            return super().executemany(sql, *parameters)
 
     return Sabotaged
 

@@ -167,7 +167,7 @@ class Reading:
                 if time.monotonic() > started + times.TIMES.look:
                     self.more = True
                     break
-                if len(rows) < AT_ONCE and not rows[-1][0].is_large:
+                if len(rows) < AT_ONCE:
                     break
         return found
 
@@ -239,27 +239,25 @@ class Reading:
 
         Raises Busy or Lost when it is to be tried again; the next look then does.
         """
-        now, database, found = time.time(), self._database, False
+        now, database = time.time(), self._database
         seen = self.normal.get(channel)
         self.normal[channel] = None
+        claimed: list[tuple[Row, int]] = []
         if self._queues.wanted(channel) < 0 and self.give_back(channel, here) is None:
             raise Busy
-        while (wanted := self._queues.wanted(channel)) > 0:
+        if (wanted := self._queues.wanted(channel)) > 0:
             epoch, waits = database.try_read(lambda each: sql.has_waiting(each, channel, now))
-            claimed: list[tuple[Row, int]] = []
             if waits:
                 claimed = database.try_write(
                     lambda each: sql.claim(each, channel, wanted, now, keep=self._keep)
                 )
             self._notice_epoch(claimed[0][1] if claimed else epoch)
-            for row, _ in claimed:
-                item = Item(row, time.monotonic() + row.remaining(now))
-                self._queues.deliver([channel], item, here, claimed=True)
-                found = True
-            if not (claimed and claimed[-1][0].is_large):
-                break
         self.normal[channel] = seen
-        return found
+        monotonic = time.monotonic()
+        for row, _ in claimed:
+            item = Item(row, monotonic + row.remaining(now))
+            self._queues.deliver([channel], item, here, claimed=True)
+        return bool(claimed)
 
     def forget_idle(self) -> None:
         """Forget the normal channels that nobody waits for, and such inboxes where there are many:

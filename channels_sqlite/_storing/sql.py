@@ -137,25 +137,20 @@ _ARRIVALS = f"""
 def arrivals(
     connection: sqlite3.Connection, inbox: str, cursor: int, limit: int
 ) -> list[tuple[Row, int, list[str]]]:
-    """The oldest undelivered messages of a process-local inbox after `cursor`, as of `_read`, each
-    with the epoch and with its channels.
+    """The oldest undelivered messages of a process-local inbox after `cursor`, each with the epoch
+    and with its channels.
 
     A row of others that has no channel's name for a channel has none.
     """
-    found = _read(connection.execute(_ARRIVALS, (inbox, cursor, limit)))
-    return [(row, epoch, _channels(row.channel, members)) for row, epoch, members in found]
-
-
-def _read(found: sqlite3.Cursor) -> list[tuple[Row, int, str | None]]:
-    """Rows, each with two more columns. A large one is the last: it takes long enough alone."""
-    rows = []
-    for id_, inbox, channel, group, body, created_at, expires_at, epoch, members in found:
-        row = Row(id_, inbox, channel, group, body, time_of(created_at), time_of(expires_at))
-        rows.append((row, epoch, members))
-        if row.is_large:
-            found.close()
-            break
-    return rows
+    found = connection.execute(_ARRIVALS, (inbox, cursor, limit)).fetchall()
+    return [
+        (
+            Row(id_, inbox, channel, group, body, time_of(created_at), time_of(expires_at)),
+            epoch,
+            _channels(channel, members),
+        )
+        for id_, inbox, channel, group, body, created_at, expires_at, epoch, members in found
+    ]
 
 
 def _channels(channel: object, members: str | None) -> list[str]:
@@ -222,25 +217,25 @@ def acknowledge(
 def claim(
     connection: sqlite3.Connection, inbox: str, limit: int, now: float, *, keep: bool
 ) -> list[tuple[Row, int]]:
-    """Take the oldest messages of a normal channel, at most `limit`, as of `_read`; nobody else
-    gets them. Each comes with the epoch: a flush may come between two statements.
+    """Take the oldest messages of a normal channel, at most `limit`; nobody else gets them. Each
+    comes with the epoch: a flush may come between two statements.
     """
     with transaction(connection):
-        oldest = connection.execute(
+        found = connection.execute(
             f"""
-            select {COLUMNS}, {_EPOCH_NOW}, null from {MESSAGE} indexed by {WAITING}
+            select {COLUMNS}, {_EPOCH_NOW} from {MESSAGE} indexed by {WAITING}
             where inbox = ? and delivered_at is null and expires_at > ? order by id limit ?
             """,
             (inbox, now, limit),
-        )
-        claimed = [(row, epoch) for row, epoch, _ in _read(oldest)]
-        for row, _ in claimed:
-            if keep and not row.is_large:
-                connection.execute(
-                    f"update {MESSAGE} set delivered_at = ? where id = ?", (now, row.id)
-                )
-            else:
-                connection.execute(f"delete from {MESSAGE} where id = ?", (row.id,))
+        ).fetchall()
+        claimed = [
+            (Row(id_, inbox, channel, group, body, time_of(created_at), time_of(expires_at)), epoch)
+            for id_, inbox, channel, group, body, created_at, expires_at, epoch in found
+        ]
+        kept = [(now, row.id) for row, _ in claimed if keep and not row.is_large]
+        gone = [(row.id,) for row, _ in claimed if not keep or row.is_large]
+        connection.executemany(f"update {MESSAGE} set delivered_at = ? where id = ?", kept)
+        connection.executemany(f"delete from {MESSAGE} where id = ?", gone)
     return claimed
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from channels_sqlite._storing.messages import LARGE
 from channels_sqlite._storing.schema import MESSAGE
-from tests.conftest import OpenLayer, SetTimes, Start
+from tests.conftest import OpenLayer, Start
 from tests.kinds import by_default
 from tests.rows import select, sql
 from tests.waiting import cancel, soon, until
@@ -111,21 +111,6 @@ async def test_a_large_message_is_deleted_when_it_is_delivered(
     assert len(kept) == 2
     assert max(kept) < 100
     assert os.stat(f"{database}-wal").st_size < before + 500_000
-
-
-@by_default
-async def test_all_who_wait_for_large_messages_of_a_normal_channel_get_one(
-    open_layer: OpenLayer, set_times: SetTimes
-) -> None:
-    set_times(heartbeat=3600)
-    layer, sender = open_layer(), open_layer()
-    receiving = [asyncio.create_task(layer.receive("test-channel")) for _ in range(4)]
-    await asyncio.sleep(0.1)
-    sizes = [1, LARGE + 1, 2, LARGE + 2]
-    sending = [sender.send("test-channel", {"type": "test", "body": b"x" * n}) for n in sizes]
-    await asyncio.gather(*sending)
-    got = await soon(asyncio.gather(*receiving))
-    assert [len(message["body"]) for message in got] == sizes
 
 
 @pytest.mark.flaky(reruns=3)
