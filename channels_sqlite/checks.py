@@ -31,7 +31,6 @@ from ._options.settings import (
     configured_layers,
     is_ours,
 )
-from ._storing.opener import OLDEST_SQLITE
 from ._tools import file_checks, tables
 from ._waking.watchers import is_installed
 from .db_routers import ChannelsRouter
@@ -49,7 +48,6 @@ def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
     """Check the settings; those of databases only if a layer is ours."""
     ours = configured_layers()
     return [
-        *_sqlite_version(),
         *_backends(),
         *(each for name, config in ours.items() for each in _layer(name, config)),
         *(each for alias in configured_databases() if ours for each in _database(alias)),
@@ -287,17 +285,6 @@ def _routing() -> Iterator[checks.CheckMessage]:
 
 
 # SQLite itself
-
-
-def _sqlite_version() -> Iterator[checks.CheckMessage]:
-    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-        yield checks.Error(
-            f"SQLite {sqlite3.sqlite_version} is too old: the layer needs "
-            f"{'.'.join(map(str, OLDEST_SQLITE))} or newer.",
-            hint="Use a Python that has it; to see what one has:\n"
-            'python -c "import sqlite3; print(sqlite3.sqlite_version)"',
-            id="channels_sqlite.E009",
-        )
 
 
 def _wal_reset_bug() -> Iterator[checks.CheckMessage]:

@@ -140,7 +140,7 @@ _COUNTS = f"""
     from (
         select {_NAMES}, sum(expires_at > :now) as waiting, 0 as delivered,
             sum(expires_at <= :now) as expired, 0 as members,
-            min(iif(expires_at > :now, id, null)) as oldest, null as last_taken
+            min(case when expires_at > :now then id end) as oldest, null as last_taken
         from {MESSAGE} where delivered_at is null group by inbox, "group"
         union all
         select {_NAMES}, 0, count(*), 0, 0, null, :now - max(delivered_at)

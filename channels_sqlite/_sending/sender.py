@@ -47,7 +47,6 @@ class Sender:
         self._database = setup.database
         self._trimmer = trimmer
         self._capacity_of = setup.capacity_of
-        self._capacity = None if setup.options.channel_capacity else setup.options.capacity
         self._counters = setup.drops.counters
         self._drops = setup.drops
         self._reached: set[str] = set()
@@ -141,7 +140,7 @@ class Sender:
 
     async def _write_to_group(self, message: GroupMessage, until: float) -> None:
         def write(connection: sqlite3.Connection) -> tuple[list[str], dict[str, float]]:
-            return groups.send(connection, message, self._capacity, self._capacity_of)
+            return groups.send(connection, message, self._capacity_of)
 
         def account(result: tuple[list[str], dict[str, float]]) -> None:
             written, full = result

@@ -5,6 +5,7 @@ As in `sql`: one function, one intent.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 
@@ -28,8 +29,8 @@ clock that nobody sets; the wall clock counts for the others."""
 
 # Sending
 
-# The inboxes of a group: a seek for each, however many members it has. `select distinct` would
-# visit all members.
+# The inboxes of a group, and how many messages wait in each: a seek for each inbox, however many
+# members it has. `select distinct` would visit all members.
 _RECIPIENTS = f"""
     with recursive candidate (inbox) as (
         select min(inbox) from {MEMBERSHIP} indexed by {MEMBER_READS} where "group" = :group
@@ -39,23 +40,18 @@ _RECIPIENTS = f"""
             where "group" = :group and inbox > candidate.inbox
         )
         from candidate where candidate.inbox is not null
-    ),
-    recipient (inbox, waiting) as materialized (
-        select inbox, ({COUNT_WAITING % ("candidate.inbox", ":now")}) from candidate
-        where exists (
-            select 1 from {MEMBERSHIP} indexed by {MEMBER_READS}
-            where "group" = :group and inbox = candidate.inbox and {CURRENT}
-        )
-        and typeof(candidate.inbox) = 'text'
     )
+    select inbox, ({COUNT_WAITING % ("candidate.inbox", ":now")}) from candidate
+    where exists (
+        select 1 from {MEMBERSHIP} indexed by {MEMBER_READS}
+        where "group" = :group and inbox = candidate.inbox and {CURRENT}
+    )
+    and typeof(candidate.inbox) = 'text'
 """
 
 _SEND = f"""
     insert into {MESSAGE} (inbox, "group", body, created_at, expires_at)
-    {_RECIPIENTS}
-    select inbox, :group, :body, :now, :expires_at from recipient
-    where (select max(waiting) from recipient) < :capacity
-    returning inbox
+    select value, ?, ?, ?, ? from json_each(?)
 """
 
 
@@ -66,32 +62,19 @@ def has_members(connection: sqlite3.Connection, group: str) -> bool:
 
 
 def send(
-    connection: sqlite3.Connection,
-    message: GroupMessage,
-    capacity: int | None,
-    capacity_of: Callable[[str], int],
+    connection: sqlite3.Connection, message: GroupMessage, capacity_of: Callable[[str], int]
 ) -> tuple[list[str], dict[str, float]]:
     """Insert one row for each inbox in the group, whatever the number of its members.
 
-    `capacity` is that of every inbox where they are all alike, which allows for one statement.
     Returns the inboxes that were written to; and those that had no room, and miss the message, each
     with the time at which the oldest message that waits in it was created.
     """
-    values = {**message._asdict(), "now": message.created_at, "capacity": capacity}
-    if capacity is not None and (found := connection.execute(_SEND, values).fetchall()):
-        return [inbox for (inbox,) in found], {}
+    values = {"group": message.group, "now": message.created_at}
     with transaction(connection):
-        recipients = connection.execute(f"{_RECIPIENTS} select * from recipient", values).fetchall()
+        recipients = connection.execute(_RECIPIENTS, values).fetchall()
         full = {inbox for inbox, waiting in recipients if waiting >= capacity_of(inbox)}
         written = [inbox for inbox, _ in recipients if inbox not in full]
-        connection.executemany(
-            f'insert into {MESSAGE} (inbox, "group", body, created_at, expires_at)'
-            " values (?, ?, ?, ?, ?)",
-            [
-                (inbox, message.group, message.body, message.created_at, message.expires_at)
-                for inbox in written
-            ],
-        )
+        connection.execute(_SEND, (*message, json.dumps(written)))
         return written, {inbox: _oldest(connection, inbox, message.created_at) for inbox in full}
 
 
@@ -125,7 +108,8 @@ def add(
         values (:group, :inbox, :channel, :expires_at, {_NEWEST})
         on conflict (channel, "group") where left_after is null do update
         set inbox = excluded.inbox,
-            joined_after = iif({CURRENT}, joined_after, excluded.joined_after),
+            joined_after =
+                case when {CURRENT} then joined_after else excluded.joined_after end,
             expires_at = excluded.expires_at
         """,
         {"group": group, "inbox": inbox, "channel": channel, "now": now, "expires_at": expires_at},

@@ -11,7 +11,7 @@ from typing import Any
 from django.apps import apps
 
 from .._options import times
-from ..exceptions import LOCKED, DatabaseUnavailable, InvalidOption, NotMigrated, code_of
+from ..exceptions import LOCKED, DatabaseUnavailable, NotMigrated, code_of
 from . import forks
 from .connections import Connections
 from .files import Files, without_uri
@@ -20,7 +20,6 @@ from .private import is_private
 from .schema import EVERYTHING, INDEXES, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
 from .worker import Worker
 
-OLDEST_SQLITE = (3, 35, 0)  # RETURNING, "as materialized"
 WAL_PAGES = 4000
 """Pages in the log at which the thread copies them into the database, with an fsync of both. Four
 times SQLite's default: fewer stalls, and fewer chances for the WAL-reset bug of SQLite 3.7.0 to
@@ -95,12 +94,7 @@ class Opener:
             self._anchor.close()
 
     def _check(self, connection: sqlite3.Connection) -> None:
-        """Refuse what cannot work: an old SQLite, a file without our tables."""
-        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
-            raise InvalidOption(
-                f"channels-sqlite needs SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer; "
-                f"this Python has {sqlite3.sqlite_version}."
-            )
+        """Refuse a file without our tables."""
         if self._private:
             self._anchor = self._anchor or sqlite3.connect(
                 self._files.target, uri=True, check_same_thread=False

@@ -79,7 +79,7 @@ def _shared(alias: str, path: Path, entry: str) -> Iterator[checks.CheckMessage]
             hint=f"{'Give' if other == DEFAULT_DB_ALIAS else remove} the layer a file of its own:\n"
             f'{entry}\nor let it share the default one:\n"database": "{DEFAULT_DB_ALIAS}"\n'
             "in the CONFIG of CHANNEL_LAYERS.",
-            id="channels_sqlite.E013",
+            id="channels_sqlite.E009",
         )
 
 

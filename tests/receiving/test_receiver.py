@@ -462,7 +462,7 @@ async def test_a_lock_of_others_after_the_clock_was_set_takes_no_message_of_a_gr
     body = process.layer.codec.encode({"number": 7}, "", "test-group")
     with sql(database) as other:
         sent = to_group(7, body=body, created_at=time.time() + 50, expires_at=time.time() + 200)
-        groups.send(other, sent, 100, lambda _: 100)
+        groups.send(other, sent, lambda _: 100)
     with locked(database):
         set_the_clock(monkeypatch, process, 100)
         monkeypatch.setattr(memberships, "move_if_clock_was_set", later)

@@ -71,11 +71,11 @@ def leave(connection: sqlite3.Connection, *channels: str) -> None:
 
 
 def group_send(
-    connection: sqlite3.Connection, number: int, capacity: int | None = 100, **fields: Any
+    connection: sqlite3.Connection, number: int, capacity: int = 100, **fields: Any
 ) -> tuple[list[str], list[str]]:
     """The inboxes that were written to, and those without room."""
     message = to_group(number, **fields)
-    written, full = groups.send(connection, message, capacity, lambda _: capacity or 100)
+    written, full = groups.send(connection, message, lambda _: capacity)
     return sorted(written), sorted(full)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from channels_sqlite._storing import groups, sql, upkeep
 from channels_sqlite._storing.schema import GROUP_SEND, MESSAGE, SEND
-from tests.rows import outgoing, row, to_group
+from tests.rows import outgoing, row
 from tests.rows import sql as connect
 from tests.storing.tables import INBOX, acknowledge, group_send, join, leave, send
 
@@ -27,9 +27,6 @@ IN_PLACE: dict[str, Work] = {
     "send-many": lambda each: send(each, *[outgoing(1, "inbox-1", capacity=0)] * 3),
     "has-members": lambda each: groups.has_members(each, "large-group"),
     "group-send": lambda each: group_send(each, 1, capacity=0),
-    "group-send-of-capacities": lambda each: groups.send(
-        each, to_group(1, "large-group"), None, lambda _: 0
-    ),
     "sequences": lambda each: sql.sequences(each, ["inbox-1", "inbox-2"]),
     "arrivals": lambda each: sql.arrivals(each, "inbox-1", 0, 9),
     "arrivals-of-a-group": lambda each: sql.arrivals(each, "specific.small!", 0, 9),

@@ -163,7 +163,7 @@ def test_full_inboxes_miss_a_group_message_and_are_named_with_their_oldest(
     results = []
     for age in (7, 3, 0):
         message = to_group(age, created_at=now - age)
-        written, full = groups.send(connection, message, None, capacity_of)
+        written, full = groups.send(connection, message, capacity_of)
         results.append((sorted(written), full))
     assert results == [
         (["large", "small"], {}),
