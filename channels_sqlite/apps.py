@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
@@ -70,12 +69,19 @@ def migrate_layers_first(
         name = str(connection.settings_dict["NAME"])
         if private.name_of(connection.alias, name) != name:
             continue
-        with suppress(DatabaseError):  # `migrate --database` is going to say why
+        alias, said = connection.alias, ""
+        try:
             is_new = not connection.introspection.table_names()
-            if (is_planned or is_new) and tables.migrate(connection) and verbosity > 0:
-                words = f'Made the layer\'s tables in the database "{connection.alias}".\n'
-                (stdout or sys.stdout).write(words)
-            complete(sender, connection.alias)
+            if (is_planned or is_new) and tables.migrate(connection):
+                said = f'Made the layer\'s tables in the database "{alias}".\n'
+            complete(sender, alias)
+        except DatabaseError as error:
+            said = (
+                f'Did not make the layer\'s tables in the database "{alias}": {error}.'
+                f" To see more, run: python manage.py check --database={alias}\n"
+            )
+        if said and verbosity > 0:
+            (stdout or sys.stdout).write(said)
 
 
 def complete(sender: ChannelsSqliteConfig, using: str, **_kwargs: Any) -> None:

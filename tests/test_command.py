@@ -258,6 +258,17 @@ def test_tail_in_json_is_an_object_a_line(database: Path, others: sqlite3.Connec
     assert tailing.end() == ([], "")
 
 
+def test_tail_goes_on_after_what_others_nest_too_deep(
+    database: Path, others: sqlite3.Connection
+) -> None:
+    tailing = Tailing(database)
+    put(others, "mail", b"\x81\xa4type" + b"\x91" * 999 + b"\x90")  # lists within lists
+    put(others, "mail", msgpack.packb({"type": "test"}))
+    assert "cannot be read: it is nested too deep" in tailing.line()
+    assert '{"type": "test"}' in tailing.line()
+    assert tailing.end() == ([], "")
+
+
 @pytest.mark.skipif(os.name != "posix", reason="no pipes that break here")
 def test_tail_ends_with_who_reads_it(database: Path, others: sqlite3.Connection) -> None:
     tailing = Tailing(database)

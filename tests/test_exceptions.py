@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from pathlib import Path
 
@@ -88,6 +89,12 @@ def test_an_error_of_sqlite_has_a_remedy_or_keeps_its_words(
     content = database.read_bytes()
     Path(f"{database}.damaged").write_bytes(content[:200] + bytes(len(content) - 200))
     assert words in translated(failure(name.format(database), *statements))
+
+
+def test_a_closed_directory_is_named_with_the_user() -> None:
+    error = PermissionError(errno.EACCES, "Permission denied", "/srv/chat/channels.sqlite3")
+    words = str(exceptions.translate(error, "/srv/chat/channels.sqlite3"))
+    assert f"{exceptions.this_user()} may not use the directory /srv/chat." in words
 
 
 def test_a_lock_held_for_too_long_points_at_what_may_hold_it(

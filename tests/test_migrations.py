@@ -332,7 +332,8 @@ def test_migrate_makes_a_file_that_was_deleted_though_the_default_database_is_up
 def test_the_default_database_is_migrated_even_if_the_layers_cannot_be(tmp_path: Path) -> None:
     project = Project(tmp_path)
     project.database.write_text("not a database, " * 100)
-    project.manage("migrate")
+    said = project.manage("migrate").stdout
+    assert 'Did not make the layer\'s tables in the database "channels": file is not a data' in said
     assert project.select("1 from django_content_type limit 1", "db") == [(1,)]
     assert (
         "is not a database"

@@ -37,7 +37,7 @@ _EPOCH_NOW = f"(select seq from {SEQUENCE} where inbox = '{EPOCH}')"
 
 _INSERT = f"""
     insert into {MESSAGE} (inbox, channel, body, created_at, expires_at)
-    select ?1, ?2, ?3, ?4, ?5 where ({COUNT_WAITING % ("?1", "?4")}) < ?6
+    select ?, ?, ?, ?, ? where ({COUNT_WAITING % ("?", "?")}) < ?
 """
 
 
@@ -76,7 +76,7 @@ def send(connection: sqlite3.Connection, messages: Sequence[Outgoing], now: floa
 
 def _send(connection: sqlite3.Connection, message: Outgoing, now: float) -> bool:
     inbox, channel, body, expires_at, capacity = message
-    values = (inbox, channel, body, now, expires_at, capacity)
+    values = (inbox, channel, body, now, expires_at, inbox, now, capacity)
     return connection.execute(_INSERT, values).rowcount > 0
 
 

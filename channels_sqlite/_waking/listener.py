@@ -106,9 +106,11 @@ class Listener:
         call(*given)
 
     def go_on(self) -> None:
-        """A consumer begins to wait: beat again, if that has ended."""
+        """A consumer begins to wait, or something was announced: beat again, if that has ended."""
         if self._has_ended("beat"):
             self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
+        elif self._timers["beat"][0] < time.monotonic():  # it is late, or has ended just now
+            self.call_once(times.TIMES.heartbeat, "go on", self.go_on)
 
     def _has_ended(self, what: str) -> bool:
         """Return True if this is not to be called, or is overdue: an exception out of a signal
@@ -163,6 +165,7 @@ class Listener:
                 self.watcher.adjust()
 
     def _announced(self) -> None:
+        self.go_on()
         self.woken_at = time.monotonic()
         self._suspect = False
         self._unannounced = 0

@@ -85,11 +85,15 @@ def tallies(title: str, all_: Mapping[str, Tally], **more: Callable[[str], str])
 
 
 def decoded(layer: SqliteChannelLayer, row: Row) -> tuple[Message | None, str | None]:
-    """The message in a row, or why it cannot be read."""
+    """The message in a row, or why it cannot be read, or shown."""
     try:
-        return layer.codec.decode(row.body, row.channel or "", row.group), None
+        message = layer.codec.decode(row.body, row.channel or "", row.group)
+        as_json(message)
     except UndecodableMessage as error:
         return None, str(error)
+    except RecursionError:  # others may nest as deep as they like
+        return None, "it is nested too deep"
+    return message, None
 
 
 def object_of(row: Row, message: Message | None, problem: str | None) -> str:

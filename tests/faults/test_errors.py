@@ -40,6 +40,13 @@ def failing(table: str, event: str, when: str = "1") -> str:
     )
 
 
+async def begin(layer: Any, *channels: str) -> list[asyncio.Task[Any]]:
+    """Consumers that wait."""
+    receiving = [asyncio.create_task(layer.receive(each)) for each in channels]
+    await until(lambda: len(layer._ends.receiver._queues) == len(channels))
+    return receiving
+
+
 async def restored(layer: Any, channels: list[str], receiving: list[asyncio.Task[Any]]) -> float:
     """Send to consumers that wait; how many seconds they were deaf for."""
     mended = time.monotonic()
@@ -54,12 +61,11 @@ async def test_a_reader_goes_on_after_looks_that_failed(
     open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each look fails, because the table of sequences is gone: one line, twice over."""
-    layer = open_layer()
+    layer = open_layer(auto_trim=False)
     local = await layer.new_channel()
     with sql(database) as connection:
         for turn in range(2):
-            receiving = [asyncio.create_task(layer.receive(each)) for each in (local, "shared")]
-            await asyncio.sleep(0.1)
+            receiving = await begin(layer, local, "shared")
             connection.execute(f"alter table {SEQUENCE} rename to elsewhere")
             await asyncio.sleep(2.2)
             assert not any(each.done() for each in receiving)
@@ -78,8 +84,7 @@ async def test_a_reader_goes_on_after_a_bug_of_ours(
     """The receiver's own code raises, for two heartbeats."""
     layer = open_layer()
     local = await layer.new_channel()
-    receiving = [asyncio.create_task(layer.receive(each)) for each in (local, "shared")]
-    await asyncio.sleep(0.1)
+    receiving = await begin(layer, local, "shared")
 
     with monkeypatch.context() as bug:
         bug.setattr("channels_sqlite._receiving.reading.Reading._read", lambda *_, **__: 1 / 0)
@@ -100,8 +105,7 @@ async def test_claims_go_on_after_those_that_failed(
     layer = open_layer()
     with sql(database) as connection:
         for turn in range(3):
-            receiving = asyncio.create_task(layer.receive("shared"))
-            await asyncio.sleep(0.1)
+            (receiving,) = await begin(layer, "shared")
             connection.execute(failing(MESSAGE, "update"))
             await layer.send("shared", message(turn))
             await asyncio.sleep(2.2)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 import sqlite3
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -238,3 +240,10 @@ def test_only_what_is_kept_for_a_reader_that_is_gone_is_forgotten(
     upkeep.forget(connection, [CLIENT])
     assert members(connection) == sorted(others)
     assert sorted(select(connection, f"channel from {MESSAGE}")) == sorted(others)
+
+
+def test_no_parameter_has_a_number() -> None:
+    """Python 3.12.0 to 3.12.3 warns of those: https://github.com/python/cpython/issues/117995."""
+    package = Path(sql.__file__).parents[1]
+    numbered = [each for each in package.rglob("*.py") if re.search(r"\?\d", each.read_text())]
+    assert numbered == []

@@ -251,13 +251,17 @@ class Interrupt(BaseException):
 
 
 @pytest.mark.usefixtures("quick_heart")
-async def test_a_heart_that_an_interruption_has_stopped_beats_again(listener: Subject) -> None:
-    """When somebody begins to wait. It had replaced the heartbeat itself."""
+@pytest.mark.parametrize("after", [1.2, 3], ids=["a moment later", "later"])
+@pytest.mark.parametrize("go_on", [Subject.go_on, Subject.ring], ids=["waits", "is rung"])
+async def test_a_heart_that_an_interruption_has_stopped_beats_again(
+    listener: Subject, go_on: Callable[[Subject], None], after: float
+) -> None:
+    """When somebody begins to wait, or is rung. It had replaced the heartbeat itself."""
 
     listener.call_after(BEAT, "beat", lambda: None)
-    await asyncio.sleep(3 * BEAT)
+    await asyncio.sleep(after * BEAT)
     assert listener.beats == 0
-    listener.go_on()
+    go_on(listener)
     await until(lambda: listener.beats == 2)
 
 
