@@ -42,7 +42,7 @@ else:
 MOST_LISTED = 10_000  # rows; nobody turns more pages, and to count a million takes a while
 PREVIEWED = 16_384  # bytes of a body that a list decodes
 PREVIEW = 200  # characters
-NAME = 40  # characters of a channel's name in a list
+NAME = 40  # characters of a channel's or group's name in a list
 SHOWN = 100_000  # characters of a body
 NEWEST = 1_000  # rows whose names a filter offers
 OFFERED = 20  # names, the most frequent ones
@@ -215,8 +215,8 @@ class MessageAdmin(ReadOnlyAdmin):
         return int(row.size)
 
     @admin.display
-    def to(self, row: Any) -> str:
-        return f"{row.group} (group)" if row.channel is None else Truncator(row.channel).chars(NAME)
+    def to(self, row: Any) -> SafeString:
+        return short(row.group, " (group)") if row.channel is None else short(row.channel)
 
     @admin.display(description="type")
     def kind(self, row: Any) -> str:
@@ -253,7 +253,7 @@ class MessageAdmin(ReadOnlyAdmin):
 @admin.register(LayerMembership)
 class MembershipAdmin(ReadOnlyAdmin):
     ordering = ("group", "inbox", "joined_after", "left_after", "expires_at", "channel")  # an index
-    list_display = ("group", "channel", "expires", "state")
+    list_display = ("in_group", "member", "expires", "state")
     list_filter = (MembershipStateFilter, GroupFilter)
     search_fields = ("group", "channel", "inbox")
     search_help_text = "A part of a group's, a channel's or an inbox's name"
@@ -266,8 +266,24 @@ class MembershipAdmin(ReadOnlyAdmin):
         """Begin with the first to lapse, if that is the question: an index has that order, too."""
         return ("expires_at", "id") if "state" in request.GET else self.ordering
 
+    @admin.display(description="group")
+    def in_group(self, row: Any) -> SafeString:
+        return short(row.group)
+
+    @admin.display(description="channel")
+    def member(self, row: Any) -> SafeString:
+        return short(row.channel)
+
 
 # Readable
+
+
+def short(name: str, note: str = "") -> SafeString:
+    """A name for a list, which leaves room for the other columns; the tooltip is all of it."""
+    return format_html(
+        '<div title="{}" style="min-width: 12em; overflow-wrap: anywhere">{}{}</div>',
+        *(name, Truncator(name).chars(NAME), note),
+    )
 
 
 def decoded(row: Any, *, whole: bool = False) -> object:

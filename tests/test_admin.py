@@ -18,6 +18,7 @@ from django.db import connections
 from django.db.models.expressions import RawSQL
 from django.test import Client
 from django.urls import reverse
+from django.utils.html import strip_tags
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from channels_sqlite import admin
@@ -111,6 +112,19 @@ def test_memberships_are_listed_by_group(admin_client: Client) -> None:
     news, chat = join("news"), join("chat")
     assert listed(admin_client, MEMBERSHIPS) == [chat.pk, news.pk]
     assert "in!a" in page(admin_client, chat)
+
+
+def test_a_long_name_is_short_in_a_list_and_whole_on_its_own_page(admin_client: Client) -> None:
+    name = "chat." + "0123456789abcdef" * 4
+    message, direct, member = send(None, group=name), send(name), join(name, name)
+    for url in (MESSAGES, MEMBERSHIPS):
+        content = admin_client.get(url).content.decode()
+        table = content.partition('id="result_list"')[2].partition("</table>")[0]
+        assert name not in strip_tags(table)
+        assert strip_tags(table).count(name[:30]) == 2
+        assert table.count(f'title="{name}"') == 2
+    for row in (message, direct, member):
+        assert name in page(admin_client, row)
 
 
 def test_a_message_is_decoded_with_the_layers_serializer(

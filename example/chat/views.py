@@ -12,7 +12,7 @@ from django.views.decorators.http import require_POST, require_safe
 from chat import workers
 from chat.forms import NAME_LENGTH, TEXT_LENGTH, NoteForm, RoomForm
 from chat.models import Line
-from chat.rooms import group_name, room_name
+from chat.rooms import group_name
 
 
 @require_safe
@@ -21,8 +21,7 @@ def lobby(request: HttpRequest) -> HttpResponse:
     enter = enter_form(request.GET if "room" in request.GET else None)
     if enter.is_valid():
         return redirect("room", enter.cleaned_data["room"])
-    posted = room_name(request.GET.get("posted", ""))
-    return show_lobby(request, enter, NoteForm(label_suffix=""), posted)
+    return show_lobby(request, enter, NoteForm(label_suffix=""))
 
 
 @require_safe
@@ -50,7 +49,8 @@ def post(request: HttpRequest) -> HttpResponse:
         return show_lobby(request, enter_form(), form, status=422)
     line = Line.objects.post(**form.cleaned_data)
     async_to_sync(get_channel_layer().group_send)(group_name(line.room), line.as_event())
-    return redirect(reverse("lobby", query={"posted": line.room}))
+    request.session["posted"] = line.room  # anybody can write an address
+    return redirect("lobby")
 
 
 def enter_form(data: QueryDict | None = None) -> RoomForm:
@@ -58,10 +58,11 @@ def enter_form(data: QueryDict | None = None) -> RoomForm:
 
 
 def show_lobby(
-    request: HttpRequest, enter: RoomForm, form: NoteForm, posted: str = "", status: int = 200
+    request: HttpRequest, enter: RoomForm, form: NoteForm, status: int = 200
 ) -> HttpResponse:
     bad = form if form.errors else enter
     bad.fields[next(iter(bad.errors), "room")].widget.attrs["autofocus"] = True
     rooms = Line.objects.rooms() or ["lobby"]
+    posted = request.session.pop("posted", "")
     context = {"enter": enter, "form": form, "posted": posted, "rooms": rooms}
     return render(request, "chat/lobby.html", context, status=status)

@@ -208,13 +208,7 @@ def test_a_command_posts_from_its_own_process(
 def test_a_form_posts_from_a_sync_view(
     ada: Window, windows: tuple[Window, Window], chat: Chat, room: str
 ) -> None:
-    passer_by = windows[1]
-    passer_by.driver.get(f"{chat.second.url}/chat")
-    passer_by.find("#id_room").clear()
-    for field, words in (("room", room), ("name", "Cleo"), ("text", "Just passing")):
-        passer_by.find(f"#id_{field}").send_keys(words)
-    passer_by.find("#id_text").submit()
-    passer_by.wait_for(lambda: passer_by.find_all(".posted"))
+    windows[1].leave_a_line(chat.second.url, room, "Cleo", "Just passing")
     ada.wait_for_line("Cleo", "Just passing")
 
 
