@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ class ByFile:
         file = file_of(nodeid)
         self._done[file] += 1
         if self._done[file] == self._tests[file]:
-            reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+            reporter: Any = self._config.pluginmanager.get_plugin("terminalreporter")
             share = 100 * self._done.total() // self._tests.total()
             reporter.write_line(f"{share:3}%  {file}: {self._done[file]}")
 
