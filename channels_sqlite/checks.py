@@ -41,7 +41,10 @@ ROUTER = "channels_sqlite.db_routers.ChannelsRouter"
 
 READ_BY_CHANNELS = {"BACKEND", "CONFIG", "TEST_CONFIG"}  # the keys of an entry of CHANNEL_LAYERS
 SLOW_POLLING = 1.0  # seconds
-ALIKE = 0.8  # of two names, the part that has to be the same for one to be the other misspelt
+ALIKE = 0.9  # of two names, the part that has to be the same for one to be the other misspelt
+BEGINNINGS = "channels_sqlite", "channels.layers.sqlite", "sqlitechannellayer"
+"""How a BACKEND begins that means ours. Only the beginning counts, because the layers of other
+packages (channels_lite) and projects may be called SqliteChannelLayer, too."""
 
 
 def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
@@ -96,33 +99,45 @@ def _aliases() -> list[str]:
 
 
 def _backends() -> Iterator[checks.CheckMessage]:
-    if not getattr(settings, "CHANNEL_LAYERS", None):
+    entries = getattr(settings, "CHANNEL_LAYERS", None) or {}
+    if not entries:
         yield checks.Warning(
             "The setting CHANNEL_LAYERS is missing or empty: there is no channel layer.",
             hint="Add to the settings, or correct the name that it has there:\n"
             f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}',
             id="channels_sqlite.W012",
         )
-    for name, entry in channel_layers().items():
-        backend = entry.get("BACKEND")
-        if "BACKEND" not in entry:
-            problem = f'has no BACKEND, of which Channels says "No BACKEND specified for {name}"'
-        elif isinstance(backend, str) and not is_ours(backend) and _looks_like_ours(backend):
-            problem = f'has the BACKEND "{backend}", which does not exist'
-        else:
-            continue
-        yield checks.Error(
-            f'CHANNEL_LAYERS["{name}"] {problem}.',
-            hint=f'The layer of this package is: "BACKEND": "{BACKEND}"',
-            id="channels_sqlite.E010",
-        )
+    if isinstance(entries.get("BACKEND"), str) and "default" not in entries:
+        entries = {"BACKEND": entries["BACKEND"]}  # what is beside it is no entry either
+    for name, entry in entries.items():
+        hint = f'The layer of this package is: "BACKEND": "{BACKEND}"'
+        if isinstance(entry, str):
+            key = "default" if name == "BACKEND" else name
+            hint = f'Make it a dict, with its CONFIG inside:\n"{key}": {{"BACKEND": "{entry}"}}'
+        if problem := _problem(name, entry):
+            problem = f'CHANNEL_LAYERS["{name}"] {problem}.'
+            yield checks.Error(problem, hint=hint, id="channels_sqlite.E010")
+
+
+def _problem(name: str, entry: Any) -> str | None:
+    match entry:
+        case str():
+            return "is a string, where Channels needs the dict of an entry"
+        case {"BACKEND": str(backend)} if not is_ours(backend) and _looks_like_ours(backend):
+            return f'has the BACKEND "{backend}", which is no channel layer'
+        case Mapping() if "BACKEND" not in entry:
+            return f'has no BACKEND, of which Channels says "No BACKEND specified for {name}"'
+    return None
 
 
 def _looks_like_ours(backend: str) -> bool:
+    starts = ((backend[: len(each)].lower(), each) for each in BEGINNINGS)
+    if all(SequenceMatcher(None, *each).ratio() < ALIKE for each in starts):
+        return False
     with suppress(ImportError):
         import_string(backend)
         return backend.startswith("channels_sqlite.")
-    return SequenceMatcher(None, backend.lower(), BACKEND.lower()).ratio() >= ALIKE
+    return True
 
 
 def _layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:

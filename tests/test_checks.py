@@ -213,6 +213,10 @@ def test_a_watcher_that_does_not_work_here(
         "channels_sqlite.layers",
         "channel_sqlite.layers.SqliteChannelLayer",
         "channelssqlite.layers.SqliteChannelLayer",
+        "channels.sqlite.layers.SqliteChannelLayer",
+        "channels.layers.SqliteChannelLayer",
+        "SqliteChannelLayer",
+        "SQLiteChannelLayer",
     ],
 )
 def test_a_misspelt_backend(settings: Settings, backend: str) -> None:
@@ -221,6 +225,32 @@ def test_a_misspelt_backend(settings: Settings, backend: str) -> None:
     assert backend in found.msg
     [right] = re.findall(r'"BACKEND": "(.*)"', str(found.hint))
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": right}}
+    assert ids() == set()
+
+
+@pytest.mark.parametrize("backend", ["channels_sqlite", "channels_sqlite.layers"])
+def test_a_module_for_a_backend(tmp_path: Path, backend: str) -> None:
+    """In a process of its own: here others have imported the module already."""
+    project = Project(tmp_path, f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{backend}"}}}}')
+    assert "channels_sqlite.E010" in project.manage("check", succeeds=False).stderr
+
+
+@pytest.mark.parametrize("backend", [BACKEND, "channels_redis.core.RedisChannelLayer"])
+@pytest.mark.parametrize(
+    ("name", "beside"),
+    [("default", {}), ("BACKEND", {}), ("BACKEND", {"CONFIG": {"capacity": 5}})],
+    ids=str,
+)
+def test_an_entry_whose_dict_was_forgotten(
+    settings: Settings, name: str, beside: dict[str, Any], backend: str
+) -> None:
+    settings.CHANNEL_LAYERS = {name: backend, **beside}
+    found = message("E010")
+    assert f'CHANNEL_LAYERS["{name}"] is a string' in found.msg
+    _, line = str(found.hint).split("\n")
+    mended = run_hint(f"LAYERS = {{{line}}}", ".*")["LAYERS"]
+    assert mended == {"default": {"BACKEND": backend}}
+    settings.CHANNEL_LAYERS = mended
     assert ids() == set()
 
 
@@ -237,7 +267,13 @@ def test_an_entry_without_backend(settings: Settings) -> None:
 
 @pytest.mark.parametrize(
     "backend",
-    ["channels.layers.InMemoryChannelLayer", "channels_redis.core.RedisChannelLayer", "no.Layer"],
+    [
+        "channels.layers.InMemoryChannelLayer",
+        "channels_redis.core.RedisChannelLayer",
+        "channels_lite.core.SqliteChannelLayer",  # these are not there to be imported
+        "chat.layers.SqliteChannelLayer",
+        "no.Layer",
+    ],
 )
 def test_another_backend_is_not_taken_for_a_misspelt_one(settings: Settings, backend: str) -> None:
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}, "broken": {"BACKEND": None}}
