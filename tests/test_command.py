@@ -29,6 +29,7 @@ from channels_sqlite._storing.sql import transaction
 from channels_sqlite._tools import doctor
 from channels_sqlite._tools.doctor import Finding
 from channels_sqlite._waking import watchers
+from channels_sqlite.checks import check_settings
 from channels_sqlite.layers import SqliteChannelLayer
 from channels_sqlite.management.formats import (
     as_json,
@@ -552,6 +553,18 @@ def test_without_a_layer_of_ours(settings: Settings) -> None:
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
     with pytest.raises(CommandError, match=f'CHANNEL_LAYERS = .*"{BACKEND}"'):
         command("stats")
+
+
+@pytest.mark.parametrize("subcommand", ["doctor", "stats"])
+@pytest.mark.parametrize("entry", [{"BACKEND": "channels_sqlite.Layer"}, BACKEND], ids=str)
+def test_a_layer_that_is_misspelt(settings: Settings, entry: object, subcommand: str) -> None:
+    settings.CHANNEL_LAYERS = {"default": entry}
+    (found,) = check_settings()
+    with pytest.raises(CommandError) as raised:
+        command(subcommand)
+    assert str(found) in str(raised.value)
+    assert "channels_sqlite.E010" in str(found)
+    assert "Add to the settings" not in str(raised.value)
 
 
 def test_a_layer_is_chosen_by_name(run: Run, settings: Settings) -> None:

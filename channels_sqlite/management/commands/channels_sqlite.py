@@ -28,7 +28,7 @@ from ..._sending.trimmer import Trimmer
 from ..._storing.messages import Row
 from ..._tools import doctor
 from ..._tools.tail import Filter, Tail, is_taken
-from ...checks import check_deployment
+from ...checks import check_deployment, check_settings
 from ...db_routers import APP_LABEL
 from ...exceptions import ChannelsSqliteError
 from ...layers import SqliteChannelLayer
@@ -281,10 +281,9 @@ def layer_name(name: str | None) -> str:
     """The entry of CHANNEL_LAYERS, which must be one of ours; the first of them for None."""
     ours = list(configured_layers())
     if not ours:
-        raise CommandError(
-            "No entry of CHANNEL_LAYERS is of this package. Add to the settings:\n"
-            f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}'
-        )
+        add = f'Add to the settings:\nCHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}'
+        words = [str(each) for each in check_settings()] or [add]  # one may be misspelt
+        raise CommandError("\n".join(["No entry of CHANNEL_LAYERS is of this package.", *words]))
     if name is not None and name not in ours:
         raise CommandError(
             f"CHANNEL_LAYERS has no entry {name!r} of this package; --layer may be: "
