@@ -9,7 +9,7 @@ from django.apps import apps
 from django.db import connections
 from django.db.utils import DEFAULT_DB_ALIAS
 
-from ._options.settings import configured_databases
+from ._options.settings import configured_databases, configured_layers
 from ._storing.private import are_tests_running
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class ChannelsRouter:
 
     def __init__(self) -> None:
         # No system check can say this, because an app that is not installed registers none.
-        if apps.ready and not apps.is_installed("channels_sqlite"):
+        if apps.ready and not apps.is_installed("channels_sqlite") and configured_layers():
             logger.warning(
                 'DATABASE_ROUTERS names ChannelsRouter, but INSTALLED_APPS lacks "channels_sqlite":'
                 " migrate does not make the layer's tables. Add it to INSTALLED_APPS."

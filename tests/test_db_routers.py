@@ -115,3 +115,13 @@ def test_the_router_says_that_the_app_is_missing(
     ChannelsRouter()
     [words] = caplog.messages
     assert 'INSTALLED_APPS lacks "channels_sqlite"' in words
+
+
+def test_nothing_is_missing_where_no_layer_is_ours(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another layer for now: the app was taken out, and the router left."""
+    settings.INSTALLED_APPS = [app for app in settings.INSTALLED_APPS if app != "channels_sqlite"]
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels_redis.core.RedisChannelLayer"}}
+    ChannelsRouter()
+    assert caplog.messages == []
