@@ -261,7 +261,8 @@ def _beside_options(alias: str) -> Iterator[checks.CheckMessage]:
         yield checks.Warning(
             f'DATABASES["{alias}"] has {" and ".join(beside)} beside "OPTIONS", '
             f"where Django ignores {_them(beside)}.",
-            hint=f'Move {_them(beside)} inside:\n"OPTIONS": {_merged(beside, database["OPTIONS"])}',
+            hint=f"Remove {_them(beside)}, which changes nothing, or move {_them(beside)} inside:\n"
+            f'"OPTIONS": {_merged(beside, database["OPTIONS"])}',
             id="channels_sqlite.W002",
         )
 
