@@ -134,7 +134,7 @@ def _looks_like_ours(backend: str) -> bool:
     starts = ((backend[: len(each)].lower(), each) for each in BEGINNINGS)
     if all(SequenceMatcher(None, *each).ratio() < ALIKE for each in starts):
         return False
-    with suppress(ImportError):
+    with suppress(Exception):
         import_string(backend)
         return backend.startswith("channels_sqlite.")
     return True

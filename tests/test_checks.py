@@ -280,6 +280,15 @@ def test_another_backend_is_not_taken_for_a_misspelt_one(settings: Settings, bac
     assert ids() == set()
 
 
+def test_a_backend_of_others_that_cannot_be_imported_is_theirs(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_others.py").write_text("raise RuntimeError('not in INSTALLED_APPS')")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "of_others.Layer"}}
+    assert ids() == set()
+
+
 def test_options_beside_config(settings: Settings) -> None:
     """Those of CACHES as well."""
     beside = {"expiry": 30, "watcher": "auto", "LOCATION": "/tmp", "OPTIONS": {"capacity": 5}}

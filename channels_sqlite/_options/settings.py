@@ -37,7 +37,7 @@ def is_ours(backend: Any) -> bool:
         return True
     try:
         named = import_string(backend)
-    except (ImportError, TypeError, AttributeError):  # Channels says so when it is used
+    except Exception:  # whatever a module of others raises: Channels says so when it is used
         return False
     # By name, because to load our layer takes longer than all of the rest.
     ancestry = named.__mro__ if isinstance(named, type) else ()
