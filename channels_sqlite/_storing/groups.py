@@ -47,6 +47,7 @@ _RECIPIENTS = f"""
         where "group" = :group and inbox = candidate.inbox and {CURRENT}
     )
     and typeof(candidate.inbox) = 'text'
+    and not instr(candidate.inbox, char(0)) -- with which JSON would make it another name
 """
 
 _SEND = f"""

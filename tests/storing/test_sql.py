@@ -17,6 +17,7 @@ from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from tests.rows import outgoing, select, to_group
 from tests.storing.conftest import Connect
 from tests.storing.tables import (
+    INBOX,
     LOCAL,
     acknowledge,
     arrivals,
@@ -155,6 +156,22 @@ def test_a_transaction_that_fails_is_rolled_back(
         fail()
     assert not connection.in_transaction
     assert waiting(connection) == []
+
+
+@pytest.mark.parametrize(
+    "inbox", [f"{INBOX}\0", f"{INBOX}\0x", f'{INBOX}"', f"{INBOX}\\u0000", b"x"]
+)
+def test_inboxes_that_others_name_get_no_message_of_another_one(
+    connection: sqlite3.Connection, inbox: str | bytes
+) -> None:
+    join(connection, LOCAL)
+    connection.execute(
+        f'insert into {MEMBERSHIP} ("group", inbox, channel, expires_at, joined_after)'
+        " values ('test-group', ?, 'x', 1e12, 0)",
+        (inbox,),
+    )
+    group_send(connection, 7)
+    assert arrivals(connection) == [(7, [LOCAL])]
 
 
 def test_full_inboxes_miss_a_group_message_and_are_named_with_their_oldest(
