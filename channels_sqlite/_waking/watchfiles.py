@@ -71,7 +71,8 @@ class WatchfilesWatcher:
             self._notify = self._watch()
             self.thread.start()
         except (OSError, RuntimeError) as error:
-            raise WatcherUnavailable(f"watchfiles cannot watch {wal}: {error}.") from error
+            if not _ending.is_set():  # Python then starts no thread any more
+                raise WatcherUnavailable(f"watchfiles cannot watch {wal}: {error}.") from error
 
     @property
     def _wants_log(self) -> bool:
