@@ -113,7 +113,8 @@ def _backends() -> Iterator[checks.CheckMessage]:
         hint = f'The layer of this package is: "BACKEND": "{BACKEND}"'
         if isinstance(entry, str):
             key = "default" if name == "BACKEND" else name
-            hint = f'Make it a dict, with its CONFIG inside:\n"{key}": {{"BACKEND": "{entry}"}}'
+            backend = BACKEND if _looks_like_ours(entry) else entry
+            hint = f'Make it a dict, with its CONFIG inside:\n"{key}": {{"BACKEND": "{backend}"}}'
         if problem := _problem(name, entry):
             problem = f'CHANNEL_LAYERS["{name}"] {problem}.'
             yield checks.Error(problem, hint=hint, id="channels_sqlite.E010")

@@ -64,7 +64,10 @@ class UndecodableMessage(ChannelsSqliteError):
 def translate(error: BaseException | None, path: str) -> Exception:
     """`error`, SQLite's as a rule, as one of ours; `path` is the database's file."""
     if isinstance(error, PermissionError):
-        rights = f" This process's {this_user()} may not use the directory {os.path.dirname(path)}."
+        rights = (
+            f" This process's {this_user()} may not use the directory {os.path.dirname(path)},"
+            " or one above it."
+        )
         return DatabaseUnavailable(f"{path}: {error}.{rights}")
     if not isinstance(error, sqlite3.Error):  # no descriptors, no thread
         return DatabaseUnavailable(f"{path}: {error}.")

@@ -79,7 +79,7 @@ class Tally:
 
     waiting: int = 0
     delivered: int = 0
-    """Taken by a reader, and kept for `message_retention`."""
+    """Taken by a reader, and kept for `message_retention`; large ones are not kept."""
     expired: int = 0
     """Expired before anybody took it, and not trimmed yet."""
     members: int = 0

@@ -94,7 +94,7 @@ def test_an_error_of_sqlite_has_a_remedy_or_keeps_its_words(
 def test_a_closed_directory_is_named_with_the_user() -> None:
     error = PermissionError(errno.EACCES, "Permission denied", "/srv/chat/channels.sqlite3")
     words = str(exceptions.translate(error, "/srv/chat/channels.sqlite3"))
-    assert f"{exceptions.this_user()} may not use the directory /srv/chat." in words
+    assert f"{exceptions.this_user()} may not use the directory /srv/chat," in words
 
 
 def test_a_lock_held_for_too_long_points_at_what_may_hold_it(

@@ -5,7 +5,6 @@ As in `sql`: one function, one intent.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable
 
@@ -47,12 +46,10 @@ _RECIPIENTS = f"""
         where "group" = :group and inbox = candidate.inbox and {CURRENT}
     )
     and typeof(candidate.inbox) = 'text'
-    and not instr(candidate.inbox, char(0)) -- with which JSON would make it another name
 """
 
 _SEND = f"""
-    insert into {MESSAGE} (inbox, "group", body, created_at, expires_at)
-    select value, ?, ?, ?, ? from json_each(?)
+    insert into {MESSAGE} (inbox, "group", body, created_at, expires_at) values (?, ?, ?, ?, ?)
 """
 
 
@@ -72,10 +69,12 @@ def send(
     """
     values = {"group": message.group, "now": message.created_at}
     with transaction(connection):
-        recipients = connection.execute(_RECIPIENTS, values).fetchall()
+        found = connection.execute(_RECIPIENTS, values).fetchall()
+        # Others may write any name: one that is not UTF-8 would come back as another one.
+        recipients = [each for each in found if each[0].isascii()]
         full = {inbox for inbox, waiting in recipients if waiting >= capacity_of(inbox)}
         written = [inbox for inbox, _ in recipients if inbox not in full]
-        connection.execute(_SEND, (*message, json.dumps(written)))
+        connection.executemany(_SEND, [(inbox, *message) for inbox in written])
         return written, {inbox: _oldest(connection, inbox, message.created_at) for inbox in full}
 
 

@@ -207,7 +207,7 @@ def acknowledge(
     )
     values = (inbox, *ids, created_until, epoch)
     if large or not keep:
-        which = f" and length(body) > {LARGE}" if keep else ""
+        which = f" and typeof(body) = 'blob' and length(body) > {LARGE}" if keep else ""
         connection.execute(f"delete from {MESSAGE} {where % ''}{which}", values)
     if keep:
         statement = f"update {MESSAGE} {where % 'set delivered_at = ?'}"
