@@ -26,6 +26,9 @@ def connect(path: Path | str, **options: Any) -> sqlite3.Connection:
     return Opener("channels", files, options, Worker(Once())).connect()
 
 
+ON, FAST = 1, 2  # what `pragma secure_delete` answers
+
+
 def pragmas(connection: sqlite3.Connection, *names: str) -> list[object]:
     found = [connection.execute(f"pragma {name}").fetchall()[0][0] for name in names]
     connection.close()
@@ -35,6 +38,13 @@ def pragmas(connection: sqlite3.Connection, *names: str) -> list[object]:
 def test_the_log_is_on_and_a_commit_costs_no_fsync(database: Path) -> None:
     names = ("journal_mode", "synchronous", "wal_autocheckpoint", "journal_size_limit")
     assert pragmas(connect(database), *names) == ["wal", 1, WAL_PAGES, WAL_LIMIT]
+
+
+@pytest.mark.parametrize(("commands", "mode"), [("", FAST), ("PRAGMA secure_delete = ON", ON)])
+def test_what_is_deleted_is_overwritten_only_where_a_project_says_so(
+    database: Path, commands: str, mode: int
+) -> None:
+    assert pragmas(connect(database, init_command=commands), "secure_delete") == [mode]
 
 
 def test_the_projects_commands_have_the_last_word(database: Path) -> None:
