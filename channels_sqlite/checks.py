@@ -10,26 +10,26 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields
-from difflib import SequenceMatcher, get_close_matches
+from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
 from django.conf import settings
 from django.core import checks
 from django.db import DEFAULT_DB_ALIAS, connections, router
-from django.utils.module_loading import import_string
 
 from . import serializers
 from ._options.codec import Codec
 from ._options.conf import Options, problems_of
 from ._options.settings import (
     BACKEND,
+    LAYERS,
     channel_layers,
     configured_databases,
     configured_layers,
     is_ours,
+    looks_like_ours,
 )
 from ._tools import file_checks, tables
 from ._waking.watchers import is_installed
@@ -41,10 +41,6 @@ ROUTER = "channels_sqlite.db_routers.ChannelsRouter"
 
 READ_BY_CHANNELS = {"BACKEND", "CONFIG", "TEST_CONFIG"}  # the keys of an entry of CHANNEL_LAYERS
 SLOW_POLLING = 1.0  # seconds
-ALIKE = 0.9  # of two names, the part that has to be the same for one to be the other misspelt
-BEGINNINGS = "channels_sqlite", "channels.layers.sqlite", "sqlitechannellayer"
-"""How a BACKEND begins that means ours. Only the beginning counts, because the layers of other
-packages (channels_lite) and projects may be called SqliteChannelLayer, too."""
 
 
 def check_settings(**_kwargs: Any) -> list[checks.CheckMessage]:
@@ -99,46 +95,41 @@ def _aliases() -> list[str]:
 
 
 def _backends() -> Iterator[checks.CheckMessage]:
-    entries = getattr(settings, "CHANNEL_LAYERS", None) or {}
-    if not entries:
+    layers = getattr(settings, "CHANNEL_LAYERS", None) or {}
+    if not layers:
         yield checks.Warning(
             "The setting CHANNEL_LAYERS is missing or empty: there is no channel layer.",
-            hint="Add to the settings, or correct the name that it has there:\n"
-            f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}',
+            hint=f"Add to the settings, or correct the name that it has there:\n{LAYERS}",
             id="channels_sqlite.W012",
         )
-    if isinstance(entries.get("BACKEND"), str) and "default" not in entries:
-        entries = {"BACKEND": entries["BACKEND"]}  # what is beside it is no entry either
-    for name, entry in entries.items():
-        hint = f'The layer of this package is: "BACKEND": "{BACKEND}"'
-        if isinstance(entry, str):
-            key = "default" if name == "BACKEND" else name
-            backend = BACKEND if _looks_like_ours(entry) else entry
-            hint = f'Make it a dict, with its CONFIG inside:\n"{key}": {{"BACKEND": "{backend}"}}'
-        if problem := _problem(name, entry):
-            problem = f'CHANNEL_LAYERS["{name}"] {problem}.'
-            yield checks.Error(problem, hint=hint, id="channels_sqlite.E010")
+    for problem, hint in _misshapen(layers):
+        yield checks.Error(f"CHANNEL_LAYERS{problem}.", hint=hint, id="channels_sqlite.E010")
 
 
-def _problem(name: str, entry: Any) -> str | None:
-    match entry:
-        case str():
-            return "is a string, where Channels needs the dict of an entry"
-        case {"BACKEND": str(backend)} if not is_ours(backend) and _looks_like_ours(backend):
-            return f'has the BACKEND "{backend}", which is no channel layer'
-        case Mapping() if "BACKEND" not in entry:
-            return f'has no BACKEND, of which Channels says "No BACKEND specified for {name}"'
-    return None
-
-
-def _looks_like_ours(backend: str) -> bool:
-    starts = ((backend[: len(each)].lower(), each) for each in BEGINNINGS)
-    if all(SequenceMatcher(None, *each).ratio() < ALIKE for each in starts):
-        return False
-    with suppress(Exception):
-        import_string(backend)
-        return backend.startswith("channels_sqlite.")
-    return True
+def _misshapen(layers: Any) -> Iterator[tuple[str, str]]:
+    """What is wrong with CHANNEL_LAYERS and its entries, each with a hint."""
+    if not isinstance(layers, Mapping):
+        yield f" is {layers!r}, where Channels needs a dict of entries", f"Make it:\n{LAYERS}"
+        return
+    if isinstance(layers.get("BACKEND"), str) and "default" not in layers:
+        layers = {"BACKEND": layers["BACKEND"]}  # what is beside it is no entry either
+    ours = f'The layer of this package is: "BACKEND": "{BACKEND}"'
+    for name, entry in layers.items():
+        match entry:
+            case str() if name == "BACKEND" and len(layers) > 1:
+                yield '["BACKEND"] stands beside the entries', f"Put it into one of them.\n{ours}"
+            case str():
+                key = "default" if name == "BACKEND" else name
+                entry = f'"{key}": {{"BACKEND": "{BACKEND if looks_like_ours(entry) else entry}"}}'
+                problem = f'["{name}"] is a string, where Channels needs the dict of an entry'
+                yield problem, f"Make it a dict, with its CONFIG inside:\n{entry}"
+            case {"BACKEND": str(backend)} if not is_ours(backend) and looks_like_ours(backend):
+                yield f'["{name}"] has the BACKEND "{backend}", which is no channel layer', ours
+            case Mapping() if "BACKEND" not in entry:
+                yield (
+                    f'["{name}"] has no BACKEND (Channels: "No BACKEND specified for {name}")',
+                    ours,
+                )
 
 
 def _layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:

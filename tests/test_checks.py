@@ -254,6 +254,20 @@ def test_an_entry_whose_dict_was_forgotten(
     assert ids() == set()
 
 
+@pytest.mark.parametrize("wrong", [[{"BACKEND": BACKEND}], "channels_sqlite", 5], ids=str)
+def test_layers_that_are_no_dict(settings: Settings, wrong: Any) -> None:
+    settings.CHANNEL_LAYERS = wrong
+    found = message("E010")
+    assert repr(wrong) in found.msg
+    settings.CHANNEL_LAYERS = run_hint(str(found.hint), "CHANNEL_LAYERS.*")["CHANNEL_LAYERS"]
+    assert ids() == set()
+
+
+def test_a_backend_beside_the_entries(settings: Settings) -> None:
+    settings.CHANNEL_LAYERS = layers() | {"BACKEND": BACKEND}
+    assert "beside the entries" in message("E010").msg
+
+
 def test_an_entry_without_backend(settings: Settings) -> None:
     settings.CHANNEL_LAYERS = {"default": {"CONFIG": {}}}
     found = message("E010")

@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,20 @@ async def take(rows: Tail, count: int) -> list[Row]:
 
 
 # Seeing
+
+
+def test_one_that_is_cancelled_in_a_read_leaves_nobody_behind(alias: str) -> None:
+    """A thread that finds its event loop closed would fail the test."""
+
+    async def look(delay: float) -> None:
+        async with Tail(file(alias), Options()) as rows:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(rows.last(10), delay)
+
+    for delay in range(30):
+        asyncio.run(look(delay / 40_000))
+    layer = SqliteChannelLayer(database=alias)
+    asyncio.run(layer.close())
 
 
 async def test_messages_are_seen_in_order_and_stay(alias: str, watcher: str) -> None:

@@ -7,13 +7,20 @@ registry.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from difflib import SequenceMatcher
 from typing import Any
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
 BACKEND = "channels_sqlite.layers.SqliteChannelLayer"
+LAYERS = f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}'  # for hints
 DEFAULT_DATABASE = "channels"
+ALIKE = 0.9  # of two names, the part that has to be the same for one to be the other misspelt
+BEGINNINGS = "channels_sqlite", "channels.layers.sqlite", "sqlitechannellayer"
+"""How a BACKEND begins that means ours. Only the beginning counts, because the layers of other
+packages (channels_lite) and projects may be called SqliteChannelLayer, too."""
 
 
 def configured_layers() -> dict[str, Any]:
@@ -26,9 +33,10 @@ def configured_layers() -> dict[str, Any]:
 
 
 def channel_layers() -> dict[str, Mapping[str, Any]]:
-    """CHANNEL_LAYERS, except entries that are no dict: Channels refuses these itself."""
-    entries = getattr(settings, "CHANNEL_LAYERS", None) or {}
-    return {name: entry for name, entry in entries.items() if isinstance(entry, Mapping)}
+    """CHANNEL_LAYERS, except what is no dict: Channels refuses that itself."""
+    entries = getattr(settings, "CHANNEL_LAYERS", None)
+    named = entries.items() if isinstance(entries, Mapping) else ()
+    return {name: entry for name, entry in named if isinstance(entry, Mapping)}
 
 
 def is_ours(backend: Any) -> bool:
@@ -42,6 +50,17 @@ def is_ours(backend: Any) -> bool:
     # By name, because to load our layer takes longer than all of the rest.
     ancestry = named.__mro__ if isinstance(named, type) else ()
     return BACKEND in [f"{each.__module__}.{each.__qualname__}" for each in ancestry]
+
+
+def looks_like_ours(backend: str) -> bool:
+    """Return True if a BACKEND seems to be ours misspelt."""
+    starts = ((backend[: len(each)].lower(), each) for each in BEGINNINGS)
+    if all(SequenceMatcher(None, *each).ratio() < ALIKE for each in starts):
+        return False
+    with suppress(Exception):
+        import_string(backend)
+        return backend.startswith("channels_sqlite.")
+    return True
 
 
 def alias_of(config: Any) -> Any:

@@ -103,10 +103,18 @@ class Tail:
 
     async def _rows(self, where: str, id_: int, limit: int) -> list[Row]:
         query = f"select {sql.COLUMNS} from {MESSAGE} as message {where} limit ?"
+        reading = asyncio.ensure_future(self._fetch(query, (id_, limit)))
+        try:
+            await asyncio.wait([reading])
+        finally:  # cancelled, too: aiosqlite's thread must not find the loop closed
+            await asyncio.wait([reading])
+        return reading.result()
+
+    async def _fetch(self, query: str, values: tuple[int, int]) -> list[Row]:
         try:
             async with aiosqlite.connect(self._database.files.target, uri=True) as connection:
                 connection.text_factory = text
-                return [Row(*row) for row in await connection.execute_fetchall(query, (id_, limit))]
+                return [Row(*row) for row in await connection.execute_fetchall(query, values)]
         except sqlite3.Error as error:
             raise translate(error, self._database.path) from error
 

@@ -23,7 +23,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ... import stats
 from ..._options.conf import Options
-from ..._options.settings import BACKEND, alias_of, configured_layers
+from ..._options.settings import LAYERS, alias_of, configured_layers
 from ..._sending.trimmer import Trimmer
 from ..._storing.messages import Row
 from ..._tools import doctor
@@ -281,8 +281,8 @@ def layer_name(name: str | None) -> str:
     """The entry of CHANNEL_LAYERS, which must be one of ours; the first of them for None."""
     ours = list(configured_layers())
     if not ours:
-        add = f'Add to the settings:\nCHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}'
-        words = [str(each) for each in check_settings()] or [add]  # one may be misspelt
+        said = [str(each) for each in check_settings()]  # one may be misspelt
+        words = said or [f"Add to the settings:\n{LAYERS}"]
         raise CommandError("\n".join(["No entry of CHANNEL_LAYERS is of this package.", *words]))
     if name is not None and name not in ours:
         raise CommandError(
