@@ -37,11 +37,11 @@ class InotifyWatcher:
     kind = "inotify"
 
     def __init__(self, listener: Listener, wal: str, bell: Bell | None) -> None:
-        self._listener = listener
+        self.listener = listener
         self._wal = wal
         self._stopped = False
         for other in _watchers:  # nobody has to close a layer before a loop
-            if other.has_ended:
+            if other.listener.loop.is_closed():
                 other.stop()
         number: int = _c.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
         if number < 0:
@@ -61,10 +61,6 @@ class InotifyWatcher:
             raise
         _watchers.add(self)
 
-    @property
-    def has_ended(self) -> bool:
-        return self._listener.loop.is_closed()
-
     def _add(self, path: str, mask: int) -> int:
         watch: int = _c.inotify_add_watch(self._descriptor.number, os.fsencode(path), mask)
         if watch < 0:
@@ -73,22 +69,19 @@ class InotifyWatcher:
 
     def _wal_mask(self) -> int:
         """A touch says that a normal channel was written to; where none is read it is a write."""
-        writes = MODIFY | ATTRIB if self._listener.hears_writes else 0
-        return GONE | writes | (ATTRIB if self._listener.wants_touches else 0)
+        writes = MODIFY | ATTRIB if self.listener.hears_writes else 0
+        return GONE | writes | (ATTRIB if self.listener.wants_touches else 0)
 
     def adjust(self) -> None:
         with suppress(WatcherUnavailable):  # the log is gone, which the next heartbeat notices
             self._wal_watch = self._add(self._wal, self._wal_mask())
 
-    def found_something(self) -> None:
-        """It has no pace."""
-
     def stop(self) -> None:
         if self._stopped:
             return
         self._stopped = True
-        if not self._listener.loop.is_closed():
-            self._listener.loop.remove_reader(self._descriptor.number)
+        if not self.listener.loop.is_closed():
+            self.listener.loop.remove_reader(self._descriptor.number)
         if sum(each.name == CLOSING for each in threading.enumerate()) >= AT_ONCE:
             self._close()
             return
@@ -117,11 +110,11 @@ class InotifyWatcher:
             elif watch == self._wal_watch and not mask & IGNORED:
                 wal |= mask
         if bell:
-            self._listener.ring()
-        if wal & (ATTRIB | GONE) and self._listener.wants_touches:
-            self._listener.touch()
-        if wal & (MODIFY | ATTRIB | GONE) and self._listener.hears_writes:
-            self._listener.log_written()
+            self.listener.ring()
+        if wal & (ATTRIB | GONE) and self.listener.wants_touches:
+            self.listener.touch()
+        if wal & (MODIFY | ATTRIB | GONE) and self.listener.hears_writes:
+            self.listener.log_written()
 
 
 def _unavailable(path: str) -> WatcherUnavailable:

@@ -22,9 +22,6 @@ class Watcher(Protocol):
     def adjust(self) -> None:
         """Its listener has changed `hears_writes` or `wants_touches`."""
 
-    def found_something(self) -> None:
-        """Something was found, and more may follow soon."""
-
     def stop(self) -> None:
         """Watch no more."""
 
@@ -51,6 +48,7 @@ class Listener:
     ) -> None:
         self.loop = loop
         self.woken_at: float | None = None  # when something was announced, by the monotonic clock
+        self.found_at = float("-inf")  # when a look found something: more may follow soon
         self.watcher: Watcher | None = None
         self.polls = False  # it looks without being woken
         self.hears_writes = True  # a write of the log is to wake it
@@ -174,8 +172,8 @@ class Listener:
 
     def look(self, *, rung: bool) -> bool:
         found = self._safely(self._look, rung)
-        if found and self.watcher is not None:
-            self.watcher.found_something()
+        if found:
+            self.found_at = time.monotonic()
         return found
 
     def look_again(self) -> None:

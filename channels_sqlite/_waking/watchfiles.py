@@ -54,7 +54,6 @@ class WatchfilesWatcher:
         self._once = once
         step = round(polling_interval * 1000 * IDLE_PACE)
         self._idle_step = max(QUICK_STEP, min(IDLE_STEP, step))
-        self._quick_until = 0.0
         self._unheard_since = time.monotonic()
         self._watches_log = True
         self._stopped = False
@@ -86,9 +85,6 @@ class WatchfilesWatcher:
     def _watch_what_is_wanted(self) -> None:
         if self._wants_log and not self._watches_log:
             self._interrupted.set()
-
-    def found_something(self) -> None:
-        self._quick_until = time.monotonic() + times.TIMES.quick_for
 
     def stop(self) -> None:
         self._stopped = True
@@ -131,7 +127,7 @@ class WatchfilesWatcher:
 
     def _listen(self, notify: RustNotify) -> None:
         while not (self._has_ended or self._interrupted.is_set()):
-            quick = time.monotonic() < self._quick_until
+            quick = time.monotonic() < self._listener.found_at + times.TIMES.quick_for
             step = QUICK_STEP if quick else self._idle_step
             # It returns now and then without a change, so that the pace can be lowered again.
             timeout = times.TIMES.quick_step if quick else times.TIMES.idle_step
@@ -165,10 +161,10 @@ def try_threads(count: int) -> None:
     RustNotify aborts the process where its own thread cannot.
     """
     ended = threading.Event()
-    threads = [threading.Thread(target=ended.wait, daemon=True) for _ in range(count)]
     started = []
     try:
-        for thread in threads:
+        for _ in range(count):
+            thread = threading.Thread(target=ended.wait, daemon=True)
             thread.start()
             started.append(thread)
     finally:

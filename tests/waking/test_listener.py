@@ -53,9 +53,6 @@ class Subject(Listener):
     def adjust(self) -> None:
         self.listens.append(self.hears_writes)
 
-    def found_something(self) -> None:
-        pass
-
     def waits(self) -> list[float]:
         """The seconds between its looks."""
         return [b - a for a, b in zip(self.times, self.times[1:], strict=False)]
