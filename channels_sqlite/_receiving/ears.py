@@ -94,16 +94,6 @@ class Ears:
         if ear := self.by_loop.get(loop):
             ear.listener.look(rung=rung)
 
-    def beat_now(self, loop: Loop) -> None:
-        """Do what a heartbeat does, on the running loop; an error is logged."""
-        if ear := self.by_loop.get(loop):
-            ear.listener.beat_now()
-
-    def go_on(self, loop: Loop) -> None:
-        """A consumer begins to wait on this loop."""
-        if ear := self.by_loop.get(loop):
-            ear.listener.go_on()
-
     def look_again(self, loop: Loop) -> None:
         """Look soon: a lock of others was in the way."""
         if ear := self.by_loop.get(loop):

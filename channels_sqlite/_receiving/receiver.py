@@ -109,7 +109,8 @@ class Receiver:
         if self._retired:
             self._stop(loop)
             raise Retired
-        self._ears.go_on(loop)
+        if ear := self._ears.by_loop.get(loop):
+            ear.listener.go_on()
         if inbox is None:
             self._claim(channel, loop)
         elif inbox not in self._reading.inboxes:
@@ -153,8 +154,9 @@ class Receiver:
         with self._lock:
             if not self._retired and loop not in self._ears.by_loop:
                 self._ears.start(loop)
-        if time.monotonic() > self._beaten_at + times.TIMES.heartbeat:
-            self._ears.beat_now(loop)
+        ear = self._ears.by_loop.get(loop)
+        if ear is not None and time.monotonic() > self._beaten_at + times.TIMES.heartbeat:
+            ear.listener.beat_now()
 
     def _stop(self, loop: Loop) -> None:
         with self._lock:
@@ -188,8 +190,7 @@ class Receiver:
     def on_opened(self) -> None:
         """The database was opened: look, and have all listen again that wait."""
         self._ears.ring()
-        if self._queues.loops() - self._ears.by_loop.keys():
-            self._queues.wake_everybody()
+        self._queues.wake_everybody()
 
     def end_lapsed(self) -> None:
         """End the memberships that have lapsed by this process's clock."""

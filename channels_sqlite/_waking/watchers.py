@@ -89,10 +89,10 @@ class Ear:
         self._watch_again_later()
 
     def _watch_again_later(self) -> None:
+        """Have its owner's next heartbeat after a while watch again."""
         self.listener.call_after(times.TIMES.watch_again, "watch", self._forget)
 
     def _forget(self) -> None:
-        """Have its owner's next heartbeat watch again."""
         self._watched = None
 
 
@@ -117,7 +117,6 @@ def watch(listener: Listener, database: Database, options: Options, bell: Bell |
 def _watcher(
     kind: str, listener: Listener, database: Database, options: Options, bell: Bell | None
 ) -> Watcher | None:
-    """A watcher of this kind, which watches; None for polling."""
     if kind == "polling":
         return None
     if not is_installed(kind):
@@ -125,17 +124,16 @@ def _watcher(
             f"CHANNEL_LAYERS CONFIG key 'watcher' is {kind!r}, which does not work here: set it to "
             "'auto'."
         )
+    wal = database.files.wal
     if kind == "inotify":
         from .inotify import InotifyWatcher
 
-        return InotifyWatcher(listener, database.files.wal, bell)
+        return InotifyWatcher(listener, wal, bell)
     try:
         from .watchfiles import WatchfilesWatcher
     except OSError as error:  # no descriptors
         raise WatcherUnavailable(f"watchfiles cannot be loaded: {error}.") from error
-    return WatchfilesWatcher(
-        listener, database.files.wal, bell, options.polling_interval, database.once
-    )
+    return WatchfilesWatcher(listener, wal, bell, options.polling_interval, database.once)
 
 
 def kinds() -> Iterator[str]:
