@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import multiprocessing
-import threading
 from contextlib import suppress
 from multiprocessing import util
 from typing import Any
@@ -17,7 +16,6 @@ from .database import Database
 class _Registry(forks.Forkable):
     def __init__(self) -> None:
         self.databases: dict[tuple[str, str], Database] = {}
-        self.lock = threading.Lock()
         forks.register(self)
 
     after_fork_in_child = __init__
@@ -40,15 +38,11 @@ def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
             f'DATABASES["{alias}"] has the NAME ":memory:": each connection would have an empty'
             " database of its own, and no message would arrive. Give it a file."
         )
-    with _registry.lock:
-        made = _registry.databases.get((alias, name))
-        if made is None:
-            if not _registry.databases and multiprocessing.parent_process() is not None:
-                # multiprocessing's children end without calling what atexit was told.
-                util.Finalize(None, _close_at_exit, exitpriority=0)
-            made = Database(alias, name, settings.get("OPTIONS") or {})
-            _registry.databases[alias, name] = made
-        return made
+    if not _registry.databases and multiprocessing.parent_process() is not None:
+        # multiprocessing's children end without calling what atexit was told.
+        util.Finalize(None, _close_at_exit, exitpriority=0)
+    made = Database(alias, name, settings.get("OPTIONS") or {})  # it is not open, and holds nothing
+    return _registry.databases.setdefault((alias, name), made)
 
 
 @atexit.register
