@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from types import NoneType
 from typing import Any, Protocol
@@ -172,23 +172,20 @@ def decode(serializer: Serializer, body: object) -> Message:
     return message
 
 
-def _offender(serializer: Serializer, value: Any) -> tuple[str, Any]:
+def _offender(
+    serializer: Serializer, value: Any, path: str = "", levels: int = DEPTH
+) -> tuple[str, Any]:
     """The path to, and the value of, the innermost part of `value` that the serializer refuses."""
-    path = ""
-    for _ in range(DEPTH):
-        if isinstance(value, dict):
-            for key in value:
-                if not _writes(serializer, {key: None}):
-                    return f"{path}, a key", key
-            parts = [(f"[{key!r}]", part) for key, part in value.items()]
-        elif isinstance(value, (list, tuple)):
-            parts = [(f"[{index}]", part) for index, part in enumerate(value)]
-        else:
-            break
-        refused = next((part for part in parts if not _writes(serializer, part[1])), None)
-        if refused is None:
-            break
-        path, value = path + refused[0], refused[1]
+    parts: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        if bad := [key for key in value if not _writes(serializer, {key: None})]:
+            return f"{path}, a key", bad[0]
+        parts = value.items()
+    elif isinstance(value, (list, tuple)):
+        parts = enumerate(value)
+    for key, part in parts:
+        if levels and not _writes(serializer, part):
+            return _offender(serializer, part, f"{path}[{key!r}]", levels - 1)
     return path, value
 
 
