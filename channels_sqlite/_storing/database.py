@@ -67,7 +67,7 @@ class Database:
         self,
         function: Function[T],
         *,
-        then: Callable[[T], None] | None = None,
+        then: Callable[[T], object] = lambda _: None,
         since: float | None = None,
         until: float = float("inf"),
         long: bool = False,
@@ -84,30 +84,25 @@ class Database:
 
             def write(connections: Connections) -> T:
                 result = connections.write_aside(function, until)
-                if then is not None:
-                    then(result)
+                then(result)
                 return result
 
             return await self.run_aside(write, until)
-        result = await self._in_place(Connections.try_write, function, since, until)
-        if then is not None:
-            then(result)
+        result = await self._in_place(lambda: self.try_write(function), since, until)
+        then(result)
         return result
 
-    async def _in_place(
-        self,
-        use: Callable[[Connections, Function[T]], T],
-        function: Function[T],
-        since: float,
-        until: float,
-    ) -> T:
+    async def read(self, function: Function[T]) -> T:
+        since = time.monotonic()
+        return await self._in_place(lambda: self.try_read(function), since, since + self.timeout)
+
+    async def _in_place(self, use: Callable[[], T], since: float, until: float) -> T:
         """The result of a short use of the connections; a lock of others is waited for."""
         while True:
-            connections = self._connections
-            if connections is None or time.monotonic() >= self._check_at:
-                connections = await self.ready()
+            if self._connections is None or time.monotonic() >= self._check_at:
+                await self.ready()
             try:
-                return use(connections, function)
+                return use()
             except Lost:  # they were closed
                 await self.ready()
             except Busy as error:
@@ -155,10 +150,6 @@ class Database:
             raise Lost
         return connections.read(function)
 
-    async def read(self, function: Function[T]) -> T:
-        since = time.monotonic()
-        return await self._in_place(Connections.read, function, since, since + self.timeout)
-
     async def read_on_own_thread(self, function: Function[T]) -> T:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits
         for it.
@@ -179,20 +170,18 @@ class Database:
     # Opening
 
     async def ready(self) -> Connections:
-        """The connections, opened if need be; raises what keeps the database from being opened."""
-        if (connections := self._usable()) is not None:
+        """The connections, opened if need be; raises what keeps the database from being opened.
+
+        Once a second it looks whether that file is there.
+        """
+        replaced = time.monotonic() >= self._check_at and self.notice_replaced()
+        if not replaced and (connections := self.connections) is not None:
             return connections
         until = time.monotonic() + self.timeout
         try:
             return await self._worker.run(lambda: self._open(until), always=True)
         except NoThread as error:
             raise translate(error, self.path) from error
-
-    def _usable(self) -> Connections | None:
-        """The connections, if they are open. Once a second it looks whether that file is there."""
-        if time.monotonic() >= self._check_at and self.notice_replaced():
-            return None
-        return self.connections
 
     def open_for_readers(self) -> None:
         """Begin to open it, for its readers: they are told, and what goes wrong is logged."""
