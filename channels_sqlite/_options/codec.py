@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from .. import serializers
 from ..exceptions import InvalidOption, MessageTooLarge, UndecodableMessage
 from ..serializers import Message, Serializer
+
+if TYPE_CHECKING:
+    from cryptography.fernet import MultiFernet
 
 LARGEST_BODY = 10**9 - 2**10
 """Bytes; SQLite's default limit for a whole row, less the other columns."""
@@ -65,13 +68,11 @@ def _address(channel: str, group: str | None) -> str:
     return channel if group is None else f"group {group}"
 
 
-class _Cipher(Protocol):
-    def encrypt(self, data: bytes) -> bytes: ...
-    def decrypt(self, token: bytes) -> bytes: ...
+def _cipher(keys: Sequence[str | bytes]) -> MultiFernet:
+    """Fernet, as channels_redis has it: the first key encrypts, all of them decrypt.
 
-
-def _cipher(keys: Sequence[str | bytes]) -> _Cipher:
-    """Fernet, as channels_redis has it: the first key encrypts, all of them decrypt."""
+    Any secret will do: it is hashed to the 32 bytes that Fernet wants.
+    """
     try:
         from cryptography.fernet import Fernet, MultiFernet
     except ImportError as error:
@@ -79,10 +80,6 @@ def _cipher(keys: Sequence[str | bytes]) -> _Cipher:
             "CHANNEL_LAYERS CONFIG key 'symmetric_encryption_keys' is set, which needs a package: "
             "python -m pip install cryptography"
         ) from error
-    return MultiFernet([Fernet(_derived(key)) for key in keys])
-
-
-def _derived(key: str | bytes) -> bytes:
-    """Any secret as the 32 bytes that Fernet wants."""
-    secret = key.encode() if isinstance(key, str) else key
-    return base64.urlsafe_b64encode(hashlib.sha256(secret).digest())
+    secrets = [key.encode() if isinstance(key, str) else key for key in keys]
+    digests = [hashlib.sha256(secret).digest() for secret in secrets]
+    return MultiFernet([Fernet(base64.urlsafe_b64encode(digest)) for digest in digests])
