@@ -68,7 +68,6 @@ class Reading:
         """The normal channels that consumers have waited for, with their sequences at the last
         look."""
         self._connection: sqlite3.Connection | None = None  # the one that the cursors are of
-        self._many = MANY
         self._epoch: int | None = None
         self.more = False  # a look has ended before it had read everything
 
@@ -266,12 +265,11 @@ class Reading:
         for channel in list(self.normal):
             if not self._queues.is_waited_for(channel) and self._queues.is_empty(channel):
                 del self.normal[channel]
-        if len(self.inboxes) > self._many:
+        if len(self.inboxes) > MANY:
             used = self._queues.inboxes()
             for name, inbox in list(self.inboxes.items()):
                 if name not in used and not inbox.owes:
                     del self.inboxes[name]
-            self._many = max(MANY, 2 * len(self.inboxes))
 
     def give_back(self, channel: str, here: Loop | None) -> int | None:
         """Put back what was claimed for consumers that are gone, for another process to take;
