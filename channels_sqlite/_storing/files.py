@@ -235,19 +235,15 @@ class Files:
         The log may be deleted meanwhile. Whoever opens the database with another one waits for
         this: it would read, and then write, half of what is being copied.
         """
-        if not SUPPORTED:
-            yield True
-            return
-        try:
-            with forks.no_fork():
+        held = None
+        with contextlib.suppress(OSError), forks.no_fork():  # as in `opening_lock`
+            if SUPPORTED:
                 held = forks.Descriptor(self._open_lock(CHECKPOINT))
-        except OSError:  # as in `opening_lock`
-            yield True
-            return
         try:
-            yield _lock_if_possible(held.number, 0)
+            yield held is None or _lock_if_possible(held.number, 0)
         finally:
-            held.close()
+            if held is not None:
+                held.close()
 
     def _open_lock(self, name: str) -> int:
         self.make_bells()
