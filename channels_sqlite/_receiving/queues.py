@@ -201,6 +201,10 @@ class Queues:
         """On how many channels consumers wait."""
         return len(self._waiters)
 
+    def loops(self) -> set[Loop]:
+        with self._lock:
+            return {each.get_loop() for waiting in self._waiters.values() for each in waiting}
+
     def inboxes(self) -> set[str]:
         """The process-local inboxes of all channels that consumers, or messages, wait on."""
         names = [*self._waiters, *self._items]

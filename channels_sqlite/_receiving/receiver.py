@@ -190,7 +190,8 @@ class Receiver:
     def on_opened(self) -> None:
         """The database was opened: look, and have all listen again that wait."""
         self._ears.ring()
-        self._queues.wake_everybody()
+        if self._queues.loops() - self._ears.by_loop.keys():
+            self._queues.wake_everybody()
 
     def end_lapsed(self) -> None:
         """End the memberships that have lapsed by this process's clock."""
