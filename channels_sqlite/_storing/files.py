@@ -46,6 +46,7 @@ class Files:
         self.path = path
         self.wal = path + LOG  # the write-ahead log
         self.bells = path + BELLS  # the directory of bells
+        self._kept_log = os.path.join(self.bells, KEPT_LOG)
 
     # Opening
 
@@ -106,10 +107,6 @@ class Files:
         except (ValueError, TypeError):
             return None
         return device, inode
-
-    @property
-    def _kept_log(self) -> str:
-        return os.path.join(self.bells, KEPT_LOG)
 
     def _keep_log(self) -> None:
         """Give the log a second name. Whoever deletes it, by its own name, another log then cannot
