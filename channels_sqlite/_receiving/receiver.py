@@ -26,6 +26,7 @@ from .._storing import upkeep
 from .._storing.handle import Busy, Lost
 from .._storing.messages import Item
 from .._storing.setup import Setup
+from .._waking import bells
 from ..exceptions import UndecodableMessage
 from ..serializers import Message
 from .ears import Ears
@@ -129,7 +130,7 @@ class Receiver:
             if given_back is None:
                 self._ears.look_again(loop)
             elif given_back:
-                self._database.readers.ring([channel], loop)
+                bells.ring(self._database, [channel])
 
     def _claim(self, channel: str, loop: Loop) -> None:
         """A consumer has begun to wait for a normal channel."""

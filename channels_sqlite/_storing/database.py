@@ -9,10 +9,10 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from .._options import times
 from ..exceptions import DatabaseUnavailable, translate
@@ -23,10 +23,27 @@ from .handle import Busy, Function, Lost, T, pause, read_once, try_until
 from .once import Once
 from .opener import Opener
 from .private import is_in_a_tests_transaction
-from .readers import Readers
+from .weak import Weak
 from .worker import NoThread, Worker
 
 logger = logging.getLogger("channels_sqlite")
+
+
+class LocalReader(Protocol):
+    """A reader of this process, one for each layer that receives: `_receiving.receiver`."""
+
+    client: str
+
+    @property
+    def has_bell(self) -> bool: ...
+    def rung(
+        self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None
+    ) -> None: ...
+    def on_opened(self) -> None: ...
+    def end_lapsed(self) -> None: ...
+    def acknowledge_now(self) -> None: ...
+    def status(self) -> dict[str, Any]: ...
+    def depart(self) -> None: ...
 
 
 class Database:
@@ -37,7 +54,7 @@ class Database:
         self.files = Files(name)
         self.in_memory = self.files.in_memory
         self.timeout = float(options.get("timeout", 5))
-        self.readers = Readers()
+        self.readers: Weak[LocalReader] = Weak(key=lambda reader: reader.client)
         self.is_ending = False  # the interpreter
         self.once = Once()
         self.when_opened: Callable[[Connections], None] = lambda _: None

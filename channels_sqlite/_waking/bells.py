@@ -236,7 +236,7 @@ def ring(database: Database, inboxes: Collection[str]) -> None:
     """
     for client in {client_of(inbox) for inbox in inboxes}:
         if client is None:
-            database.readers.ring(inboxes, _running_loop())
+            _ring_here(database, inboxes)
             touch(database.files.wal)
         elif (reader := database.readers.get(client)) is not None:
             reader.rung(inboxes, _running_loop())
@@ -258,10 +258,15 @@ def ask_for_room(database: Database, inbox: str) -> bool:
 
 
 def ring_all(database: Database) -> None:
-    database.readers.ring(None, _running_loop())
+    _ring_here(database, None)
     touch(database.files.wal)
     for name in _names(database.files):
         _touch_bell(database, name)
+
+
+def _ring_here(database: Database, inboxes: Collection[str] | None) -> None:
+    for reader in database.readers:
+        reader.rung(inboxes, _running_loop())
 
 
 def _touch_bell(database: Database, client: str) -> bool:
