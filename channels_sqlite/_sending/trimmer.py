@@ -191,12 +191,9 @@ class Trimmer:
     def _forget(self, connections: Connections, clients: list[str]) -> None:
         inboxes = self._run(connections, partial(upkeep.inboxes_of, clients=clients))
         if inboxes:
-            forget = partial(upkeep.forget_memberships, inboxes=inboxes)
-            memberships = sum(self._in_batches(connections, forget))
-            messages = sum(
-                sum(self._in_batches(connections, partial(upkeep.forget_messages, inbox=inbox)))
-                for inbox in inboxes
-            )
+            in_batches = partial(self._in_batches, connections)
+            memberships = sum(in_batches(partial(upkeep.forget_memberships, inboxes=inboxes)))
+            messages = sum(in_batches(partial(upkeep.forget_messages, inboxes=inboxes)))
             logger.info(
                 "%d reader(s) of %s died without closing: their %d membership(s) and %d waiting"
                 " message(s) are deleted.",

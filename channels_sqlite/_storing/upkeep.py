@@ -120,13 +120,13 @@ def inboxes_of(connection: sqlite3.Connection, clients: Collection[str]) -> list
     return [inbox for (inbox,) in found if str(inbox).endswith("!")]
 
 
-def forget_messages(connection: sqlite3.Connection, limit: int, inbox: str) -> int:
-    """Delete what waits in the inbox of a reader that is gone."""
+def forget_messages(connection: sqlite3.Connection, limit: int, inboxes: Collection[str]) -> int:
+    """Delete what waits in the inboxes of readers that are gone."""
     return _delete(
         connection,
-        f"select id from {MESSAGE} indexed by {WAITING}"
-        " where inbox = :inbox and delivered_at is null limit :limit",
-        {"inbox": inbox, "limit": limit},
+        f"select id from {MESSAGE} indexed by {WAITING} where delivered_at is null"
+        " and inbox in (select value from json_each(:inboxes)) limit :limit",
+        {"inboxes": json.dumps([*inboxes]), "limit": limit},
         f"delete from {MESSAGE} where id = ? and delivered_at is null",
     )
 
@@ -146,8 +146,7 @@ def forget(connection: sqlite3.Connection, clients: Collection[str]) -> None:
     """Delete all that is kept for readers that leave."""
     inboxes = inboxes_of(connection, clients)
     forget_memberships(connection, ALL, inboxes)
-    for inbox in inboxes:
-        forget_messages(connection, ALL, inbox)
+    forget_messages(connection, ALL, inboxes)
 
 
 def _delete(

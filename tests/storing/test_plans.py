@@ -49,7 +49,7 @@ ASIDE: dict[str, Work] = {
     "trim-memberships": lambda each: upkeep.trim_memberships(each, 1, SOON, ["a"]),
     "trim-left": lambda each: upkeep.trim_left(each, 1),
     "trim-sequences": lambda each: upkeep.trim_sequences(each, 1),
-    "forget-messages": lambda each: upkeep.forget_messages(each, 1, "inbox-1"),
+    "forget-messages": lambda each: upkeep.forget_messages(each, 1, ["inbox-1"]),
 }
 BY_SQL: dict[str, Work] = {
     "send-by-sql": lambda each: each.execute(f"insert into {SEND} values ('inbox-1', '{{}}')"),

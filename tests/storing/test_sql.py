@@ -219,7 +219,7 @@ def test_a_membership_is_kept_after_its_end_only_while_its_reader_has_something_
         partial(upkeep.trim_memberships, now=NOW, living=[LIVING]),
         upkeep.trim_left,
         upkeep.trim_sequences,
-        partial(upkeep.forget_messages, inbox=inbox(CLIENT)),
+        partial(upkeep.forget_messages, inboxes=[inbox(CLIENT)]),
         partial(upkeep.forget_memberships, inboxes=[inbox(CLIENT)]),
     ],
     ids=lambda each: getattr(each, "func", each).__name__,
