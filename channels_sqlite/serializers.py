@@ -65,14 +65,12 @@ def text_of(value: object) -> str:
     Raises TypeError for everything else, and for a time of day in a zone whose offset depends on
     the date.
     """
-    if isinstance(value, datetime.date):  # a datetime is one, too
+    if isinstance(value, datetime.time) and value.tzinfo is not None and value.utcoffset() is None:
+        raise TypeError("without a date, its time zone has no offset")
+    if isinstance(value, (datetime.date, datetime.time)):  # a datetime is a date, too
         return value.isoformat()
     if isinstance(value, (Decimal, UUID, Promise)):
         return str(value)
-    if isinstance(value, datetime.time):
-        if value.tzinfo is not None and value.utcoffset() is None:
-            raise TypeError("without a date, its time zone has no offset")
-        return value.isoformat()
     if isinstance(value, datetime.timedelta):
         return duration_iso_string(value)
     if isinstance(value, int):

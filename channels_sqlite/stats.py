@@ -167,12 +167,15 @@ def read(connection: sqlite3.Connection, path: str) -> Stats:
         name: connection.execute(f"pragma {name}").fetchall()[0][0]
         for name in ("page_size", "page_count", "freelist_count", "journal_mode")
     }
+    wal_size = 0
+    with suppress(OSError):  # in memory there is none
+        wal_size = os.stat(path + LOG).st_size
     return Stats(
         path=path,
         journal_mode=pages["journal_mode"],
         size=pages["page_count"] * pages["page_size"],
         free=pages["freelist_count"] * pages["page_size"],
-        wal_size=_size(path + LOG),
+        wal_size=wal_size,
         total=total,
         inboxes=dict(sorted(inboxes.items())),
         groups=dict(sorted(groups.items())),
@@ -195,10 +198,3 @@ def groups(connection: sqlite3.Connection, now: float) -> list[Group]:
         {"now": now},
     ).fetchall()
     return [Group(*row) for row in rows]
-
-
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0

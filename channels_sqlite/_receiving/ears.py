@@ -40,14 +40,9 @@ class Ears:
 
     def start(self, loop: Loop) -> None:
         self.stop_closed()
-        self.by_loop[loop] = ear = Ear(
-            loop,
-            partial(self._look, loop),
-            partial(self._beat, loop),
-            self._database,
-            self._setup.options,
-            self._setup.drops.counters,
-        )
+        look, beat, setup = partial(self._look, loop), partial(self._beat, loop), self._setup
+        ear = Ear(look, beat, setup.database, setup.options, setup.drops.counters)
+        self.by_loop[loop] = ear
         ear.listener.wants_touches = self._wants_touches
         try:
             self.watch(loop)

@@ -68,14 +68,7 @@ class Tail:
 
     async def __aenter__(self) -> Tail:
         """Watch from now on."""
-        self._ear = Ear(
-            asyncio.get_running_loop(),
-            self._look,
-            self._beat,
-            self._database,
-            self._options,
-            Counters(),
-        )
+        self._ear = Ear(self._look, self._beat, self._database, self._options, Counters())
         try:
             await self._watch()
             self._cursor = self._seen = await self._database.read(sql.newest)

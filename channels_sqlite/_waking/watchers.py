@@ -22,16 +22,14 @@ class Ear:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         look: Callable[[bool], bool],
         beat: Callable[[], bool],
         database: Database,
         options: Options,
         counters: Counters,
     ) -> None:
-        self.listener = Listener(
-            loop, look, beat, self._on_deaf, database.files.log_age, database.once, counters
-        )
+        loop, age = asyncio.get_running_loop(), database.files.log_age
+        self.listener = Listener(loop, look, beat, self._on_deaf, age, database.once, counters)
         self._database = database
         self._options = options
         self._watched: tuple[Connections | None, Bell | None] | None = None

@@ -238,8 +238,7 @@ def test_a_forked_child_lets_go_and_the_parent_goes_on(kind: str, database: Path
 async def test_what_was_not_begun_or_failed_is_not_taken_for_watching() -> None:
     """Also while the database is closed, by another thread perhaps."""
     database = Database("channels", "file:ear?mode=memory&cache=shared", {})
-    loop = asyncio.get_running_loop()
-    ear = watchers.Ear(loop, lambda rung: False, lambda: False, database, Options(), Counters())
+    ear = watchers.Ear(lambda rung: False, lambda: False, database, Options(), Counters())
     assert not ear.watches(None)
     ear.watch(None)
     assert ear.watches(None)
