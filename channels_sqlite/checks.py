@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
-from itertools import chain
 from typing import Any
 
 from django.conf import settings
@@ -253,17 +252,10 @@ def _beside_options(alias: str) -> Iterator[checks.CheckMessage]:
         yield checks.Warning(
             f'DATABASES["{alias}"] has {" and ".join(beside)} beside "OPTIONS", '
             f"where Django ignores {_them(beside)}.",
-            hint=f"Remove {_them(beside)}, which changes nothing, or move {_them(beside)} inside:\n"
-            f'"OPTIONS": {_merged(beside, database["OPTIONS"])}',
+            hint=f"Remove {_them(beside)}, which changes nothing. What is to have an effect belongs"
+            ' in "OPTIONS".',
             id="channels_sqlite.W002",
         )
-
-
-def _merged(beside: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    """OPTIONS with what stands beside it; where the two differ, what is in force now wins."""
-    commands = [each.get("init_command", "").split(";") for each in (beside, options)]
-    once = dict.fromkeys(each.strip() for each in chain(*commands) if each.strip())
-    return beside | options | ({"init_command": "; ".join(once)} if once else {})
 
 
 # The routers

@@ -1,8 +1,9 @@
 """The errors of this package, in one place.
 
-Everything this package raises of its own is a `ChannelsSqliteError`, and also what Django people
-already catch: a wrong setting is an `ImproperlyConfigured`, a database that does not answer an
-`OperationalError`. `ChannelFull` is Channels' own.
+What goes wrong in settings, files and databases is a `ChannelsSqliteError`, and also what Django
+people already catch: a wrong setting is an `ImproperlyConfigured`, a database that does not answer
+an `OperationalError`. `ChannelFull` is Channels' own. Wrong arguments are TypeErrors and
+ValueErrors.
 """
 
 from __future__ import annotations

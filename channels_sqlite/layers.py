@@ -128,15 +128,15 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
 
         Raises ChannelFull when the channel, or the process that it is local to, has no room;
         TypeError for a bad name, or for a message that cannot be serialised, with the path of the
-        offending key; DatabaseUnavailable when SQLite cannot write it. In all these cases nothing
-        was written.
+        offending key; MessageTooLarge; ValueError for a bad `expiry`; NotMigrated, or
+        DatabaseUnavailable, when it cannot be written. In all these cases nothing was written.
         """
         if not isinstance(channel, str):  # it may have no hash
             self.require_valid_channel_name(channel)
         inbox = self._inbox_of(channel)
         if expiry is None:
             expiry = self.expiry
-        elif not 0 < expiry < float("inf"):
+        elif not (isinstance(expiry, (int, float)) and 0 < expiry < float("inf")):
             raise ValueError(f"expiry is {expiry!r}; allowed is a number of seconds above 0.")
         body, capacity = self.codec.encode(message, channel), self.get_capacity(channel)
         outgoing = Outgoing(inbox, channel, body, time.time() + expiry, capacity)
@@ -189,8 +189,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     async def group_add(self, group: str, channel: str) -> None:
         """Add a channel to a group, for `group_expiry` seconds from the latest call."""
         self.require_valid_group_name(group)
-        self.require_valid_channel_name(channel)
-        ends, now, inbox = self._ends, time.time(), self.non_local_name(channel)
+        inbox, ends, now = self._check(channel), self._ends, time.time()
         if inbox.endswith(f".{self.client_prefix}!"):
             await ends.receiver.prepare_to_join()
         until = now + self.group_expiry

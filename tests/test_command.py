@@ -445,6 +445,16 @@ def test_doctor_talks_with_a_second_process(run: Run, others: sqlite3.Connection
     assert select(others, f"count(*) from {schema.MESSAGE}") == [0]
 
 
+def test_doctor_keeps_what_the_project_keeps(
+    run: Run, others: sqlite3.Connection, hasty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For longer than there is between two sweeps."""
+    monkeypatch.setattr(doctor, "QUIET", 1.2)
+    put(others, "jobs", delivered_at=time.time())
+    run("doctor")
+    assert select(others, f"count(*) from {schema.MESSAGE}") == [1]
+
+
 def test_a_doctor_that_is_interrupted_has_found_nothing_out(database: Path) -> None:
     """The exit status is a shell's own, so that `doctor && deploy` stops."""
     command = [sys.executable, "-m", "django", "channels_sqlite", "doctor"]

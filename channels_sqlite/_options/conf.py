@@ -118,11 +118,11 @@ _SECONDS = "a number of seconds above 0 and below 1e300"
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "database": (lambda value: isinstance(value, str) and value != "", "an alias of DATABASES"),
     "polling_interval": (
-        lambda value: _is_duration(value) and 0.001 <= value <= 60,
+        lambda value: _is_number(value) and 0.001 <= value <= 60,
         "a number of seconds from 0.001 to 60",
     ),
     "message_retention": (
-        lambda value: (value == 0 and _is_number(value)) or _is_duration(value),
+        lambda value: _is_number(value) and 0 <= value < 1e300,
         "a number of seconds, 0 to delete messages on delivery",
     ),
     "capacity": (_is_count, "a whole number of messages from 1 to 2**63 - 1"),

@@ -15,7 +15,8 @@ class Times:
 
     # Looking
     heartbeat: float = 1.0  # between two looks when nothing wakes the reader
-    # Between the looks after a write of the log, which SQLite writes before a commit can be seen.
+    # Between the looks after a write of the log. SQLite writes it before a commit can be seen, and
+    # touches nothing afterwards; it may wait for the disk in between.
     after_a_write: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
     lull: float = 0.25  # between looks while others write all the time, and nothing is for us
     locked: tuple[float, ...] = (0.001, 0.002, 0.004, 0.008, 0.016)  # between tries, at a lock
@@ -37,7 +38,9 @@ class Times:
     # Writing
     slow: float = 0.05  # for one statement in place, after which the thread writes instead
     slow_for: float = 1.0  # that the thread then does all writes
-    nap: float = 0.0001  # in place, before the second try at a lock: event loops wait for longer
+    # In place, before the second try at a lock: most transactions are over by then, and an event
+    # loop cannot wait for less than a millisecond.
+    nap: float = 0.0001
     retry: float = 0.001  # between the next tries
     retry_for: float = 0.1  # that tries come so often
     retry_later: float = 0.02  # between the tries after that

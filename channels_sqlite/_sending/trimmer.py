@@ -90,23 +90,25 @@ class Trimmer:
 
     def _start(self, topic: str, job: Job) -> None:
         self._written, self._busy = 0, True
+        self._post(topic, _in_turns(job))
+
+    def _post(self, topic: str, turn: Turn) -> None:
         posted = False
         try:
-            posted = self._post(topic, _in_turns(job))
+            posted = self._database.post(topic, partial(self._take_turn, topic, turn))
         finally:
             if not posted:
                 self._busy = False
 
-    def _post(self, topic: str, turn: Turn) -> bool:
-        return self._database.post(topic, partial(self._take_turn, topic, turn))
-
     def _take_turn(self, topic: str, turn: Turn, connections: Connections) -> None:
-        goes_on = False
+        ended = True
         try:
-            goes_on = not turn(connections) and self._post(topic, turn)
+            ended = turn(connections)
         finally:
-            if not goes_on:
+            if ended:
                 self._busy = False
+        if not ended:
+            self._post(topic, turn)
 
     def _trim_some(self, connections: Connections) -> Steps:
         """Delete what was delivered, at twice the pace at which this process writes."""

@@ -201,17 +201,17 @@ def acknowledge(
     That is what has an id above the first and up to the second, in this epoch. In memory a later
     message may have the id of one that was taken and undone, but was created later.
     """
-    where = (
-        f"indexed by {WAITING} %s where inbox = ? and delivered_at is null and id > ? and id <= ?"
-        f" and created_at <= ? and ? is {_EPOCH_NOW}"
+    table = f"{MESSAGE} indexed by {WAITING}"
+    taken = (
+        "inbox = ? and delivered_at is null and id > ? and id <= ? and created_at <= ?"
+        f" and ? is {_EPOCH_NOW}"
     )
     values = (inbox, *ids, created_until, epoch)
     if large or not keep:
         which = f" and typeof(body) = 'blob' and length(body) > {LARGE}" if keep else ""
-        connection.execute(f"delete from {MESSAGE} {where % ''}{which}", values)
+        connection.execute(f"delete from {table} where {taken}{which}", values)
     if keep:
-        statement = f"update {MESSAGE} {where % 'set delivered_at = ?'}"
-        connection.execute(statement, (now, *values))
+        connection.execute(f"update {table} set delivered_at = ? where {taken}", (now, *values))
 
 
 def claim(

@@ -32,10 +32,10 @@ def trim_delivered(connection: sqlite3.Connection, limit: int, before: float) ->
     """Delete messages that were delivered until `before`."""
     return _delete(
         connection,
-        f"select id, :before from {MESSAGE} indexed by {DELIVERED}"
+        f"select id from {MESSAGE} indexed by {DELIVERED}"
         " where delivered_at is not null and delivered_at <= :before limit :limit",
         {"before": before, "limit": limit},
-        f"delete from {MESSAGE} where id = ? and delivered_at <= ?",
+        f"delete from {MESSAGE} where id = :id and delivered_at <= :before",
     )
 
 
@@ -52,7 +52,7 @@ def trim_expired(
         f" and (substr(inbox, -1) = '!' and {CLIENT} in (select value from json_each(:living)))"
         " = :read limit :limit",
         {"now": now, "living": json.dumps([*living]), "read": read, "limit": limit},
-        f"delete from {MESSAGE} where id = ? and delivered_at is null",
+        f"delete from {MESSAGE} where id = :id and delivered_at is null",
     )
 
 
@@ -64,10 +64,10 @@ def trim_memberships(
     """
     return _delete(
         connection,
-        f"select id, :now from {MEMBERSHIP} indexed by {MEMBER_EXPIRES} where expires_at <= :now"
+        f"select id from {MEMBERSHIP} indexed by {MEMBER_EXPIRES} where expires_at <= :now"
         f" and {CLIENT} not in (select value from json_each(:living)) limit :limit",
         {"now": now, "living": json.dumps([*living]), "limit": limit},
-        f"delete from {MEMBERSHIP} where id = ? and expires_at <= ?",
+        f"delete from {MEMBERSHIP} where id = :id and expires_at <= :now",
     )
 
 
@@ -85,7 +85,7 @@ def trim_left(connection: sqlite3.Connection, limit: int) -> int:
         limit :limit
         """,
         {"limit": limit},
-        f"delete from {MEMBERSHIP} where id = ?",
+        f"delete from {MEMBERSHIP} where id = :id",
     )
 
 
@@ -102,7 +102,7 @@ def trim_sequences(connection: sqlite3.Connection, limit: int) -> int:
         f"select inbox from {SEQUENCE} where inbox <> '{EPOCH}' and {idle} limit :limit",
         {"limit": limit},
         # A message that came since has made its sequence higher.
-        f"delete from {SEQUENCE} where inbox = ? and {idle}",
+        f"delete from {SEQUENCE} where inbox = :id and {idle}",
     )
 
 
@@ -127,7 +127,7 @@ def forget_messages(connection: sqlite3.Connection, limit: int, inboxes: Collect
         f"select id from {MESSAGE} indexed by {WAITING} where delivered_at is null"
         " and inbox in (select value from json_each(:inboxes)) limit :limit",
         {"inboxes": json.dumps([*inboxes]), "limit": limit},
-        f"delete from {MESSAGE} where id = ? and delivered_at is null",
+        f"delete from {MESSAGE} where id = :id and delivered_at is null",
     )
 
 
@@ -138,7 +138,7 @@ def forget_memberships(connection: sqlite3.Connection, limit: int, inboxes: Coll
         f"select id from {MEMBERSHIP}"
         " where inbox in (select value from json_each(:inboxes)) limit :limit",
         {"inboxes": json.dumps([*inboxes]), "limit": limit},
-        f"delete from {MEMBERSHIP} where id = ?",
+        f"delete from {MEMBERSHIP} where id = :id",
     )
 
 
@@ -160,7 +160,7 @@ def _delete(
     if not found:
         return 0
     with transaction(connection):
-        return connection.executemany(delete, found).rowcount
+        return connection.executemany(delete, [{**values, "id": id_} for (id_,) in found]).rowcount
 
 
 def checkpoint(connection: sqlite3.Connection) -> None:

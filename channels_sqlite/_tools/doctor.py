@@ -90,12 +90,13 @@ async def examine_all(layer: SqliteChannelLayer, say: Callable[[str], None]) -> 
 async def examine(options: Options, watcher: str) -> Finding:
     """Talk with another process by way of the layer's database, for about five seconds.
 
-    The messages are deleted as they are delivered.
+    The messages are deleted as they are delivered, and nothing else is.
     """
     config = {
         "database": options.database,
         "polling_interval": options.polling_interval,
         "message_retention": 0,
+        "auto_trim": False,  # it would delete what the project keeps, by this retention
         "watcher": watcher,
     }
     finding = Finding(watcher)

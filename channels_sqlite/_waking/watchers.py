@@ -101,13 +101,16 @@ def watch(listener: Listener, database: Database, options: Options, bell: Bell |
     "auto" takes the first of the kinds that works here. A watcher that is asked for by name and
     cannot start raises WatcherUnavailable.
     """
-    for kind in kinds() if options.watcher == "auto" else [options.watcher]:
+    left = kinds() if options.watcher == "auto" else iter([options.watcher])
+    kind = next(left)
+    while True:
         try:
             listener.watcher = _watcher(kind, listener, database, options, bell)
         except WatcherUnavailable as error:
-            if options.watcher != "auto":
+            if (following := next(left, None)) is None:
                 raise
-            database.once.warn(f"Watching by {kind}", f"{error} Trying another way of watching.")
+            database.once.warn(f"Watching by {kind}", f"{error} Trying {following} instead.")
+            kind = following
         else:
             return
 
