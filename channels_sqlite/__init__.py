@@ -7,7 +7,7 @@ to its left; a leading underscore says that it may change.
     _tools: tables clones orm_forks file_checks doctor tail
     layers                                     Channels' rules, names and errors
     _receiving: queues memberships reading ears receiver
-    _sending: trimmer sender                   one statement each
+    _sending: trimmer sender                   one transaction each
     stats                                      what the file shows
     _waking: bells listener inotify watchfiles watchers
     models                                     the tables, as Django sees them

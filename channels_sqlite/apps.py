@@ -55,8 +55,8 @@ def migrate_layers_first(
     stdout: Any = None,
     **_kwargs: Any,
 ) -> None:
-    """Make the layers' tables when another database is migrated, if theirs is empty or if ours is
-    among the migrations there, where `migrate` only notes it.
+    """Make the layers' tables when another database is migrated, if their own is empty, or if our
+    migration is in that plan, where it makes nothing.
 
     The default database is migrated first, as a rule, and a project's handlers of `post_migrate`
     may send something already then. A process that runs tests leaves the project's own files alone.

@@ -23,7 +23,7 @@ from ._options.codec import Codec
 from ._options.conf import Options, problems_of
 from ._options.settings import (
     BACKEND,
-    LAYERS,
+    SETTING,
     channel_layers,
     configured_databases,
     configured_layers,
@@ -59,7 +59,7 @@ def check_databases(
     """Check what our databases hold, of those in `databases`, because each is opened.
 
     What `migrate` repairs must not be an Error: `migrate` runs these checks first, and stops at
-    one. Nor is a Warning given then, because its hint is to run `migrate`.
+    one. Warnings are left out then, because their hint is to run `migrate`.
     """
     is_migrating = sys.argv[1:2] == ["migrate"]  # `call_command` runs no checks unless told to
     return [
@@ -98,7 +98,7 @@ def _backends() -> Iterator[checks.CheckMessage]:
     if not layers:
         yield checks.Warning(
             "The setting CHANNEL_LAYERS is missing or empty: there is no channel layer.",
-            hint=f"Add to the settings, or correct the name that it has there:\n{LAYERS}",
+            hint=f"Add to the settings, or correct the name that it has there:\n{SETTING}",
             id="channels_sqlite.W012",
         )
     for problem, hint in _misshapen(layers):
@@ -108,7 +108,10 @@ def _backends() -> Iterator[checks.CheckMessage]:
 def _misshapen(layers: Any) -> Iterator[tuple[str, str]]:
     """What is wrong with CHANNEL_LAYERS and its entries, each with a hint."""
     if not isinstance(layers, Mapping):
-        yield f" is {layers!r}, where Channels needs a dict of entries", f"Make it:\n{LAYERS}"
+        yield (
+            f" is {layers!r}, where Channels needs a dict of entries",
+            f"Make it:\n{SETTING}",
+        )
         return
     if isinstance(layers.get("BACKEND"), str) and "default" not in layers:
         layers = {"BACKEND": layers["BACKEND"]}  # what is beside it is no entry either

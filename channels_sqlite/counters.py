@@ -41,8 +41,8 @@ class Counters:
 
 
 class DropLog:
-    """Counts drops by channel and group; warns of a burst when it has lasted a second, and of all
-    since the last warning a minute later, or when the process ends.
+    """Counts drops by channel and group. Warns of them a second after the first one, then once a
+    minute of all since the last warning, and when the process ends.
     """
 
     def __init__(self, counters: Counters) -> None:

@@ -42,7 +42,7 @@ class _Ends(NamedTuple):
     sender: Sender
     receiver: Receiver
     abandon: weakref.finalize[[], SqliteChannelLayer]
-    """Ends the receiver with its layer: loops hold it, and nobody is there to receive."""
+    """Has the event loops stop the receiver, which they hold, when the layer is collected."""
 
 
 class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
@@ -80,7 +80,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         self.client_prefix = secrets.token_urlsafe(9)
         self._lock = threading.Lock()
         self._made: _Ends | None = None
-        # A name is as good as it was the last time; to look at it costs as much as to decode.
+        # Cached, because to check a name costs as much as to decode a message.
         self._inbox_of = lru_cache(NAMES)(self._check)
 
     @property
@@ -151,7 +151,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """
         if not isinstance(channel, str):  # it may have no hash
             self.require_valid_channel_name(channel)
-        ends = self._ends  # first, because it notices a fork: the channel is then the parent's
+        ends = self._ends  # first: it notices a fork, after which the channel is the parent's
         inbox = self._own_inbox(channel)
         while True:
             try:

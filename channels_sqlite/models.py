@@ -15,7 +15,7 @@ from django.db import models
 
 from ._storing import schema
 
-NAME_LENGTH = 100  # what the specification allows a channel or a group name
+NAME_LENGTH = 100  # of a column; the specification allows names of 99
 
 
 class LayerMessage(models.Model):
@@ -91,7 +91,7 @@ class LayerMembership(models.Model):
 
 
 class LayerSequence(models.Model):
-    """How far an inbox has come: the one row that a reader in doubt looks at.
+    """An inbox's sequence: the one row that a reader looks at when it is unsure.
 
     A trigger keeps it (see `_storing/schema.py`); it rises with every message for the inbox, and
     whenever a message is given back. The row of inbox "" is a random number, and another one once

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 BACKEND = "channels_sqlite.layers.SqliteChannelLayer"
-LAYERS = f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}'  # for hints
+SETTING = f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}'  # for hints
 DEFAULT_DATABASE = "channels"
 ALIKE = 0.9  # of two names, the part that has to be the same for one to be the other misspelt
 BEGINNINGS = "channels_sqlite", "channels.layers.sqlite", "sqlitechannellayer"

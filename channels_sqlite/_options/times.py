@@ -25,9 +25,9 @@ class Times:
 
     # watchfiles
     quick_for: float = 1.0  # its thread looks every millisecond after its reader found something
-    quick_step: float = 0.25  # after which it asks meanwhile whether that is still so
-    idle_step: float = 2.0  # after which it asks otherwise whether its loop was closed
-    unheard: float = 0.2  # of a lull, then the log is not watched: each write wakes Rust's thread
+    quick_wait: float = 0.25  # at most, while it is quick, until it looks at its pace again
+    idle_wait: float = 2.0  # at most, otherwise, until it looks whether its loop was closed
+    unheard: float = 0.2  # after so long in a lull the log is unwatched: writes wake Rust's thread
     watch_retry: float = 1.0  # after a failure until the next try; heartbeats look meanwhile
     join: float = 2.0  # for its thread at exit: a step, or more on a busy machine
 

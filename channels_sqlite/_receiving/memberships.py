@@ -1,5 +1,5 @@
-"""The memberships of one reader's channels, by whichever process they were added: they age by a
-clock that nobody sets.
+"""The memberships of one reader's channels, whichever process added them: they lapse by the
+monotonic clock, which nobody sets.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Memberships:
         apart = time.time() - time.monotonic()
         moved = apart - self._clocks_apart
         if abs(moved) > times.TIMES.clock_was_set and self._write(
-            lambda connection: groups.move(connection, self._client, moved)
+            lambda connection: groups.shift_expiry(connection, self._client, moved)
         ):
             self._clocks_apart = apart
 

@@ -19,7 +19,7 @@ from ..counters import DropLog
 
 Loop = asyncio.AbstractEventLoop
 Waiter = asyncio.Future["Item | None"]
-"""Done with a message, or with None when there may be one to take."""
+"""Its result is a message, or None: there may be one to take."""
 
 
 class Queues:
@@ -159,8 +159,8 @@ class Queues:
             self._wake(channel, here, everybody=False)
 
     def wake_beside_messages(self, here: Loop) -> None:
-        """Wake all that wait although a message is there: the one that was woken may be on a loop
-        that was closed, or that stands still.
+        """Wake every consumer of each channel that has a message: the one that was woken before may
+        be on a loop that was closed, or that stands still.
         """
         for channel in list(self._items):
             self._wake(channel, here, everybody=True)

@@ -25,7 +25,7 @@ from ..exceptions import DatabaseUnavailable
 from .queues import Loop, Queues
 
 AT_ONCE = 32  # messages in one read
-OWED = 256  # messages at most that are not acknowledged: each send counts them
+OWED = 256  # messages that are not acknowledged, at most: each send has to count them
 MANY = 64  # inboxes; one is usual, that of new_channel's own prefix
 
 
@@ -72,10 +72,8 @@ class Reading:
         self.more = False  # a look has ended before it had read everything
 
     def reads_any(self, inboxes: Iterable[str]) -> bool:
-        """Return True if any of these is read here."""
-        return not (
-            self.inboxes.keys().isdisjoint(inboxes) and self.normal.keys().isdisjoint(inboxes)
-        )
+        """Return True if any of these is read here; also while other threads change what is."""
+        return any(inbox in self.inboxes or inbox in self.normal for inbox in inboxes)
 
     def add(self, inbox: str) -> None:
         """Read this inbox from now on: all of it, because its name is as new as its first

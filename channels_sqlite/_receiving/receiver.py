@@ -106,7 +106,7 @@ class Receiver:
                 await self._listen(loop)
 
     def _begin(self, channel: str, inbox: str | None, loop: Loop) -> None:
-        """A consumer has begun to wait: it is told if we retire, and its inbox is not forgotten."""
+        """A consumer begins to wait: raise Retired, or claim for it, or begin to read its inbox."""
         if self._retired:
             self._stop(loop)
             raise Retired
@@ -180,7 +180,7 @@ class Receiver:
         return self._ears.bell is not None
 
     def rung(self, inboxes: Collection[str] | None, here: Loop | None) -> None:
-        """This process has written to these inboxes, or to any: look, if they are read here."""
+        """This process has written to these inboxes (None: to any). Look, if they are read here."""
         if inboxes is not None and not self._reading.reads_any(inboxes):
             return
         if here is not None and here in self._ears.by_loop:
@@ -191,7 +191,7 @@ class Receiver:
     def on_opened(self) -> None:
         """The database was opened: look, and have all listen again that wait."""
         self._ears.ring()
-        if self._queues.loops() - self._ears.by_loop.keys():
+        if any(loop not in self._ears.by_loop for loop in self._queues.loops()):
             self._queues.wake_everybody()
 
     def end_lapsed(self) -> None:

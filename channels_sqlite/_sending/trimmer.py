@@ -57,7 +57,7 @@ class Trimmer:
         database.when_opened = self._sweep_at_open
 
     def trim_if_due(self, written: int = 0) -> None:
-        """This process has received messages, or has written so many."""
+        """Begin what is due, after this process has received messages, or has written so many."""
         self._written += written
         if not self._options.auto_trim or self._busy:
             return

@@ -22,7 +22,7 @@ from .refusals import refuse_other_names, refuse_read_only
 
 LOG, INDEX = "-wal", "-shm"  # what SQLite adds to the database's name
 BELLS = "-bells"
-RECORD_SIZE = 4096  # bytes, more than it has
+RECORD_SIZE = 4096  # bytes to read; a record is shorter
 RECORD = ".opened"  # in the directory of bells: the lock, and which database was opened last
 CHECKPOINT = ".checkpoint"  # there: the lock under which a log is copied into the database
 KEPT_LOG = ".log"  # there: a second name of the log that was opened with it
@@ -78,7 +78,7 @@ class Files:
 
     def note_opened(self) -> None:
         """SQLite has made or opened the log and its index; called while we are alone."""
-        self._identities |= self._on_disk(LOG, INDEX)
+        self._identities = self._identities | self._on_disk(LOG, INDEX)  # others may iterate
         self._note()
 
     def note_again(self) -> None:

@@ -174,7 +174,7 @@ def end_lapsed(connection: sqlite3.Connection, client: str, now: float) -> None:
     connection.execute(f"delete {_LAPSED}", (now, client))
 
 
-def move(connection: sqlite3.Connection, client: str, by: float) -> None:
+def shift_expiry(connection: sqlite3.Connection, client: str, by: float) -> None:
     """The wall clock was set: a reader's memberships lapse so many seconds later, or sooner."""
     connection.execute(
         f"update {MEMBERSHIP} set expires_at = expires_at + ? where {CLIENT} = ?",

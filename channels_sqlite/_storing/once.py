@@ -1,5 +1,5 @@
-"""Log lines about what fails again and again: said once for each topic, and again when it is
-something else or has been well in between.
+"""Log lines about what fails again and again: once for each topic, and again after another error
+or a success.
 """
 
 from __future__ import annotations

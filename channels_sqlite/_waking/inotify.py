@@ -73,8 +73,11 @@ class InotifyWatcher:
         return GONE | writes | (ATTRIB if self.listener.wants_touches else 0)
 
     def adjust(self) -> None:
+        mask = None
         with suppress(WatcherUnavailable):  # the log is gone, which the next heartbeat notices
-            self._wal_watch = self._add(self._wal, self._wal_mask())
+            while mask != self._wal_mask():  # another thread may have asked for more meanwhile
+                mask = self._wal_mask()
+                self._wal_watch = self._add(self._wal, mask)
 
     def stop(self) -> None:
         if self._stopped:

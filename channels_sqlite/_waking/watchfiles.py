@@ -63,7 +63,7 @@ class WatchfilesWatcher:
             target=self._run, name="channels-sqlite-watchfiles", daemon=True
         )
         self._notify: RustNotify | None = None
-        _watchers.add(self)  # before the question: this one is told to stop, or knows it
+        _watchers.add(self)  # first: `_stop_all` then stops it, or it sees `_ending`
         if _ending.is_set():
             return
         try:
@@ -130,7 +130,7 @@ class WatchfilesWatcher:
             quick = time.monotonic() < self._listener.found_at + times.TIMES.quick_for
             step = QUICK_STEP if quick else self._idle_step
             # It returns now and then without a change, so that the pace can be lowered again.
-            timeout = times.TIMES.quick_step if quick else times.TIMES.idle_step
+            timeout = times.TIMES.quick_wait if quick else times.TIMES.idle_wait
             changes = notify.watch(step, step, round(1000 * timeout), self._interrupted)
             self._once.well(f"Watching {self._wal}")
             if isinstance(changes, set):

@@ -219,7 +219,7 @@ def test_a_loop_that_ends_keeps_no_descriptor(kind: str, place: Place) -> None:
 def test_the_thread_of_watchfiles_ends_with_its_loop(
     kind: str, place: Place, changes: bool, set_times: SetTimes
 ) -> None:
-    set_times(idle_step=0.05)
+    set_times(idle_wait=0.05)
     thread = asyncio.run(begin(kind, place)).thread
     assert thread.daemon
     if changes:

@@ -23,7 +23,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ... import stats
 from ..._options.conf import Options
-from ..._options.settings import LAYERS, alias_of, configured_layers
+from ..._options.settings import SETTING, alias_of, configured_layers
 from ..._sending.trimmer import Trimmer
 from ..._storing.messages import Row
 from ..._tools import doctor
@@ -282,7 +282,7 @@ def layer_name(name: str | None) -> str:
     ours = list(configured_layers())
     if not ours:
         said = [str(each) for each in check_settings()]  # one may be misspelt
-        words = said or [f"Add to the settings:\n{LAYERS}"]
+        words = said or [f"Add to the settings:\n{SETTING}"]
         raise CommandError("\n".join(["No entry of CHANNEL_LAYERS is of this package.", *words]))
     if name is not None and name not in ours:
         raise CommandError(
