@@ -39,7 +39,7 @@ class Ears:
     # Beginning and ending
 
     def start(self, loop: Loop) -> None:
-        self.stop_closed()
+        self.stop_unused()
         look, beat, setup = partial(self._look, loop), partial(self._beat, loop), self._setup
         ear = Ear(look, beat, setup.database, setup.options, setup.drops.counters)
         self.by_loop[loop] = ear
@@ -55,12 +55,15 @@ class Ears:
         if ear is not None:
             ear.stop()
 
-    def stop_closed(self) -> None:
-        """Listen no more on loops that were closed, and forget what waits there."""
-        closed = [each for each in self.by_loop if each.is_closed()]
-        for loop in closed:
-            self.stop(loop)
-        if closed:
+    def stop_unused(self) -> None:
+        """Listen no more on loops that were closed, and forget what waits there; nor on those that
+        stand still and where nobody waits: perhaps nobody closes them, and each has descriptors.
+        """
+        waited_for = self._queues.loops()
+        for loop in list(self.by_loop):
+            if loop.is_closed() or not (loop.is_running() or loop in waited_for):
+                self.stop(loop)
+        if any(loop.is_closed() for loop in waited_for):
             self._queues.forget_closed_loops()
 
     def watch(self, loop: Loop) -> None:

@@ -1,10 +1,8 @@
 """A layer's receiving side: consumers that wait, and looks that bring them their messages.
 
-A listener decides when to look. The receiver looks, under its lock, and answers locks of others and
-closed connections; `reading` decides what is read, and `queues` who gets it. What was read is in
-the queues before anything awaits. That state belongs to the layer and not to an event loop: a
-second loop, at the same time or after the first, goes on where the first one is. Only waiters and
-ears are bound to a loop.
+A listener decides when to look, `reading` what is read, and `queues` who gets it. What was read is
+in the queues before anything awaits. Only waiters and ears are bound to an event loop: a second
+loop, at the same time or after the first, goes on where the first one is.
 """
 
 from __future__ import annotations
@@ -71,7 +69,9 @@ class Receiver:
         a copy of its own. Raises Retired.
         """
         loop = asyncio.get_running_loop()
-        if loop not in self._ears.by_loop:
+        with self._lock:  # another thread may be about to stop it, as one that stands still
+            listens = loop in self._ears.by_loop
+        if not listens:
             await self._listen(loop)
         while True:
             item = await self._next_item(channel, inbox, loop)
@@ -234,7 +234,8 @@ class Receiver:
                 self._database.open_for_readers()
             more = reading.more
         if found and (ear := self._ears.by_loop.get(loop)):
-            pause = times.TIMES.acknowledge
+            # A loop that has had no heartbeat may be over before the pause is.
+            pause = times.TIMES.acknowledge if ear.listener.has_beaten else 0
             ear.listener.call_once(pause, "acknowledge", self._acknowledge, loop)
         if more:  # after others on the loop have had their turn
             loop.call_soon(partial(self._ears.look, loop, rung=True))
@@ -264,7 +265,7 @@ class Receiver:
                 self._trimmer.trim_if_due()
 
     def _tidy(self, loop: Loop) -> None:
-        self._ears.stop_closed()
+        self._ears.stop_unused()
         self._queues.expire()
         self._queues.wake_beside_messages(loop)
         self._reading.give_all_back(loop)
@@ -278,10 +279,8 @@ class Receiver:
 
     async def close(self) -> None:
         """Stop listening on the running loop, acknowledge what was taken, and give back what was
-        claimed for consumers that are gone.
-
-        The bell stays while the process lives: its memberships do, and the next use goes on with
-        them.
+        claimed for consumers that are gone. The bell stays while the process lives, as its
+        memberships do, and the next use goes on with them.
         """
         loop = asyncio.get_running_loop()
         self._stop(loop)

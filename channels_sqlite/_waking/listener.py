@@ -51,6 +51,7 @@ class Listener:
         self.found_at = float("-inf")  # when a look found something: more may follow soon
         self.watcher: Watcher | None = None
         self.polls = False  # it looks without being woken
+        self.has_beaten = False  # its loop has lived for as long as a heartbeat
         self.hears_writes = True  # a write of the log is to wake it
         self.wants_touches = False  # it is to wake at once when a normal channel was written to
         self._look = look
@@ -215,6 +216,7 @@ class Listener:
         self.look(rung=False)
 
     def _heartbeat(self) -> None:
+        self.has_beaten = True
         self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
         if self._suspect:
             # No event has told since of what the last heartbeat found: it was not late, but missed.
