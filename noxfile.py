@@ -107,7 +107,7 @@ def matrix(session: nox.Session, django: str, channels: str) -> None:
 
 SQLITES = {FLOORS: "pysqlite3-binary==0.4.7.post8", NEWEST: "pysqlite3-binary"}  # 3.39.4, 3.51.1
 CORE = ["tests/storing", "tests/test_exceptions.py", "tests/test_migrations.py"]
-CORE += ["tests/test_processes.py", "tests/test_sql_api.py"]
+CORE += ["tests/test_corners.py", "tests/test_processes.py", "tests/test_sql_api.py"]
 # Those of tests/faults that do not wait for locks: the oldest wheel only sleeps for whole seconds,
 # and gives up at once where less is asked for.
 FAULTS_OF_CORE = ["bells", "clocks", "errors", "files", "forks", "members"]

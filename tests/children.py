@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import random
-import signal
 import sqlite3
 import sys
 import threading
@@ -167,20 +166,6 @@ def inotify_descriptors() -> list[int]:
 # Lives and deaths
 
 
-def opener() -> None:
-    """Use one new file after the other, each at the moment told."""
-    while path := hear():
-        with alias_for(path) as alias:
-            layer = SqliteChannelLayer(database=alias)
-            say("ready")
-            moment = hear()
-            while time.time() < moment:
-                pass
-            async_to_sync(layer.send)("test-channel", {"type": "test"})
-            async_to_sync(layer.close)()
-            say("sent")
-
-
 def fresh_loops(counts: list[int], receives: bool, **config: Any) -> None:
     """Say what the process holds after so many group_sends, each in an event loop of its own."""
     layer = SqliteChannelLayer(**config)
@@ -287,19 +272,6 @@ def waits(**config: Any) -> None:
     layer = SqliteChannelLayer(**config)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(use_and_wait(layer))
-
-
-def serves(**config: Any) -> None:
-    """The same, and stop at SIGTERM in the way servers do."""
-    layer = SqliteChannelLayer(**config)
-
-    async def serve() -> None:
-        waiting = asyncio.ensure_future(use_and_wait(layer))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, waiting.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await waiting
-
-    asyncio.run(serve())
 
 
 # Histories
@@ -441,16 +413,6 @@ def orm_writer(channel: str, count: int) -> None:
             row.save(using="channels")
         say(time.time())
         pauses()
-
-
-def lock_holder() -> None:
-    """Hold the write lock from "locked" until something is heard."""
-    with closing(connect()) as connection:
-        connection.execute("begin immediate")
-        say("locked")
-        hear()
-        connection.execute("rollback")
-    say("free")
 
 
 def main(functions: dict[str, Any], function: str, arguments: str) -> None:

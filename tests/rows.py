@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,25 @@ def select(connection: sqlite3.Connection, what: str, *values: Any) -> list[Any]
     """What `select {what}` finds: tuples, or the values themselves where it asks for one column."""
     rows = connection.execute(f"select {what}", values).fetchall()
     return [found[0] if len(found) == 1 else found for found in rows]
+
+
+def steps(connection: sqlite3.Connection, work: Callable[[], object]) -> int:
+    """The tens of instructions that SQLite's virtual machine runs for it: as many on a busy machine
+    as on any other.
+    """
+    count = 0
+
+    def progress() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    connection.set_progress_handler(progress, 10)
+    try:
+        work()
+    finally:
+        connection.set_progress_handler(None, 0)
+    return count
 
 
 def count(path: Path | str, what: str) -> int:

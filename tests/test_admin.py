@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,6 +23,7 @@ from pytest_django import DjangoAssertNumQueries, Settings
 from channels_sqlite import admin
 from channels_sqlite._options.settings import BACKEND
 from channels_sqlite.models import LayerMembership, LayerMessage
+from tests.rows import steps
 
 pytestmark = pytest.mark.django_db(databases=["default", "channels"])
 
@@ -306,25 +306,6 @@ def fill(rows: int) -> None:
         )
 
 
-def steps(visit: Callable[[], object]) -> int:
-    """The tens of instructions that SQLite runs for it."""
-    count = 0
-
-    def progress() -> int:
-        nonlocal count
-        count += 1
-        return 0
-
-    with connections["channels"].cursor():
-        raw = connections["channels"].connection
-    raw.set_progress_handler(progress, 10)
-    try:
-        visit()
-    finally:
-        raw.set_progress_handler(None, 0)
-    return count
-
-
 @pytest.mark.parametrize("url", [MESSAGES, MEMBERSHIPS])
 @pytest.mark.parametrize(
     "query",
@@ -337,9 +318,10 @@ def test_a_list_costs_no_more_in_a_longer_table(
     monkeypatch.setattr(admin, "MOST_LISTED", 500)
     monkeypatch.setattr(admin, "NEWEST", 100)
     fill(1_000)
-    short = steps(lambda: listed(admin_client, url, **query))
+    raw = connections["channels"].connection
+    short = steps(raw, lambda: listed(admin_client, url, **query))
     fill(9_000)
-    long = steps(lambda: listed(admin_client, url, **query))
+    long = steps(raw, lambda: listed(admin_client, url, **query))
     assert long < 1.5 * short
 
 

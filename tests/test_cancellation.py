@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import OpenLayer, Start
-from tests.kinds import by_each_watcher, ours
+from tests.kinds import by_default, ours
 from tests.rows import message
 from tests.storing.parts import locked
 from tests.waiting import cancel, rest, soon, until
@@ -73,7 +73,7 @@ async def test_a_receive_is_cancelled_at_every_turn(layer: Any, channel: str) ->
     assert got + await numbers(layer, channel) == [*range(60)]
 
 
-@by_each_watcher
+@by_default
 async def test_receives_are_cancelled_while_another_process_sends(
     layer: Any, channel: str, start: Start
 ) -> None:

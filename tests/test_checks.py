@@ -455,25 +455,6 @@ def test_an_alias_of_the_layers_own_file_is_to_be_removed(tmp_path: Path) -> Non
         assert "no issues" in project.manage("check").stdout
 
 
-def test_a_mirror_in_a_test_run_may_have_the_same_file(tmp_path: Path) -> None:
-    project = Project(
-        tmp_path,
-        'DATABASES["default"]["TEST"] = {"NAME": BASE_DIR / "test.sqlite3"}\n'
-        'DATABASES["channels"]["TEST"] = {"MIRROR": "default"}\n',
-    )
-    project.write(
-        "tests/test_names.py",
-        "from django.db import connections\n"
-        "from django.test import TestCase\n"
-        "class Names(TestCase):\n"
-        "    databases = {'default', 'channels'}\n"
-        "    def test_they_are_one(self):\n"
-        "        one, other = (connections[each].settings_dict for each in self.databases)\n"
-        "        self.assertEqual(one['NAME'], other['NAME'])\n",
-    )
-    assert "no issues" in project.manage("test").stdout
-
-
 def mounted(*lines: tuple[Path, str]) -> bytes:
     """A table of mounts as Linux writes it, of these directories and types."""
     text = b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n"
@@ -658,16 +639,6 @@ def test_a_journal_mode_that_init_command_sets(declare: Declare, migrated: str) 
     assert ids(alias) == set()
 
 
-def test_tables_that_were_recorded_and_not_made(declare: Declare, settings: Settings) -> None:
-    """`migrate` ran there while the layer used another database."""
-    alias = declare()
-    with_layer, settings.CHANNEL_LAYERS = settings.CHANNEL_LAYERS, {}
-    call_command("migrate", "channels_sqlite", database=alias, verbosity=0)
-    settings.CHANNEL_LAYERS = with_layer
-    follow(message("W004", alias))
-    assert ids(alias) == set()
-
-
 def test_a_database_that_cannot_be_opened(declare: Declare, tmp_path: Path) -> None:
     alias = declare(NAME=tmp_path / "no such" / "layer.sqlite3")
     found = message("E008", alias)
@@ -802,12 +773,6 @@ def follow(found: CheckMessage) -> None:
         arguments = [each.strip('"') for each in re.findall(r'"[^"]*"|\S+', command)]
         name = arguments.pop(0)
         call_command(name, *arguments, **({"verbosity": 0} if name == "migrate" else {}))
-
-
-def test_a_plain_check_makes_no_database(declare: Declare, tmp_path: Path) -> None:
-    declare()
-    call_command("check")
-    assert not (tmp_path / "layer.sqlite3").exists()
 
 
 # SQLite, and who may read

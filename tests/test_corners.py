@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 import threading
 import time
-from contextlib import suppress
 from itertools import count as numbers_from
 from pathlib import Path
 from typing import Any
@@ -70,44 +69,6 @@ async def test_what_was_delivered_is_kept_for_the_retention(
     await until(lambda: count(database, f"{MESSAGE} where delivered_at is null") == 0)
     await layer.close()
     assert count(database, MESSAGE) == kept
-
-
-@pytest.mark.parametrize(
-    ("retention", "most"),
-    [(0, 2_000_000), (0.2, 4_000_000)],  # bytes; 500 messages are 2 MB
-    ids=["deleted-on-delivery", "trimmed"],
-)
-async def test_the_file_stops_growing(
-    open_layer: OpenLayer,
-    database: Path,
-    others: sqlite3.Connection,
-    retention: float,
-    most: int,
-) -> None:
-    """1,500 messages of 4 kB: neither rows nor pages pile up.
-
-    However quick they are sent: 500 at most are younger than the retention, because it pauses
-    after each 500.
-    """
-    layer = open_layer(message_retention=retention, trim_batch_size=50)
-    channel = await layer.new_channel()
-    for number in range(1500):
-        await layer.send(channel, message(number, text="x" * 4096))
-        assert (await receive(layer, channel))["number"] == number
-        if number % 500 == 499:
-            await asyncio.sleep(2 * retention + 0.1)
-    ((pages, size),) = select(
-        others, "page_count, page_size from pragma_page_count, pragma_page_size"
-    )
-
-    async def write_until_it_is_trimmed() -> None:
-        while count(database, MESSAGE) >= 300:
-            await layer.send(channel, message(-2))
-            await receive(layer, channel)
-            await asyncio.sleep(0.1)
-
-    await soon(write_until_it_is_trimmed())
-    assert pages * size <= most
 
 
 @local_or_normal
@@ -418,22 +379,6 @@ async def test_a_full_claim_is_followed_by_another(layer: Any) -> None:
 
 
 # Ids begin anew
-
-
-async def test_the_file_is_replaced_while_the_layer_is_closed(
-    layer: Any, database: Path, migrated: Path
-) -> None:
-    channel = await layer.new_channel()
-    for number in range(20):
-        await layer.send(channel, message(number))
-        assert await receive(layer, channel) == message(number)
-    await layer.close()
-    os.replace(shutil.copy(migrated, database.with_name("new")), database)
-    for end in ("-wal", "-shm"):
-        with suppress(FileNotFoundError):  # the last one to close it removes them
-            os.unlink(f"{database}{end}")
-    await layer.send(channel, message(1))
-    assert await receive(layer, channel) == message(1)
 
 
 async def test_nothing_of_a_new_file_is_acknowledged_by_the_ids_of_the_old_one(

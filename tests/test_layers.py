@@ -8,17 +8,15 @@ import gc
 import re
 import sqlite3
 import threading
-import time
 import weakref
 from typing import Any
 
 import pytest
-from channels.exceptions import ChannelFull
 from channels.layers import channel_layers, get_channel_layer
 from django.test import override_settings
 
 from channels_sqlite._options import codec
-from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
+from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.exceptions import InvalidOption, MessageTooLarge
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer
@@ -85,15 +83,6 @@ async def test_a_prefix_that_makes_no_valid_name_is_refused(layer: SqliteChannel
 # Sending and receiving
 
 
-async def test_a_full_channel_says_how_full_it_is(open_layer: OpenLayer) -> None:
-    layer = open_layer(capacity=2)
-    for _ in range(2):
-        await layer.send("test-channel", MESSAGE_1)
-    with pytest.raises(ChannelFull, match="test-channel has 2 messages waiting"):
-        await layer.send("test-channel", MESSAGE_1)
-    assert (layer.counters.sent, layer.counters.refused) == (2, 1)
-
-
 async def test_what_was_read_beside_the_sender_takes_up_no_room(open_layer: OpenLayer) -> None:
     """Though the table is told of it a moment later."""
     layer = open_layer(capacity=9)
@@ -106,20 +95,6 @@ async def test_what_was_read_beside_the_sender_takes_up_no_room(open_layer: Open
             assert await soon(layer.receive(channel)) == MESSAGE_1
         await asyncio.sleep(0.06)
     assert layer.counters.refused == 0
-
-
-async def test_messages_and_memberships_live_as_long_as_the_layer_says_or_the_sender(
-    open_layer: OpenLayer, others: sqlite3.Connection
-) -> None:
-    layer = open_layer(expiry=50, group_expiry=1000)
-    await layer.send("test-channel", MESSAGE_1)
-    await layer.send("test-channel", MESSAGE_1, expiry=0.5)
-    await layer.group_add("test-group", "test-channel")
-    await layer.group_send("test-group", MESSAGE_1)
-    lives = select(others, f"expires_at - created_at from {MESSAGE} order by id")
-    assert lives == pytest.approx([50, 0.5, 50], abs=0.4)
-    (expires_at,) = select(others, f"expires_at from {MEMBERSHIP}")
-    assert expires_at == pytest.approx(time.time() + 1000, abs=60)
 
 
 async def test_a_message_that_no_row_can_hold_is_refused(
@@ -153,16 +128,10 @@ async def test_a_message_is_refused_before_its_group_is_looked_up(
     ],
     ids=["flat", "a list", "a dict"],
 )
-@pytest.mark.parametrize(
-    "config", [{}, {"symmetric_encryption_keys": ["key"]}], ids=["plain", "encrypted"]
-)
 async def test_a_member_may_change_its_message(
-    open_layer: OpenLayer, message: dict[str, Any], config: dict[str, Any]
+    layer: SqliteChannelLayer, message: dict[str, Any]
 ) -> None:
     """Each has one of its own, down to what is in it."""
-    if config:
-        pytest.importorskip("cryptography", reason="no cryptography here")
-    layer = open_layer(**config)
     channels = [await layer.new_channel() for _ in range(4)]
     for channel in channels:
         await layer.group_add("test-group", channel)

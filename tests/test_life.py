@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -134,19 +135,17 @@ def test_loops_at_once_share_a_channel(layer: Any, local: bool) -> None:
 # Event loops that end badly
 
 
-def test_a_loop_is_closed_with_a_call_in_flight(layer: Any, start: Start) -> None:
+def test_a_loop_is_closed_with_a_call_in_flight(layer: Any, others: sqlite3.Connection) -> None:
     """Nobody can be told what became of it; others who wait for the same lock are served."""
     async_to_sync(send_and_receive)(layer)
-    holder = start("lock_holder")
-    assert holder.hear() == "locked"
+    others.execute("begin immediate")
     doomed = asyncio.new_event_loop()
     task = doomed.create_task(layer.send("doomed", message(1)))
     doomed.run_until_complete(asyncio.sleep(0.05))
     doomed.close()
     with threads(*[lambda: asyncio.run(send_and_receive(layer))] * 2):
         time.sleep(0.1)
-        holder.tell("release")
-    assert holder.hear() == "free"
+        others.execute("rollback")
     async_to_sync(send_and_receive)(layer)
     assert not task.done()
     del task
@@ -262,10 +261,10 @@ with_or_without_a_thread = pytest.mark.parametrize("watcher", ["auto", "watchfil
 HOWS = ["asyncio.run", "with a consumer", "synchronous", "in a thread", "by an exception", "closed"]
 
 
-@with_or_without_a_thread
 @pytest.mark.parametrize("how", HOWS)
-def test_exit(start: Start, watcher: str, how: str) -> None:
-    child = start("exits", how=how, watcher=watcher)
+def test_exit(start: Start, how: str) -> None:
+    """With the thread of watchfiles; most of the children of other tests end without one."""
+    child = start("exits", how=how, watcher="watchfiles")
     while child.hear() != "ending":
         pass
     child.finish(PROMPTLY)
@@ -284,14 +283,11 @@ def test_exit_beside_loops_on_daemon_threads(start: Start, watcher: str) -> None
 
 @with_or_without_a_thread
 @pytest.mark.skipif(sys.platform == "win32", reason="no signals here")
-@pytest.mark.parametrize(
-    ("function", "number"), [("waits", signal.SIGINT), ("serves", signal.SIGTERM)]
-)
-def test_exit_by_a_signal(start: Start, watcher: str, function: str, number: int) -> None:
-    """Ctrl-C, and a server's SIGTERM, while a consumer waits."""
-    child = start(function, watcher=watcher)
+def test_exit_by_ctrl_c(start: Start, watcher: str) -> None:
+    """While a consumer waits. A server's SIGTERM: see faults/test_members.py."""
+    child = start("waits", watcher=watcher)
     assert child.hear() == "waiting"
-    child.signal(number)
+    child.signal(signal.SIGINT)
     child.finish(PROMPTLY)
 
 

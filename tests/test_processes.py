@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
 import signal
 import statistics
 import sys
@@ -16,10 +15,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import msgpack
 import pytest
 
-from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import send
 from tests.conftest import OpenLayer, Start
@@ -49,26 +46,6 @@ def test_three_readers_share_a_normal_channel(start: Start) -> None:
             of_one_writer = [number for number in numbers if number % 2 == remainder]
             assert of_one_writer == sorted(of_one_writer)
     assert sorted(chain.from_iterable(received)) == [*range(1500)]
-
-
-def test_a_new_file_is_opened_by_many_at_once(start: Start, migrated: Path, tmp_path: Path) -> None:
-    """They are the first; one of them puts it into WAL mode, for which SQLite does not wait."""
-    openers = [start("opener") for _ in range(3)]
-    for number in range(6):
-        path = shutil.copy(migrated, tmp_path / f"{number}.sqlite3")
-        with sql(path) as connection:
-            connection.execute("pragma journal_mode = delete").fetchall()
-        for opener in openers:
-            opener.tell(str(path))
-            assert opener.hear() == "ready"
-        moment = time.time() + 0.02
-        for opener in openers:
-            opener.tell(moment)
-        for opener in openers:
-            assert opener.hear() == "sent"
-    for opener in openers:
-        opener.tell("")
-        opener.finish()
 
 
 def test_two_processes_talk_where_posix_is_missing(start: Start, database: Path) -> None:
@@ -215,33 +192,6 @@ async def test_writers_are_killed(alias: str, database: Path, start: Start) -> N
     ledger.check()
     with sql(database) as connection:
         assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
-
-
-async def test_readers_are_killed(alias: str, database: Path, start: Start) -> None:
-    """Four of five, at random moments: the fifth gets what they had not claimed, nothing twice."""
-    readers = [start("reader", channel="work") for _ in range(5)]
-    for reader in readers:
-        assert await asyncio.to_thread(reader.hear) == "ready"
-    layer = SqliteChannelLayer(database=alias)
-    deadly = dict(zip(random.sample(range(600), 4), readers, strict=False))
-    for number in range(600):
-        await soon(send(layer, "work", message(number)))
-        if number in deadly:
-            deadly[number].kill()
-    await soon(send(layer, "work", message(-1)))
-    readers[4].finish()
-    await layer.close()
-    received = [*chain.from_iterable(reader.rest() for reader in readers)]
-    assert len(set(received)) == len(received)
-    lost = {*range(600)} - {*received}
-    assert lost <= claimed(database)
-    assert len(lost) <= 4  # each had one in its hands
-
-
-def claimed(database: Path) -> set[int]:
-    with sql(database) as connection:
-        bodies = select(connection, f"body from {MESSAGE} where delivered_at is not null")
-    return {msgpack.unpackb(body)["number"] for body in bodies}
 
 
 async def test_a_stopped_process_harms_nobody(start: Start, alias: str) -> None:

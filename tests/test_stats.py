@@ -45,14 +45,6 @@ def about(seconds: float) -> Any:
 # Stats
 
 
-async def test_an_empty_file(file: Database, database: Path) -> None:
-    found = await count(file)
-    assert found.total == Tally()
-    assert found.inboxes == found.groups == {}
-    assert found.journal_mode == "wal"
-    assert found.path == str(database)
-
-
 async def test_messages_are_counted_by_inbox_and_group(
     file: Database, others: sqlite3.Connection
 ) -> None:
@@ -140,23 +132,6 @@ def test_bodies_are_not_read_to_count(others: sqlite3.Connection, index: str) ->
 
 
 # Readers
-
-
-async def test_readers_are_those_that_live(alias: str, watcher: str) -> None:
-    layers = [SqliteChannelLayer(database=alias, watcher=watcher) for _ in range(3)]
-    tasks = []
-    for layer in layers[:2]:  # the third one only asks
-        channels = [await layer.new_channel() for _ in range(2)]
-        tasks += [asyncio.create_task(layer.receive(channel)) for channel in channels]
-        await until(lambda: len(layer._ends.receiver._queues) == 2)  # noqa: B023
-    found = await layers[2].readers()
-    assert {each.client for each in found} == {each.client_prefix for each in layers[:2]}
-    assert {(each.pid, each.watcher) for each in found} == {(os.getpid(), watcher)}
-    await layers[0].send(f"specific.{layers[0].client_prefix}!x", {"type": "test"})
-    await until(lambda: {each.channels for each in stats.readers(layers[2].database)} == {2})
-    await cancel(*tasks)
-    for layer in layers:
-        await layer.close()
 
 
 async def test_what_a_reader_says_is_read_as_far_as_it_is_understood(

@@ -19,13 +19,13 @@ from asgiref.sync import async_to_sync
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import Start
 from tests.docs.project import NO_LIVE_SERVER
-from tests.processes import Child
+from tests.faults.peers import Peer
+from tests.rows import message
 from tests.suites import ON_A_FILE, Suite
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a file in use cannot be removed")
 
 GROUP, CHANNEL = "room", "jobs"  # also those of the suites
-MESSAGE = {"type": "test.message", "sender": "developer"}
 
 on_both = pytest.mark.parametrize("where", ["", ON_A_FILE], ids=["in-memory", "on-a-file"])
 """What the settings say of the test database."""
@@ -34,22 +34,23 @@ on_both = pytest.mark.parametrize("where", ["", ON_A_FILE], ids=["in-memory", "o
 class Developer:
     """A developer's file in use: a server receives from it, and a message waits in it."""
 
-    def __init__(self, database: Path, layer: SqliteChannelLayer, server: Child) -> None:
+    def __init__(self, database: Path, layer: SqliteChannelLayer, server: Peer) -> None:
         self._database = database
         self._server = server
         self._send = async_to_sync(layer.send)
         self._group_send = async_to_sync(layer.group_send)
-        assert server.hear() == "ready"
-        self._send("waiting", MESSAGE)
+        self._member = server.join(GROUP)
+        server.consume(CHANNEL)
+        self._send("waiting", message(0))
         self._before = self._rows()
 
     def must_be_undisturbed(self) -> None:
         """No row came or went; the server is a member still, and hears first what is sent here."""
         assert self._rows() == self._before
-        self._group_send(GROUP, MESSAGE)
-        assert self._server.hear() == [GROUP, "developer"]
-        self._send(CHANNEL, MESSAGE)
-        assert self._server.hear() == [CHANNEL, "developer"]
+        self._group_send(GROUP, message(1))
+        assert self._server.heard(self._member, 1) == [1]
+        self._send(CHANNEL, message(2))
+        assert self._server.heard(CHANNEL, 2) == [2]
 
     def _rows(self) -> list[list[tuple[object, ...]]]:
         """The messages, the memberships, and the highest id that a message ever had."""
@@ -65,7 +66,7 @@ class Developer:
 @pytest.fixture
 def developer(database: Path, alias: str, start: Start) -> Iterator[Developer]:
     layer = SqliteChannelLayer(database=alias)
-    yield Developer(database, layer, start("tests.developer.server", group=GROUP, channel=CHANNEL))
+    yield Developer(database, layer, Peer(start))
     async_to_sync(layer.close)()
 
 
@@ -118,7 +119,6 @@ of_each_kind = pytest.mark.parametrize(
     ("code", "where", "run"),
     [
         pytest.param(case("SimpleTestCase"), "", Suite.test, id="SimpleTestCase"),
-        pytest.param(case("TestCase"), "", Suite.test, id="TestCase"),
         pytest.param(case("TransactionTestCase"), "", Suite.test, id="TransactionTestCase"),
         pytest.param(case("TestCase", ALL), "", Suite.test, id="all-databases-in-memory"),
         pytest.param(
@@ -486,9 +486,12 @@ def test_a_test_and_its_live_server_share_a_file(
 def test_a_mirror_of_the_default_database_is_the_layers_too(
     developer: Developer, tmp_path: Path
 ) -> None:
-    """With TEST's MIRROR both aliases mean one test database, which has the layer's tables."""
+    """With TEST's MIRROR both aliases mean one test database, which has the layer's tables. That
+    they share a file is no fault to the system checks, which run first.
+    """
+    file = 'DATABASES["default"]["TEST"] = {"NAME": BASE_DIR / "test.sqlite3"}\n'
     mirror = 'DATABASES["channels"]["TEST"] = {"MIRROR": "default"}\n'
-    suite = Suite(tmp_path, TWO_CASES, settings=mirror)
+    suite = Suite(tmp_path, TWO_CASES, settings=file + mirror)
     assert suite.test("--shuffle") == 5
     assert suite.left() == []
     developer.must_be_undisturbed()
@@ -570,11 +573,10 @@ MEMORY = 'CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChan
 
 
 @pytest.mark.parametrize(
-    ("code", "count"),
-    [(OVERRIDDEN, 2), (OVERRIDDEN + AND_WITH_DATABASES, 5)],
-    ids=["without-databases", "with-databases"],
+    ("settings", "code", "count"),
+    [("", OVERRIDDEN + AND_WITH_DATABASES, 5), (MEMORY, OVERRIDDEN, 2)],
+    ids=["from-ours-with-databases", "from-in-memory-without"],
 )
-@pytest.mark.parametrize("settings", ["", MEMORY], ids=["from-ours", "from-in-memory"])
 def test_tests_override_channel_layers(
     developer: Developer, tmp_path: Path, settings: str, code: str, count: int
 ) -> None:

@@ -64,8 +64,8 @@ def test_one_that_is_cancelled_in_a_read_leaves_nobody_behind(alias: str) -> Non
     asyncio.run(layer.close())
 
 
-async def test_messages_are_seen_in_order_and_stay(alias: str, watcher: str) -> None:
-    layer = SqliteChannelLayer(database=alias, watcher=watcher)
+async def test_messages_are_seen_in_order_and_stay(alias: str) -> None:
+    layer = SqliteChannelLayer(database=alias)
     member = await layer.new_channel()
     await layer.group_add("chat", member)
     async with Tail(file(alias), layer.options) as rows:
@@ -109,16 +109,6 @@ async def test_a_name_in_any_encoding_is_seen(alias: str, others: sqlite3.Connec
         assert [each.channel for each in await soon(take(rows, 1))] == ["mail"]
 
 
-async def test_the_last_ones_are_shown_on_request(alias: str, others: sqlite3.Connection) -> None:
-    send(others, "one", "two", "three")
-    async with Tail(file(alias), Options()) as rows:
-        send(others, "four")
-        assert [each.channel for each in await rows.last(2)] == ["two", "three"]
-        assert await rows.last(0) == []
-        assert [each.channel for each in await soon(take(rows, 1))] == ["four"]
-    await file(alias).close()
-
-
 async def test_a_groups_message_is_seen_once(
     alias: str, others: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,22 +146,6 @@ async def test_more_than_one_batch_at_once(
         assert [each.channel for each in await soon(take(rows, 35))] == channels
         send(others, *channels[:10])  # exactly one batch, and nothing behind it
         assert len(await soon(take(rows, 10))) == 10
-    await file(alias).close()
-
-
-async def test_what_is_gone_before_it_was_seen_is_counted(
-    alias: str, others: sqlite3.Connection
-) -> None:
-    send(others, "before")
-    others.execute(f"delete from {schema.MESSAGE}")
-    async with Tail(file(alias), Options()) as rows:
-        others.execute("begin")
-        send(others, "one", "two", "three")
-        others.execute(f"delete from {schema.MESSAGE} where channel <> 'two'")
-        others.execute("commit")
-        send(others, "four")
-        assert [each.channel for each in await soon(take(rows, 2))] == ["two", "four"]
-    assert rows.missed == 2
     await file(alias).close()
 
 

@@ -116,22 +116,27 @@ def test_a_restarted_server_loses_no_line(ada: Window, ben: Window, chat: Chat) 
     assert {complaint["source"] for complaint in ada.complaints()} <= {"network"}
 
 
+def insert(chat: Chat, room: str, count: int) -> list[tuple[str, str]]:
+    """Lines whose messages were lost on the way."""
+    lines = [("Cleo", f"number {number}") for number in range(count)]
+    with closing(sqlite3.connect(chat.project.directory / "db.sqlite3")) as database, database:
+        database.executemany(
+            """
+            insert into chat_line (room, name, text, nonce, created_at)
+            values (?, ?, ?, ?, datetime('now'))
+            """,
+            [(room, *line, uuid4().hex) for line in lines],
+        )
+    return lines
+
+
 def test_a_page_finds_what_no_message_told_it(
     ada: Window, ben: Window, chat: Chat, room: str
 ) -> None:
     ben.say("before")
     ada.wait_for_line("Ben", "before")
-    # More than one page of lines whose messages were lost on the way.
-    with closing(sqlite3.connect(chat.project.directory / "db.sqlite3")) as database, database:
-        database.executemany(
-            """
-            insert into chat_line (room, name, text, nonce, created_at)
-            values (?, 'Cleo', ?, ?, datetime('now'))
-            """,
-            [(room, f"unheard {number}", uuid4().hex) for number in range(150)],
-        )
+    unheard = insert(chat, room, 150)  # more than one page
     ben.say("after")
-    unheard = [("Cleo", f"unheard {number}") for number in range(150)]
     for window in (ada, ben):
         window.wait_for(lambda window=window: len(window.lines) == 152)
         assert window.lines == [("Ben", "before"), *unheard, ("Ben", "after")]
@@ -140,14 +145,7 @@ def test_a_page_finds_what_no_message_told_it(
 def test_earlier_lines_come_above_and_leave_the_rest_where_it_is(
     ada: Window, ben: Window, chat: Chat, room: str
 ) -> None:
-    with closing(sqlite3.connect(chat.project.directory / "db.sqlite3")) as database, database:
-        database.executemany(
-            """
-            insert into chat_line (room, name, text, nonce, created_at)
-            values (?, 'Cleo', ?, ?, datetime('now'))
-            """,
-            [(room, f"number {number}", uuid4().hex) for number in range(120)],
-        )
+    lines = insert(chat, room, 120)
     ben.driver.refresh()
     ben.wait_until_connected()
     place = "return document.querySelector('.line').getBoundingClientRect().top"
@@ -160,7 +158,7 @@ def test_earlier_lines_come_above_and_leave_the_rest_where_it_is(
         ben.wait_for(lambda shown=shown: len(ben.lines) > shown)
         after = ben.driver.execute_script(place.replace("document.querySelector('.line')", "first"))
         assert after == pytest.approx(before, abs=60)  # a day stood above it
-    assert ben.lines == [("Cleo", f"number {number}") for number in range(120)]
+    assert ben.lines == lines
     assert not ben.find("#earlier").is_displayed()
     assert not ben.find("#newer").is_displayed()
     assert ben.focused == "log"

@@ -18,9 +18,11 @@ from typing import Any
 
 from django.db import connections
 
+from channels_sqlite._storing.files import Files
+from channels_sqlite._waking.bells import remove_dead
 from channels_sqlite.exceptions import ChannelFull, ChannelsSqliteError
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import main, say
+from tests.children import hear, main, say
 from tests.rows import message
 
 PATIENCE = 10.0  # seconds; only what never comes takes so many
@@ -84,9 +86,9 @@ class Obedient:
 
     # Consumers
 
-    async def consume(self) -> str:
-        """Make a channel, and have a consumer wait on it before this returns."""
-        channel: str = await self.layer.new_channel()
+    async def consume(self, channel: str | None = None) -> str:
+        """Have a consumer wait, on a new channel unless one is given, before this returns."""
+        channel = channel or await self.layer.new_channel()
         self.queues[channel] = asyncio.Queue()
         self.spawn(self._consume(channel))
         await asyncio.sleep(0)
@@ -95,7 +97,7 @@ class Obedient:
     async def _consume(self, channel: str) -> None:
         while True:
             received = await self.layer.receive(channel)
-            self.queues[channel].put_nowait(received["number"])
+            self.queues[channel].put_nowait(received.get("number", -1))
 
     async def join(self, *groups: str) -> str:
         """Consume a new channel, and add it to the groups."""
@@ -303,6 +305,17 @@ def crowd(processes: int, layers: int, group: str) -> None:
     pids = [fork_for(attend) for _ in range(processes)]
     for pid in pids:
         os.waitpid(pid, 0)
+
+
+def forks_while_sweeping(path: str) -> None:
+    """Fork in the middle of a sweep, and go on with it when told to."""
+
+    def fork_(clients: list[str]) -> None:
+        if fork() == 0:
+            say("in the child")
+        hear()
+
+    list(remove_dead(Files(path), fork_))
 
 
 def bell_of(channel: str) -> str:

@@ -19,7 +19,6 @@ from django.db import connections
 
 from channels_sqlite._options import times
 from channels_sqlite._receiving.queues import Queues
-from channels_sqlite._storing import sql
 from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import connect, hear, main, say
@@ -81,19 +80,6 @@ async def bursts(channel: str, count: int, large: int) -> None:
         text = "x" * 1_000_000
         await layer.send(channel, {"type": "test", "number": number, "text": text})
     say("sent")
-    await layer.close()
-
-
-async def reads_between_stops(**config: Any) -> None:
-    """Say the name of a channel, and what number comes there, until it is negative."""
-    layer = SqliteChannelLayer(**config)
-    channel = await layer.new_channel()
-    receiving = asyncio.create_task(layer.receive(channel))
-    await asyncio.sleep(0.2)
-    say(channel)
-    while (number := (await receiving)["number"]) >= 0:
-        receiving = asyncio.create_task(layer.receive(channel))
-        say(number)
     await layer.close()
 
 
@@ -348,20 +334,6 @@ async def makes_a_checkpoint() -> None:
     await layer.close()
 
 
-async def may_not_write(count: int) -> None:
-    """Use a database that only others may write; say what came of it, each time."""
-    layer = SqliteChannelLayer()
-    for _ in range(count):
-        for verb in (layer.send("test-channel", {"type": "test"}), layer.receive("test-channel")):
-            try:
-                await asyncio.wait_for(verb, 3)
-            except ChannelsSqliteError as error:
-                say([type(error).__name__, str(error)])
-            except TimeoutError:
-                say(["TimeoutError", ""])
-    await layer.close()
-
-
 # Races
 
 
@@ -380,16 +352,6 @@ async def race(layer: SqliteChannelLayer, channel: str, capacity: int) -> int:
     results = await asyncio.gather(*sends, return_exceptions=True)
     await layer.close()
     return sum(result is None for result in results)
-
-
-def flusher(count: int) -> None:
-    """Flush again and again."""
-    with closing(connect()) as connection:
-        connection.execute("pragma busy_timeout = 10000")
-        for _ in range(count):
-            sql.flush(connection)
-            time.sleep(0.01)
-    say("flushed")
 
 
 if __name__ == "__main__":

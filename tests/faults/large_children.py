@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import main, say
+from tests.children import main, say, use
 
 PATIENCE = 10.0  # seconds, of which only a hang takes so many
 ENOUGH = 24  # descriptors
@@ -42,12 +42,6 @@ async def outcome(layer: SqliteChannelLayer) -> str:
     except DatabaseUnavailable as error:
         return str(error)
     return ""
-
-
-async def use(layer: SqliteChannelLayer) -> None:
-    for channel in ("shared", await layer.new_channel()):
-        await layer.send(channel, {"type": "test"})
-        await layer.receive(channel)
 
 
 @contextmanager

@@ -161,17 +161,5 @@ async def ask(channels: Mapping[str, str], group: bool, patience: float) -> list
     return sorted(silent)
 
 
-async def uses() -> None:
-    """Send once to a normal channel, and say what came of it."""
-    layer = SqliteChannelLayer()
-    try:
-        await layer.send("test-channel", {"type": "test"})
-    except ChannelsSqliteError as error:
-        say([type(error).__name__, str(error)])
-    else:
-        say(["sent", ""])
-    await layer.close()
-
-
 if __name__ == "__main__":
     main(globals(), *sys.argv[1:])

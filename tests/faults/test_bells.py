@@ -10,13 +10,14 @@ import select
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import WATCHERS, Start
+from tests.faults.conftest import StartWith
 from tests.faults.peers import (
     AT_LENGTH,
     EXAMPLES,
@@ -42,23 +43,6 @@ CHILDREN = "tests.faults.bell_children"
 kinds = pytest.mark.parametrize("watcher", WATCHERS if AT_LENGTH else ["auto"], indirect=True)
 STALE = 10_000
 HANGS = 30.0  # seconds, of which only a hang takes so many
-
-StartWith = Callable[..., Start]
-"""Starts processes by way of a command, such as `unshare`; by default on the test's database."""
-
-
-@pytest.fixture
-def start_with(database: Path) -> Iterator[StartWith]:
-    with ExitStack() as children:
-
-        def start_with_(*command: str, database: Path = database) -> Start:
-            def start(function: str, /, **arguments: object) -> Child:
-                child = Child.under(*command)(function, database, **arguments)
-                return children.enter_context(child)
-
-            return start
-
-        yield start_with_
 
 
 @kinds

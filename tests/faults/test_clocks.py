@@ -31,27 +31,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @by_default
-@pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
-async def test_the_clock_jumps_under_traffic(
-    open_layer: OpenLayer, clock: Clock, jump: float
-) -> None:
-    """Ten jumps; who waits gets what is sent afterwards, in its order and once."""
-    layer = open_layer()
-    local = await layer.new_channel()
-    await layer.group_add("test-group", local)
-    for channel in (local, "shared"):
-        got = []
-        for number in range(50):
-            receiving = asyncio.create_task(layer.receive(channel))
-            await asyncio.sleep(0)
-            if number % 10 == 5:
-                clock.ahead += jump / 100  # within the life of a message
-            await layer.send(channel, message(number), expiry=600)
-            got.append((await soon(receiving))["number"])
-        assert got == [*range(50)]
-
-
-@by_default
 async def test_the_clock_is_set_forward(open_layer: OpenLayer, clock: Clock) -> None:
     """What waited in the table has expired; what this process had in its hands has not."""
     layer = open_layer()

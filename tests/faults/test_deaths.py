@@ -10,16 +10,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from channels.exceptions import ChannelFull
 from django.db import connections
 
 from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.exceptions import DatabaseUnavailable
-from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer, Start
 from tests.kinds import by_default
 from tests.rows import message, select, sql
-from tests.waiting import cancel, soon, until, wait_until
+from tests.waiting import cancel, soon, wait_until
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 CHILDREN = "tests.faults.children"
@@ -118,33 +116,3 @@ async def test_processes_race_for_the_last_room(start: Start) -> None:
         assert sum([await asyncio.to_thread(each.hear) for each in racers]) == 40
     for each in racers:
         await asyncio.to_thread(each.finish)
-
-
-@by_default
-async def test_flushed_by_others_under_traffic(
-    open_layer: OpenLayer, start: Start, alias: str
-) -> None:
-    """Receives neither hang nor get twice; what is sent afterwards arrives."""
-    layer, sender = open_layer(), SqliteChannelLayer(database=alias)
-    channel = await layer.new_channel()
-    got: list[int] = []
-
-    async def consume() -> None:
-        while True:
-            got.append((await layer.receive(channel))["number"])
-
-    consuming = asyncio.create_task(consume())
-    flusher = start(f"{CHILDREN}.flusher", count=50)
-    number = 0
-    while flusher._process.poll() is None:
-        number += 1
-        try:
-            await sender.send(channel, message(number))
-        except ChannelFull:
-            await asyncio.sleep(0.005)
-    flusher.finish()
-    await sender.send(channel, message(-1))
-    await until(lambda: got[-1:] == [-1])
-    assert got[:-1] == sorted(set(got[:-1]))
-    await cancel(consuming)
-    await sender.close()

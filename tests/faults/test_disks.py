@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from channels_sqlite.exceptions import this_user
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer, Start
 from tests.databases import alias_for
+from tests.faults.conftest import StartWith
+from tests.faults.peers import Peer, Refused
 from tests.kinds import by_default
 from tests.processes import Child, has_namespaces, in_namespace, succeeds  # noqa: F401 - for skipif
-from tests.rows import select, sql
+from tests.rows import message, select, sql
 from tests.waiting import soon
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such limits here")
@@ -137,7 +140,7 @@ def unprivileged(script: str) -> Sequence[str]:
 
 @pytest.mark.skipif("os.getuid() == 0 and not shutil.which('setpriv')", reason="no setpriv here")
 @pytest.mark.parametrize("what", ["file", "directory", "both"])
-async def test_only_others_may_write(database: Path, alias: str, what: str) -> None:
+async def test_only_others_may_write(start_with: StartWith, database: Path, what: str) -> None:
     """Each use says so, with the path and what to do; given the rights, it works."""
     folder = database.parent / "folder"
     os.mkdir(folder)
@@ -145,15 +148,8 @@ async def test_only_others_may_write(database: Path, alias: str, what: str) -> N
     modes = {"file": (0o755, 0o444), "directory": (0o555, 0o644), "both": (0o555, 0o444)}
     rights = f"chmod {modes[what][1]:o} {path}; chmod {modes[what][0]:o} {folder}"
     try:
-        with Child.under(*unprivileged(rights))(
-            f"{CHILDREN}.may_not_write", path, count=3
-        ) as child:
-            for _ in range(6):
-                name, words = await asyncio.to_thread(child.hear)
-                assert name == "DatabaseUnavailable"
-                assert str(path) in words
-                assert this_user() in words
-            await asyncio.to_thread(child.finish)
+        peer = Peer(start_with(*unprivileged(rights), database=path))
+        await asyncio.to_thread(check_refused, peer, path)
     finally:
         os.chmod(folder, 0o755)
         os.chmod(path, 0o644)
@@ -164,16 +160,21 @@ async def test_only_others_may_write(database: Path, alias: str, what: str) -> N
         await layer.close()
 
 
+def check_refused(peer: Peer, path: Path) -> None:
+    """Each use raises, each time, in words that name the path and the user."""
+    for _ in range(3):
+        for use in (partial(peer.send, "a", message(1)), partial(peer.receive, "a")):
+            with pytest.raises(Refused, match="DatabaseUnavailable") as refused:
+                use()
+            assert str(path) in str(refused.value)
+            assert this_user() in str(refused.value)
+    peer.finish()
+
+
 @namespaces
-def test_the_disk_is_read_only(database: Path) -> None:
+def test_the_disk_is_read_only(start_with: StartWith, database: Path) -> None:
     on_read_only_disk = in_namespace(
         f"mount --bind {database.parent} {database.parent};"
         f" mount -o remount,ro,bind {database.parent}"
     )
-    with Child.under(*on_read_only_disk)(f"{CHILDREN}.may_not_write", database, count=2) as child:
-        for _ in range(4):
-            name, words = child.hear()
-            assert name == "DatabaseUnavailable"
-            assert str(database) in words
-            assert this_user() in words
-        child.finish()
+    check_refused(Peer(start_with(*on_read_only_disk)), database)

@@ -99,13 +99,18 @@ async def receiver(start: Start, layer: SqliteChannelLayer, database: Path) -> R
 
 
 @long
-@pytest.mark.parametrize("uses", ["layer", "Django"])
 @pytest.mark.parametrize(
-    ("how", "count"),
-    [("os.fork", FORKS), ("fork", FORKS // 2), ("forkserver", FORKS // 4), ("spawn", FORKS // 10)],
+    ("how", "uses", "count"),
+    [
+        ("os.fork", "layer", FORKS),
+        ("os.fork", "Django", FORKS),
+        ("fork", "layer", FORKS // 2),
+        ("forkserver", "layer", FORKS // 4),
+        ("spawn", "layer", FORKS // 10),
+    ],
 )
 async def test_a_worker_is_forked_for_each_job(
-    start: Start, receiver: Receiver, how: str, count: int, uses: str
+    start: Start, receiver: Receiver, how: str, uses: str, count: int
 ) -> None:
     """All that the workers send arrives, and all that their parent does. It has used the layer
     before, or Django's connection to the same file, and closes it now and then.

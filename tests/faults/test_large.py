@@ -6,8 +6,6 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ import pytest
 from channels_sqlite._storing.messages import LARGE
 from channels_sqlite._storing.schema import MESSAGE
 from tests.conftest import OpenLayer, Start
+from tests.faults.children import Ticker
 from tests.kinds import by_default
 from tests.rows import select, sql
 from tests.waiting import cancel, soon, until
@@ -23,36 +22,8 @@ from tests.waiting import cancel, soon, until
 CHILDREN = "tests.faults.large_children"
 
 
-class Longest:
-    """For how long the event loop was held."""
-
-    def __init__(self) -> None:
-        self.gap = 0.0
-
-
-@asynccontextmanager
-async def ticking() -> AsyncIterator[Longest]:
-    longest = Longest()
-
-    async def tick() -> None:
-        before = time.monotonic()
-        while True:
-            await asyncio.sleep(0.001)
-            now = time.monotonic()
-            longest.gap, before = max(longest.gap, now - before), now
-
-    task = asyncio.create_task(tick())
-    await asyncio.sleep(0.01)
-    yield longest
-    await asyncio.sleep(0.2)  # for what is done later, such as acknowledging
-    await cancel(task)
-
-
 @by_default
-@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
-async def test_small_and_large_bodies_keep_their_order(open_layer: OpenLayer, local: bool) -> None:
-    layer = open_layer()
-    channel = await layer.new_channel() if local else "test-channel"
+async def test_small_and_large_bodies_keep_their_order(layer: Any, channel: str) -> None:
     sizes = [1, 3_000_000, 2, 2_000_000, 1_500_000, 3, 4, 5_000_000, 5]
     receiving = asyncio.create_task(layer.receive(channel))
     await asyncio.sleep(0.1)
@@ -72,12 +43,7 @@ async def nothing_waits(layer: Any, channel: str) -> bool:
 
 
 @by_default
-@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
-async def test_a_cancelled_receive_does_not_lose_a_large_body(
-    open_layer: OpenLayer, local: bool
-) -> None:
-    layer = open_layer()
-    channel = await layer.new_channel() if local else "test-channel"
+async def test_a_cancelled_receive_does_not_lose_a_large_body(layer: Any, channel: str) -> None:
     message: dict[str, Any] = {"type": "test", "body": b"x" * 3_000_000}
     for turn in range(20):
         receiving = asyncio.create_task(layer.receive(channel))
@@ -92,13 +58,11 @@ async def test_a_cancelled_receive_does_not_lose_a_large_body(
 
 
 @by_default
-@pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])
 async def test_a_large_message_is_deleted_when_it_is_delivered(
-    open_layer: OpenLayer, database: Path, local: bool
+    layer: Any, channel: str, database: Path
 ) -> None:
     """SQLite would write all of it once more, to note when that was."""
-    layer, sizes = open_layer(), [1, 3_000_000, 2, 1_500_000, LARGE + 1]
-    channel = await layer.new_channel() if local else "test-channel"
+    sizes = [1, 3_000_000, 2, 1_500_000, LARGE + 1]
     for size in sizes:
         await layer.send(channel, {"type": "test", "body": b"x" * size})
     before = os.stat(f"{database}-wal").st_size
@@ -131,10 +95,11 @@ async def test_the_loop_goes_on_while_the_messages_of_slow_consumers_expire(
     for _ in range(99):
         await layer.group_send("test-group", {"type": "test"})
     brought = time.monotonic() - begun
-    async with ticking() as longest:
-        await until(lambda: layer.counters.expired == 99 * 200)
+    ticker = Ticker()
+    await until(lambda: layer.counters.expired == 99 * 200)
+    await asyncio.sleep(0.2)  # for what is done later, such as acknowledging
     await cancel(receiving)
-    assert longest.gap < brought / 2
+    assert ticker.stop() < brought / 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")

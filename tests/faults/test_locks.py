@@ -15,6 +15,7 @@ from channels_sqlite._storing.opener import WAL_LIMIT
 from channels_sqlite._tools import file_checks
 from tests.conftest import OpenLayer, Start
 from tests.kinds import by_default
+from tests.storing.parts import locked
 from tests.waiting import soon
 
 CHILDREN = "tests.faults.children"
@@ -25,7 +26,7 @@ SECONDS = [1.0, 3.0, *map(float, os.environ.get("FAULTS_LOCK_SECONDS", "").split
 @pytest.mark.flaky(reruns=3)  # a busy machine makes every loop late
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("seconds", SECONDS)
-def test_the_lock_is_held(start: Start, seconds: float) -> None:
+def test_the_lock_is_held(start: Start, database: Path, seconds: float) -> None:
     """A tick of 10 ms is not late by half of a sender's timeout; every sender, however many queue,
     gets its error when its own timeout is over.
     """
@@ -33,14 +34,11 @@ def test_the_lock_is_held(start: Start, seconds: float) -> None:
     child = start(f"{CHILDREN}.under_a_lock", patience=timeout)
     bystander = start(f"{CHILDREN}.ticks")
     assert child.hear() == bystander.hear() == "ready"
-    holder = start("lock_holder")
-    assert holder.hear() == "locked"
-    child.tell("locked")
-    begun = time.monotonic()
-    assert child.hear() == [*range(20)]  # what was committed before
-    time.sleep(max(0, begun + seconds - time.monotonic()))
-    holder.tell("release")
-    assert holder.hear() == "free"
+    with locked(database):
+        child.tell("locked")
+        begun = time.monotonic()
+        assert child.hear() == [*range(20)]  # what was committed before
+        time.sleep(max(0, begun + seconds - time.monotonic()))
     child.tell("free")
     said = child.hear()
     child.finish()

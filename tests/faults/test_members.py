@@ -68,48 +68,7 @@ def test_a_member_gets_what_was_sent_while_it_was_one(start: Start, database: Pa
         assert sender.group_count("group") == is_member
 
 
-def test_a_discard_is_for_one_member_of_one_group(start: Start, database: Path) -> None:
-    """The others of its process and its other groups get what is sent afterwards, each once."""
-    members, sender = Peer(start), Peer(start)
-    leaver, stayer = members.join("group", "other"), members.join("group", "other")
-    for turn in range(20):
-        first, second, third, last = range(turn * 4, turn * 4 + 4)
-        with stopped(members, database) if turn % 2 else nullcontext():
-            sender.group_send("group", message(first))
-            sender.group_discard("group", leaver)
-            sender.group_send("group", message(second))
-            sender.group_send("other", message(third))
-            sender.group_add("group", leaver)
-            for channel in (leaver, stayer):
-                sender.send(channel, message(last))
-        assert members.heard(leaver, last) == [first, third, last]
-        assert members.heard(stayer, last) == [first, second, third, last]
-
-
 # Messages that expire
-
-
-@pytest.mark.parametrize("retention", [86400, 0])
-def test_messages_that_expire_take_nobody_out(start: Start, retention: float) -> None:
-    """Five consumers that wait, in three groups; messages to them live for a millisecond."""
-    config = {"message_retention": retention, "trim_batch_size": 1}
-    processes = [Peer(start, **config) for _ in range(2)]
-    sender = Peer(start, expiry=0.001, **config)
-    lasting = Peer(start, **config)
-    groups = ["a", "b", "c"]
-    consumers = [(processes[n % 2], processes[n % 2].join(*groups)) for n in range(5)]
-    end = time.monotonic() + SETTLES
-    while time.monotonic() < end:
-        for group in groups:
-            send_in_time(sender.group_send, group)
-        for _, channel in consumers:
-            send_in_time(sender.send, channel)
-        time.sleep(0.01)
-    assert [sender.group_count(group) for group in groups] == [5, 5, 5]
-    for number, group in enumerate(groups, 1):
-        lasting.group_send(group, message(number))
-    for process, channel in consumers:
-        assert process.heard(channel, 3)[-3:] == [1, 2, 3]
 
 
 def send_in_time(send: Callable[..., None], address: str) -> None:
@@ -118,7 +77,9 @@ def send_in_time(send: Callable[..., None], address: str) -> None:
         send(address, message(0))
 
 
-def test_a_sender_that_waited_longer_than_its_message_may_live(start: Start) -> None:
+def test_a_sender_that_waited_longer_than_its_message_may_live(
+    start: Start, database: Path
+) -> None:
     """It gets DatabaseUnavailable, nobody gets the message, and everybody stays a member."""
     sender, lasting, member = Peer(start, expiry=0.3), Peer(start), Peer(start)
     channel = member.join("group")
@@ -126,12 +87,9 @@ def test_a_sender_that_waited_longer_than_its_message_may_live(start: Start) -> 
     lasting.send(channel, message(2))
     assert member.heard(channel, 2)[-1:] == [2]
     for number, (verb, address) in enumerate([("send", channel), ("group_send", "group")], 1):
-        holder = start("lock_holder")
-        assert holder.hear() == "locked"
-        sender.begin(verb, address, message(number * 10))
-        time.sleep(1)
-        holder.tell("release")
-        assert holder.hear() == "free"
+        with locked(database):
+            sender.begin(verb, address, message(number * 10))
+            time.sleep(1)
         with pytest.raises(Refused, match="DatabaseUnavailable"):
             sender.result()
         lasting.group_send("group", message(number * 10 + 1))
@@ -297,11 +255,8 @@ def test_a_group_without_members_costs_nothing(start: Start, database: Path) -> 
         for number in range(50):
             sender.group_send("nobody", message(number))
         assert state() == before
-    holder = start("lock_holder")
-    assert holder.hear() == "locked"
-    sender.group_send("nobody", message(0))
-    holder.tell("release")
-    assert holder.hear() == "free"
+    with locked(database):
+        sender.group_send("nobody", message(0))
 
 
 @pytest.mark.parametrize("local", [True, False], ids=["process-local", "normal"])

@@ -18,14 +18,16 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from tests import databases
-from tests.faults.peers import stop
+from tests.conftest import Start
+from tests.faults.conftest import StartWith
+from tests.faults.peers import Peer, Refused, stop
 from tests.processes import (
     PATIENCE,
     Child,
@@ -33,7 +35,7 @@ from tests.processes import (
     in_namespace,
     succeeds,
 )
-from tests.rows import sql
+from tests.rows import message, sql
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
@@ -210,19 +212,16 @@ Meet = Callable[..., Talkers]
 
 
 @pytest.fixture
-def meet(newcomers: Child, database: Path) -> Iterator[Meet]:
-    with ExitStack() as children:
+def meet(newcomers: Child, start: Start, database: Path) -> Meet:
+    def meet_(*watchers: str) -> Talkers:
+        started = {name: talker(start, name) for name in watchers or WATCHERS}
+        return Talkers(started, newcomers, database)
 
-        def meet_(*watchers: str) -> Talkers:
-            started = {
-                name: children.enter_context(
-                    Child(f"{CHILDREN}.talker", database, name=name, watcher=name)
-                )
-                for name in watchers or WATCHERS
-            }
-            return Talkers(started, newcomers, database)
+    return meet_
 
-        yield meet_
+
+def talker(start: Start, watcher: str) -> Child:
+    return start(f"{CHILDREN}.talker", name=watcher, watcher=watcher)
 
 
 # Replaced and deleted
@@ -308,53 +307,60 @@ def test_the_log_is_deleted(meet: Meet, database: Path, ends: list[str]) -> None
     talkers.end(forgets_claims=True)
 
 
+def try_to_send(start: Start) -> str:
+    """What comes of a send by a process that opens the file, and closes it: words of an error, or
+    "".
+    """
+    peer, words = Peer(start), ""
+    try:
+        peer.send("test-channel", message(1))
+    except Refused as error:
+        words = str(error)
+    peer.close()
+    peer.finish()
+    return words
+
+
 def test_a_new_log_that_has_the_inode_of_an_old_one_is_left_alone(
-    database: Path, fresh: Callable[[], Path]
+    start: Start, database: Path, fresh: Callable[[], Path]
 ) -> None:
     """A program that knows nothing of the layer is the first to open the new file."""
     log, held = Path(f"{database}-wal"), database.with_name("held")
     log.touch()  # SQLite takes it
     os.link(log, held)
-    uses(database)
+    assert try_to_send(start) == ""
     assert not log.exists()
     os.replace(fresh(), database)
     os.truncate(held, 0)
     os.rename(held, log)  # as the file system may give a new log the number of an old one
     with sql(database) as foreign:
         foreign.execute("create table users (name)")
-        uses(database)
+        assert try_to_send(start) == ""
         foreign.execute("insert into users values ('Ann')")
         assert foreign.execute("select count(*) from channels_sqlite_message").fetchall() == [(1,)]
         assert query(database, "select * from users") == [("Ann",)]
-    uses(database)
+    assert try_to_send(start) == ""
     assert query(database, "select count(*) from channels_sqlite_message") == [(2,)]
     assert damage_in(database) == []
 
 
 def test_a_log_that_a_foreign_program_makes_for_the_new_file_is_left_alone(
-    database: Path, fresh: Callable[[], Path]
+    start: Start, database: Path, fresh: Callable[[], Path]
 ) -> None:
     """Also where one has closed the old file as the last."""
     with sql(database) as foreign:
         foreign.execute("create table users (name)")
-        uses(database)
+        assert try_to_send(start) == ""
     os.replace(fresh(), database)
     with sql(database) as foreign:
         foreign.execute("create table users (name)")
         kept = os.stat(f"{database}-bells/.log")
         assert not os.path.samestat(kept, os.stat(f"{database}-wal"))
-        uses(database)
+        assert try_to_send(start) == ""
         foreign.execute("insert into users values ('Ann')")
         assert foreign.execute("select count(*) from channels_sqlite_message").fetchall() == [(1,)]
         assert query(database, "select * from users") == [("Ann",)]
     assert damage_in(database) == []
-
-
-def uses(database: Path) -> None:
-    """A process opens the file, sends once, and closes it."""
-    with started_with((), "uses", database) as child:
-        assert child.hear() == ["sent", ""]
-        child.finish()
 
 
 # Moved
@@ -480,50 +486,16 @@ def test_django_flushes_the_database(meet: Meet, database: Path, count: int, sto
 namespaces = pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
 
 
-def started_with(prefix: Sequence[str], function: str, database: Path, **arguments: Any) -> Child:
-    return Child.under(*prefix)(f"{CHILDREN}.{function}", database, **arguments)
-
-
-def mounting(source: Path, target: Path) -> Sequence[str]:
-    """The command that runs another one in a namespace in which `target` is `source`."""
-    return in_namespace(f"mount --bind {source} {target}")
-
-
 @namespaces
-def test_the_file_is_a_mount_point_by_itself(database: Path) -> None:
+def test_the_file_is_a_mount_point_by_itself(start_with: StartWith, database: Path) -> None:
     """As with a container's `-v file:file`: its log would be another in each; told to mount the
     directory.
     """
-    with started_with(mounting(database, database), "uses", database) as child:
-        name, words = child.hear()
-        child.finish()
-    assert name == "InvalidOption"
+    words = try_to_send(start_with(*in_namespace(f"mount --bind {database} {database}")))
+    assert words.startswith("InvalidOption: ")
     assert str(database) in words
     assert "mount" in words.lower()
     assert "directory" in words
-
-
-@namespaces
-def test_two_containers_mount_the_directory(
-    database: Path, tmp_path: Path, newcomers: Child
-) -> None:
-    """Each at a place of its own: they talk, woken by each other's events."""
-    with ExitStack() as children:
-        started = {}
-        for name in ("auto", "watchfiles"):
-            (tmp_path / name).mkdir()
-            child = started_with(
-                mounting(database.parent, tmp_path / name),
-                "talker",
-                tmp_path / name / database.name,
-                name=name,
-                watcher=name,
-            )
-            started[name] = children.enter_context(child)
-        talkers = Talkers(started, newcomers, database)
-        talkers.talk()
-        talkers.recover()
-        talkers.end()
 
 
 # Shared by users
@@ -569,60 +541,38 @@ def shared(migrated: Path) -> Iterator[Path]:
         yield path
 
 
-def can_send(user: User, database: Path) -> list[str]:
-    """What comes of a send by a user: "sent", or an error and its words."""
-    with started_with(user.prefix, "uses", database) as child:
-        said: list[str] = child.hear()
-        assert child.wait() == 0
-    return said
-
-
 @users
-def test_another_user_checks_the_database(shared: Path) -> None:
-    """A log or an index of that user's would keep the owner from writing."""
-    assert can_send(OWNER, shared) == ["sent", ""]
-    databases.manage(shared, "check", "--database=channels", prefix=OTHER.prefix, check=False)
-    assert [each.name for each in shared.parent.iterdir() if each.stat().st_uid == OTHER.uid] == []
-    assert can_send(OWNER, shared) == ["sent", ""]
-
-
-@users
-def test_two_users_of_one_group(shared: Path, newcomers: Child) -> None:
+def test_two_users_of_one_group(start_with: StartWith, shared: Path, newcomers: Child) -> None:
     """With a umask of 0002, a directory that hands its group on, and a file of mode 0664."""
     group = 62000
     os.chown(shared.parent, OWNER.uid, group)
     os.chmod(shared.parent, 0o2775)
     os.chown(shared, OWNER.uid, group)
     os.chmod(shared, 0o664)
-    with ExitStack() as children:
-        started = {
-            name: children.enter_context(
-                started_with(
-                    User(user.uid, group, 0o002).prefix,
-                    "talker",
-                    shared,
-                    name=name,
-                    watcher=name,
-                )
-            )
-            for name, user in (("auto", OWNER), ("watchfiles", OTHER))
-        }
-        talkers = Talkers(started, newcomers, shared)
-        talkers.talk()
-        talkers.recover()
-        talkers.end()
+    started = {
+        watcher: talker(start_with(*user.prefix, database=shared), watcher)
+        for watcher, user in (
+            ("auto", User(OWNER.uid, group, 0o002)),
+            ("watchfiles", User(OTHER.uid, group, 0o002)),
+        )
+    }
+    talkers = Talkers(started, newcomers, shared)
+    talkers.talk()
+    talkers.recover()
+    talkers.end()
 
 
 @users
-def test_the_log_is_somebody_elses(shared: Path) -> None:
+def test_the_log_is_somebody_elses(start_with: StartWith, shared: Path) -> None:
     """And may not be written: the error names it and its owner."""
-    with started_with(OWNER.prefix, "talker", shared, name="auto") as child:
-        child.hear()
-        child.kill()
+    owner = start_with(*OWNER.prefix, database=shared)
+    peer = Peer(owner)
+    peer.join("group")
+    peer.child.kill()
     log = f"{shared}-wal"
     os.chown(log, OTHER.uid, OTHER.gid)
     os.chmod(log, 0o644)
-    name, words = can_send(OWNER, shared)
-    assert name == "DatabaseUnavailable"
+    words = try_to_send(owner)
+    assert words.startswith("DatabaseUnavailable: ")
     assert log in words
     assert str(OTHER.uid) in words

@@ -18,7 +18,8 @@ import pytest
 from channels_sqlite._storing import sql
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer, SetTimes, Start
-from tests.kinds import by_each_watcher
+from tests.faults.peers import Peer, bell_of
+from tests.kinds import by_default, by_each_watcher
 from tests.processes import Child, has_namespaces  # noqa: F401 - for skipif
 from tests.rows import put_number
 from tests.waiting import cancel, soon, until
@@ -76,27 +77,26 @@ async def test_the_queue_of_events_overflows(
     if limit > 50_000:
         pytest.skip("the queue of events is too long here")
     layer = SqliteChannelLayer(database=alias)
-    reader = start(f"{CHILDREN}.reads_between_stops", watcher=watcher)
-    channel = await asyncio.to_thread(reader.hear)
-    client = channel.partition("!")[0].rpartition(".")[2]
-    watched = [Path(f"{database}-bells", client), Path(f"{database}-wal")]
+    reader = Peer(start, watcher=watcher)
+    channel = await asyncio.to_thread(reader.consume)
+    await asyncio.sleep(0.2)
+    watched = [bell_of(database, channel), Path(f"{database}-wal")]
     deafest = 0.0
     for number in range(3):
-        reader.signal(signal.SIGSTOP)
+        reader.child.signal(signal.SIGSTOP)
         for touch in range(limit + 100):  # in turn, for equal events are merged
             os.utime(watched[touch % 2])
         await layer.send(channel, {"type": "test", "number": number})
-        reader.signal(signal.SIGCONT)
+        reader.child.signal(signal.SIGCONT)
         begun = time.monotonic()
-        assert await asyncio.to_thread(reader.hear) == number
+        assert await asyncio.to_thread(reader.heard, channel, number) == [number]
         deafest = max(deafest, time.monotonic() - begun)
-    await layer.send(channel, {"type": "test", "number": -1})
     await asyncio.to_thread(reader.finish)
     await layer.close()
     assert deafest < 5  # seconds: a heartbeat or two, and a busy machine
 
 
-@by_each_watcher
+@by_default
 async def test_a_burst(
     open_layer: OpenLayer, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

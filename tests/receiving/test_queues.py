@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -144,21 +143,6 @@ async def test_any_history_of_waiting_and_cancelling_keeps_the_order(
     await cancel(consumer)
     assert got == [*range(100)]
     assert consuming.counters.dropped == 0
-
-
-async def test_what_has_expired_is_neither_taken_nor_kept(consuming: Consuming) -> None:
-    past = time.monotonic() - 1
-    consuming.deliver(1, deadline=past)
-    consuming.deliver(2)
-    assert consuming.take_all() == [2]
-    consuming.deliver(3, deadline=past)
-    consuming.queues.expire()
-    assert consuming.queues.is_empty(CHANNEL)
-    consuming.deliver(4)
-    consuming.deliver(5, deadline=past)
-    consuming.queues.expire()
-    assert consuming.take_all() == [4]
-    assert consuming.counters.expired == 3
 
 
 async def test_wanted_is_what_consumers_wait_for_and_is_not_there(consuming: Consuming) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import shutil
 import sqlite3
 import threading
 import time
@@ -26,9 +25,9 @@ from channels_sqlite._waking.bells import Bell
 from channels_sqlite.exceptions import DatabaseUnavailable
 from tests.conftest import SetTimes
 from tests.receiving.processes import NORMAL, Open, Process, waiting
-from tests.rows import count, put_number, select, sql, to_group
+from tests.rows import put_number, select, sql, to_group
 from tests.storing.parts import locked
-from tests.waiting import PATIENCE, cancel, soon, until
+from tests.waiting import PATIENCE, cancel, soon, threads, until
 
 ELSEWHERE = "elsewhere-12"
 """The client of a reader in another process."""
@@ -110,19 +109,6 @@ async def test_to_cancel_after_the_layer_was_closed_opens_nothing(process: Proce
     await cancel(task)
     await asyncio.sleep(0.05)
     assert process.layer.database.connections is None
-
-
-async def test_a_loop_that_is_stopped_or_closed_takes_no_message_from_another(
-    process: Process,
-) -> None:
-    doomed = asyncio.new_event_loop()
-    gone = await asyncio.to_thread(doomed.run_until_complete, process.begin(NORMAL))
-    gone._log_destroy_pending = False  # type: ignore[attr-defined] # that is what is tested
-    for number in range(2):
-        task = await process.begin(NORMAL)
-        await process.send(number, channel=NORMAL)
-        assert await soon(task) == number
-        doomed.close()
 
 
 async def test_a_loop_that_is_stopped_claims_nothing_that_another_process_waits_for(
@@ -330,24 +316,6 @@ async def test_a_layer_that_nobody_holds_listens_no_more(alias: str, database: P
     await until(lambda: not bell.exists())
 
 
-async def test_a_consumer_that_waits_follows_a_name_that_changes(
-    process: Process, alias: str, database: Path, migrated: Path, tmp_path: Path
-) -> None:
-    """A test runner does that; nothing stays behind."""
-    channels = (process.channel, NORMAL)
-    tasks = [await process.begin(channel) for channel in channels]
-    await process.layer.group_add("test-group", process.channel)
-    retired = process.receiver
-    connections.settings[alias]["NAME"] = str(shutil.copy(migrated, tmp_path / "other.sqlite3"))
-    await process.send(1)
-    await process.send(2, channel=NORMAL)
-    assert await soon(asyncio.gather(*tasks)) == [1, 2]
-    assert count(database, MESSAGE) == count(database, MEMBERSHIP) == 0
-    assert retired not in [*retired._database.readers]  # NAME may mean that one again
-    assert not retired._ears.by_loop
-    assert not [name for name in os.listdir(f"{database}-bells") if not name.startswith(".")]
-
-
 async def test_a_layer_that_retires_while_it_begins_to_listen_makes_no_bell(open_: Open) -> None:
     """Nobody would give it up again."""
     receiver = open_().receiver
@@ -409,20 +377,6 @@ async def test_in_memory_what_others_write_is_found_and_nobody_called_deaf(
     assert caplog.messages == []
 
 
-@pytest.mark.usefixtures("quick_heart")
-async def test_memberships_end_by_the_readers_own_clock(open_: Open, database: Path) -> None:
-    process = open_(group_expiry=0.5)
-    task = await process.begin()
-    await process.layer.group_add("test-group", process.channel)
-    await asyncio.sleep(0.3)
-    other = f"{process.channel}y"
-    await process.layer.group_add("test-group", other)
-    await until(lambda: count(database, MEMBERSHIP) == 1)
-    assert await process.layer.group_channels("test-group") == [other]
-    await until(lambda: count(database, MEMBERSHIP) == 0)
-    await cancel(task)
-
-
 async def test_a_consumer_that_the_garbage_collector_closes_takes_no_lock(
     process: Process, database: Path
 ) -> None:
@@ -437,12 +391,10 @@ async def test_a_consumer_that_the_garbage_collector_closes_takes_no_lock(
             held.set()
             assert closed.wait(PATIENCE)
 
-    holding = threading.Thread(target=hold)
-    holding.start()
-    held.wait()  # without the loop, which looks and takes the lock
-    coroutine.close()
-    closed.set()
-    holding.join()
+    with threads(hold):
+        held.wait()  # without the loop, which looks and takes the lock
+        coroutine.close()
+        closed.set()
     await process.send(1, channel=NORMAL)
     assert await soon(process.receive(NORMAL)) == 1
     assert len(process.receiver._queues) == 0

@@ -16,9 +16,8 @@ import pytest
 from channels_sqlite._sending.trimmer import SWEPT, Trimmed, Trimmer
 from channels_sqlite._storing import sql
 from channels_sqlite._storing.messages import LARGE
-from channels_sqlite._storing.schema import EPOCH, MEMBERSHIP, MESSAGE, SEQUENCE
+from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite._storing.sql import transaction
-from channels_sqlite._waking import bells
 from channels_sqlite._waking.bells import Bell
 from tests.conftest import SetTimes
 from tests.rows import outgoing, put, select
@@ -63,20 +62,6 @@ def members(trimming: Parts) -> list[Any]:
     return select(trimming.others, f"channel from {MEMBERSHIP} order by 1")
 
 
-async def test_all_that_nobody_needs_is_trimmed_and_counted(trimming: Parts) -> None:
-    deliver(trimming, 3 * BATCH + 1, ago=11)
-    deliver(trimming, 2, ago=9)
-    send(trimming.others, *(outgoing(1, expires_at=time.time() - 1) for _ in range(BATCH)))
-    send(trimming.others, outgoing(2, "waits"))
-    join(trimming.others, "gone", "gone-too", expires_in=-1)
-    join(trimming.others, "stays")
-    assert await soon(trimming.trimmer.trim()) == Trimmed(3 * BATCH + 1, BATCH, 2)
-    assert trimming.count(MESSAGE) == 3
-    assert members(trimming) == ["stays"]
-    assert select(trimming.others, f"inbox from {SEQUENCE} order by 1") == [EPOCH, "waits"]
-    assert await soon(trimming.trimmer.trim()) == Trimmed()
-
-
 async def test_what_expires_unread_is_counted_by_its_reader_or_else_by_whoever_trims_it(
     trimming: Parts,
 ) -> None:
@@ -90,17 +75,6 @@ async def test_what_expires_unread_is_counted_by_its_reader_or_else_by_whoever_t
     assert await soon(trimming.trimmer.trim()) == Trimmed(expired=4 * BATCH)
     assert trimming.counters.expired == 3 * BATCH
     bell.close(remove=True)
-
-
-@pytest.mark.usefixtures("at_once")
-async def test_more_dead_readers_than_may_be_open_at_once_are_swept(
-    trimming: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bells, "AT_ONCE", 3)
-    for number in range(10):
-        join(trimming.others, reader(trimming, f"dead-{number}-67890", alive=False)[1])
-    await soon(trimming.trimmer.trim())
-    assert members(trimming) == []
 
 
 @pytest.mark.usefixtures("at_once")

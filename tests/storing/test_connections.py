@@ -23,7 +23,7 @@ from channels_sqlite._storing.opener import Opener
 from channels_sqlite._storing.worker import Worker
 from tests.conftest import SetTimes
 from tests.storing.parts import INSERT, Gate, count, insert, locked
-from tests.waiting import PATIENCE, soon, until
+from tests.waiting import PATIENCE, soon, threads, until
 
 NOW = 0.0
 """Of the monotonic clock: to try once."""
@@ -55,17 +55,6 @@ def open_(database: Path, worker: Worker) -> Iterator[Open]:
 @pytest.fixture
 def both(open_: Open) -> Connections:
     return open_()
-
-
-def test_a_transaction_that_an_exception_has_left_open_is_rolled_back(both: Connections) -> None:
-    def leave_open(connection: sqlite3.Connection) -> None:
-        connection.execute("begin immediate")
-        insert(connection)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        both.try_write(leave_open)
-    assert both.read(count) == 0
 
 
 def test_a_file_that_cannot_be_opened_twice_is_not_left_open_once(database: Path) -> None:
@@ -121,11 +110,9 @@ def test_a_write_naps_once_before_it_is_told_of_a_lock(
             time.sleep(0.05)
 
     set_times(nap=1)
-    holding = threading.Thread(target=hold)
-    holding.start()
-    assert held.wait(PATIENCE)
-    both.try_write(insert)
-    holding.join()
+    with threads(hold):
+        assert held.wait(PATIENCE)
+        both.try_write(insert)
     set_times(nap=0)
     with locked(database), pytest.raises(Busy):
         both.try_write(insert)

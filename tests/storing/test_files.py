@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from channels_sqlite._storing import forks, locks, mounts
+from channels_sqlite._storing import forks, locks
 from channels_sqlite._storing.files import RECORD, Files
-from channels_sqlite.exceptions import InvalidOption
 from tests.rows import sql
 from tests.waiting import PATIENCE
 
@@ -49,12 +48,6 @@ def leave_log(path: Path) -> None:
         os.rename(f"{path}{end}.kept", f"{path}{end}")
 
 
-def replace(path: Path | str) -> None:
-    """Put a copy in its place, as an editor or a deployment does."""
-    shutil.copy(path, f"{path}.new")
-    os.replace(f"{path}.new", path)
-
-
 @pytest.mark.parametrize("name", ["{}", "file:{}", "file:{}?mode=rw", "file://{}?cache=private"])
 @pytest.mark.parametrize("file", ["with spaces", "100%41", "Grüße & co", "quote's", "a#b"])
 def test_any_file_can_be_named(database: Path, name: str, file: str) -> None:
@@ -65,22 +58,6 @@ def test_any_file_can_be_named(database: Path, name: str, file: str) -> None:
     assert (files.path, files.wal) == (str(path), f"{path}-wal")
     with sql(files.target) as connection:
         assert connection.execute("select count(*) from channels_sqlite_message").fetchall()
-
-
-def test_a_file_that_is_mounted_by_itself_is_refused(
-    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its name may have spaces, which the kernel writes in octal."""
-    spaced = database.rename(tmp_path / "a b")
-    place = str(spaced).replace(" ", "\\040")
-    (tmp_path / "mountinfo").write_text(
-        f"36 35 98:0 /x {place} rw,noatime master:1 - ext4 /dev/x\n"
-    )
-    monkeypatch.setattr(mounts, "MOUNTS", tmp_path / "mountinfo")
-    with pytest.raises(
-        InvalidOption, match=f"mounted as a single file.*Mount its directory, {tmp_path}"
-    ):
-        Files(str(spaced)).find()
 
 
 @pytest.mark.skipif(not locks.SUPPORTED, reason="no flock here")
@@ -106,13 +83,6 @@ def test_the_directory_of_bells_has_the_rights_of_the_database(database: Path) -
         os.rmdir(files.bells)
 
 
-@pytest.mark.parametrize("ends", [[], [""], ["-wal"], [*ENDS], ["", *ENDS]], ids=str)
-def test_deleted_files_are_noticed(opened: Files, ends: list[str]) -> None:
-    for end in ends:
-        os.unlink(opened.path + end)
-    assert opened.replaced() == [opened.path + end for end in ends]
-
-
 def test_where_nothing_can_be_seen_nothing_is_noticed(
     opened: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,51 +93,6 @@ def test_where_nothing_can_be_seen_nothing_is_noticed(
 
     monkeypatch.setattr(os, "stat", refuse)
     assert opened.replaced() == []
-
-
-def test_the_log_of_a_database_that_was_replaced_is_not_played_into_the_new_one(
-    opened: Files, database: Path, migrated: Path
-) -> None:
-    shutil.copy(migrated, f"{database}.new")
-    os.replace(f"{database}.new", database)
-    files = Files(str(database))
-    files.find()
-    with files.opening_lock(0):
-        files.remove_stale_log()
-    assert not os.path.exists(files.wal)
-    with sql(database) as connection:
-        assert connection.execute("select * from channels_sqlite_sequence").fetchall() == []
-
-
-def test_a_log_is_kept_that_belongs_to_the_database_or_is_unknown(
-    opened: Files, database: Path
-) -> None:
-    with opened.opening_lock(0):
-        opened.remove_stale_log()
-        assert os.path.exists(opened.wal)
-        replace(opened.wal)
-        replace(database)
-        opened.remove_stale_log()
-    assert os.path.exists(opened.wal)
-
-
-def test_where_logs_cannot_have_two_names_none_is_taken_for_an_old_one(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Some file systems have no hard links."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    leave_log(database)
-    files = Files(str(database))
-    files.find()
-    with files.opening_lock(0):
-        files.note_opened()
-        replace(database)
-        files.remove_stale_log()
-    assert all(os.path.exists(database.with_name(database.name + end)) for end in ENDS)
 
 
 def test_what_is_noted_again_waits_for_who_opens_in_another_thread(opened: Files) -> None:

@@ -67,14 +67,6 @@ def test_a_database_that_is_locked_is_busy_and_a_broken_command_an_error(databas
         connect(database, init_command="nonsense")
 
 
-def test_what_a_file_lacks_is_said_with_the_command_that_makes_it(database: Path) -> None:
-    database.write_bytes(b"")
-    with pytest.raises(NotMigrated, match="lacks channels_sqlite_membership, ") as raised:
-        connect(database)
-    assert str(database) in str(raised.value)
-    assert "Run: python manage.py migrate --database=channels" in str(raised.value)
-
-
 def test_without_the_app_it_says_that_this_has_to_be_installed(
     database: Path, settings: Settings
 ) -> None:

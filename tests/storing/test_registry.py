@@ -9,7 +9,7 @@ import pytest
 
 from channels_sqlite._storing.registry import database_for
 from channels_sqlite.exceptions import InvalidOption
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, threads
 
 SETTINGS: dict[str, Any] = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"timeout": 7}}
 
@@ -22,11 +22,8 @@ def test_there_is_one_for_each_name_also_for_threads_that_ask_at_once() -> None:
         begin.wait(PATIENCE)
         got.append(database_for("channels", "/nowhere/one", SETTINGS))
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
+    with threads(*[ask] * 8):
+        pass
     assert len(got) == 8
     assert len({*got}) == 1
     assert got[0].timeout == 7

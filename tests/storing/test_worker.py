@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -79,19 +78,6 @@ async def test_it_keeps_neither_a_function_nor_its_result(worker: Worker) -> Non
     await soon(worker.run(gc.collect))
     gc.collect()
     assert reference() is None
-
-
-def test_a_loop_that_is_closed_meanwhile_is_not_complained_of(
-    worker: Worker, capfd: pytest.CaptureFixture[str]
-) -> None:
-    gate, loop = Gate(), asyncio.new_event_loop()
-    task: Any = loop.create_task(worker.run(gate))
-    loop.run_until_complete(gate.entered())
-    loop.close()
-    gate.open()
-    assert asyncio.run(worker.run(lambda: "goes on")) == "goes on"
-    assert capfd.readouterr() == ("", "")
-    task._log_destroy_pending = False  # asyncio complains of tasks that are left behind
 
 
 async def test_what_was_submitted_before_the_stop_is_run() -> None:

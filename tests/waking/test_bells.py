@@ -152,30 +152,13 @@ def test_what_two_sweepers_both_begin_to_remove_keeps_neither_from_the_rest(
     assert names(files) == []
 
 
-def test_what_is_no_bell_is_left_alone(files: Files, tmp_path: Path) -> None:
-    assert sweep(files) == []  # nor is there a directory
-    assert bells.living(files) == {}
-    leave_dead(files, THEIRS)
-    os.rename(path(files, THEIRS), tmp_path / "precious")
-    path(files, "a-symlink---").symlink_to(tmp_path / "precious")
-    path(files, "a-dangling--").symlink_to(tmp_path / "nothing")
-    path(files, "a-directory-").mkdir()
-    os.mkfifo(path(files, "a-fifo------"))
-    for name in (".opened", ".swept", "short", "thirteen-long", "umläut------", "dots........"):
-        path(files, name).touch()
-    before = names(files)
-    assert sweep(files) == []
-    assert bells.living(files) == {}
-    assert names(files) == before
-    assert (tmp_path / "precious").exists()
-
-
 def test_a_child_that_is_forked_from_a_sweeper_keeps_nothing_locked(
     files: Files, database: Path
 ) -> None:
     """The fork may have kept the sweeper from its work, too."""
     leave_dead(files, THEIRS)
-    with Child("tests.waking.children.forks_while_sweeping", database, path=files.path) as child:
+    sweeper = "tests.faults.bell_children.forks_while_sweeping"
+    with Child(sweeper, database, path=files.path) as child:
         assert child.hear() == "in the child"
         child.kill()
         assert sweep(files) == [THEIRS]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -150,17 +149,6 @@ async def test_a_loop_that_stands_still_is_rung_once(listener: Subject) -> None:
 
 
 @pytest.mark.usefixtures("quick_heart")
-async def test_what_heartbeats_find_and_nothing_announces_is_counted(listener: Subject) -> None:
-    await listener.beat(2 * DEAF_AFTER)
-    assert (listener.counters.missed_wakes, listener.deaf) == (0, [])  # they have found nothing
-    before = listener.beats
-    listener.finds = lambda how: how == "beat"
-    await listener.beat(before + 3 * DEAF_AFTER)
-    assert listener.deaf == [DEAF_AFTER]
-    assert listener.counters.missed_wakes == listener.beats - before - 1
-
-
-@pytest.mark.usefixtures("quick_heart")
 @pytest.mark.parametrize("wake", ["ring", "touch", "write"])
 async def test_what_is_announced_late_was_not_missed(listener: Subject, wake: str) -> None:
     """The heartbeat was a little quicker."""
@@ -192,20 +180,6 @@ async def test_polling_looks_between_heartbeats_and_misses_nothing(listener: Sub
 
 
 @pytest.mark.usefixtures("quick_heart")
-async def test_an_error_in_a_look_is_said_once_and_reaches_nobody(
-    listener: Subject, caplog: pytest.LogCaptureFixture
-) -> None:
-    for number in range(1, 3):
-        listener.finds = lambda how: 1 // 0 == 0  # a bug of ours
-        listener.ring()
-        assert not listener.look(rung=True)
-        await listener.beat(3 * number)
-        assert [record.levelno for record in caplog.records] == [logging.ERROR] * number
-        listener.finds = lambda how: False
-        listener.ring()  # which is well, so that the next one is news
-
-
-@pytest.mark.usefixtures("quick_heart")
 async def test_a_stopped_listener_looks_no_more_whatever_was_announced(listener: Subject) -> None:
     """A look would open a database that was just closed."""
     listener.start(0.01)
@@ -221,26 +195,6 @@ async def test_a_stopped_listener_looks_no_more_whatever_was_announced(listener:
         wake()
     await asyncio.sleep(2 * TIMES.lull)
     assert listener.looks == []
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        test_a_write_is_looked_for_later_and_later,
-        test_after_a_lock_a_listener_looks_again_and_later_each_time,
-    ],
-)
-@pytest.mark.usefixtures("slow_heart")
-def test_uvloop_will_do(case: Callable[[Subject], Awaitable[None]]) -> None:
-    uvloop = pytest.importorskip("uvloop", reason="no uvloop here")
-
-    async def run() -> None:
-        subject = Subject()
-        await case(subject)
-        subject.stop()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
 
 
 class Interrupt(BaseException):

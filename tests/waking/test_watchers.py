@@ -28,7 +28,6 @@ from channels_sqlite.counters import Counters
 from channels_sqlite.exceptions import WatcherUnavailable
 from tests.children import inotify_descriptors
 from tests.conftest import SetTimes, available
-from tests.processes import Child, has_namespaces, in_namespace  # noqa: F401 - for skipif
 from tests.waiting import PATIENCE, until
 from tests.waking.ears import QUIET, Ear, Place, touch, write
 
@@ -228,13 +227,6 @@ def test_the_thread_of_watchfiles_ends_with_its_loop(
     assert not thread.is_alive()
 
 
-@inotify
-def test_a_forked_child_lets_go_and_the_parent_goes_on(kind: str, database: Path) -> None:
-    with Child("tests.waking.children.forks", database) as child:
-        assert child.hear() == {"the child's": 0, "the parent's": ["ring"]}
-        child.finish()
-
-
 async def test_what_was_not_begun_or_failed_is_not_taken_for_watching() -> None:
     """Also while the database is closed, by another thread perhaps."""
     database = Database("channels", "file:ear?mode=memory&cache=shared", {})
@@ -306,14 +298,3 @@ async def test_auto_gives_way_with_one_warning(
     said = [record.getMessage() for record in caplog.records]
     assert [kind in each for kind, each in zip(tried, said, strict=True)]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
-
-
-@pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
-def test_a_layer_with_a_watcher_by_name_says_what_keeps_it(database: Path, kind: str) -> None:
-    """Its user may have no inotify instance at all."""
-    limit = in_namespace("echo 0 > /proc/sys/user/max_inotify_instances")
-    with Child.under(*limit)("tests.waking.children.receives", database, watcher=kind) as child:
-        said = child.hear()
-        assert kind in said
-        assert "Too many open files" in said
-        child.finish()
