@@ -118,20 +118,21 @@ def _misshapen(layers: Any) -> Iterator[tuple[str, str]]:
     ours = f'The layer of this package is: "BACKEND": "{BACKEND}"'
     for name, entry in layers.items():
         match entry:
-            case str() if name == "BACKEND" and len(layers) > 1:
-                yield '["BACKEND"] stands beside the entries', f"Put it into one of them.\n{ours}"
+            case {"BACKEND": str(backend)} if not is_ours(backend) and looks_like_ours(backend):
+                yield f'["{name}"] has the BACKEND "{backend}", which is no channel layer', ours
+            case {"BACKEND": _}:
+                pass
+            case _ if name in READ_BY_CHANNELS and len(layers) > 1:
+                yield f'["{name}"] stands beside the entries', f"Put it into one of them.\n{ours}"
             case str():
                 key = "default" if name == "BACKEND" else name
                 entry = f'"{key}": {{"BACKEND": "{BACKEND if looks_like_ours(entry) else entry}"}}'
                 problem = f'["{name}"] is a string, where Channels needs the dict of an entry'
                 yield problem, f"Make it a dict, with its CONFIG inside:\n{entry}"
-            case {"BACKEND": str(backend)} if not is_ours(backend) and looks_like_ours(backend):
-                yield f'["{name}"] has the BACKEND "{backend}", which is no channel layer', ours
-            case Mapping() if "BACKEND" not in entry:
-                yield (
-                    f'["{name}"] has no BACKEND (Channels: "No BACKEND specified for {name}")',
-                    ours,
-                )
+            case Mapping():
+                yield f'["{name}"] has no BACKEND ("No BACKEND specified for {name}")', ours
+            case _:
+                yield f'["{name}"] is {entry!r}, where Channels needs the dict of an entry', ours
 
 
 def _layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:

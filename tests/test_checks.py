@@ -263,9 +263,16 @@ def test_layers_that_are_no_dict(settings: Settings, wrong: Any) -> None:
     assert ids() == set()
 
 
-def test_a_backend_beside_the_entries(settings: Settings) -> None:
-    settings.CHANNEL_LAYERS = layers() | {"BACKEND": BACKEND}
+@pytest.mark.parametrize("beside", [{"BACKEND": BACKEND}, {"CONFIG": {"capacity": 5}}], ids=str)
+def test_what_stands_beside_the_entries(settings: Settings, beside: dict[str, Any]) -> None:
+    settings.CHANNEL_LAYERS = layers() | beside
     assert "beside the entries" in message("E010").msg
+
+
+@pytest.mark.parametrize("entry", [None, 5, [BACKEND]], ids=str)
+def test_an_entry_that_is_no_dict(settings: Settings, entry: Any) -> None:
+    settings.CHANNEL_LAYERS = {"default": entry}
+    assert f"is {entry!r}" in message("E010").msg
 
 
 def test_an_entry_without_backend(settings: Settings) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .._storing import locks
 from .._storing.setup import Setup
+from .._storing.weak import Weak
 from .._waking.bells import Bell
 from .._waking.watchers import Ear
 from .queues import Loop, Queues
@@ -33,16 +34,25 @@ class Ears:
         self._look = look
         self._beat = beat
         self._wants_touches = False
-        self.by_loop: dict[Loop, Ear] = {}
+        self._all: Weak[Ear] = Weak(key=lambda ear: id(ear.listener.loop))
+        """Their loops hold them, by timers: a loop that nobody closes, and nobody has, is collected
+        with its descriptors."""
         self.bell: Bell | None = None
+
+    def of(self, loop: Loop) -> Ear | None:
+        """The ear of an event loop; None if that does not listen."""
+        return self._all.get(id(loop))
+
+    def loops(self) -> list[Loop]:
+        return [ear.listener.loop for ear in self._all]
 
     # Beginning and ending
 
     def start(self, loop: Loop) -> None:
-        self.stop_unused()
+        self.stop_closed()
         look, beat, setup = partial(self._look, loop), partial(self._beat, loop), self._setup
         ear = Ear(look, beat, setup.database, setup.options, setup.drops.counters)
-        self.by_loop[loop] = ear
+        self._all.add(ear)
         ear.listener.wants_touches = self._wants_touches
         try:
             self.watch(loop)
@@ -51,19 +61,16 @@ class Ears:
             raise
 
     def stop(self, loop: Loop) -> None:
-        ear = self.by_loop.pop(loop, None)
-        if ear is not None:
+        if ear := self.of(loop):
+            self._all.discard(ear)
             ear.stop()
 
-    def stop_unused(self) -> None:
-        """Listen no more on loops that were closed, and forget what waits there; nor on those that
-        stand still and where nobody waits: perhaps nobody closes them, and each has descriptors.
-        """
-        waited_for = self._queues.loops()
-        for loop in list(self.by_loop):
-            if loop.is_closed() or not (loop.is_running() or loop in waited_for):
-                self.stop(loop)
-        if any(loop.is_closed() for loop in waited_for):
+    def stop_closed(self) -> None:
+        """Listen no more on loops that were closed, and forget what waits there."""
+        closed = [loop for loop in self.loops() if loop.is_closed()]
+        for loop in closed:
+            self.stop(loop)
+        if closed:
             self._queues.forget_closed_loops()
 
     def watch(self, loop: Loop) -> None:
@@ -71,7 +78,7 @@ class Ears:
         already is not watched again.
         """
         self.make_bell()
-        ear = self.by_loop.get(loop)
+        ear = self.of(loop)
         if ear is not None and not ear.watches(self.bell):
             ear.watch(self.bell)
             self.say()
@@ -84,22 +91,22 @@ class Ears:
     def want_touches(self, wanted: bool) -> None:
         """Wake at once when a normal channel is written to, from now on; or no more."""
         self._wants_touches = wanted
-        for ear in self.by_loop.values():
+        for ear in self._all:
             ear.listener.want_touches(wanted)
 
     def look(self, loop: Loop, *, rung: bool) -> None:
         """Look, on the running loop, if that listens; an error is logged."""
-        if ear := self.by_loop.get(loop):
+        if ear := self.of(loop):
             ear.listener.look(rung=rung)
 
     def look_again(self, loop: Loop) -> None:
         """Look soon: a lock of others was in the way."""
-        if ear := self.by_loop.get(loop):
+        if ear := self.of(loop):
             ear.listener.look_again()
 
     def ring(self) -> None:
         """Have every loop look, from any thread: one of them may stand still."""
-        for ear in list(self.by_loop.values()):
+        for ear in self._all:
             with suppress(RuntimeError):  # its loop is closed
                 ear.listener.ring_from_elsewhere()
 
@@ -137,7 +144,7 @@ class Ears:
         """On how many channels consumers wait, what was counted, what wakes this process, and when
         it last did.
         """
-        ears = list(self.by_loop.values())
+        ears = list(self._all)
         woken_at = max((each.listener.woken_at or 0.0 for each in ears), default=0.0)
         otherwise = "none" if self._database.in_memory else "polling"
         return {

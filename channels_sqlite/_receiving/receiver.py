@@ -69,11 +69,9 @@ class Receiver:
         a copy of its own. Raises Retired.
         """
         loop = asyncio.get_running_loop()
-        with self._lock:  # another thread may be about to stop it, as one that stands still
-            listens = loop in self._ears.by_loop
-        if not listens:
-            await self._listen(loop)
         while True:
+            if self._ears.of(loop) is None:
+                await self._listen(loop)
             item = await self._next_item(channel, inbox, loop)
             try:
                 message = item.copy() if item.copy else item.read(self._decode, channel)
@@ -102,7 +100,7 @@ class Receiver:
             if item is not None:
                 return item
             self._queues.leave(channel, waiter, loop)  # it was told to come and take
-            if not (self._retired or loop in self._ears.by_loop):  # it was closed meanwhile
+            if not (self._retired or self._ears.of(loop)):  # it was closed meanwhile
                 await self._listen(loop)
 
     def _begin(self, channel: str, inbox: str | None, loop: Loop) -> None:
@@ -110,7 +108,7 @@ class Receiver:
         if self._retired:
             self._stop(loop)
             raise Retired
-        if ear := self._ears.by_loop.get(loop):
+        if ear := self._ears.of(loop):
             ear.listener.go_on()
         if inbox is None:
             self._claim(channel, loop)
@@ -153,9 +151,9 @@ class Receiver:
         """
         await self._database.ready()
         with self._lock:
-            if not self._retired and loop not in self._ears.by_loop:
+            if not (self._retired or self._ears.of(loop)):
                 self._ears.start(loop)
-        ear = self._ears.by_loop.get(loop)
+        ear = self._ears.of(loop)
         if ear is not None and time.monotonic() > self._beaten_at + times.TIMES.heartbeat:
             ear.listener.beat_now()
 
@@ -183,7 +181,7 @@ class Receiver:
         """This process has written to these inboxes (None: to any). Look, if they are read here."""
         if inboxes is not None and not self._reading.reads_any(inboxes):
             return
-        if here is not None and here in self._ears.by_loop:
+        if here is not None and self._ears.of(here):
             self._ears.look(here, rung=inboxes is not None)
         else:
             self._ears.ring()
@@ -191,7 +189,7 @@ class Receiver:
     def on_opened(self) -> None:
         """The database was opened: look, and have all listen again that wait."""
         self._ears.ring()
-        if any(loop not in self._ears.by_loop for loop in self._queues.loops()):
+        if not all(map(self._ears.of, self._queues.loops())):
             self._queues.wake_everybody()
 
     def end_lapsed(self) -> None:
@@ -233,7 +231,7 @@ class Receiver:
             except Lost:  # the connections were closed, by a fork for example
                 self._database.open_for_readers()
             more = reading.more
-        if found and (ear := self._ears.by_loop.get(loop)):
+        if found and (ear := self._ears.of(loop)):
             # A loop that has had no heartbeat may be over before the pause is.
             pause = times.TIMES.acknowledge if ear.listener.has_beaten else 0
             ear.listener.call_once(pause, "acknowledge", self._acknowledge, loop)
@@ -243,8 +241,9 @@ class Receiver:
 
     def _acknowledge(self, loop: Loop) -> None:
         with self._lock:
-            if not self._reading.acknowledge():
-                self._ears.look_again(loop)
+            if not self._reading.acknowledge() and (ear := self._ears.of(loop)):
+                again = times.TIMES.locked[-1]
+                ear.listener.call_once(again, "acknowledge", self._acknowledge, loop)
 
     def _beat(self, loop: Loop) -> bool:
         """Look at everything, trusting nothing, and do what is to be done now and then."""
@@ -265,7 +264,7 @@ class Receiver:
                 self._trimmer.trim_if_due()
 
     def _tidy(self, loop: Loop) -> None:
-        self._ears.stop_unused()
+        self._ears.stop_closed()
         self._queues.expire()
         self._queues.wake_beside_messages(loop)
         self._reading.give_all_back(loop)
@@ -315,6 +314,6 @@ class Receiver:
 
     def abandon(self) -> None:
         """Its layer is gone, and with it all that could wait: have every loop stop itself."""
-        for loop in list(self._ears.by_loop):
+        for loop in self._ears.loops():
             with suppress(RuntimeError):  # it was closed
                 loop.call_soon_threadsafe(self._stop, loop)

@@ -171,7 +171,6 @@ class Database:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits
         for it.
         """
-        await self.run_aside(lambda _: None)  # after the sweep that opening has asked for
         reader = Worker(self.once)
         try:
             return await self.run_aside(lambda _: read_once(self.files, function), worker=reader)

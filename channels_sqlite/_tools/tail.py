@@ -101,6 +101,7 @@ class Tail:
             await asyncio.wait([reading])
         finally:  # cancelled, too: aiosqlite's thread must not find the loop closed
             await asyncio.wait([reading])
+            reading.exception()  # retrieved, or asyncio would complain
         return reading.result()
 
     async def _fetch(self, query: str, values: tuple[int, int]) -> list[Row]:

@@ -55,8 +55,9 @@ async def test_what_came_before_it_watches_anew_is_found(
     set_times(heartbeat=3600)
     receiving = asyncio.create_task(layer.receive("test-channel"))
     listening, here = layer._ends.receiver._ears, asyncio.get_running_loop()
-    await until(lambda: here in listening.by_loop)
-    ear = listening.by_loop[here]
+    await until(lambda: listening.of(here))
+    ear = listening.of(here)
+    assert ear is not None
     await until(lambda: ear.listener.hears_writes)  # it has looked after it began
     put_number(others, "test-channel", 1)
     ear._forget()

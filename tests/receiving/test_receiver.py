@@ -286,9 +286,9 @@ async def test_a_consumer_that_still_waits_is_served_by_the_next_send_from_here(
 async def test_one_that_still_waits_listens_again_at_the_next_use(process: Process) -> None:
     task = await process.begin(NORMAL)
     await soon(process.layer.close())
-    assert not process.receiver._ears.by_loop
+    assert not process.receiver._ears.loops()
     await process.layer.group_count("test-group")
-    await until(lambda: process.receiver._ears.by_loop)
+    await until(lambda: process.receiver._ears.loops())
     await process.send(7, channel=NORMAL)
     assert await soon(task) == 7
 
@@ -349,7 +349,8 @@ async def test_a_process_without_a_bell_says_so_once_and_receives(
     os.rename(bells, tmp_path / "away")
     Path(bells).touch()  # noqa: ASYNC240
     await until(lambda: caplog.messages)
-    [ear] = listening.by_loop.values()
+    ear = listening.of(asyncio.get_running_loop())
+    assert ear is not None
     watcher = ear.listener.watcher
     await asyncio.sleep(0.3)
     assert ear.listener.watcher is watcher
