@@ -63,10 +63,8 @@ class Receiver:
     # Consumers
 
     async def receive(self, channel: str, inbox: str | None) -> Message:
-        """The next message of a channel; `inbox` is that of a process-local one.
-
-        Cancelling it loses nothing, and waits for nothing. Each consumer of a group's message gets
-        a copy of its own. Raises Retired.
+        """The next message of a channel; `inbox` is that of a process-local one. Cancelling it
+        loses nothing, and waits for nothing. Raises Retired.
         """
         loop = asyncio.get_running_loop()
         while True:
@@ -231,19 +229,22 @@ class Receiver:
             except Lost:  # the connections were closed, by a fork for example
                 self._database.open_for_readers()
             more = reading.more
-        if found and (ear := self._ears.of(loop)):
-            # A loop that has had no heartbeat may be over before the pause is.
-            pause = times.TIMES.acknowledge if ear.listener.has_beaten else 0
-            ear.listener.call_once(pause, "acknowledge", self._acknowledge, loop)
+        if found:
+            self._acknowledge_later(loop)
         if more:  # after others on the loop have had their turn
             loop.call_soon(partial(self._ears.look, loop, rung=True))
         return found
 
+    def _acknowledge_later(self, loop: Loop, at_once: float = 0) -> None:
+        """After a pause; on a loop that has had no heartbeat, and may end before, `at_once`."""
+        if ear := self._ears.of(loop):
+            pause = times.TIMES.acknowledge if ear.listener.has_beaten else at_once
+            ear.listener.call_once(pause, "acknowledge", self._acknowledge, loop)
+
     def _acknowledge(self, loop: Loop) -> None:
         with self._lock:
-            if not self._reading.acknowledge() and (ear := self._ears.of(loop)):
-                again = times.TIMES.locked[-1]
-                ear.listener.call_once(again, "acknowledge", self._acknowledge, loop)
+            if not self._reading.acknowledge():  # a lock of others
+                self._acknowledge_later(loop, at_once=times.TIMES.locked[-1])
 
     def _beat(self, loop: Loop) -> bool:
         """Look at everything, trusting nothing, and do what is to be done now and then."""

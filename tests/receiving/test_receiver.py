@@ -25,7 +25,7 @@ from channels_sqlite._waking.bells import Bell
 from channels_sqlite.exceptions import DatabaseUnavailable
 from tests.conftest import SetTimes
 from tests.receiving.processes import NORMAL, Open, Process, waiting
-from tests.rows import put_number, select, sql, to_group
+from tests.rows import inbox_of, put, put_number, select, sql, to_group
 from tests.storing.parts import locked
 from tests.waiting import PATIENCE, cancel, soon, threads, until
 
@@ -150,6 +150,19 @@ async def test_what_an_older_copy_of_the_file_has_got_since_is_read_to_the_last_
     assert got == [*range(10, 17)]
     assert "was deleted or replaced" in caplog.text
     caplog.clear()
+
+
+async def test_a_consumer_that_skips_a_row_listens_again_if_the_layer_was_closed_meanwhile(
+    process: Process, others: sqlite3.Connection
+) -> None:
+    task = await process.begin()
+    loop = asyncio.get_running_loop()
+    put(others, process.channel, b"no message")
+    process.receiver.rung([inbox_of(process.channel)], loop)  # it has the row, and did not run yet
+    process.receiver._stop(loop)
+    await asyncio.sleep(0)
+    await process.send(1)
+    assert await soon(task) == 1
 
 
 @pytest.mark.usefixtures("quick_heart")
