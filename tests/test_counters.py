@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,59 +34,67 @@ def drops() -> Iterator[DropLog]:
     drops._recent.clear()
 
 
+GROUP = "group-of-this-test"
+
+Said = Callable[[], list[str]]
+"""The lines about GROUP: layers of other tests may speak of theirs meanwhile."""
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Said:
+    return lambda: [line for line in caplog.messages if GROUP in line]
+
+
 def drop(drops: DropLog, channel: str = "test-channel", times: int = 1) -> None:
     for _ in range(times):
-        drops.dropped(channel, "test-group", 100, age=12.345)
+        drops.dropped(channel, GROUP, 100, age=12.345)
 
 
 def test_a_burst_is_one_line_that_names_those_that_missed_most(
-    drops: DropLog, caplog: pytest.LogCaptureFixture, set_times: SetTimes
+    drops: DropLog, said: Said, set_times: SetTimes
 ) -> None:
     set_times(burst=1)
     for number, times in enumerate([3, 9, 1, 6]):
         drop(drops, f"specific.{number}!", times)
     drop(drops, "the-last-one")
-    wait_until(lambda: caplog.messages)
+    wait_until(said)
     assert drops.counters == Counters(dropped=20)
-    [said] = caplog.messages
-    assert said == (
-        "20 message(s) dropped because there was no room, 9 to specific.1! of group test-group, 6"
-        " to specific.3! of group test-group, 3 to specific.0! of group test-group. Last:"
-        " the-last-one, capacity 100; its oldest waiting message is 12.3 s old."
-    )
+    assert said() == [
+        f"20 message(s) dropped because there was no room, 9 to specific.1! of group {GROUP}, 6 to"
+        f" specific.3! of group {GROUP}, 3 to specific.0! of group {GROUP}. Last: the-last-one,"
+        " capacity 100; its oldest waiting message is 12.3 s old."
+    ]
 
 
 def test_the_next_line_speaks_for_all_since_the_last(
-    drops: DropLog, caplog: pytest.LogCaptureFixture, set_times: SetTimes
+    drops: DropLog, said: Said, set_times: SetTimes
 ) -> None:
     set_times(burst=1)
     drop(drops, times=10)
-    wait_until(lambda: len(caplog.messages) == 1)
+    wait_until(lambda: len(said()) == 1)
     set_times(warning=3600)
     drop(drops, times=7)
-    wait_until(lambda: len(caplog.messages) == 2)
+    wait_until(lambda: len(said()) == 2)
     drop(drops, times=5)
-    assert [int(said.split()[0]) for said in caplog.messages] == [10, 7]
+    assert [int(line.split()[0]) for line in said()] == [10, 7]
 
 
-def test_layers_do_not_share_their_silence(
-    drops: DropLog, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_layers_do_not_share_their_silence(drops: DropLog, said: Said) -> None:
     other = DropLog(Counters())
     drop(drops)
     drop(other)
-    wait_until(lambda: len(caplog.messages) == 2)
+    wait_until(lambda: len(said()) == 2)
 
 
 def test_where_no_thread_can_start_it_is_said_at_once(
-    drops: DropLog, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    drops: DropLog, said: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Timer, "start", refuse)
     drop(drops, times=2)
-    assert len(caplog.messages) == 2
+    assert len(said()) == 2
 
 
 def test_a_handler_of_the_log_may_drop_messages_itself(
