@@ -113,7 +113,6 @@ class Tailing:
 
     def end(self) -> tuple[list[str], str]:
         """What it has printed, and complained of, when Ctrl-C has ended it."""
-        time.sleep(0.5)  # a read that Ctrl-C cuts off would have aiosqlite's thread complain
         self.process.send_signal(signal.SIGINT)
         printed, complaints = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0, complaints

@@ -10,7 +10,6 @@ import sqlite3
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import psutil
 import pytest
 from asgiref.sync import async_to_sync
 
+from tests.children import inotify_descriptors
 from tests.conftest import OpenLayer, SetTimes, Start
 from tests.kinds import ours
 from tests.processes import Child, succeeds  # noqa: F401 - for skipif
@@ -93,16 +93,8 @@ def test_a_loop_that_nobody_closes_is_collected_with_its_descriptors(layer: Any)
     for _ in range(20):
         asyncio.new_event_loop().run_until_complete(send_and_receive(layer))
     gc.collect()
-    wait_until(lambda: len(inotify_instances()) <= 1)
+    wait_until(lambda: len(inotify_descriptors()) <= 1)
     async_to_sync(send_and_receive)(layer)
-
-
-def inotify_instances() -> list[str]:
-    found = []
-    for each in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):
-            found += [name for name in [os.readlink(each)] if "inotify" in name]
-    return found
 
 
 # Event loops at once

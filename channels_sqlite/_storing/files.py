@@ -160,7 +160,7 @@ class Files:
         """
         if replaced != [self.path + INDEX]:
             return False
-        self._identities.pop(INDEX, None)
+        self._identities = {end: self._identities[end] for end in self._identities if end != INDEX}
         return True
 
     def forget_index(self, replaced: list[str]) -> None:

@@ -152,6 +152,20 @@ async def test_what_an_older_copy_of_the_file_has_got_since_is_read_to_the_last_
     caplog.clear()
 
 
+async def test_what_a_lock_kept_from_being_acknowledged_is_acknowledged_after_it(
+    process: Process, database: Path, set_times: SetTimes
+) -> None:
+    """Without any heartbeat: a young loop does not wait for one."""
+    set_times(heartbeat=60.0)
+    await process.send(1)
+    with sql(database) as others:
+        others.execute("begin immediate")
+        assert await soon(process.receive()) == 1
+        await asyncio.sleep(0.05)  # it is tried, in vain
+        others.execute("rollback")
+    await until(lambda: waiting(database) == 0)
+
+
 async def test_a_consumer_that_skips_a_row_listens_again_if_the_layer_was_closed_meanwhile(
     process: Process, others: sqlite3.Connection
 ) -> None:

@@ -296,5 +296,9 @@ async def test_auto_gives_way_with_one_warning(
         assert ear.watcher is None
     tried = [each for each in ("inotify", "watchfiles") if is_installed(each)]
     said = [record.getMessage() for record in caplog.records]
-    assert [kind in each for kind, each in zip(tried, said, strict=True)]
+    assert all(kind in each for kind, each in zip(tried, said, strict=True))
+    following = [*tried[1:], "polling"]
+    assert [each.rpartition(". ")[2] for each in said] == [
+        f"Trying {k} instead." for k in following
+    ]
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
