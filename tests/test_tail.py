@@ -6,25 +6,22 @@ import asyncio
 import os
 import shutil
 import sqlite3
-import threading
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from channels_sqlite._options.conf import Options
 from channels_sqlite._storing import schema
 from channels_sqlite._storing.database import Database
 from channels_sqlite._storing.messages import Row
 from channels_sqlite._storing.sql import transaction
 from channels_sqlite._tools import tail
 from channels_sqlite._tools.tail import Filter, Tail
-from channels_sqlite.exceptions import NotMigrated, WatcherUnavailable
+from channels_sqlite.exceptions import NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
-from tests.conftest import SetTimes
 from tests.rows import row, sql
-from tests.waiting import soon, until
+from tests.waiting import soon
 
 
 def send(others: sqlite3.Connection, *channels: str) -> None:
@@ -54,9 +51,8 @@ def test_one_that_is_cancelled_in_a_read_leaves_nobody_behind(alias: str) -> Non
     """A thread that finds its event loop closed would fail the test."""
 
     async def look(delay: float) -> None:
-        async with Tail(file(alias), Options()) as rows:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(rows.last(10), delay)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(Tail(file(alias)).last(10), delay)
 
     for delay in range(30):
         asyncio.run(look(delay / 40_000))
@@ -68,45 +64,33 @@ async def test_messages_are_seen_in_order_and_stay(alias: str) -> None:
     layer = SqliteChannelLayer(database=alias)
     member = await layer.new_channel()
     await layer.group_add("chat", member)
-    async with Tail(file(alias), layer.options) as rows:
-        await layer.send(member, {"number": 1})
-        await layer.group_send("chat", {"number": 2})
-        await layer.send("mail", {"number": 3})
-        seen = await soon(take(rows, 3))
-        assert [(each.channel, each.group) for each in seen] == [
-            (member, None),
-            (None, "chat"),
-            ("mail", None),
-        ]
-        assert [await soon(layer.receive(member)) for _ in range(2)] == [
-            {"number": 1},
-            {"number": 2},
-        ]
-        assert await soon(layer.receive("mail")) == {"number": 3}
+    rows = Tail(file(alias))
+    await rows.last(0)
+    await layer.send(member, {"number": 1})
+    await layer.group_send("chat", {"number": 2})
+    await layer.send("mail", {"number": 3})
+    seen = await soon(take(rows, 3))
+    assert [(each.channel, each.group) for each in seen] == [
+        (member, None),
+        (None, "chat"),
+        ("mail", None),
+    ]
+    assert [await soon(layer.receive(member)) for _ in range(2)] == [
+        {"number": 1},
+        {"number": 2},
+    ]
+    assert await soon(layer.receive("mail")) == {"number": 3}
     assert rows.missed == 0
     await layer.close()
 
 
-async def test_writers_that_do_not_ring_wake_it(
-    alias: str, others: sqlite3.Connection, watcher: str, set_times: SetTimes
-) -> None:
-    """Without any heartbeat."""
-    set_times(heartbeat=3600)
-    async with Tail(file(alias), Options(watcher=watcher)) as rows:
-        for number in range(20):
-            await asyncio.sleep(0.05)
-            send(others, f"mail.{number}")
-            [seen] = await soon(take(rows, 1))
-            assert seen.channel == f"mail.{number}"
-    await file(alias).close()
-
-
 async def test_a_name_in_any_encoding_is_seen(alias: str, others: sqlite3.Connection) -> None:
-    async with Tail(file(alias), Options()) as rows:
-        with transaction(others):
-            send(others, "mail")
-            others.execute(f"update {schema.MESSAGE} set inbox = cast(x'ff' as text)")
-        assert [each.channel for each in await soon(take(rows, 1))] == ["mail"]
+    rows = Tail(file(alias))
+    await rows.last(0)
+    with transaction(others):
+        send(others, "mail")
+        others.execute(f"update {schema.MESSAGE} set inbox = cast(x'ff' as text)")
+    assert [each.channel for each in await soon(take(rows, 1))] == ["mail"]
 
 
 async def test_a_groups_message_is_seen_once(
@@ -126,12 +110,12 @@ async def test_a_groups_message_is_seen_once(
 
     names = ["chat", "chat", "mail", "mail"]
     await send_all()
-    async with Tail(file(alias), layer.options) as rows:
-        assert [each.group or each.channel for each in await rows.last(3)] == names[1:]
-        await send_all()
-        others.execute(f"insert into {schema.GROUP_SEND} values ('chat', '{{}}'), ('chat', '{{}}')")
-        seen = await soon(take(rows, 6))
-        assert [each.group or each.channel for each in seen] == [*names, "chat", "chat"]
+    rows = Tail(file(alias))
+    assert [each.group or each.channel for each in await rows.last(3)] == names[1:]
+    await send_all()
+    others.execute(f"insert into {schema.GROUP_SEND} values ('chat', '{{}}'), ('chat', '{{}}')")
+    seen = await soon(take(rows, 6))
+    assert [each.group or each.channel for each in seen] == [*names, "chat", "chat"]
     assert rows.missed == 0
     await layer.close()
 
@@ -141,19 +125,21 @@ async def test_more_than_one_batch_at_once(
 ) -> None:
     monkeypatch.setattr(tail, "BATCH", 10)
     channels = [f"mail.{number}" for number in range(35)]
-    async with Tail(file(alias), Options()) as rows:
-        send(others, *channels)
-        assert [each.channel for each in await soon(take(rows, 35))] == channels
-        send(others, *channels[:10])  # exactly one batch, and nothing behind it
-        assert len(await soon(take(rows, 10))) == 10
+    rows = Tail(file(alias))
+    await rows.last(0)
+    send(others, *channels)
+    assert [each.channel for each in await soon(take(rows, 35))] == channels
+    send(others, *channels[:10])  # exactly one batch, and nothing behind it
+    assert len(await soon(take(rows, 10))) == 10
     await file(alias).close()
 
 
 async def test_a_database_in_memory(memory_alias: str) -> None:
     layer = SqliteChannelLayer(database=memory_alias)
-    async with Tail(file(memory_alias), layer.options) as rows:
-        await layer.send("mail", {"type": "test"})
-        assert [each.channel for each in await soon(take(rows, 1))] == ["mail"]
+    rows = Tail(file(memory_alias))
+    await rows.last(0)
+    await layer.send("mail", {"type": "test"})
+    assert [each.channel for each in await soon(take(rows, 1))] == ["mail"]
     await layer.close()
 
 
@@ -169,12 +155,13 @@ async def test_a_file_in_its_place_is_read_from_its_beginning(
             Path(f"{database}{suffix}").unlink(missing_ok=True)
         new.replace(database)
 
-    async with Tail(file(alias), Options()) as rows:
-        with sql(database) as others:
-            send(others, "old", "old", "old")
-        assert len(await soon(take(rows, 3))) == 3
-        replace()
-        assert [each.channel for each in await soon(take(rows, 1))] == ["new"]
+    rows = Tail(file(alias))
+    await rows.last(0)
+    with sql(database) as others:
+        send(others, "old", "old", "old")
+    assert len(await soon(take(rows, 3))) == 3
+    replace()
+    assert [each.channel for each in await soon(take(rows, 1))] == ["new"]
     assert "deleted or replaced" in caplog.text
     await file(alias).close()
 
@@ -183,41 +170,27 @@ async def test_a_file_whose_ids_begin_anew_is_read_from_its_beginning(
     alias: str, database: Path
 ) -> None:
     """As Django's `flush` has them do."""
-    async with Tail(file(alias), Options()) as rows:
-        with sql(database) as others:
-            send(others, "old", "old", "old")
-            assert len(await soon(take(rows, 3))) == 3
-            others.execute(f"delete from {schema.MESSAGE}")
-            others.execute("update sqlite_sequence set seq = 0")
-            send(others, "new")
-        assert [each.channel for each in await soon(take(rows, 1))] == ["new"]
+    rows = Tail(file(alias))
+    await rows.last(0)
+    with sql(database) as others:
+        send(others, "old", "old", "old")
+        assert len(await soon(take(rows, 3))) == 3
+        others.execute(f"delete from {schema.MESSAGE}")
+        others.execute("update sqlite_sequence set seq = 0")
+        send(others, "new")
+    assert [each.channel for each in await soon(take(rows, 1))] == ["new"]
     await file(alias).close()
 
 
 def test_a_database_that_was_not_migrated_says_so(tmp_path: Path) -> None:
     async def begin(alias: str) -> None:
-        async with Tail(file(alias), Options()):
-            pass
+        await Tail(file(alias)).last(0)
 
     with (
         databases.alias_for(tmp_path / "none.sqlite3") as alias,
         pytest.raises(NotMigrated, match="migrate"),
     ):
         asyncio.run(begin(alias))
-
-
-async def test_what_could_not_begin_leaves_nothing_open(
-    alias: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The thread of a connection would keep the process from ending."""
-    await file(alias).ready()
-    threads = threading.active_count()
-    monkeypatch.setattr("channels_sqlite._waking.watchers.sys.platform", "another")
-    with pytest.raises(WatcherUnavailable):
-        async with Tail(file(alias), Options(watcher="inotify")):
-            pass
-    await until(lambda: threading.active_count() <= threads)
-    await file(alias).close()
 
 
 # Choosing

@@ -1,6 +1,4 @@
-"""Messages as they pass, for somebody who looks on: by file watching, as readers are woken, and
-without taking a message from anybody.
-"""
+"""Messages as they pass, for somebody who looks on, without taking one from anybody."""
 
 from __future__ import annotations
 
@@ -15,20 +13,18 @@ from typing import Any
 
 import aiosqlite
 
-from .._options.conf import Options
 from .._storing import sql
-from .._storing.connections import Connections
 from .._storing.database import Database
-from .._storing.handle import Busy, Lost, text
+from .._storing.forks import Identity
+from .._storing.handle import text
 from .._storing.messages import Row
 from .._storing.schema import MESSAGE
 from .._waking import bells
-from .._waking.watchers import Ear
-from ..counters import Counters
 from ..exceptions import translate
 from ..serializers import Message
 
 BATCH = 500  # rows in one read
+PAUSE = 0.1  # seconds between two looks
 TAKEN_WITHIN = 1.0  # seconds
 
 
@@ -52,45 +48,20 @@ class Filter:
 
 
 class Tail:
-    """The messages that are sent while the context lasts; a group's message once, by its row for
-    one inbox.
-    """
+    """The messages that are sent; a group's message once, by its row for one inbox."""
 
-    def __init__(self, database: Database, options: Options) -> None:
+    def __init__(self, database: Database) -> None:
         self.missed = 0
         """Rows that were deleted before they could be looked at, as far as the ids of the others
         tell. The readers of messages that are not kept may be quicker."""
         self._database = database
-        self._options = options
-        self._cursor = self._seen = 0
-        self._news = asyncio.Event()
-        self._opened: Connections | None = None
-
-    async def __aenter__(self) -> Tail:
-        """Watch from now on."""
-        self._ear = Ear(self._look, self._beat, self._database, self._options, Counters())
-        try:
-            await self._watch()
-            self._cursor = self._seen = await self._database.read(sql.newest)
-        except BaseException:  # cancelled, too: `__aexit__` is not called then
-            self._ear.stop()
-            raise
-        # Another process may have written just before, and be about to commit.
-        self._ear.listener.log_written()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self._ear.stop()
-
-    async def _watch(self) -> bool:
-        """Watch the files of this moment; return True if they are others than before."""
-        before, self._opened = self._opened, await self._database.ready()
-        if not self._ear.watches(None):
-            self._ear.watch(None)
-        return before is not self._opened
+        self._file: Identity | None = None
+        self._cursor = 0
 
     async def last(self, count: int) -> list[Row]:
-        """The newest `count` messages that were already there, and still are."""
+        """The newest `count` messages that are there; those to come begin after them."""
+        self._cursor = await self._database.read(sql.newest)
+        self._file = self._database.files.identity
         where = f"where id <= ? and not exists ({_SAME_BEFORE}) order by id desc"
         return (await self._rows(where, self._cursor, count))[::-1]
 
@@ -116,46 +87,28 @@ class Tail:
         """Rows in their order, for ever. Ends with the error that keeps them from being read."""
         first: Row | None = None
         while True:
-            for row in await self._read():
+            rows = await self._read()
+            for row in rows:
                 if first is None or not _are_one_message(first, row):
                     first = row
                     yield row
+            if len(rows) < BATCH:
+                await asyncio.sleep(PAUSE)
 
     async def _read(self) -> list[Row]:
-        """The next rows; none where there was no news, but the next look may have some."""
-        await self._news.wait()
-        is_another = await self._watch()
+        """The next rows, if there are any."""
         upto = await self._database.read(sql.newest)
-        if upto < self._cursor or (is_another and upto != self._seen):
-            self._cursor = self._seen = 0  # another file, or its ids have begun again
+        before, self._file = self._file, self._database.files.identity
+        if upto < self._cursor or self._file != before:
+            self._cursor = 0  # another file, or its ids have begun again
+        if upto == self._cursor:
+            return []
         rows = await self._rows("where id > ? order by id", self._cursor, BATCH)
-        if len(rows) < BATCH:
-            self._news.clear()
         if rows:
             upto = rows[-1].id if len(rows) == BATCH else max(upto, rows[-1].id)
         self.missed += max(0, upto - self._cursor - len(rows))
         self._cursor = upto
         return rows
-
-    def _look(self, _rung: bool) -> bool:
-        """Return True if there is a message that no look has found yet."""
-        try:
-            newest = self._database.try_read(sql.newest)
-        except Busy:
-            self._ear.listener.look_again()
-            return False
-        except Lost:
-            self._news.set()  # for `_read`, which opens the database again
-            return False
-        if newest == self._seen:
-            return False
-        self._seen = newest
-        self._news.set()
-        return True
-
-    def _beat(self) -> bool:
-        self._database.notice_replaced()
-        return self._look(False)
 
 
 _SAME_BEFORE = f"""

@@ -166,7 +166,7 @@ class Command(BaseCommand):
         layer = layer_called(options.layer)
         wanted = Filter(options.channel, options.group, options.type)
         written = object_of if options.json else line_of
-        tail = Tail(layer.database, layer.options)
+        tail = Tail(layer.database)
 
         def show(row: Row) -> None:
             message, problem = decoded(layer, row)
@@ -174,12 +174,12 @@ class Command(BaseCommand):
                 self.say(written(row, message, problem))
 
         async def follow() -> None:
-            async with tail:
-                self.note(f"Watching {layer.database.path} until Ctrl-C.")
-                for row in await tail.last(options.last):
-                    show(row)
-                async for row in tail:
-                    show(row)
+            before = await tail.last(options.last)
+            self.note(f"Watching {layer.database.path} until Ctrl-C.")
+            for row in before:
+                show(row)
+            async for row in tail:
+                show(row)
 
         try:
             asyncio.run(follow())
