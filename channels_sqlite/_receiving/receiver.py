@@ -1,8 +1,8 @@
 """A layer's receiving side: consumers that wait, and looks that bring them their messages.
 
 A listener decides when to look, `reading` what is read, and `queues` who gets it. What was read is
-in the queues before anything awaits. Only waiters and ears are bound to an event loop: a second
-loop, at the same time or after the first, goes on where the first one is.
+in the queues before anything awaits. Only waiters and listeners are bound to an event loop: a
+second loop, at the same time or after the first, goes on where the first one is.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .._storing.setup import Setup
 from .._waking import bells
 from ..exceptions import UndecodableMessage
 from ..serializers import Message
-from .ears import Ears
+from .listening import Listening
 from .memberships import Memberships
 from .queues import Loop, Queues, Waiter
 from .reading import Reading
@@ -51,7 +51,7 @@ class Receiver:
         self._lock = threading.RLock()
         self._queues = Queues(self._lock, setup.capacity_of, setup.drops)
         self._reading = Reading(setup, self._queues)
-        self._ears = Ears(setup, self._queues, self._look, self._beat)
+        self._listening = Listening(setup, self._queues, self._look, self._beat)
         self._memberships = Memberships(setup.database, setup.client)
         self._retired = False
         self._abandoned: deque[tuple[str, Waiter]] = deque()
@@ -68,7 +68,7 @@ class Receiver:
         """
         loop = asyncio.get_running_loop()
         while True:
-            if self._ears.of(loop) is None:
+            if self._listening.of(loop) is None:
                 await self._listen(loop)
             item = await self._next_item(channel, inbox, loop)
             try:
@@ -98,7 +98,7 @@ class Receiver:
             if item is not None:
                 return item
             self._queues.leave(channel, waiter, loop)  # it was told to come and take
-            if not (self._retired or self._ears.of(loop)):  # it was closed meanwhile
+            if not (self._retired or self._listening.of(loop)):  # it was closed meanwhile
                 await self._listen(loop)
 
     def _begin(self, channel: str, inbox: str | None, loop: Loop) -> None:
@@ -106,8 +106,8 @@ class Receiver:
         if self._retired:
             self._stop(loop)
             raise Retired
-        if ear := self._ears.of(loop):
-            ear.listener.go_on()
+        if listener := self._listening.of(loop):
+            listener.go_on()
         if inbox is None:
             self._claim(channel, loop)
         elif inbox not in self._reading.inboxes:
@@ -124,7 +124,7 @@ class Receiver:
             with self._lock:
                 given_back = self._reading.give_back(channel, loop)
             if given_back is None:
-                self._ears.look_again(loop)
+                self._listening.look_again(loop)
             elif given_back:
                 bells.ring(self._database, [channel])
 
@@ -133,14 +133,14 @@ class Receiver:
         try:
             with self._lock:
                 if channel not in self._reading.normal:
-                    self._ears.want_touches(True)
+                    self._listening.want_touches(True)
                 self._reading.claim(channel, loop)
         except Busy:
-            self._ears.look_again(loop)
+            self._listening.look_again(loop)
         except Lost:
             self._database.open_for_readers()
 
-    # Ears
+    # Listening
 
     async def _listen(self, loop: Loop) -> None:
         """Watch first, then look, then wait: what is committed in between is seen.
@@ -149,23 +149,23 @@ class Receiver:
         """
         await self._database.ready()
         with self._lock:
-            if not (self._retired or self._ears.of(loop)):
-                self._ears.start(loop)
-        ear = self._ears.of(loop)
-        if ear is not None and time.monotonic() > self._beaten_at + times.TIMES.heartbeat:
-            ear.listener.beat_now()
+            if not (self._retired or self._listening.of(loop)):
+                self._listening.start(loop)
+        listener = self._listening.of(loop)
+        if listener is not None and time.monotonic() > self._beaten_at + times.TIMES.heartbeat:
+            listener.beat_now()
 
     def _stop(self, loop: Loop) -> None:
         with self._lock:
-            self._ears.stop(loop)
+            self._listening.stop(loop)
 
     async def prepare_to_join(self) -> None:
         """Have a bell before a channel of ours joins a group."""
-        if self._ears.bell is None and not self._database.in_memory:
+        if self._listening.bell is None and not self._database.in_memory:
             await self._database.ready()
             with self._lock:
                 if not self._retired:
-                    self._ears.make_bell()
+                    self._listening.make_bell()
         with self._lock, suppress(Busy, Lost):  # the clock may have been set just now
             self._memberships.move_if_clock_was_set()
 
@@ -173,21 +173,21 @@ class Receiver:
 
     @property
     def has_bell(self) -> bool:
-        return self._ears.bell is not None
+        return self._listening.bell is not None
 
     def rung(self, inboxes: Collection[str] | None, here: Loop | None) -> None:
         """This process has written to these inboxes (None: to any). Look, if they are read here."""
         if inboxes is not None and not self._reading.reads_any(inboxes):
             return
-        if here is not None and self._ears.of(here):
-            self._ears.look(here, rung=inboxes is not None)
+        if here is not None and self._listening.of(here):
+            self._listening.look(here, rung=inboxes is not None)
         else:
-            self._ears.ring()
+            self._listening.ring()
 
     def on_opened(self) -> None:
         """The database was opened: look, and have all listen again that wait."""
-        self._ears.ring()
-        if not all(map(self._ears.of, self._queues.loops())):
+        self._listening.ring()
+        if not all(map(self._listening.of, self._queues.loops())):
             self._queues.wake_everybody()
 
     def end_lapsed(self) -> None:
@@ -200,7 +200,7 @@ class Receiver:
             self._reading.acknowledge()
 
     def status(self) -> dict[str, Any]:
-        return self._ears.status()
+        return self._listening.status()
 
     # Looking
 
@@ -225,21 +225,21 @@ class Receiver:
                 else:
                     found = reading.look(loop, thorough=thorough)
             except Busy:
-                self._ears.look_again(loop)
+                self._listening.look_again(loop)
             except Lost:  # the connections were closed, by a fork for example
                 self._database.open_for_readers()
             more = reading.more
         if found:
             self._acknowledge_later(loop)
         if more:  # after others on the loop have had their turn
-            loop.call_soon(partial(self._ears.look, loop, rung=True))
+            loop.call_soon(partial(self._listening.look, loop, rung=True))
         return found
 
     def _acknowledge_later(self, loop: Loop, at_once: float = 0) -> None:
         """After a pause; on a loop that has had no heartbeat, and may end before, `at_once`."""
-        if ear := self._ears.of(loop):
-            pause = times.TIMES.acknowledge if ear.listener.has_beaten else at_once
-            ear.listener.call_once(pause, "acknowledge", self._acknowledge, loop)
+        if listener := self._listening.of(loop):
+            pause = times.TIMES.acknowledge if listener.has_beaten else at_once
+            listener.call_once(pause, "acknowledge", self._acknowledge, loop)
 
     def _acknowledge(self, loop: Loop) -> None:
         with self._lock:
@@ -253,7 +253,7 @@ class Receiver:
         self._beaten_at = time.monotonic()
         self._database.notice_replaced()
         # Before the look: watchfiles cannot tell this from a ring, which the look then sees.
-        self._ears.say()
+        self._listening.say()
         try:
             return self._look(loop, rung=False, thorough=True)
         finally:  # also where every look fails
@@ -265,15 +265,15 @@ class Receiver:
                 self._trimmer.trim_if_due()
 
     def _tidy(self, loop: Loop) -> None:
-        self._ears.stop_closed()
+        self._listening.stop_closed()
         self._queues.expire()
         self._queues.wake_beside_messages(loop)
         self._reading.give_all_back(loop)
         self._reading.forget_idle()
-        self._ears.want_touches(bool(self._reading.normal))
+        self._listening.want_touches(bool(self._reading.normal))
         self._acknowledge(loop)
         self.end_lapsed()
-        self._ears.watch(loop)
+        self._listening.watch(loop)
 
     # Ending
 
@@ -294,7 +294,7 @@ class Receiver:
 
     def depart(self) -> None:
         """The interpreter ends: give up the memberships and what waits, then the bell."""
-        bell = self._ears.bell
+        bell = self._listening.bell
         if bell is None:
             return
         remove = not os.path.exists(self._database.path)
@@ -315,6 +315,6 @@ class Receiver:
 
     def abandon(self) -> None:
         """Its layer is gone, and with it all that could wait: have every loop stop itself."""
-        for loop in self._ears.loops():
+        for loop in self._listening.loops():
             with suppress(RuntimeError):  # it was closed
                 loop.call_soon_threadsafe(self._stop, loop)

@@ -50,6 +50,7 @@ class Listener:
         self.woken_at: float | None = None  # when something was announced, by the monotonic clock
         self.found_at = float("-inf")  # when a look found something: more may follow soon
         self.watcher: Watcher | None = None
+        self.watched: object = None  # whatever its watcher was begun for
         self.polls = False  # it looks without being woken
         self.has_beaten = False  # its loop has lived for as long as a heartbeat
         self.hears_writes = True  # a write of the log is to wake it
@@ -85,6 +86,24 @@ class Listener:
         for _, timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
+        self.stop_watching()
+
+    def stop_watching(self) -> None:
+        watcher, self.watcher = self.watcher, None
+        if watcher is not None:
+            watcher.stop()
+
+    def watch_again_later(self) -> None:
+        """Have a heartbeat after a while find that nothing is watched."""
+        self.call_after(times.TIMES.watch_again, "watch", self.forget_watched)
+
+    def forget_watched(self) -> None:
+        self.watched = None
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of its watcher; None while it polls."""
+        return None if self.watcher is None or self.polls else self.watcher.kind
 
     def call_after(self, delay: float, what: str, call: Callable[..., None], *given: Any) -> None:
         """Call it later, unless stopped, in place of what was to be called as the same `what`."""

@@ -54,13 +54,13 @@ async def test_what_came_before_it_watches_anew_is_found(
     """What the watcher before had not read yet is announced no more."""
     set_times(heartbeat=3600)
     receiving = asyncio.create_task(layer.receive("test-channel"))
-    listening, here = layer._ends.receiver._ears, asyncio.get_running_loop()
+    listening, here = layer._ends.receiver._listening, asyncio.get_running_loop()
     await until(lambda: listening.of(here))
-    ear = listening.of(here)
-    assert ear is not None
-    await until(lambda: ear.listener.hears_writes)  # it has looked after it began
+    listener = listening.of(here)
+    assert listener is not None
+    await until(lambda: listener.hears_writes)  # it has looked after it began
     put_number(others, "test-channel", 1)
-    ear._forget()
+    listener.forget_watched()
     listening.watch(here)
     assert (await soon(receiving))["number"] == 1
 

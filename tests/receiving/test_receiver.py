@@ -313,9 +313,9 @@ async def test_a_consumer_that_still_waits_is_served_by_the_next_send_from_here(
 async def test_one_that_still_waits_listens_again_at_the_next_use(process: Process) -> None:
     task = await process.begin(NORMAL)
     await soon(process.layer.close())
-    assert not process.receiver._ears.loops()
+    assert not process.receiver._listening.loops()
     await process.layer.group_count("test-group")
-    await until(lambda: process.receiver._ears.loops())
+    await until(lambda: process.receiver._listening.loops())
     await process.send(7, channel=NORMAL)
     assert await soon(task) == 7
 
@@ -351,7 +351,7 @@ async def test_a_layer_that_retires_while_it_begins_to_listen_makes_no_bell(open
     receiver.retire()
     with pytest.raises(Retired):
         await soon(receiving)
-    assert receiver._ears.bell is None
+    assert receiver._listening.bell is None
 
 
 async def test_a_layer_that_retires_while_a_channel_joins_makes_no_bell(open_: Open) -> None:
@@ -360,7 +360,7 @@ async def test_a_layer_that_retires_while_a_channel_joins_makes_no_bell(open_: O
     await asyncio.sleep(0)
     receiver.retire()
     await soon(joining)
-    assert receiver._ears.bell is None
+    assert receiver._listening.bell is None
 
 
 # Bells and watchers
@@ -371,16 +371,16 @@ async def test_a_process_without_a_bell_says_so_once_and_receives(
     process: Process, database: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = await process.begin()
-    listening = process.receiver._ears
+    listening = process.receiver._listening
     bells = f"{database}-bells"
     os.rename(bells, tmp_path / "away")
     Path(bells).touch()  # noqa: ASYNC240
     await until(lambda: caplog.messages)
-    ear = listening.of(asyncio.get_running_loop())
-    assert ear is not None
-    watcher = ear.listener.watcher
+    listener = listening.of(asyncio.get_running_loop())
+    assert listener is not None
+    watcher = listener.watcher
     await asyncio.sleep(0.3)
-    assert ear.listener.watcher is watcher
+    assert listener.watcher is watcher
     with sql(database) as other:
         put_number(other, process.channel, 7)
     assert await soon(task) == 7

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from channels_sqlite._storing.files import Files
-from tests.waking.ears import Ear, Place
+from tests.waking.listeners import Noting, Place
 
 
 @pytest.fixture
-async def ear() -> Ear:
+async def listener() -> Noting:
     """A listener that is to be woken, on the test's event loop."""
-    return Ear()
+    return Noting()
 
 
 @pytest.fixture

@@ -24,12 +24,11 @@ from channels_sqlite._storing.database import Database
 from channels_sqlite._waking import inotify as ours
 from channels_sqlite._waking import watchers
 from channels_sqlite._waking.watchers import is_installed, kinds, watch
-from channels_sqlite.counters import Counters
 from channels_sqlite.exceptions import WatcherUnavailable
 from tests.children import inotify_descriptors
 from tests.conftest import SetTimes, available
 from tests.waiting import PATIENCE, until
-from tests.waking.ears import QUIET, Ear, Place, touch, write
+from tests.waking.listeners import QUIET, Noting, Place, touch, write
 
 inotify = pytest.mark.parametrize("kind", ["inotify"], indirect=True)
 by_watchfiles = pytest.mark.parametrize("kind", ["watchfiles"], indirect=True)
@@ -40,100 +39,104 @@ def kind(request: pytest.FixtureRequest) -> str:
     return available(request.param)
 
 
-def start(kind: str, ear: Ear, place: Place, interval: float = 0.01) -> Any:
+def start(kind: str, listener: Noting, place: Place, interval: float = 0.01) -> Any:
     database = Database("channels", place.files.path, {})
-    watch(ear, database, Options(watcher=kind, polling_interval=interval), place.bell)
-    return ear.watcher
+    watch(listener, database, Options(watcher=kind, polling_interval=interval), place.bell)
+    return listener.watcher
 
 
 @pytest.fixture
-async def watcher(kind: str, ear: Ear, place: Place) -> AsyncIterator[Any]:
-    watcher = start(kind, ear, place)
+async def watcher(kind: str, listener: Noting, place: Place) -> AsyncIterator[Any]:
+    watcher = start(kind, listener, place)
     await asyncio.sleep(QUIET)  # watchfiles may tell of the making of the files
-    ear.heard.clear()
+    listener.heard.clear()
     yield watcher
     watcher.stop()
 
 
 async def heard(
-    ear: Ear, change: Callable[[Path | str], None], path: Path | str, *, nothing: bool = False
+    listener: Noting,
+    change: Callable[[Path | str], None],
+    path: Path | str,
+    *,
+    nothing: bool = False,
 ) -> set[str]:
     """What comes of a change of a file, if anything is to come."""
-    ear.heard.clear()
+    listener.heard.clear()
     change(path)
     if not nothing:
-        await until(lambda: ear.heard)
+        await until(lambda: listener.heard)
     await asyncio.sleep(QUIET)
-    return {*ear.heard}
+    return {*listener.heard}
 
 
 async def test_a_ring_is_told_from_a_write_and_from_what_the_reader_says_of_itself(
-    watcher: Any, kind: str, ear: Ear, place: Place
+    watcher: Any, kind: str, listener: Noting, place: Place
 ) -> None:
     """It would say that it was woken, and so be woken, for ever."""
-    assert (ear.watcher, watcher.kind) == (watcher, kind)
-    assert await heard(ear, touch, place.bell.path) == {"ring"}
-    assert ear.heard == ["ring"]
-    assert await heard(ear, write, place.wal) == {"write"}
+    assert (listener.watcher, watcher.kind) == (watcher, kind)
+    assert await heard(listener, touch, place.bell.path) == {"ring"}
+    assert listener.heard == ["ring"]
+    assert await heard(listener, write, place.wal) == {"write"}
     for channels in range(3):
         place.bell.say({"channels": channels})
-        assert await heard(ear, lambda _: None, "", nothing=True) == set()
+        assert await heard(listener, lambda _: None, "", nothing=True) == set()
 
 
 async def test_a_touched_log_is_a_touch_to_those_who_read_normal_channels(
-    watcher: Any, kind: str, ear: Ear, place: Place
+    watcher: Any, kind: str, listener: Noting, place: Place
 ) -> None:
     """To the others somebody has written, for whomever. watchfiles cannot tell it from a write."""
     for wanted in (False, True, False):
-        ear.want_touches(wanted)
-        assert ("touch" in await heard(ear, touch, place.wal)) == wanted
-        assert kind == "inotify" or "write" in ear.heard
+        listener.want_touches(wanted)
+        assert ("touch" in await heard(listener, touch, place.wal)) == wanted
+        assert kind == "inotify" or "write" in listener.heard
 
 
 async def test_a_reader_that_rests_hears_no_writes(
-    watcher: Any, kind: str, ear: Ear, place: Place
+    watcher: Any, kind: str, listener: Noting, place: Place
 ) -> None:
     """Nor by a watcher that begins meanwhile, as when the database was opened again."""
-    ear._hear_writes(False)
-    assert await heard(ear, write, place.wal, nothing=True) == set()
-    assert await heard(ear, touch, place.bell.path) == {"ring"}
+    listener._hear_writes(False)
+    assert await heard(listener, write, place.wal, nothing=True) == set()
+    assert await heard(listener, touch, place.bell.path) == {"ring"}
     watcher.stop()
-    again = start(kind, ear, place)
+    again = start(kind, listener, place)
     await asyncio.sleep(QUIET)
-    assert "write" not in await heard(ear, write, place.wal, nothing=True)
-    ear._hear_writes(True)
-    assert "write" in await heard(ear, write, place.wal)
+    assert "write" not in await heard(listener, write, place.wal, nothing=True)
+    listener._hear_writes(True)
+    assert "write" in await heard(listener, write, place.wal)
     again.stop()
 
 
 @inotify
 async def test_a_deleted_log_is_a_write_and_the_next_one_is_watched(
-    watcher: Any, ear: Ear, place: Place
+    watcher: Any, listener: Noting, place: Place
 ) -> None:
-    assert "write" in await heard(ear, os.unlink, place.wal)
-    ear._hear_writes(False)  # the log is not there
+    assert "write" in await heard(listener, os.unlink, place.wal)
+    listener._hear_writes(False)  # the log is not there
     place.wal.touch()
-    ear._hear_writes(True)
-    assert await heard(ear, write, place.wal) == {"write"}
+    listener._hear_writes(True)
+    assert await heard(listener, write, place.wal) == {"write"}
 
 
 @by_watchfiles
 async def test_watchfiles_is_quick_while_there_is_traffic_and_then_slow_again(
-    kind: str, ear: Ear, place: Place, set_times: SetTimes
+    kind: str, listener: Noting, place: Place, set_times: SetTimes
 ) -> None:
     set_times(quick_for=1.5)
-    watcher = start(kind, ear, place, interval=60)
+    watcher = start(kind, listener, place, interval=60)
 
     async def delay() -> float:
         await asyncio.sleep(QUIET)
-        ear.heard.clear()
-        begin = ear.loop.time()
+        listener.heard.clear()
+        begin = listener.loop.time()
         touch(place.bell.path)
-        await until(lambda: ear.heard)
-        return ear.loop.time() - begin
+        await until(lambda: listener.heard)
+        return listener.loop.time() - begin
 
     idle = min([await delay() for _ in range(3)])
-    ear.found_at = time.monotonic()
+    listener.found_at = time.monotonic()
     quick = min([await delay() for _ in range(4)][1:])
     await asyncio.sleep(1.5)
     assert quick < idle
@@ -154,27 +157,29 @@ def descriptors() -> int:
 
 
 @inotify
-async def test_inotify_has_one_descriptor_and_no_thread(kind: str, ear: Ear, place: Place) -> None:
+async def test_inotify_has_one_descriptor_and_no_thread(
+    kind: str, listener: Noting, place: Place
+) -> None:
     before, threads = descriptors(), threading.active_count()
-    watcher = start(kind, ear, place)
+    watcher = start(kind, listener, place)
     assert (threading.active_count(), descriptors()) == (threads, before + 1)
     watcher.stop()
     watcher.stop()
     os.unlink(place.bell.path)
     with pytest.raises(WatcherUnavailable, match=f"{place.bell.path}: No such file"):
-        start(kind, ear, place)
+        start(kind, listener, place)
     assert descriptors() == before
 
 
 @inotify
 async def test_where_no_thread_can_be_started_inotify_is_closed_in_place(
-    kind: str, ear: Ear, place: Place, monkeypatch: pytest.MonkeyPatch
+    kind: str, listener: Noting, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     before = descriptors()
-    watcher = start(kind, ear, place)
+    watcher = start(kind, listener, place)
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", refuse)
         watcher.stop()
@@ -191,7 +196,7 @@ def test_a_descriptor_that_others_have_closed_is_given_up_in_silence() -> None:
 
 async def begin(kind: str, place: Place) -> Any:
     """Begin to watch, on a loop that ends without a word."""
-    return start(kind, Ear(), place)
+    return start(kind, Noting(), place)
 
 
 @inotify
@@ -227,73 +232,63 @@ def test_the_thread_of_watchfiles_ends_with_its_loop(
     assert not thread.is_alive()
 
 
-async def test_what_was_not_begun_or_failed_is_not_taken_for_watching() -> None:
-    """Also while the database is closed, by another thread perhaps."""
-    database = Database("channels", "file:ear?mode=memory&cache=shared", {})
-    ear = watchers.Ear(lambda rung: False, lambda: False, database, Options(), Counters())
-    assert not ear.watches(None)
-    ear.watch(None)
-    assert ear.watches(None)
-    ear.stop()
-
-
 # Where watching does not work
 
 
 async def test_auto_takes_the_best_one_that_is_here_and_polling_needs_none(
-    ear: Ear, place: Place
+    listener: Noting, place: Place
 ) -> None:
-    watcher = start("auto", ear, place)
+    watcher = start("auto", listener, place)
     assert watcher.kind == next(kinds()) == ("inotify" if sys.platform == "linux" else "watchfiles")
     watcher.stop()
-    assert start("polling", ear, place) is None
+    assert start("polling", listener, place) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")
 async def test_where_inotify_works_nothing_else_is_looked_for(
-    ear: Ear, place: Place, monkeypatch: pytest.MonkeyPatch
+    listener: Noting, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To look for a package takes the lock of imports, which an exception out of a signal handler
     may leave taken.
     """
     monkeypatch.setattr(watchers, "find_spec", None)
-    watch(ear, Database("channels", place.files.path, {}), Options(), place.bell)
-    assert ear.watcher is not None
-    ear.watcher.stop()
+    watch(listener, Database("channels", place.files.path, {}), Options(), place.bell)
+    assert listener.watcher is not None
+    listener.watcher.stop()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")
 async def test_loops_that_end_quickly_do_not_use_up_inotifys_instances(
-    ear: Ear, place: Place
+    listener: Noting, place: Place
 ) -> None:
     """The kernel takes its time to close each, and a user has few of them."""
     for _ in range(100):
-        start("inotify", ear, place).stop()
+        start("inotify", listener, place).stop()
         closing = [each for each in threading.enumerate() if each.name == ours.CLOSING]
         assert len(closing) <= ours.AT_ONCE
 
 
 async def test_a_watcher_asked_for_by_name_does_not_give_way(
-    kind: str, ear: Ear, place: Place, monkeypatch: pytest.MonkeyPatch
+    kind: str, listener: Noting, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.unlink(place.bell.path)
     with pytest.raises(WatcherUnavailable, match=f"{kind} cannot watch {place.files.path}"):
-        start(kind, ear, place)
-    assert ear.watcher is None
+        start(kind, listener, place)
+    assert listener.watcher is None
     monkeypatch.setattr(watchers, "sys", SimpleNamespace(platform="another"))
     assert next(kinds()) == "watchfiles"
     with pytest.raises(WatcherUnavailable, match="'inotify', which does not work here"):
-        start("inotify", ear, place)
+        start("inotify", listener, place)
 
 
 async def test_auto_gives_way_with_one_warning(
-    ear: Ear, place: Place, caplog: pytest.LogCaptureFixture
+    listener: Noting, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     os.unlink(place.bell.path)
     database = Database("channels", place.files.path, {})
     for _ in range(3):  # every event loop, and every minute
-        watch(ear, database, Options(), place.bell)
-        assert ear.watcher is None
+        watch(listener, database, Options(), place.bell)
+        assert listener.watcher is None
     tried = [each for each in ("inotify", "watchfiles") if is_installed(each)]
     said = [record.getMessage() for record in caplog.records]
     assert all(kind in each for kind, each in zip(tried, said, strict=True))

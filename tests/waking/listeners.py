@@ -16,7 +16,7 @@ QUIET = 0.2  # seconds, in which a wake that is not to come would come
 CLIENT = "abcdefghijkl"
 
 
-class Ear(Listener):
+class Noting(Listener):
     """A listener on the running loop; `heard` names what its watcher has called."""
 
     def __init__(self) -> None:

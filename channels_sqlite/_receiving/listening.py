@@ -1,4 +1,4 @@
-"""How a reader is woken: its bell, and an ear for each event loop that receives."""
+"""How a reader is woken: its bell, and a listener for each event loop that receives."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+from .._options import times
 from .._storing import locks
 from .._storing.setup import Setup
 from .._storing.weak import Weak
 from .._waking.bells import Bell
-from .._waking.watchers import Ear
+from .._waking.listener import Listener
+from .._waking.watchers import watch
+from ..exceptions import WatcherUnavailable
 from .queues import Loop, Queues
 
 
-class Ears:
+class Listening:
     """The receiver holds its lock around every call that changes this."""
 
     def __init__(
@@ -34,26 +37,28 @@ class Ears:
         self._look = look
         self._beat = beat
         self._wants_touches = False
-        self._all: Weak[Ear] = Weak(key=lambda ear: id(ear.listener.loop))
+        self._all: Weak[Listener] = Weak(key=lambda listener: id(listener.loop))
         """Their loops hold them, by timers: a loop that nobody closes, and nobody has, is collected
         with its descriptors."""
         self.bell: Bell | None = None
 
-    def of(self, loop: Loop) -> Ear | None:
-        """The ear of an event loop; None if that does not listen."""
+    def of(self, loop: Loop) -> Listener | None:
+        """The listener of an event loop; None if that does not listen."""
         return self._all.get(id(loop))
 
     def loops(self) -> list[Loop]:
-        return [ear.listener.loop for ear in self._all]
+        return [listener.loop for listener in self._all]
 
     # Beginning and ending
 
     def start(self, loop: Loop) -> None:
         self.stop_closed()
-        look, beat, setup = partial(self._look, loop), partial(self._beat, loop), self._setup
-        ear = Ear(look, beat, setup.database, setup.options, setup.drops.counters)
-        self._all.add(ear)
-        ear.listener.wants_touches = self._wants_touches
+        database = self._database
+        look, beat = partial(self._look, loop), partial(self._beat, loop)
+        deaf, counters = partial(self._poll_for_a_while, loop), self._setup.drops.counters
+        listener = Listener(loop, look, beat, deaf, database.files.log_age, database.once, counters)
+        self._all.add(listener)
+        listener.wants_touches = self._wants_touches
         try:
             self.watch(loop)
         except BaseException:  # an interruption, too: a loop that does not watch does not listen
@@ -61,9 +66,9 @@ class Ears:
             raise
 
     def stop(self, loop: Loop) -> None:
-        if ear := self.of(loop):
-            self._all.discard(ear)
-            ear.stop()
+        if listener := self.of(loop):
+            self._all.discard(listener)
+            listener.stop()
 
     def stop_closed(self) -> None:
         """Listen no more on loops that were closed, and forget what waits there."""
@@ -78,37 +83,65 @@ class Ears:
         already is not watched again.
         """
         self.make_bell()
-        ear = self.of(loop)
-        if ear is not None and not ear.watches(self.bell):
-            ear.watch(self.bell)
-            self.say()
-            # No event tells of what came before: a ring, or a write that is about to be committed.
-            ear.listener.look_again()
-            ear.listener.log_written()
+        listener, wanted = self.of(loop), (self._database.connections, self.bell)
+        if listener is None or listener.watched == wanted:
+            return
+        listener.stop_watching()
+        # In memory there are no other processes, and at the end of the interpreter no bell.
+        if not (self._database.in_memory or self._database.is_ending):
+            try:
+                watch(listener, self._database, self._setup.options, self.bell)
+            except WatcherUnavailable:
+                if not self._database.is_ending:
+                    raise
+        listener.watched = wanted
+        polls = listener.watcher is None and not self._database.in_memory
+        listener.start(self._setup.options.polling_interval if polls else None)
+        if polls and self._setup.options.watcher == "auto":
+            listener.watch_again_later()
+        self.say()
+        # No event tells of what came before: a ring, or a write that is about to be committed.
+        listener.look_again()
+        listener.log_written()
+
+    def _poll_for_a_while(self, loop: Loop) -> None:
+        """Nothing is announced. A directory that was moved, or a full kernel, may be well again."""
+        listener, interval = self.of(loop), self._setup.options.polling_interval
+        if listener is None:
+            return
+        if not self._database.in_memory:  # where the ORM's writes announce nothing
+            self._database.once.warn(
+                "Watching",
+                f"No file events for {self._database.files.wal} (network or virtual file system?);"
+                f" polling every {interval} s, and watching again in"
+                f" {times.TIMES.watch_again:.0f} s.",
+            )
+        listener.start(interval)
+        listener.watch_again_later()
 
     # Passing on
 
     def want_touches(self, wanted: bool) -> None:
         """Wake at once when a normal channel is written to, from now on; or no more."""
         self._wants_touches = wanted
-        for ear in self._all:
-            ear.listener.want_touches(wanted)
+        for listener in self._all:
+            listener.want_touches(wanted)
 
     def look(self, loop: Loop, *, rung: bool) -> None:
         """Look, on the running loop, if that listens; an error is logged."""
-        if ear := self.of(loop):
-            ear.listener.look(rung=rung)
+        if listener := self.of(loop):
+            listener.look(rung=rung)
 
     def look_again(self, loop: Loop) -> None:
         """Look soon: a lock of others was in the way."""
-        if ear := self.of(loop):
-            ear.listener.look_again()
+        if listener := self.of(loop):
+            listener.look_again()
 
     def ring(self) -> None:
         """Have every loop look, from any thread: one of them may stand still."""
-        for ear in self._all:
+        for listener in self._all:
             with suppress(RuntimeError):  # its loop is closed
-                ear.listener.ring_from_elsewhere()
+                listener.ring_from_elsewhere()
 
     # The bell
 
@@ -144,13 +177,13 @@ class Ears:
         """On how many channels consumers wait, what was counted, what wakes this process, and when
         it last did.
         """
-        ears = list(self._all)
-        woken_at = max((each.listener.woken_at or 0.0 for each in ears), default=0.0)
+        listeners = list(self._all)
+        woken_at = max((each.woken_at or 0.0 for each in listeners), default=0.0)
         otherwise = "none" if self._database.in_memory else "polling"
         return {
             "pid": os.getpid(),
             "channels": len(self._queues),
             "counters": asdict(self._setup.drops.counters),
-            "watcher": next((each.kind for each in ears if each.kind), otherwise),
+            "watcher": next((each.kind for each in listeners if each.kind), otherwise),
             "woken_at": round(time.time() - time.monotonic() + woken_at, 3) if woken_at else None,
         }
