@@ -56,7 +56,6 @@ class Times:
     # Trimming
     sweep: float = 1.0  # between sweeps, while anything is sent or received
     sweep_later: float = 0.02  # from a send to the sweep: its readers need the processor first
-    turn: float = 0.05  # that trimming may keep the thread before waiting jobs have their turn
     upkeep: float = 60.0  # between looks at the whole table of sequences
     checkpoint_lock: float = 0.05  # for the write lock, where somebody always writes
 

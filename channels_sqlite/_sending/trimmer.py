@@ -1,4 +1,4 @@
-"""Keeps the tables small, at the pace at which this process writes: on the worker's thread."""
+"""Keeps the tables small, at the pace at which this process writes: on threads of its own."""
 
 from __future__ import annotations
 
@@ -24,12 +24,6 @@ logger = logging.getLogger("channels_sqlite")
 
 SWEPT = ".swept"  # a file among the bells: its time of change says when a process last swept
 
-Steps = Iterator[None]
-Job = Callable[[Connections], Steps]
-"""It stops between two transactions, for others to have their turn on the thread."""
-Turn = Callable[[Connections], bool]
-"""It goes on with a job, and returns True if that was all."""
-
 
 @dataclass
 class Trimmed:
@@ -54,7 +48,7 @@ class Trimmer:
         self._kept_up_at = float("-inf")
         self._busy = False
         self._put_off_until = float("inf")
-        database.when_opened = self._sweep_at_open
+        database.when_opened = self._sweep_readers
 
     def trim_if_due(self, written: int = 0) -> None:
         """Begin what is due, after this process has received messages, or has written so many."""
@@ -88,35 +82,27 @@ class Trimmer:
         if not self._busy and time.monotonic() - self._database.swept_at >= times.TIMES.sweep:
             self._start("Sweeping", self._sweep_if_due)
 
-    def _start(self, topic: str, job: Job) -> None:
+    def _start(self, topic: str, job: Callable[[Connections], None]) -> None:
         self._written, self._busy = 0, True
-        self._post(topic, _in_turns(job))
-
-    def _post(self, topic: str, turn: Turn) -> None:
         posted = False
         try:
-            posted = self._database.post(topic, partial(self._take_turn, topic, turn))
+            posted = self._database.post(topic, partial(self._do, job))
         finally:
             if not posted:
                 self._busy = False
 
-    def _take_turn(self, topic: str, turn: Turn, connections: Connections) -> None:
-        ended = True
+    def _do(self, job: Callable[[Connections], None], connections: Connections) -> None:
         try:
-            ended = turn(connections)
+            job(connections)
         finally:
-            if ended:
-                self._busy = False
-        if not ended:
-            self._post(topic, turn)
+            self._busy = False
 
-    def _trim_some(self, connections: Connections) -> Steps:
+    def _trim_some(self, connections: Connections) -> None:
         """Delete what was delivered, at twice the pace at which this process writes."""
         limit = 2 * self._options.trim_batch_size
         self._run(connections, partial(self._delivered(), limit=limit))
-        yield
 
-    def _sweep_if_due(self, connections: Connections) -> Steps:
+    def _sweep_if_due(self, connections: Connections) -> None:
         """Sweep, unless another process has done so within the last second."""
         files = self._database.files
         mark = os.path.join(files.bells, SWEPT)
@@ -124,49 +110,37 @@ class Trimmer:
             if _is_due(mark):
                 if files.has_bells():
                     _mark(mark)
-                yield from self._sweep(connections, Trimmed())
+                self._sweep(connections)
         finally:  # after the mark was made, so that it is a second old when we ask again
             self._database.swept_at = time.monotonic()
 
     async def trim(self) -> Trimmed:
         """Delete all that nobody needs any more."""
-        trimmed = Trimmed()
-        turn = _in_turns(partial(self._sweep, trimmed=trimmed))
-        while not await self._database.run_aside(turn):
-            pass
-        return trimmed
+        return await self._database.run_on_own_thread(self._sweep)
 
-    def _sweep_at_open(self, connections: Connections) -> None:
-        for _ in self._sweep_readers(connections):
-            pass
-
-    def _sweep(self, connections: Connections, trimmed: Trimmed) -> Steps:
-        yield from self._sweep_readers(connections)
+    def _sweep(self, connections: Connections) -> Trimmed:
+        self._sweep_readers(connections)
         now, ours = time.time(), list(self._database.readers)
         for reader in ours:  # it may have no event loop at present, and no heartbeat
             reader.end_lapsed()
         living = {*bells.living(self._database.files), *(each.client for each in ours)}
         in_batches = partial(self._in_batches, connections)
+        expired = partial(upkeep.trim_expired, now=now, living=living)
+        trimmed = Trimmed()
         for count in in_batches(self._delivered()):
             trimmed.delivered += count
-            yield
-        expired = partial(upkeep.trim_expired, now=now, living=living)
         for count in in_batches(partial(expired, read=True)):
             trimmed.expired += count
-            yield
         for count in in_batches(partial(expired, read=False)):
             trimmed.expired += count
             self._counters.expired += count  # by us, because nobody else will
-            yield
         for count in in_batches(partial(upkeep.trim_memberships, now=now, living=living)):
             trimmed.memberships += count
-            yield
-        for _ in in_batches(upkeep.trim_left):
-            yield
+        sum(in_batches(upkeep.trim_left))
         if time.monotonic() - self._kept_up_at >= times.TIMES.upkeep:
             self._kept_up_at = time.monotonic()
-            for _ in in_batches(upkeep.trim_sequences):
-                yield
+            sum(in_batches(upkeep.trim_sequences))
+        return trimmed
 
     def _delivered(self) -> Callable[..., int]:
         retained = time.time() - self._options.message_retention
@@ -180,15 +154,16 @@ class Trimmer:
             yield count
             if count < batch:
                 return
+            time.sleep(times.TIMES.retry)  # Python's locks do not queue
 
     def _run(self, connections: Connections, function: Function[T]) -> T:
         return connections.write_aside(function, time.monotonic() + self._database.timeout)
 
     # Readers that are gone
 
-    def _sweep_readers(self, connections: Connections) -> Steps:
+    def _sweep_readers(self, connections: Connections) -> None:
         """Delete the memberships, and the waiting messages, of readers that have died."""
-        yield from bells.remove_dead(self._database.files, partial(self._forget, connections))
+        bells.remove_dead(self._database.files, partial(self._forget, connections))
 
     def _forget(self, connections: Connections, clients: list[str]) -> None:
         inboxes = self._run(connections, partial(upkeep.inboxes_of, clients=clients))
@@ -204,23 +179,6 @@ class Trimmer:
                 memberships,
                 messages,
             )
-
-
-def _in_turns(job: Job) -> Turn:
-    """Take turns of a limited time at a job. After an error it begins again."""
-    steps: list[Steps] = []
-
-    def turn(connections: Connections) -> bool:
-        until = time.monotonic() + times.TIMES.turn
-        try:
-            if not steps:
-                steps.append(job(connections))
-            return all(time.monotonic() < until for _ in steps[0])
-        except BaseException:  # an interruption, too: a generator that was left by one is over
-            steps.clear()
-            raise
-
-    return turn
 
 
 def _is_due(mark: str) -> bool:

@@ -167,22 +167,29 @@ class Database:
             raise Lost
         return connections.read(function)
 
+    async def run_on_own_thread(self, job: Callable[[Connections], T]) -> T:
+        """The result of a job that may take long, on a thread that ends with it."""
+        own = Worker(self.once)
+        try:
+            return await self.run_aside(job, worker=own)
+        finally:
+            own.stop()
+
     async def read_on_own_thread(self, function: Function[T]) -> T:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits
         for it.
         """
-        reader = Worker(self.once)
-        try:
-            return await self.run_aside(lambda _: read_once(self.files, function), worker=reader)
-        finally:
-            reader.stop()
+        return await self.run_on_own_thread(lambda _: read_once(self.files, function))
 
     def post(self, topic: str, job: Callable[[Connections], object]) -> bool:
-        """Run a job on the thread, for which nobody waits; False if the database is not open, or
-        there is no thread.
+        """Run a job for which nobody waits, on a thread that ends with it; False if the database is
+        not open, or there is no thread.
         """
-        connections = self.connections
-        return connections is not None and self._worker.post(topic, lambda: job(connections))
+        own, connections = Worker(self.once), self.connections
+        try:
+            return connections is not None and own.post(topic, lambda: job(connections))
+        finally:
+            own.stop()
 
     # Opening
 

@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import closing, suppress
 from functools import lru_cache
 from typing import Any
@@ -186,8 +186,8 @@ def _lives(descriptor: int) -> bool | None:
         return None
 
 
-def remove_dead(files: Files, forget: Callable[[list[str]], None]) -> Iterator[None]:
-    """Remove the bells of dead readers, in steps; before that, `forget` is told their client parts.
+def remove_dead(files: Files, forget: Callable[[list[str]], None]) -> None:
+    """Remove the bells of dead readers; before that, `forget` is told their client parts.
 
     Their locks are held meanwhile, and a bell is removed only if it still is the one that was
     locked.
@@ -195,7 +195,6 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None]) -> Iterator[N
     names = _names(files)
     for start in range(0, len(names), AT_ONCE):
         _remove_dead(files, names[start : start + AT_ONCE], forget)
-        yield
 
 
 def _remove_dead(files: Files, names: list[str], forget: Callable[[list[str]], None]) -> None:

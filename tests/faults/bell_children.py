@@ -315,7 +315,7 @@ def forks_while_sweeping(path: str) -> None:
             say("in the child")
         hear()
 
-    list(remove_dead(Files(path), fork_))
+    remove_dead(Files(path), fork_)
 
 
 def bell_of(channel: str) -> str:

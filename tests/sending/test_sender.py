@@ -66,7 +66,7 @@ async def test_a_large_message_is_the_threads(
     """To copy it takes long."""
     monkeypatch.setattr(module, "LARGE", 10)
     gate = Gate()
-    sending.database.post("Trimming", gate)
+    sending.database._worker.submit(gate)
     (small,) = begin(sending, 1)
     assert await soon(small)
     (large,) = begin(sending, 2, body=b"1" * 11)
@@ -81,7 +81,7 @@ async def gate(sending: Parts, monkeypatch: pytest.MonkeyPatch) -> Gate:
     """Keeps the thread busy, to which everything goes."""
     monkeypatch.setattr(module, "LARGE", -1)
     gate = Gate()
-    sending.database.post("Trimming", gate)
+    sending.database._worker.submit(gate)
     await gate.entered()
     return gate
 

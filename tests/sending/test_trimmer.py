@@ -24,7 +24,7 @@ from tests.rows import outgoing, put, select
 from tests.sending.parts import Parts, parts
 from tests.storing.parts import Gate, locked
 from tests.storing.tables import acknowledge, join, send
-from tests.waiting import PATIENCE, cancel, soon, until
+from tests.waiting import cancel, soon, until
 
 BATCH = 10
 
@@ -96,8 +96,7 @@ async def test_trimming_deletes_twice_what_is_written_after_every_batch(trimming
     deliver(trimming, 5 * BATCH, ago=11)
     for _ in range(BATCH - 1):
         trimming.trimmer.trim_if_due(1)
-    await trimming.database.write(sql.newest, long=True)
-    assert trimming.count(MESSAGE) == 5 * BATCH
+    assert not trimming.trimmer._busy
     trimming.trimmer.trim_if_due(1)
     await until(lambda: trimming.count(MESSAGE) == 3 * BATCH)
 
@@ -151,12 +150,14 @@ async def test_a_sweep_that_fails_is_not_tried_again_at_once(
 async def test_nobody_waits_for_trimming_and_one_trims_at_a_time(trimming: Parts) -> None:
     deliver(trimming, 5 * BATCH, ago=11)
     gate = Gate()
-    trimming.database.post("Testing", gate)
+    writing = asyncio.create_task(trimming.database.write(gate, long=True))
+    await gate.entered()
     for _ in range(100):
         trimming.trimmer.trim_if_due(BATCH)
     assert trimming.count(MESSAGE) == 5 * BATCH
     gate.open()
-    await trimming.database.write(sql.newest, long=True)
+    await soon(writing)
+    await until(lambda: not trimming.trimmer._busy)
     assert trimming.count(MESSAGE) == 3 * BATCH
 
 
@@ -165,8 +166,7 @@ async def test_trimming_does_nothing_by_itself_where_it_is_switched_off(database
         await made.database.ready()
         deliver(made, 1, ago=11)
         made.trimmer.trim_if_due(10**6)
-        await made.database.write(sql.newest, long=True)
-        assert made.count(MESSAGE) == 1
+        assert not made.trimmer._busy
         assert await made.trimmer.trim() == Trimmed(delivered=1)
 
 
@@ -181,7 +181,7 @@ def trim(trimming: Parts) -> asyncio.Task[Any]:
 
 
 @pytest.mark.parametrize("begin", [sweep, trim])
-async def test_trimming_gives_way_to_what_waits_for_the_thread(
+async def test_trimming_gives_way_to_what_waits_for_its_connection(
     database: Path, begin: Callable[[Parts], asyncio.Task[Any]]
 ) -> None:
     """However much there is to trim: a send of a large message comes before the end of it."""
@@ -204,7 +204,6 @@ def no_thread(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError
 
-    trimming.database._worker.stop()
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", refuse)
         trimming.trimmer.trim_if_due(BATCH)
@@ -213,9 +212,8 @@ def no_thread(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
 def lock(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     with locked(trimming.database.path):
         trimming.trimmer.trim_if_due(BATCH)
-        done = threading.Event()
-        trimming.database._worker.submit(done.set)
-        assert done.wait(PATIENCE)
+        while trimming.trimmer._busy:
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("trouble", [no_thread, lock])

@@ -140,7 +140,7 @@ async def test_an_index_that_was_deleted_is_said_once_and_the_open_one_kept(
 async def test_a_closing_that_is_cancelled_is_done(one: Database) -> None:
     await one.ready()
     gate = Gate()
-    one.post("Trimming", gate)
+    one._worker.submit(gate)
     closing = asyncio.create_task(one.close())
     await gate.entered()
     await until(lambda: one.connections is None)  # the task has begun
