@@ -36,6 +36,8 @@ class Counters:
     dropped: int = 0
     """Given up because there was no room: a group's message to a full inbox, or the oldest one of a
     slow consumer."""
+    unreadable: int = 0
+    """Skipped, because the body is not what this layer's serializer writes."""
     missed_wakes: int = 0
     """Heartbeats that found what no wake had announced."""
 

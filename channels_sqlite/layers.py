@@ -31,6 +31,8 @@ from .exceptions import ForeignChannel, MessageTooLarge
 from .serializers import Message
 from .stats import Reader
 
+FOR_EVER = 1e300  # seconds
+IN_A_ROW = 8  # messages that one task receives, at most, before others have their turn
 NAMES = 16_384  # of channels that were used lately, and need not be checked again
 
 
@@ -79,6 +81,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         self._drops = DropLog(self.counters)
         self.client_prefix = secrets.token_urlsafe(9)
         self._lock = threading.Lock()
+        self._receiving_task = self._in_a_row = 0
         self._made: _Ends | None = None
         # Cached, because to check a name costs as much as to decode a message.
         self._inbox_of = lru_cache(NAMES)(self._check)
@@ -136,7 +139,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         inbox = self._inbox_of(channel)
         if expiry is None:
             expiry = self.expiry
-        elif not (isinstance(expiry, (int, float)) and 0 < expiry < float("inf")):
+        elif not (isinstance(expiry, (int, float)) and 0 < expiry < FOR_EVER):
             raise ValueError(f"expiry is {expiry!r}; allowed is a number of seconds above 0.")
         body, capacity = self.codec.encode(message, channel), self.get_capacity(channel)
         outgoing = Outgoing(inbox, channel, body, time.time() + expiry, capacity)
@@ -153,6 +156,11 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
             self.require_valid_channel_name(channel)
         ends = self._ends  # first: it notices a fork, after which the channel is the parent's
         inbox = self._own_inbox(channel)
+        if (task := id(asyncio.current_task())) != self._receiving_task:
+            self._receiving_task, self._in_a_row = task, 0
+        self._in_a_row += 1
+        if self._in_a_row % IN_A_ROW == 0:  # a task that only receives must not starve the others
+            await asyncio.sleep(0)
         while True:
             try:
                 return await ends.receiver.receive(channel, inbox)
@@ -274,11 +282,11 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
 
 
 def _capacity_of(layer: SqliteChannelLayer) -> Callable[[str], int]:
-    """The layer's `get_capacity`, without holding the layer."""
-    method, otherwise = weakref.WeakMethod(layer.get_capacity), layer.options.capacity
+    """The layer's `get_capacity` of the moment, without holding the layer."""
+    reference, otherwise = weakref.ref(layer), layer.options.capacity
 
     def capacity_of(channel: str) -> int:
-        get_capacity = method()
-        return otherwise if get_capacity is None else get_capacity(channel)
+        layer = reference()
+        return otherwise if layer is None else layer.get_capacity(channel)
 
     return capacity_of

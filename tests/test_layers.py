@@ -9,6 +9,7 @@ import re
 import sqlite3
 import threading
 import weakref
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from django.test import override_settings
 from channels_sqlite._options import codec
 from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.exceptions import InvalidOption, MessageTooLarge
-from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.layers import IN_A_ROW, SqliteChannelLayer
 from tests.conftest import OpenLayer
 from tests.rows import select
 from tests.waiting import cancel, soon, until
@@ -154,6 +155,71 @@ async def test_the_serializer_is_that_of_config(
     written = select(others, f"cast(body as text) from {MESSAGE}")
     assert written == ['{"type":"test","text":"Grüße"}']
     assert await soon(layer.receive("test-channel")) == {"type": "test", "text": "Grüße"}
+
+
+async def test_a_task_that_only_receives_starves_nobody(layer: SqliteChannelLayer) -> None:
+    for channel in ("test-channel", await layer.new_channel()):
+        for _ in range(50):
+            await layer.send(channel, MESSAGE_1)
+
+        async def receive_all(channel: str = channel) -> None:
+            for _ in range(50):
+                await soon(layer.receive(channel))
+
+        receiving, turns = asyncio.create_task(receive_all()), 0
+        while not receiving.done():
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= 50 // IN_A_ROW
+
+
+async def test_the_capacity_is_that_of_the_moment(
+    layer: SqliteChannelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For what a process sends, and for what it keeps."""
+    await layer.group_add("test-group", "test-channel")
+    await layer.group_send("test-group", MESSAGE_1)
+    monkeypatch.setattr(layer, "get_capacity", lambda channel: 1)
+    await layer.group_send("test-group", MESSAGE_1)
+    assert layer.counters.dropped == 1
+
+
+async def test_an_error_out_of_get_capacity_takes_no_message_from_others(
+    layer: SqliteChannelLayer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A project may ask its database there."""
+    channels = [await layer.new_channel() for _ in range(5)]
+    for channel in channels:
+        await layer.group_add("test-group", channel)
+    await layer.group_send("test-group", MESSAGE_1)
+    monkeypatch.setattr(layer._ends.receiver._queues, "_capacity_of", lambda channel: 1 / 0)
+    for channel in channels:
+        assert await soon(layer.receive(channel)) == MESSAGE_1
+    assert "get_capacity" in caplog.text
+    caplog.clear()
+
+
+async def test_the_context_of_a_consumer_ends_with_it(layer: SqliteChannelLayer) -> None:
+    """And not with the heartbeats that it has begun."""
+
+    class Request:
+        pass
+
+    current: ContextVar[Request] = ContextVar("current")
+
+    async def receive() -> weakref.ref[Request]:
+        current.set(Request())
+        await asyncio.gather(*[layer.send("test-channel", MESSAGE_1) for _ in range(3)])
+        await soon(layer.receive("test-channel"))
+        return weakref.ref(current.get())
+
+    gone = await asyncio.create_task(receive())
+
+    def is_gone() -> bool:
+        gc.collect()
+        return gone() is None
+
+    await until(is_gone)
 
 
 async def test_each_layer_counts_its_own(open_layer: OpenLayer) -> None:

@@ -221,6 +221,15 @@ async def test_longest_names(layer: Any) -> None:
     assert await receive(layer, channel) == message(1)
 
 
+async def test_names_in_any_script(layer: Any) -> None:
+    """Channels' digits are those of Unicode."""
+    for channel in ("test-\u0663", await layer.new_channel("test-\u0663")):
+        await layer.group_add("test-\u0663", channel)
+        await layer.group_send("test-\u0663", message(1))
+        assert await receive(layer, channel) == message(1)
+        await layer.group_discard("test-\u0663", channel)
+
+
 @pytest.mark.fails("memory", because=NO_PREFIX)
 async def test_reject_bad_client_prefix(open_layer: OpenLayer) -> None:
     """Two readers of one process-local channel would take each other's messages."""

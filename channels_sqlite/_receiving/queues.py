@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import bisect
+import logging
 import threading
 import time
 from collections import deque
@@ -16,6 +17,8 @@ from contextlib import suppress
 
 from .._storing.messages import Item
 from ..counters import DropLog
+
+logger = logging.getLogger("channels_sqlite")
 
 Loop = asyncio.AbstractEventLoop
 Waiter = asyncio.Future["Item | None"]
@@ -109,11 +112,20 @@ class Queues:
         if items is None:
             items = self._items[channel] = deque()
         items.append(item)
-        capacity = self._capacity_of(channel)
-        if len(items) > capacity and not claimed:
+        if not claimed:
+            self._make_room(channel, items)
+        self._wake_next(channel, here)
+
+    def _make_room(self, channel: str, items: deque[Item]) -> None:
+        try:
+            capacity = self._capacity_of(channel)
+            is_full = len(items) > capacity
+        except Exception:  # out of a get_capacity of the project's: others wait for the message
+            logger.exception("get_capacity(%r) failed", channel)
+            return
+        if is_full:
             oldest = items.popleft().row
             self._drops.dropped(channel, oldest.group, capacity, time.time() - oldest.created_at)
-        self._wake_next(channel, here)
 
     def put_back(self, channel: str, returned: Iterable[Item], here: Loop | None) -> None:
         """Return messages that were taken, and not used, to their places."""
@@ -173,7 +185,10 @@ class Queues:
                     waiter.get_loop().call_soon_threadsafe(_set_awake, waiter)
 
     def _wake(self, channel: str, here: Loop | None, *, everybody: bool) -> None:
-        for waiter in list(self._waiters.get(channel, ())):
+        # First those that wait here: the loop of another one may stand still.
+        for waiter in sorted(
+            self._waiters.get(channel, ()), key=lambda each: each.get_loop() is not here
+        ):
             loop = waiter.get_loop()
             if waiter.done() or not (loop.is_running() or loop.is_closed()):
                 continue

@@ -240,11 +240,12 @@ class Reading:
         seen = self.normal.get(channel)
         self.normal[channel] = None
         claimed: list[tuple[Row, int]] = []
-        if self._queues.wanted(channel) < 0 and self.give_back(channel, here) is None:
+        is_kept = not self._queues.is_empty(channel)  # to count thousands that wait takes long
+        if is_kept and self._queues.wanted(channel) < 0 and self.give_back(channel, here) is None:
             raise Busy
-        if (wanted := self._queues.wanted(channel)) > 0:
+        if self._queues.is_waited_for(channel):
             epoch, waits = database.try_read(lambda each: sql.has_waiting(each, channel, now))
-            if waits:
+            if waits and (wanted := self._queues.wanted(channel)) > 0:
                 claimed = database.try_write(
                     lambda each: sql.claim(each, channel, wanted, now, keep=self._keep)
                 )

@@ -74,6 +74,7 @@ class Receiver:
             try:
                 message = item.copy() if item.copy else item.read(self._decode, channel)
             except UndecodableMessage as error:
+                self._counters.unreadable += 1
                 if not item.is_reported:
                     item.is_reported = True
                     logger.warning("Row %d, to %s, is skipped: %s", item.row.id, channel, error)
@@ -140,8 +141,6 @@ class Receiver:
         except Lost:
             self._database.open_for_readers()
 
-    # Listening
-
     async def _listen(self, loop: Loop) -> None:
         """Watch first, then look, then wait: what is committed in between is seen.
 
@@ -163,11 +162,10 @@ class Receiver:
         """Have a bell before a channel of ours joins a group."""
         if self._listening.bell is None and not self._database.in_memory:
             await self._database.ready()
-            with self._lock:
-                if not self._retired:
-                    self._listening.make_bell()
-        with self._lock, suppress(Busy, Lost):  # the clock may have been set just now
-            self._memberships.move_if_clock_was_set()
+        with self._lock, suppress(Busy, Lost):
+            if self._listening.bell is None and not self._retired:
+                self._listening.make_bell()
+            self._memberships.move_if_clock_was_set()  # just now, perhaps
 
     # For the database's other users
 
@@ -312,6 +310,7 @@ class Receiver:
         self.abandon()
         self._queues.wake_everybody()
         self.depart()
+        self._database.close_unless_used()
 
     def abandon(self) -> None:
         """Its layer is gone, and with it all that could wait: have every loop stop itself."""

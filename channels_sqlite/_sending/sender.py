@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from contextvars import Context
 from functools import partial
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -173,7 +174,8 @@ class Sender:
     def _hand_on(self, outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
         """Start the task that sends batches, if messages wait and none runs."""
         if outbox.waiting and outbox.owner is None and not loop.is_closed():
-            outbox.owner = driver = loop.create_task(self._drive(outbox, loop))
+            # In no sender's context, because it writes for all of them.
+            outbox.owner = driver = Context().run(loop.create_task, self._drive(outbox, loop))
             driver.add_done_callback(lambda driver: self._driver_ended(outbox, loop, driver))
 
     def _driver_ended(

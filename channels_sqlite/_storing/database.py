@@ -290,6 +290,16 @@ class Database:
         finally:
             self._worker.stop()
 
+    def close_unless_used(self) -> None:
+        """Close it on the thread if no layer has it any more; the next use opens it again."""
+        if any(self.readers):
+            return
+        with self._lock:
+            connections, self._connections = self._connections, None
+        if connections is not None:
+            self._worker.post("Closing", connections.close)
+        self._worker.stop()
+
     def close_at_exit(self) -> None:
         """Close what nobody has closed, so that the last one out removes the log."""
         self.is_ending = self.once.silent = True

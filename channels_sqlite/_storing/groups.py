@@ -26,6 +26,8 @@ CURRENT = "left_after is null and (expires_at > :now or substr(inbox, -1) = '!')
 clock that nobody sets; the wall clock counts for the others."""
 
 
+REPLACED = "\ufffd"  # for what is not UTF-8, by `handle.text`; no channel's name has it
+
 # Sending
 
 # The inboxes of a group, and how many messages wait in each: a seek for each inbox, however many
@@ -70,8 +72,8 @@ def send(
     values = {"group": message.group, "now": message.created_at}
     with transaction(connection):
         found = connection.execute(_RECIPIENTS, values).fetchall()
-        # Others may write any name: one that is not UTF-8 would come back as another one.
-        recipients = [each for each in found if each[0].isascii()]
+        # Others may write any name: one that is not UTF-8 was read as another one.
+        recipients = [each for each in found if REPLACED not in each[0]]
         full = {inbox for inbox, waiting in recipients if waiting >= capacity_of(inbox)}
         written = [inbox for inbox, _ in recipients if inbox not in full]
         connection.executemany(_SEND, [(inbox, *message) for inbox in written])

@@ -11,6 +11,7 @@ import os
 import struct
 import threading
 from contextlib import suppress
+from contextvars import Context
 
 from .._storing import forks
 from .._storing.weak import Weak
@@ -55,7 +56,7 @@ class InotifyWatcher:
             if os.path.exists(wal):
                 self._wal_watch = self._add(wal, self._wal_mask())
             self._bell_watch = -1 if bell is None else self._add(bell.path, ATTRIB | GONE)
-            listener.loop.add_reader(number, self._drain)
+            Context().run(listener.loop.add_reader, number, self._drain)  # as in `call_after`
         except BaseException:  # whatever it is, nobody else would close it
             self._descriptor.close()
             raise

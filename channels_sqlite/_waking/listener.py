@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextvars import Context
 from typing import Any, Protocol
 
 from .._options import times
@@ -111,7 +112,8 @@ class Listener:
             return
         if what in self._timers:
             self._timers[what][1].cancel()
-        timer = self.loop.call_later(delay, call, *given)
+        # Not in the context of a consumer, which would then live as long as the heartbeats.
+        timer = self.loop.call_later(delay, call, *given, context=Context())
         self._timers[what] = time.monotonic() + delay, timer
 
     def call_once(self, delay: float, what: str, call: Callable[..., None], *given: Any) -> None:

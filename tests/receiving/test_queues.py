@@ -107,15 +107,16 @@ async def test_who_was_cancelled_and_has_not_left_is_not_waited_for(consuming: C
     assert consuming.take_all() == [1]
 
 
-async def test_a_consumer_that_was_told_and_is_cancelled_tells_the_next(
+async def test_a_consumer_of_this_loop_is_told_first_and_tells_the_next_if_it_is_cancelled(
     consuming: Consuming, elsewhere: Loop
 ) -> None:
-    first, second = consuming.begin(elsewhere), consuming.begin()
+    """The other loop may stand still."""
+    other, own = consuming.begin(elsewhere), consuming.begin()
     consuming.deliver(1)
-    await until(first.done)
-    assert not second.done()
-    consuming.leave(first)
-    assert await soon(second) is None
+    assert await soon(own) is None
+    assert not other.done()
+    consuming.leave(own)
+    await until(other.done)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -354,6 +354,19 @@ async def test_a_layer_that_retires_while_it_begins_to_listen_makes_no_bell(open
     assert receiver._listening.bell is None
 
 
+async def test_a_database_that_no_layer_has_any_more_is_closed(open_: Open) -> None:
+    """A test suite may give each of its tests a file."""
+    one, other = open_(), open_()
+    database = one.layer.database
+    assert other.layer.database is database
+    await database.ready()
+    one.receiver.retire()
+    assert database.connections is not None
+    other.receiver.retire()
+    assert database.connections is None
+    await until(lambda: not os.path.exists(database.files.wal))
+
+
 async def test_a_layer_that_retires_while_a_channel_joins_makes_no_bell(open_: Open) -> None:
     receiver = open_().receiver
     joining = asyncio.create_task(receiver.prepare_to_join())
