@@ -36,7 +36,7 @@ IN_A_ROW = 8  # messages that one task receives, at most, before others have the
 NAMES = 16_384  # of channels that were used lately, and need not be checked again
 
 
-class _Ends(NamedTuple):
+class _Parts(NamedTuple):
     """The parts of a layer, for one NAME of its database."""
 
     name: str
@@ -82,12 +82,12 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         self.client_prefix = secrets.token_urlsafe(9)
         self._lock = threading.Lock()
         self._receiving_task = self._in_a_row = 0
-        self._made: _Ends | None = None
+        self._made: _Parts | None = None
         # Cached, because to check a name costs as much as to decode a message.
         self._inbox_of = lru_cache(NAMES)(self._check)
 
     @property
-    def _ends(self) -> _Ends:
+    def _parts(self) -> _Parts:
         """The parts to use at this moment: a test runner changes the database's NAME."""
         forks.notice()
         settings = database_settings(self.options.database)
@@ -107,9 +107,9 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     @property
     def database(self) -> Database:
         """The database that is used at this moment, for the package's own tools."""
-        return self._ends.database
+        return self._parts.database
 
-    def _make(self, name: str, settings: dict[str, Any]) -> _Ends:
+    def _make(self, name: str, settings: dict[str, Any]) -> _Parts:
         setup = Setup(
             client=self.client_prefix,
             database=database_for(self.options.database, name, settings),
@@ -122,7 +122,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         receiver = Receiver(setup, trimmer)
         abandon = weakref.finalize(self, receiver.abandon)
         abandon.atexit = False
-        return _Ends(name, setup.database, Sender(setup, trimmer), receiver, abandon)
+        return _Parts(name, setup.database, Sender(setup, trimmer), receiver, abandon)
 
     # Messages
 
@@ -143,7 +143,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
             raise ValueError(f"expiry is {expiry!r}; allowed is a number of seconds above 0.")
         body, capacity = self.codec.encode(message, channel), self.get_capacity(channel)
         outgoing = Outgoing(inbox, channel, body, time.time() + expiry, capacity)
-        if not await self._ends.sender.send(outgoing):
+        if not await self._parts.sender.send(outgoing):
             raise ChannelFull(f"{channel} has {capacity} messages waiting.")
 
     async def receive(self, channel: str) -> Message:
@@ -154,7 +154,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """
         if not isinstance(channel, str):  # it may have no hash
             self.require_valid_channel_name(channel)
-        ends = self._ends  # first: it notices a fork, after which the channel is the parent's
+        parts = self._parts  # first: it notices a fork, after which the channel is the parent's
         inbox = self._own_inbox(channel)
         if (task := id(asyncio.current_task())) != self._receiving_task:
             self._receiving_task, self._in_a_row = task, 0
@@ -163,9 +163,9 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
             await asyncio.sleep(0)
         while True:
             try:
-                return await ends.receiver.receive(channel, inbox)
+                return await parts.receiver.receive(channel, inbox)
             except Retired:  # a test runner has changed NAME
-                ends = self._ends
+                parts = self._parts
 
     def _check(self, channel: str) -> str:
         """The inbox of a channel."""
@@ -197,11 +197,11 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     async def group_add(self, group: str, channel: str) -> None:
         """Add a channel to a group, for `group_expiry` seconds from the latest call."""
         self.require_valid_group_name(group)
-        inbox, ends, now = self._check(channel), self._ends, time.time()
+        inbox, parts, now = self._check(channel), self._parts, time.time()
         if inbox.endswith(f".{self.client_prefix}!"):
-            await ends.receiver.prepare_to_join()
+            await parts.receiver.prepare_to_join()
         until = now + self.group_expiry
-        await ends.database.write(lambda each: groups.add(each, group, inbox, channel, now, until))
+        await parts.database.write(lambda each: groups.add(each, group, inbox, channel, now, until))
         await asyncio.sleep(0)  # a task that does nothing but join must not starve the others
 
     async def group_discard(self, group: str, channel: str) -> None:
@@ -210,7 +210,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """
         self.require_valid_group_name(group)
         self.require_valid_channel_name(channel)
-        await self._ends.database.write(partial(groups.discard, group=group, channel=channel))
+        await self._parts.database.write(partial(groups.discard, group=group, channel=channel))
         await asyncio.sleep(0)
 
     async def group_send(self, group: str, message: Message) -> None:
@@ -222,7 +222,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         self.require_valid_group_name(group)
         body = self.codec.encode(message, "", group)
         now = time.time()
-        await self._ends.sender.group_send(GroupMessage(group, body, now, now + self.expiry))
+        await self._parts.sender.group_send(GroupMessage(group, body, now, now + self.expiry))
 
     # Beyond the specification
 
@@ -230,14 +230,14 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """Counts by inbox and group, ages and sizes. It reads all rows, which takes seconds where
         there are millions; senders and readers do not wait for it.
         """
-        database = self._ends.database
+        database = self._parts.database
         return await database.read_on_own_thread(lambda each: stats.read(each, database.path))
 
     async def readers(self) -> list[Reader]:
         """The processes that receive from the file and live, by their process id, each with what
         wakes it and what it has counted.
         """
-        database = self._ends.database
+        database = self._parts.database
         await database.ready()
         return stats.readers(database)
 
@@ -245,13 +245,13 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """The channels in a group, by name."""
         self.require_valid_group_name(group)
         now = time.time()
-        return await self._ends.database.read(lambda each: groups.channels(each, group, now))
+        return await self._parts.database.read(lambda each: groups.channels(each, group, now))
 
     async def group_count(self, group: str) -> int:
         """How many channels are in a group."""
         self.require_valid_group_name(group)
         now = time.time()
-        return await self._ends.database.read(lambda each: groups.count(each, group, now))
+        return await self._parts.database.read(lambda each: groups.count(each, group, now))
 
     # Life
 
@@ -259,7 +259,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         """Delete all messages and memberships, and wake all readers, which then forget what they
         have in memory.
         """
-        database = self._ends.database
+        database = self._parts.database
         await database.write(sql.flush, then=lambda _: bells.ring_all(database))
 
     async def close(self) -> None:

@@ -192,7 +192,7 @@ async def test_an_error_out_of_get_capacity_takes_no_message_from_others(
     for channel in channels:
         await layer.group_add("test-group", channel)
     await layer.group_send("test-group", MESSAGE_1)
-    monkeypatch.setattr(layer._ends.receiver._queues, "_capacity_of", lambda channel: 1 / 0)
+    monkeypatch.setattr(layer._parts.receiver._queues, "_capacity_of", lambda channel: 1 / 0)
     for channel in channels:
         assert await soon(layer.receive(channel)) == MESSAGE_1
     assert "get_capacity" in caplog.text

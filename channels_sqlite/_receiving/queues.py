@@ -1,7 +1,7 @@
 """The messages that wait for a process's consumers, and the consumers that wait for messages.
 
 Pure and synchronous: it knows no database. One lock, the receiver's, guards all of it, because
-consumers may be on any thread and event loop.
+consumers may be on any thread and event loop. `running` is the loop that runs at the moment.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Queues:
             self._waiters.setdefault(channel, []).append(waiter)
             return None
 
-    def leave(self, channel: str, waiter: Waiter, here: Loop) -> None:
+    def leave(self, channel: str, waiter: Waiter, running: Loop) -> None:
         """A consumer waits no longer: it was woken, or it was cancelled.
 
         A message that it was handed, or was woken for, goes to the next consumer.
@@ -60,9 +60,9 @@ class Queues:
             self._forget_waiter(channel, waiter)
             item = waiter.result() if waiter.done() and not waiter.cancelled() else None
             if item is not None:
-                self.put_back(channel, [item], here)
+                self.put_back(channel, [item], running)
             else:
-                self._wake_next(channel, here)
+                self._wake_next(channel, running)
 
     def _take(self, channel: str) -> Item | None:
         """The oldest message that has not expired."""
@@ -79,7 +79,7 @@ class Queues:
     # For the reader, which brings messages and holds the lock
 
     def deliver(
-        self, channels: Iterable[str], item: Item, here: Loop, *, claimed: bool = False
+        self, channels: Iterable[str], item: Item, running: Loop, *, claimed: bool = False
     ) -> None:
         """Hand a message to a consumer of each channel that waits, or keep it for the next one.
 
@@ -87,10 +87,10 @@ class Queues:
         drops none, because a consumer asked for it.
         """
         for channel in channels:
-            if channel in self._items or not self._hand_over(channel, item, here):
-                self._keep(channel, item, here, claimed=claimed)
+            if channel in self._items or not self._hand_over(channel, item, running):
+                self._keep(channel, item, running, claimed=claimed)
 
-    def _hand_over(self, channel: str, item: Item, here: Loop) -> bool:
+    def _hand_over(self, channel: str, item: Item, running: Loop) -> bool:
         """Give a message to the first waiter, if that is one of the running loop.
 
         Not to one of another loop: nobody could take it back if that loop is closed meanwhile.
@@ -98,7 +98,7 @@ class Queues:
         waiting = self._waiters.get(channel)
         while waiting and waiting[0].cancelled():
             self._forget_waiter(channel, waiting[0])
-        if not waiting or waiting[0].done() or waiting[0].get_loop() is not here:
+        if not waiting or waiting[0].done() or waiting[0].get_loop() is not running:
             return False
         waiter = waiting[0]
         del waiting[0]  # no call until it has the message: an interruption comes after a call
@@ -107,14 +107,14 @@ class Queues:
             del self._waiters[channel]
         return True
 
-    def _keep(self, channel: str, item: Item, here: Loop, *, claimed: bool) -> None:
+    def _keep(self, channel: str, item: Item, running: Loop, *, claimed: bool) -> None:
         items = self._items.get(channel)
         if items is None:
             items = self._items[channel] = deque()
         items.append(item)
         if not claimed:
             self._make_room(channel, items)
-        self._wake_next(channel, here)
+        self._wake_next(channel, running)
 
     def _make_room(self, channel: str, items: deque[Item]) -> None:
         try:
@@ -127,14 +127,14 @@ class Queues:
             oldest = items.popleft().row
             self._drops.dropped(channel, oldest.group, capacity, time.time() - oldest.created_at)
 
-    def put_back(self, channel: str, returned: Iterable[Item], here: Loop | None) -> None:
+    def put_back(self, channel: str, returned: Iterable[Item], running: Loop | None) -> None:
         """Return messages that were taken, and not used, to their places."""
         items = self._items.setdefault(channel, deque())
         for item in returned:
             bisect.insort_left(items, item, key=lambda each: each.row.id)
         if not items:
             del self._items[channel]
-        self._wake_next(channel, here)
+        self._wake_next(channel, running)
 
     def take_unwanted(self, channel: str) -> list[Item]:
         """Take what no consumer waits for, oldest first."""
@@ -165,17 +165,17 @@ class Queues:
 
     # Waking: a waiter is told to come and take a message
 
-    def _wake_next(self, channel: str, here: Loop | None) -> None:
+    def _wake_next(self, channel: str, running: Loop | None) -> None:
         """Wake the first waiter that is not awake yet, if there is a message."""
         if channel in self._items and channel in self._waiters:
-            self._wake(channel, here, everybody=False)
+            self._wake(channel, running, everybody=False)
 
-    def wake_beside_messages(self, here: Loop) -> None:
+    def wake_beside_messages(self, running: Loop) -> None:
         """Wake every consumer of each channel that has a message: the one that was woken before may
         be on a loop that was closed, or that stands still.
         """
         for channel in list(self._items):
-            self._wake(channel, here, everybody=True)
+            self._wake(channel, running, everybody=True)
 
     def wake_everybody(self) -> None:
         """Wake every consumer, from any thread."""
@@ -184,16 +184,16 @@ class Queues:
                 with suppress(RuntimeError):  # its loop was closed
                     waiter.get_loop().call_soon_threadsafe(_set_awake, waiter)
 
-    def _wake(self, channel: str, here: Loop | None, *, everybody: bool) -> None:
+    def _wake(self, channel: str, running: Loop | None, *, everybody: bool) -> None:
         # First those that wait here: the loop of another one may stand still.
         for waiter in sorted(
-            self._waiters.get(channel, ()), key=lambda each: each.get_loop() is not here
+            self._waiters.get(channel, ()), key=lambda each: each.get_loop() is not running
         ):
             loop = waiter.get_loop()
             if waiter.done() or not (loop.is_running() or loop.is_closed()):
                 continue
             try:
-                if loop is here:
+                if loop is running:
                     waiter.set_result(None)
                 else:
                     loop.call_soon_threadsafe(_set_awake, waiter)

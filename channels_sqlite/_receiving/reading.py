@@ -84,11 +84,11 @@ class Reading:
 
     # Looking
 
-    def look_rung(self, inboxes: Collection[str], here: Loop) -> bool:
+    def look_rung(self, inboxes: Collection[str], running: Loop) -> bool:
         """Read these inboxes by their cursors; if nothing is there, or consumers wait for normal
         channels as well, ask what has changed. Return True if anything was found.
         """
-        read = partial(self._read, names=inboxes, here=here)
+        read = partial(self._read, names=inboxes, running=running)
         found = self._database.try_read(read)
         if not found and self._database.in_memory:
             # Rows that were read there may be undone, and their ids then come again.
@@ -98,15 +98,15 @@ class Reading:
             return True
         if not found:
             self.acknowledge()
-        return self.look(here) or found
+        return self.look(running) or found
 
-    def look(self, here: Loop, *, thorough: bool = False) -> bool:
+    def look(self, running: Loop, *, thorough: bool = False) -> bool:
         """Ask for the sequences of all that is read, and read what has moved; a `thorough` look
         trusts no sequence. Return True if anything was found.
         """
-        return self._database.try_read(lambda connection: self._look(connection, here, thorough))
+        return self._database.try_read(lambda connection: self._look(connection, running, thorough))
 
-    def _look(self, connection: sqlite3.Connection, here: Loop, thorough: bool) -> bool:
+    def _look(self, connection: sqlite3.Connection, running: Loop, thorough: bool) -> bool:
         self._notice_opened(connection)
         if thorough and self._database.in_memory:
             self._go_back(self.inboxes)
@@ -117,11 +117,11 @@ class Reading:
             for name, inbox in self.inboxes.items()
             if thorough or self._has_moved(inbox, sequences.get(name, 0))
         ]
-        found = self._read(connection, moved, here)
+        found = self._read(connection, moved, running)
         for channel in list(self.normal):
             sequence = sequences.get(channel)
             if thorough or sequence != self.normal[channel]:
-                found |= self.claim(channel, here)
+                found |= self.claim(channel, running)
                 self.normal[channel] = sequence  # if more waits, the next consumer claims it
         return found
 
@@ -152,7 +152,7 @@ class Reading:
         self.normal = dict.fromkeys(self.normal)
         return True
 
-    def _read(self, connection: sqlite3.Connection, names: Collection[str], here: Loop) -> bool:
+    def _read(self, connection: sqlite3.Connection, names: Collection[str], running: Loop) -> bool:
         self._notice_opened(connection)
         started = time.monotonic()
         found = False
@@ -160,7 +160,7 @@ class Reading:
             while rows := sql.arrivals(connection, name, self.inboxes[name].cursor, AT_ONCE):
                 if self._notice_epoch(rows[0][1]):
                     continue  # from the beginning: the ids of before mean nothing
-                found |= self._hand_over(name, rows, here)
+                found |= self._hand_over(name, rows, running)
                 if time.monotonic() > started + times.TIMES.look:
                     self.more = True
                     break
@@ -168,7 +168,7 @@ class Reading:
                     break
         return found
 
-    def _hand_over(self, name: str, rows: list[tuple[Row, int, list[str]]], here: Loop) -> bool:
+    def _hand_over(self, name: str, rows: list[tuple[Row, int, list[str]]], running: Loop) -> bool:
         """Return True if any of them is new."""
         now, monotonic = time.time(), time.monotonic()
         inbox, found = self.inboxes[name], False
@@ -181,7 +181,7 @@ class Reading:
             found = True
             inbox.newest_created_at = max(inbox.newest_created_at, row.created_at)
             if (remaining := row.remaining(now)) > 0:
-                self._queues.deliver(channels, Item(row, monotonic + remaining), here)
+                self._queues.deliver(channels, Item(row, monotonic + remaining), running)
             else:
                 self._counters.expired += len(channels)
         if inbox.taken >= min(inbox.capacity / 4, OWED):
@@ -230,7 +230,7 @@ class Reading:
 
     # Normal channels
 
-    def claim(self, channel: str, here: Loop) -> bool:
+    def claim(self, channel: str, running: Loop) -> bool:
         """Claim for the consumers that wait, or give back what none waits for; return True if there
         was anything.
 
@@ -241,7 +241,11 @@ class Reading:
         self.normal[channel] = None
         claimed: list[tuple[Row, int]] = []
         is_kept = not self._queues.is_empty(channel)  # to count thousands that wait takes long
-        if is_kept and self._queues.wanted(channel) < 0 and self.give_back(channel, here) is None:
+        if (
+            is_kept
+            and self._queues.wanted(channel) < 0
+            and self.give_back(channel, running) is None
+        ):
             raise Busy
         if self._queues.is_waited_for(channel):
             epoch, waits = database.try_read(lambda each: sql.has_waiting(each, channel, now))
@@ -254,7 +258,7 @@ class Reading:
         monotonic = time.monotonic()
         for row, _ in claimed:
             item = Item(row, monotonic + row.remaining(now))
-            self._queues.deliver([channel], item, here, claimed=True)
+            self._queues.deliver([channel], item, running, claimed=True)
         return bool(claimed)
 
     def forget_idle(self) -> None:
@@ -270,7 +274,7 @@ class Reading:
                 if name not in used and not inbox.owes:
                     del self.inboxes[name]
 
-    def give_back(self, channel: str, here: Loop | None) -> int | None:
+    def give_back(self, channel: str, running: Loop | None) -> int | None:
         """Put back what was claimed for consumers that are gone, for another process to take;
         return how many messages that were.
 
@@ -284,11 +288,11 @@ class Reading:
             self._database.try_write(lambda connection: sql.give_back(connection, rows, epoch or 0))
         except (Busy, Lost, DatabaseUnavailable):
             self.normal[channel] = None  # the next look tries it again
-            self._queues.put_back(channel, items, here)
+            self._queues.put_back(channel, items, running)
             return None
         return len(items)
 
-    def give_all_back(self, here: Loop | None) -> bool:
+    def give_all_back(self, running: Loop | None) -> bool:
         """Put back what was claimed for consumers that are gone; return True if that is done."""
-        given = [self.give_back(channel, here) for channel in list(self.normal)]
+        given = [self.give_back(channel, running) for channel in list(self.normal)]
         return None not in given

@@ -173,12 +173,12 @@ class Receiver:
     def has_bell(self) -> bool:
         return self._listening.bell is not None
 
-    def rung(self, inboxes: Collection[str] | None, here: Loop | None) -> None:
+    def rung(self, inboxes: Collection[str] | None, running: Loop | None) -> None:
         """This process has written to these inboxes (None: to any). Look, if they are read here."""
         if inboxes is not None and not self._reading.reads_any(inboxes):
             return
-        if here is not None and self._listening.of(here):
-            self._listening.look(here, rung=inboxes is not None)
+        if running is not None and self._listening.of(running):
+            self._listening.look(running, rung=inboxes is not None)
         else:
             self._listening.ring()
 

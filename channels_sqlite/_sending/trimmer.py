@@ -157,7 +157,7 @@ class Trimmer:
             time.sleep(times.TIMES.retry)  # Python's locks do not queue
 
     def _run(self, connections: Connections, function: Function[T]) -> T:
-        return connections.write_aside(function, time.monotonic() + self._database.timeout)
+        return connections.write_on_thread(function, time.monotonic() + self._database.timeout)
 
     # Readers that are gone
 

@@ -31,28 +31,28 @@ class Connections:
         """Called on the worker's thread, while no other process opens or closes the file."""
         self.files = files
         self._worker = worker
-        here = connect()
+        in_place = connect()
         try:
-            aside = connect()
+            on_thread = connect()
         except BaseException:  # whatever it is: nobody else would close this one
-            here.close()
+            in_place.close()
             raise
-        self._here, self._aside = Handle(here, files), Handle(aside, files)
-        self._aside.run(_take_over)
-        pages = self._here.run(_take_over)
+        self._in_place, self._on_thread = Handle(in_place, files), Handle(on_thread, files)
+        self._on_thread.run(_take_over)
+        pages = self._in_place.run(_take_over)
         self._checkpoint_every = -(-pages // PAGES_A_WRITE)
         self._writes = self._log_size = 0
         self._slow_until = 0.0
 
     @property
     def closed(self) -> bool:
-        return self._here.closed or self._aside.closed
+        return self._in_place.closed or self._on_thread.closed
 
     # In place
 
     def read(self, function: Function[T]) -> T:
         """The result of a short read. Raises Busy, Lost, or DatabaseUnavailable."""
-        return self._here.run(function)
+        return self._in_place.run(function)
 
     @property
     def is_slow(self) -> bool:
@@ -65,10 +65,10 @@ class Connections:
         """
         started = time.monotonic()
         try:
-            result = self._here.run(function)
+            result = self._in_place.run(function)
         except Busy:
             time.sleep(times.TIMES.nap)  # on the event loop, which cannot wait for so little
-            result = self._here.run(function)
+            result = self._in_place.run(function)
         finished = time.monotonic()
         if finished > started + times.TIMES.slow:
             self._slow_until = finished + times.TIMES.slow_for
@@ -77,9 +77,9 @@ class Connections:
 
     # On the thread
 
-    def write_aside(self, function: Function[T], until: float) -> T:
+    def write_on_thread(self, function: Function[T], until: float) -> T:
         """The result of `function`; on the worker's thread. Raises Busy at `until`, and Lost."""
-        result = try_until(lambda: self._aside.run(function), until)
+        result = try_until(lambda: self._on_thread.run(function), until)
         self._count_write()
         return result
 
@@ -107,13 +107,13 @@ class Connections:
             return
         with self.files.checkpointing() as alone:
             if alone and not self.files.replaced():
-                self._aside.run(upkeep.checkpoint)
+                self._on_thread.run(upkeep.checkpoint)
 
     # The end
 
     def close(self) -> None:
-        self._aside.close()
-        self._here.close()
+        self._on_thread.close()
+        self._in_place.close()
 
 
 def _take_over(connection: sqlite3.Connection) -> int:

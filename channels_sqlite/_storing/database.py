@@ -37,7 +37,7 @@ class LocalReader(Protocol):
     @property
     def has_bell(self) -> bool: ...
     def rung(
-        self, inboxes: Collection[str] | None, here: asyncio.AbstractEventLoop | None
+        self, inboxes: Collection[str] | None, running: asyncio.AbstractEventLoop | None
     ) -> None: ...
     def on_opened(self) -> None: ...
     def end_lapsed(self) -> None: ...
@@ -100,11 +100,11 @@ class Database:
         if long or (self._connections is not None and self._connections.is_slow):
 
             def write(connections: Connections) -> T:
-                result = connections.write_aside(function, until)
+                result = connections.write_on_thread(function, until)
                 then(result)
                 return result
 
-            return await self.run_aside(write, until)
+            return await self.run_on_thread(write, until)
         result = await self._in_place(lambda: self.try_write(function), since, until)
         then(result)
         return result
@@ -127,7 +127,7 @@ class Database:
                     raise translate(error.__cause__, self.path) from error.__cause__
                 await asyncio.sleep(pause(since))
 
-    async def run_aside(
+    async def run_on_thread(
         self,
         job: Callable[[Connections], T],
         until: float | None = None,
@@ -171,7 +171,7 @@ class Database:
         """The result of a job that may take long, on a thread that ends with it."""
         own = Worker(self.once)
         try:
-            return await self.run_aside(job, worker=own)
+            return await self.run_on_thread(job, worker=own)
         finally:
             own.stop()
 

@@ -306,7 +306,7 @@ def forks_as_it_stops_to_listen() -> None:
     async def receive_and_fork() -> int:
         await layer.send(CHANNEL, message(1))
         await layer.receive(CHANNEL)
-        layer._ends.receiver._stop(asyncio.get_running_loop())  # as close() does
+        layer._parts.receiver._stop(asyncio.get_running_loop())  # as close() does
         if (child := os.fork()) == 0:
             os._exit(bool(inotify_descriptors()))
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])  # noqa: ASYNC222

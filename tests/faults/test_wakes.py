@@ -54,7 +54,7 @@ async def test_what_came_before_it_watches_anew_is_found(
     """What the watcher before had not read yet is announced no more."""
     set_times(heartbeat=3600)
     receiving = asyncio.create_task(layer.receive("test-channel"))
-    listening, here = layer._ends.receiver._listening, asyncio.get_running_loop()
+    listening, here = layer._parts.receiver._listening, asyncio.get_running_loop()
     await until(lambda: listening.of(here))
     listener = listening.of(here)
     assert listener is not None

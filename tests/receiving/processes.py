@@ -26,7 +26,7 @@ class Process:
 
     @property
     def receiver(self) -> Receiver:
-        return self.layer._ends.receiver
+        return self.layer._parts.receiver
 
     async def send(self, *numbers: int, channel: str | None = None) -> None:
         for number in numbers:

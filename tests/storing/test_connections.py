@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_opened_twice_is_not_left_open_once(database: Path
 
 def test_connections_of_which_one_is_closed_are_closed(open_: Open) -> None:
     """A fork may close one, and find the other in use."""
-    for handle in ("_here", "_aside"):
+    for handle in ("_in_place", "_on_thread"):
         both = open_()
         assert not both.closed
         getattr(both, handle).close()
