@@ -108,7 +108,9 @@ _REMEDIES: dict[int | None, str] = {
     " again.",
     sqlite3.SQLITE_FULL: " The disk is full; if it is not, ids are used up: move the file away and"
     " migrate again.",
-    sqlite3.SQLITE_CANTOPEN: " The file or its directory cannot be opened, or written, by this"
-    " process's {user}; or no file descriptors are left (ulimit -n).",
+    sqlite3.SQLITE_CANTOPEN: " The file is not there; or it, or its directory, cannot be opened, or"
+    " written, by this process's {user}; or no file descriptors are left (ulimit -n).",
+    sqlite3.SQLITE_ERROR: " If a table is missing, it was dropped: migrate again, and restart the"
+    " processes, whose memberships are gone.",
     sqlite3.SQLITE_NOTADB: " The file is not an SQLite database: move it away and migrate again.",
 }

@@ -11,28 +11,48 @@ name: a project's own `Message` or `GroupMembership` must not be hidden.
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import models
 
 from ._storing import schema
+from ._storing.handle import text
 
 NAME_LENGTH = 100  # of a column; the specification allows names of 99
+
+
+class NameField(models.CharField):  # type: ignore[type-arg]
+    """A name, in a table into which other programs may have written anything: what is not UTF-8 is
+    shown as such, and is no error.
+    """
+
+    def select_format(self, _compiler: Any, sql: str, params: Any) -> tuple[str, Any]:
+        return f"cast({sql} as blob)", params
+
+    def from_db_value(self, value: bytes | None, *_: object) -> str | None:
+        return None if value is None else text(value)
+
+    def deconstruct(self) -> tuple[Any, ...]:
+        """To a migration it is a CharField."""
+        name, _, *rest = super().deconstruct()
+        return (name, "django.db.models.CharField", *rest)
 
 
 class LayerMessage(models.Model):
     """A message sent: to a channel, or (once for every inbox with members) to a group."""
 
     id = models.BigAutoField("ID", primary_key=True)
-    inbox = models.CharField(
+    inbox = NameField(
         max_length=NAME_LENGTH,
         help_text="Where the message waits: the process, or the normal channel.",
     )
-    channel = models.CharField(  # noqa: DJ001 - null says "to a group"; no channel is named ""
+    channel = NameField(  # null says "to a group"; no channel is named ""
         max_length=NAME_LENGTH,
         null=True,
         blank=True,
         help_text="The channel it was sent to; empty for a message to a group.",
     )
-    group = models.CharField(  # noqa: DJ001 - null says "to a channel"; no group is named ""
+    group = NameField(  # null says "to a channel"; no group is named ""
         max_length=NAME_LENGTH,
         null=True,
         blank=True,
@@ -61,11 +81,11 @@ class LayerMembership(models.Model):
     """A channel's place in a group."""
 
     id = models.BigAutoField("ID", primary_key=True)
-    group = models.CharField(max_length=NAME_LENGTH)
-    inbox = models.CharField(
+    group = NameField(max_length=NAME_LENGTH)
+    inbox = NameField(
         max_length=NAME_LENGTH, help_text="The inbox through which the channel is read."
     )
-    channel = models.CharField(max_length=NAME_LENGTH)
+    channel = NameField(max_length=NAME_LENGTH)
     expires_at = models.FloatField(
         help_text="When the membership lapses, in unix seconds; a process that lives keeps those "
         "of its own channels by its own clock."
@@ -98,7 +118,7 @@ class LayerSequence(models.Model):
     the tables were emptied.
     """
 
-    inbox = models.CharField(max_length=NAME_LENGTH, primary_key=True)
+    inbox = NameField(max_length=NAME_LENGTH, primary_key=True)
     seq = models.BigIntegerField()
 
     class Meta:

@@ -195,6 +195,13 @@ def test_a_row_of_others_does_not_break_the_list_nor_its_page(
     assert "chat.message" in page(admin_client, row)
 
 
+def test_a_name_that_is_not_utf8_is_shown(admin_client: Client) -> None:
+    row = send()
+    LayerMessage.objects.update(channel=RawSQL("cast(x'ff41' as text)", []))
+    for shown in (admin_client.get(MESSAGES).content.decode(), page(admin_client, row)):
+        assert "\ufffdA" in shown
+
+
 # Not to change
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from channels_sqlite._tools.doctor import Finding
 from channels_sqlite._waking import watchers
 from channels_sqlite.checks import check_settings
 from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.management.commands.channels_sqlite import Command
 from channels_sqlite.management.formats import (
     as_json,
     clock,
@@ -209,10 +210,26 @@ def test_stats_are_drawn_again(
     assert [json.loads(line)["total"]["waiting"] for line in lines] == [1, 2]
 
 
+def test_stats_go_on_if_the_file_is_away_for_a_moment(
+    run: Run, database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = database.with_name("away")
+    moves = iter([(database, away), (away, database)])
+
+    def nap(_: float) -> None:
+        if (move := next(moves, None)) is None:
+            raise KeyboardInterrupt
+        os.rename(*move)
+
+    monkeypatch.setattr(time, "sleep", nap)
+    assert run("stats", "--watch", "1").count("waiting") >= 2
+    assert str(database) in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
-        *("stats --watch -1", "stats --watch nan", "stats --watch abc"),
+        *("stats --watch -1", "stats --watch nan", "stats --watch 1e300"),
         *("tail --last -1", f"tail --last {2**63}", "tail --last abc"),
     ],
 )
@@ -311,6 +328,15 @@ def test_send_to_a_group(run: Run) -> None:
         assert receive(channel) == {"type": "test"}
 
 
+def test_send_to_a_group_that_is_full(run: Run, others: sqlite3.Connection) -> None:
+    asyncio.run(the_layer().group_add("chat", "mail"))
+    for _ in range(100):
+        put(others, "mail")
+    with pytest.raises(CommandError, match="dropped for 1 of its inboxes"):
+        run("send", "--group", "chat", '{"type": "test"}')
+    the_layer()._drops.forget()
+
+
 NO_TYPES = ["null", "5", '""', '"_private"', '".private"']
 
 
@@ -320,6 +346,7 @@ NO_TYPES = ["null", "5", '""', '"_private"', '".private"']
         (["mail", "{type: test}"], "not JSON.*single quotes"),
         (["mail", "[" * 100_000], "not JSON"),
         (["mail", "[1]"], "must be a dict"),
+        (["mail", '{"type": "t", "n": NaN}'], "not JSON: NaN"),
         (["ma il", '{"type": "t"}'], "Channel name must"),
         (["--group", "!", '{"type": "t"}'], "Group name must"),
         (["--group", "chat", "{}"], 'The message has no "type", .*: a consumer that gets it ends'),
@@ -399,7 +426,7 @@ def test_flush_asks_first(
         with pytest.raises(CommandError, match="Nothing was deleted"):
             run("flush")
     else:
-        assert run("flush") == "Deleted 1 message and 2 memberships.\n"
+        assert run("flush") == "Deleted all messages and memberships.\n"
     assert "deletes 1 message, 1 of them waiting, and 2 memberships" in asked[0]
     assert select(others, f"count(*) from {schema.MESSAGE}") == [left]
 
@@ -408,9 +435,8 @@ def test_flush_need_not_ask_nor_does_it_where_there_is_nothing(
     run: Run, others: sqlite3.Connection
 ) -> None:
     put(others, "mail")
-    assert run("flush", "--no-input") == "Deleted 1 message and no memberships.\n"
+    assert run("flush", "--no-input") == "Deleted all messages and memberships.\n"
     assert run("flush") == "There is nothing to delete.\n"
-    assert run("flush", "--no-input") == "Deleted no messages and no memberships.\n"
 
 
 def test_flush_where_nobody_can_answer(
@@ -642,3 +668,12 @@ def test_json_of_what_json_does_not_know() -> None:
         '{"a": "\\\\xff", "b": [1.5, null]}'
     )
     assert as_json({b"key": 1}) == "\"{b'key': 1}\""
+    strange = {"text": "\ud800", "number": float("nan")}
+    assert as_json(strange, indent=None) == '{"text": "\\ud800", "number": "NaN"}'
+
+
+def test_what_a_terminal_cannot_show_is_escaped() -> None:
+    terminal = TextIOWrapper(BytesIO(), "cp1252", newline="\n")
+    Command(stdout=terminal).say("Grüß 中")
+    terminal.seek(0)
+    assert terminal.read() == "Grüß \\u4e2d\n"

@@ -9,15 +9,16 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+LONGEST = 1_000_000  # seconds
 EXAMPLE = """'{"type": "chat.line", "text": "Hello"}'"""
 
 
 def pause(text: str) -> float:
     """Seconds between two counts."""
     with suppress(ValueError):
-        if 0 < (seconds := float(text)) < float("inf"):
+        if 0 < (seconds := float(text)) < LONGEST:
             return seconds
-    raise ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    raise ArgumentTypeError(f"{text} is not a number of seconds above 0 and below {LONGEST:,}")
 
 
 def row_count(text: str) -> int:
@@ -28,10 +29,14 @@ def row_count(text: str) -> int:
     raise ArgumentTypeError(f"{text} is not a number of messages")
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is none of its numbers")
+
+
 def message_of(text: str) -> dict[str, Any]:
     """The message in some JSON, unless it would end the consumer that gets it."""
     try:
-        message = json.loads(text)
+        message = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise CommandError(
             f"The message is not JSON: {error}. Send takes a channel (or --group GROUP) and a "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from django.template.defaultfilters import filesizeformat
@@ -19,12 +20,15 @@ def table(header: Cells, rows: Iterable[Cells]) -> list[str]:
     return ["  ".join([line[0].ljust(first), *map(str.rjust, line[1:], others)]) for line in lines]
 
 
-def as_json(value: Any, *, indent: int | None = 2) -> str:
+def as_json(value: Any, *, indent: int | None = 2, ascii_only: bool = True) -> str:
     """JSON of what a message may hold; what JSON does not know is written as text."""
+    write = partial(json.dumps, indent=indent, default=_text, ensure_ascii=ascii_only)
     try:
-        return json.dumps(value, indent=indent, default=_text, ensure_ascii=False)
+        text = write(value)
     except (TypeError, ValueError):  # a key that is no text; a list within itself
-        return json.dumps(repr(value), ensure_ascii=False)
+        return write(repr(value))
+    has_constants = "NaN" in text or "Infinity" in text  # which Python's JSON knows, and no other
+    return write(json.loads(text, parse_constant=str)) if has_constants else text
 
 
 def _text(value: object) -> str:

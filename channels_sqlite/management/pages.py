@@ -13,7 +13,7 @@ from .._waking.watchers import kinds
 from ..exceptions import UndecodableMessage
 from ..layers import SqliteChannelLayer
 from ..serializers import Message
-from ..stats import Reader, Stats, Tally
+from ..stats import Group, Reader, Stats, Tally
 from .formats import as_json, clock, duration, one_line, size, table
 
 MOST = 20  # inboxes, and groups, that are shown one by one
@@ -84,6 +84,10 @@ def tallies(title: str, all_: Mapping[str, Tally], **more: Callable[[str], str])
     return ["", *table(header, rows), *omitted] if rows else []
 
 
+def lapse(group: Group) -> str:
+    return duration(group.lapses_in) if group.lapses_in > 0 else "lapsed"
+
+
 def decoded(layer: SqliteChannelLayer, row: Row) -> tuple[Message | None, str | None]:
     """The message in a row, or why it cannot be read, or shown."""
     try:
@@ -104,7 +108,11 @@ def object_of(row: Row, message: Message | None, problem: str | None) -> str:
 
 def line_of(row: Row, message: Message | None, problem: str | None) -> str:
     address = row.channel or f"{row.group} (group)"
-    content = f"(cannot be read: {problem})" if problem else as_json(message, indent=None)
+    content = (
+        f"(cannot be read: {problem})"
+        if problem
+        else as_json(message, indent=None, ascii_only=False)
+    )
     return f"{clock(row.created_at)}  {one_line(str(address))}  {one_line(content)}"
 
 

@@ -33,8 +33,8 @@ from ...db_routers import APP_LABEL
 from ...exceptions import ChannelsSqliteError
 from ...layers import SqliteChannelLayer
 from ..arguments import EXAMPLE, message_of, pause, row_count
-from ..formats import as_json, counted, duration, table
-from ..pages import decoded, delays, described, line_of, object_of
+from ..formats import as_json, counted, table
+from ..pages import decoded, delays, described, lapse, line_of, object_of
 
 Answer = TypeVar("Answer")
 
@@ -113,8 +113,10 @@ class Command(BaseCommand):
 
     def say(self, *lines: str) -> None:
         """Now, and not when a buffer is full: somebody is looking."""
-        if lines:
-            self.stdout.write("\n".join(lines))
+        encoding = getattr(self.stdout, "encoding", None) or "utf-8"
+        if lines:  # a terminal, or a pipe, may not know all characters of a message
+            text = "\n".join(lines).encode(encoding, "backslashreplace").decode(encoding)
+            self.stdout.write(text)
             self.stdout.flush()
 
     def note(self, line: str) -> None:
@@ -125,24 +127,24 @@ class Command(BaseCommand):
 
     def stats(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
-        watched, drawn = options.watch is not None, self.stdout.isatty()
+        started = time.monotonic()
+        lines = counts(layer, as_object=options.json, indent=2 if options.watch is None else None)
+        drawn = options.watch is not None and self.stdout.isatty()
         while True:
-            started = time.monotonic()
-            found, readers = asyncio.run(layer.stats()), asyncio.run(layer.readers())
-            if watched and drawn:
-                self.stdout.write("\033[H\033[2J", ending="")
-            if options.json:
-                everything = asdict(found) | {"readers": [asdict(each) for each in readers]}
-                self.say(as_json(everything, indent=None if watched else 2))
-            else:
-                self.say(*described(found, readers, layer))
-            if not watched:
+            self.stdout.write("\033[H\033[2J" * drawn, ending="")
+            self.say(*lines)
+            if options.watch is None:
                 return
-            if not (options.json or drawn):
+            if not (drawn or options.json):
                 self.say("")
             # A fifth of the time at most: to count a million messages takes seconds.
             took = time.monotonic() - started
             time.sleep(max(options.watch - took, 4 * took))
+            started = time.monotonic()
+            try:
+                lines = counts(layer, as_object=options.json)
+            except ChannelsSqliteError as error:  # the file was moved away, perhaps
+                self.note(str(error))
 
     def groups(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
@@ -153,9 +155,7 @@ class Command(BaseCommand):
             question = partial(stats.groups, now=time.time())
             groups = asyncio.run(layer.database.read_on_own_thread(question))
             found = [asdict(each) for each in groups]
-            rows = [
-                (each.name, each.members, each.inboxes, duration(each.lapses_in)) for each in groups
-            ]
+            rows = [(each.name, each.members, each.inboxes, lapse(each)) for each in groups]
             lines = table(("GROUP", "members", "inboxes", "first lapses in"), rows)
         self.say(*([as_json(found)] if options.json else lines))
         if not found:
@@ -196,9 +196,12 @@ class Command(BaseCommand):
             raise CommandError("Name a channel, or a group with --group.")
         layer = layer_called(options.layer)
         if options.group is not None:
+            dropped = layer.counters.dropped
             answer_of(layer.group_send(options.group, message))
             members = asyncio.run(layer.group_count(options.group))
             self.say(f"Sent to {options.group}: {counted(members, 'member')}.")
+            if missed := layer.counters.dropped - dropped:
+                raise CommandError(f"It was dropped for {missed} of its inboxes, which are full.")
         else:
             answer_of(layer.send(options.channel, message))
             self.say(f"Sent to {options.channel}.")
@@ -234,11 +237,11 @@ class Command(BaseCommand):
         try:
             if not options.no_input and input(question) != "yes":
                 raise CommandError("Nothing was deleted.")
-        except EOFError:
+        except (EOFError, RuntimeError):  # there is no end of the input, nor any input
             words = "Nobody is here to answer; --no-input does it without asking."
             raise CommandError(words) from None
         asyncio.run(layer.flush())
-        self.say(f"Deleted {messages} and {members}.")
+        self.say("Deleted all messages and memberships.")
 
     # To find out what is wrong
 
@@ -298,6 +301,15 @@ def layer_called(name: str | None) -> SqliteChannelLayer:
     layer = channel_layers[name]
     assert isinstance(layer, SqliteChannelLayer)  # noqa: S101 - configured_layers() says so
     return layer
+
+
+def counts(layer: SqliteChannelLayer, *, as_object: bool, indent: int | None = None) -> list[str]:
+    """The lines of `stats`."""
+    found, readers = asyncio.run(layer.stats()), asyncio.run(layer.readers())
+    if as_object:
+        everything = asdict(found) | {"readers": [asdict(each) for each in readers]}
+        return [as_json(everything, indent=indent)]
+    return described(found, readers, layer)
 
 
 def answer_of(question: Coroutine[Any, Any, Answer]) -> Answer:
