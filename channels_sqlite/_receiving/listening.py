@@ -22,7 +22,7 @@ from .queues import Loop, Queues
 
 
 class Listening:
-    """The receiver holds its lock around every call that changes this."""
+    """A reader's bell and listeners; the receiver holds its lock around all that changes them."""
 
     def __init__(
         self,

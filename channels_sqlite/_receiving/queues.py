@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import chain
 
 from .._storing.messages import Item
 from ..counters import DropLog
@@ -185,10 +186,10 @@ class Queues:
                     waiter.get_loop().call_soon_threadsafe(_set_awake, waiter)
 
     def _wake(self, channel: str, running: Loop | None, *, everybody: bool) -> None:
-        # First those that wait here: the loop of another one may stand still.
-        for waiter in sorted(
-            self._waiters.get(channel, ()), key=lambda each: each.get_loop() is not running
-        ):
+        waiting = list(self._waiters.get(channel, ()))
+        here = (each for each in waiting if each.get_loop() is running)
+        elsewhere = (each for each in waiting if each.get_loop() is not running)
+        for waiter in chain(here, elsewhere):  # whose loops may stand still
             loop = waiter.get_loop()
             if waiter.done() or not (loop.is_running() or loop.is_closed()):
                 continue
