@@ -24,7 +24,7 @@ from .once import Once
 from .opener import Opener
 from .private import is_in_a_tests_transaction
 from .weak import Weak
-from .worker import NoThread, Worker
+from .worker import NoThread, OwnThreads, Worker
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -62,7 +62,7 @@ class Database:
         trimmer puts its own here, and any of them will do."""
         self.swept_at = time.monotonic()
         """When one of them last swept, by the monotonic clock."""
-        self._worker = Worker(self.once)
+        self._worker, self._own_threads = Worker(self.once), OwnThreads(self.once)
         self._opener = Opener(alias, self.files, options, self._worker)
         self._lock = threading.Lock()
         self._connections: Connections | None = None
@@ -169,11 +169,7 @@ class Database:
 
     async def run_on_own_thread(self, job: Callable[[Connections], T]) -> T:
         """The result of a job that may take long, on a thread that ends with it."""
-        own = Worker(self.once)
-        try:
-            return await self.run_on_thread(job, worker=own)
-        finally:
-            own.stop()
+        return await self.run_on_thread(job, worker=self._own_threads)
 
     async def read_on_own_thread(self, function: Function[T]) -> T:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits
@@ -185,11 +181,8 @@ class Database:
         """Run a job for which nobody waits, on a thread that ends with it; False if the database is
         not open, or there is no thread.
         """
-        own, connections = Worker(self.once), self.connections
-        try:
-            return connections is not None and own.post(topic, lambda: job(connections))
-        finally:
-            own.stop()
+        connections = self.connections
+        return connections is not None and self._own_threads.post(topic, lambda: job(connections))
 
     # Opening
 
