@@ -25,7 +25,7 @@ from pytest_django import DjangoDbBlocker, Settings
 
 from channels_sqlite._options.settings import BACKEND
 from channels_sqlite._storing import schema
-from channels_sqlite._storing.sql import transaction
+from channels_sqlite._storing.sql import Transaction
 from channels_sqlite._tools import doctor
 from channels_sqlite._tools.doctor import Finding
 from channels_sqlite._waking import watchers
@@ -255,7 +255,7 @@ def test_tail_shows_messages_as_they_come(database: Path, others: sqlite3.Connec
     )
     assert re.search(r"  chat \(group\)  \(cannot be read: .+\)$", second)
     assert select(others, f"count(*) from {schema.MESSAGE} where delivered_at is null") == [2]
-    with transaction(others):
+    with Transaction(others):
         put(others, "mail")
         others.execute(f"delete from {schema.MESSAGE}")
     put(others, "mail", msgpack.packb({"type": "test"}))

@@ -14,7 +14,7 @@ import pytest
 from channels_sqlite._storing import schema
 from channels_sqlite._storing.database import Database
 from channels_sqlite._storing.messages import Row
-from channels_sqlite._storing.sql import transaction
+from channels_sqlite._storing.sql import Transaction
 from channels_sqlite._tools import tail
 from channels_sqlite._tools.tail import Filter, Tail
 from channels_sqlite.exceptions import NotMigrated
@@ -87,7 +87,7 @@ async def test_messages_are_seen_in_order_and_stay(alias: str) -> None:
 async def test_a_name_in_any_encoding_is_seen(alias: str, others: sqlite3.Connection) -> None:
     rows = Tail(file(alias))
     await rows.last(0)
-    with transaction(others):
+    with Transaction(others):
         send(others, "mail")
         others.execute(f"update {schema.MESSAGE} set inbox = cast(x'ff' as text)")
     assert [each.channel for each in await soon(take(rows, 1))] == ["mail"]

@@ -19,7 +19,7 @@ from .schema import (
     MESSAGE,
     WAITING,
 )
-from .sql import time_of, transaction
+from .sql import Transaction, time_of
 
 CURRENT = "left_after is null and (expires_at > :now or substr(inbox, -1) = '!')"
 """A membership that counts. The reader of a process-local channel ends its memberships itself, by a
@@ -70,7 +70,7 @@ def send(
     with the time at which the oldest message that waits in it was created.
     """
     values = {"group": message.group, "now": message.created_at}
-    with transaction(connection):
+    with Transaction(connection):
         found = connection.execute(_RECIPIENTS, values).fetchall()
         # Others may write any name: one that is not UTF-8 was read as another one.
         recipients = [each for each in found if REPLACED not in each[0]]

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
 
 from .messages import LARGE, Outgoing, Row
@@ -70,7 +69,7 @@ def send(connection: sqlite3.Connection, messages: Sequence[Outgoing], now: floa
         return [_send(connection, messages[0], now)]
     if connection.execute(_insert_all(len(messages)), _values(messages, now)).rowcount:
         return [True] * len(messages)
-    with transaction(connection):
+    with Transaction(connection):
         return [_send(connection, message, now) for message in messages]
 
 
@@ -220,7 +219,7 @@ def claim(
     """Take the oldest messages of a normal channel, at most `limit`; nobody else gets them. Each
     comes with the epoch: a flush may come between two statements.
     """
-    with transaction(connection):
+    with Transaction(connection):
         found = connection.execute(
             f"""
             select {COLUMNS}, {_EPOCH_NOW} from {MESSAGE} indexed by {WAITING}
@@ -244,7 +243,7 @@ def give_back(connection: sqlite3.Connection, rows: Sequence[Row], epoch: int) -
 
     Not those of another epoch: they were flushed since, or are of another file.
     """
-    with transaction(connection):
+    with Transaction(connection):
         connection.executemany(
             f"insert into {MESSAGE} ({COLUMNS}) select ?, ?, ?, ?, ?, ?, ?"
             f" where ? = {_EPOCH_NOW}"
@@ -264,7 +263,7 @@ def flush(connection: sqlite3.Connection) -> None:
     """Delete all messages and memberships, and begin another epoch: readers then forget what they
     have in memory.
     """
-    with transaction(connection):
+    with Transaction(connection):
         connection.execute(f"delete from {MESSAGE}")
         connection.execute(f"delete from {MEMBERSHIP}")
         connection.execute(
@@ -273,16 +272,24 @@ def flush(connection: sqlite3.Connection) -> None:
         )
 
 
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+class Transaction:
     """A transaction, for work that cannot be one statement.
 
-    IMMEDIATE, because a transaction that begins as a reader cannot wait for the write lock.
+    IMMEDIATE, because a transaction that begins as a reader cannot wait for the write lock. No
+    generator, because one that an exception out of a signal handler has left is closed when it is
+    collected, and would roll back another transaction.
     """
-    connection.execute("begin immediate")
-    try:
-        yield
-        connection.execute("commit")
-    finally:
-        if connection.in_transaction:
-            connection.execute("rollback")
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("begin immediate")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._connection.execute("commit")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("rollback")

@@ -22,7 +22,7 @@ from .schema import (
     SEQUENCE,
     WAITING,
 )
-from .sql import transaction
+from .sql import Transaction
 
 FULL_CHECKPOINT = 4000  # pages of the log, beyond which all of it is copied
 ALL = -1  # rows; what SQLite takes for no limit
@@ -159,7 +159,7 @@ def _delete(
     found = connection.execute(find, values).fetchall()
     if not found:
         return 0
-    with transaction(connection):
+    with Transaction(connection):
         return connection.executemany(delete, [{**values, "id": id_} for (id_,) in found]).rowcount
 
 

@@ -17,7 +17,7 @@ from channels_sqlite._sending.trimmer import SWEPT, Trimmed, Trimmer
 from channels_sqlite._storing import sql
 from channels_sqlite._storing.messages import LARGE
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
-from channels_sqlite._storing.sql import transaction
+from channels_sqlite._storing.sql import Transaction
 from channels_sqlite._waking.bells import Bell
 from tests.conftest import SetTimes
 from tests.rows import outgoing, put, select
@@ -188,7 +188,7 @@ async def test_trimming_gives_way_to_what_waits_for_its_connection(
     expired = f"{MESSAGE} where inbox = 'expired'"
     async with parts(database, trim_batch_size=1) as made:
         await made.database.write(sql.newest, long=True)  # it has been opened, and swept
-        with transaction(made.others):
+        with Transaction(made.others):
             for _ in range(20_000):
                 put(made.others, "expired", expires_at=0)
         trimming = begin(made)

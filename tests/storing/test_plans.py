@@ -75,7 +75,7 @@ def full(
             acknowledge(connection, INBOX, 2, keep=True)
             fill(connection)
             connection.execute("analyze")
-        with sql.transaction(connection):
+        with sql.Transaction(connection):
             connection.execute(
                 f"""
                 with recursive number (n) as (values (1) union all select n + 1 from number

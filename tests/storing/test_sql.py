@@ -149,7 +149,7 @@ def test_a_transaction_that_fails_is_rolled_back(
     """Also where SQLite has ended it itself."""
 
     def fail() -> None:
-        with sql.transaction(connection):
+        with sql.Transaction(connection):
             send(connection, outgoing(1))
             connection.execute(f"insert {ends_it} into {SEQUENCE} values ('test-channel', 1)")
 
