@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.core.checks import Tags, register
-from django.db import DatabaseError, connections, router
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate, pre_migrate
@@ -15,6 +15,7 @@ from django.db.models.signals import post_migrate, pre_migrate
 from ._options.settings import configured_databases
 from ._storing import forks, private
 from ._storing.files import is_in_memory
+from ._storing.handle import text
 from ._tools import clones, tables
 from ._tools.orm_forks import OrmConnections
 
@@ -44,6 +45,7 @@ class ChannelsSqliteConfig(AppConfig):
         post_migrate.connect(complete, sender=self)
         post_migrate.connect(write_log_back)
         connection_created.connect(read_past_locks_in_memory)
+        connection_created.connect(read_what_is_not_utf8)
         connection_created.connect(_orm_connections.note)
 
 
@@ -102,6 +104,14 @@ def write_log_back(using: str, **_kwargs: Any) -> None:
     """Copy the log into the file, after each app's handlers have written what they write."""
     if using in configured_databases():
         clones.write_log_back(connections[using])
+
+
+def read_what_is_not_utf8(connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
+    """Let Django show what others have written into a database of the layer alone; such a name is
+    an error otherwise, and ends every list of the admin.
+    """
+    if connection.alias in configured_databases() and connection.alias != DEFAULT_DB_ALIAS:
+        connection.connection.text_factory = text
 
 
 def read_past_locks_in_memory(connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:

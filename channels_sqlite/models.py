@@ -16,43 +16,25 @@ from typing import Any
 from django.db import models
 
 from ._storing import schema
-from ._storing.handle import text
 
 NAME_LENGTH = 100  # of a column; the specification allows names of 99
-
-
-class NameField(models.CharField):  # type: ignore[type-arg]
-    """A name, in a table into which other programs may have written anything: what is not UTF-8 is
-    shown as such, and is no error.
-    """
-
-    def select_format(self, _compiler: Any, sql: str, params: Any) -> tuple[str, Any]:
-        return f"cast({sql} as blob)", params
-
-    def from_db_value(self, value: bytes | None, *_: object) -> str | None:
-        return None if value is None else text(value)
-
-    def deconstruct(self) -> tuple[Any, ...]:
-        """To a migration it is a CharField."""
-        name, _, *rest = super().deconstruct()
-        return (name, "django.db.models.CharField", *rest)
 
 
 class LayerMessage(models.Model):
     """A message sent: to a channel, or (once for every inbox with members) to a group."""
 
     id = models.BigAutoField("ID", primary_key=True)
-    inbox = NameField(
+    inbox = models.CharField(
         max_length=NAME_LENGTH,
         help_text="Where the message waits: the process, or the normal channel.",
     )
-    channel = NameField(  # null says "to a group"; no channel is named ""
+    channel = models.CharField(  # noqa: DJ001 - null says "to a group"; no channel is named ""
         max_length=NAME_LENGTH,
         null=True,
         blank=True,
         help_text="The channel it was sent to; empty for a message to a group.",
     )
-    group = NameField(  # null says "to a channel"; no group is named ""
+    group = models.CharField(  # noqa: DJ001 - null says "to a channel"; no group is named ""
         max_length=NAME_LENGTH,
         null=True,
         blank=True,
@@ -81,11 +63,11 @@ class LayerMembership(models.Model):
     """A channel's place in a group."""
 
     id = models.BigAutoField("ID", primary_key=True)
-    group = NameField(max_length=NAME_LENGTH)
-    inbox = NameField(
+    group = models.CharField(max_length=NAME_LENGTH)
+    inbox = models.CharField(
         max_length=NAME_LENGTH, help_text="The inbox through which the channel is read."
     )
-    channel = NameField(max_length=NAME_LENGTH)
+    channel = models.CharField(max_length=NAME_LENGTH)
     expires_at = models.FloatField(
         help_text="When the membership lapses, in unix seconds; a process that lives keeps those "
         "of its own channels by its own clock."
@@ -118,7 +100,7 @@ class LayerSequence(models.Model):
     the tables were emptied.
     """
 
-    inbox = NameField(max_length=NAME_LENGTH, primary_key=True)
+    inbox = models.CharField(max_length=NAME_LENGTH, primary_key=True)
     seq = models.BigIntegerField()
 
     class Meta:
@@ -129,7 +111,17 @@ class LayerSequence(models.Model):
         return f"{self.inbox} at {self.seq}"
 
 
-class ChannelSend(models.Model):
+class Sent(models.Model):
+    """A message that is sent by SQL: a row of a view, into which rows can only be inserted."""
+
+    class Meta:
+        abstract = True
+
+    def save(self, **options: Any) -> None:
+        super().save(**{**options, "force_insert": True})
+
+
+class ChannelSend(Sent):
     """A message to a channel, sent by SQL, in the transaction that it is created in.
 
     `ChannelSend.objects.create(channel="mail", message=json.dumps({"type": "mail.send"}))` inserts
@@ -150,7 +142,7 @@ class ChannelSend(models.Model):
         return f"to {self.channel}"
 
 
-class GroupSend(models.Model):
+class GroupSend(Sent):
     """A message to a group, sent by SQL: as `ChannelSend`."""
 
     group = models.CharField(max_length=NAME_LENGTH, primary_key=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import re
@@ -30,6 +31,7 @@ from channels_sqlite._options.conf import Options
 from channels_sqlite._options.settings import BACKEND
 from channels_sqlite._storing import mounts, schema
 from channels_sqlite._tools import file_checks, tables
+from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.projects import Project
 
@@ -383,6 +385,7 @@ def test_a_wrapped_engine_is_sqlite_too(
     assert ids(alias) == {"W004"}
     follow(message("W004", alias))
     assert ids(alias) == set()
+    asyncio.run(SqliteChannelLayer(database=alias).send("test-channel", {"type": "test"}))
 
 
 def test_the_default_database_is_shared_with_the_projects_data(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from .._options import times
 from .._storing import sql
 from .._storing.handle import Busy, Lost
 from .._storing.messages import Item, Row
+from .._storing.private import has_open_transaction
 from .._storing.schema import EPOCH
 from .._storing.setup import Setup
 from ..exceptions import DatabaseUnavailable
@@ -88,6 +89,7 @@ class Reading:
         """Read these inboxes by their cursors; if nothing is there, or consumers wait for normal
         channels as well, ask what has changed. Return True if anything was found.
         """
+        self._refuse_uncommitted()
         read = partial(self._read, names=inboxes, running=running)
         found = self._database.try_read(read)
         if not found and self._database.in_memory:
@@ -104,7 +106,13 @@ class Reading:
         """Ask for the sequences of all that is read, and read what has moved; a `thorough` look
         trusts no sequence. Return True if anything was found.
         """
+        self._refuse_uncommitted()
         return self._database.try_read(lambda connection: self._look(connection, running, thorough))
+
+    def _refuse_uncommitted(self) -> None:
+        """Raise Busy while rows can be read that may be undone: in memory there is no log."""
+        if self._database.in_memory and has_open_transaction(self._database.alias):
+            raise Busy
 
     def _look(self, connection: sqlite3.Connection, running: Loop, thorough: bool) -> bool:
         self._notice_opened(connection)

@@ -1,4 +1,4 @@
-"""Keeps the tables small, at the pace at which this process writes: on threads of its own."""
+"""Keeps the tables small, at the pace at which this process writes: on a thread of its own."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Trimmer:
         self._written, self._busy = 0, True
         posted = False
         try:
-            posted = self._database.post(topic, partial(self._do, job))
+            posted = self._database.post_beside(topic, partial(self._do, job))
         finally:
             if not posted:
                 self._busy = False
@@ -110,15 +110,17 @@ class Trimmer:
             if _is_due(mark):
                 if files.has_bells():
                     _mark(mark)
-                self._sweep(connections)
+                self._sweep(connections, Trimmed())
         finally:  # after the mark was made, so that it is a second old when we ask again
             self._database.swept_at = time.monotonic()
 
     async def trim(self) -> Trimmed:
         """Delete all that nobody needs any more."""
-        return await self._database.run_on_own_thread(self._sweep)
+        trimmed = Trimmed()
+        await self._database.run_beside(partial(self._sweep, trimmed=trimmed))
+        return trimmed
 
-    def _sweep(self, connections: Connections) -> Trimmed:
+    def _sweep(self, connections: Connections, trimmed: Trimmed) -> None:
         self._sweep_readers(connections)
         now, ours = time.time(), list(self._database.readers)
         for reader in ours:  # it may have no event loop at present, and no heartbeat
@@ -126,7 +128,6 @@ class Trimmer:
         living = {*bells.living(self._database.files), *(each.client for each in ours)}
         in_batches = partial(self._in_batches, connections)
         expired = partial(upkeep.trim_expired, now=now, living=living)
-        trimmed = Trimmed()
         for count in in_batches(self._delivered()):
             trimmed.delivered += count
         for count in in_batches(partial(expired, read=True)):
@@ -140,7 +141,6 @@ class Trimmer:
         if time.monotonic() - self._kept_up_at >= times.TIMES.upkeep:
             self._kept_up_at = time.monotonic()
             sum(in_batches(upkeep.trim_sequences))
-        return trimmed
 
     def _delivered(self) -> Callable[..., int]:
         retained = time.time() - self._options.message_retention

@@ -24,9 +24,11 @@ from .once import Once
 from .opener import Opener
 from .private import is_in_a_tests_transaction
 from .weak import Weak
-from .worker import NoThread, OwnThreads, Worker
+from .worker import NoThread, Worker
 
 logger = logging.getLogger("channels_sqlite")
+
+CLOSED_AT_MOST = 10  # times, during one job, by forks for example
 
 
 class LocalReader(Protocol):
@@ -62,7 +64,7 @@ class Database:
         trimmer puts its own here, and any of them will do."""
         self.swept_at = time.monotonic()
         """When one of them last swept, by the monotonic clock."""
-        self._worker, self._own_threads = Worker(self.once), OwnThreads(self.once)
+        self._worker, self._second = Worker(self.once), Worker(self.once)
         self._opener = Opener(alias, self.files, options, self._worker)
         self._lock = threading.Lock()
         self._connections: Connections | None = None
@@ -104,7 +106,7 @@ class Database:
                 then(result)
                 return result
 
-            return await self.run_on_thread(write, until)
+            return await self.run_on_thread(write)
         result = await self._in_place(lambda: self.try_write(function), since, until)
         then(result)
         return result
@@ -128,27 +130,22 @@ class Database:
                 await asyncio.sleep(pause(since))
 
     async def run_on_thread(
-        self,
-        job: Callable[[Connections], T],
-        until: float | None = None,
-        worker: Worker | None = None,
+        self, job: Callable[[Connections], T], worker: Worker | None = None
     ) -> T:
         """The result of a job on the thread, of any number of transactions; it waits for locks
-        itself.
+        itself. It is begun again if the database was closed meanwhile.
         """
-        worker = worker or self._worker
-        until = time.monotonic() + self.timeout if until is None else until
-        while True:
+        for _ in range(CLOSED_AT_MOST):
             connections = await self.ready()
             try:
-                return await worker.run(partial(job, connections))
-            except Lost as error:
-                if time.monotonic() >= until:
-                    raise DatabaseUnavailable(f"{self.path} was closed again and again.") from error
+                return await (worker or self._worker).run(partial(job, connections))
+            except Lost:
+                continue
             except Busy as error:
                 raise translate(error.__cause__, self.path) from error.__cause__
             except (sqlite3.Error, NoThread) as error:
                 raise translate(error, self.path) from error
+        raise DatabaseUnavailable(f"{self.path} was closed again and again.")
 
     def _waits_in_vain(self, since: float) -> bool:
         """Return True if a lock was waited for long enough, because a test of ours holds it."""
@@ -167,22 +164,28 @@ class Database:
             raise Lost
         return connections.read(function)
 
-    async def run_on_own_thread(self, job: Callable[[Connections], T]) -> T:
-        """The result of a job that may take long, on a thread that ends with it."""
-        return await self.run_on_thread(job, worker=self._own_threads)
+    async def run_beside(self, job: Callable[[Connections], T]) -> T:
+        """The result of a job that may take long, on the second thread."""
+        return await self.run_on_thread(job, worker=self._second)
+
+    def post_beside(self, topic: str, job: Callable[[Connections], object]) -> bool:
+        """Run a job on the second thread, for which nobody waits; False if the database is not
+        open, or there is no thread.
+        """
+        connections = self.connections
+        return connections is not None and self._second.post(topic, lambda: job(connections))
 
     async def read_on_own_thread(self, function: Function[T]) -> T:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits
         for it.
         """
-        return await self.run_on_own_thread(lambda _: read_once(self.files, function))
-
-    def post(self, topic: str, job: Callable[[Connections], object]) -> bool:
-        """Run a job for which nobody waits, on a thread that ends with it; False if the database is
-        not open, or there is no thread.
-        """
-        connections = self.connections
-        return connections is not None and self._own_threads.post(topic, lambda: job(connections))
+        reader = Worker(self.once)
+        try:
+            return await self.run_on_thread(
+                lambda _: read_once(self.files, function), worker=reader
+            )
+        finally:
+            reader.stop()
 
     # Opening
 
@@ -281,7 +284,7 @@ class Database:
                 with suppress(NoThread):  # they are closed with the process
                     await self._worker.run(connections.close, always=True)
         finally:
-            self._worker.stop()
+            self._stop_threads()
 
     def close_unless_used(self) -> None:
         """Close it on the thread if no layer has it any more; the next use opens it again."""
@@ -291,7 +294,11 @@ class Database:
             connections, self._connections = self._connections, None
         if connections is not None:
             self._worker.post("Closing", connections.close)
+        self._stop_threads()
+
+    def _stop_threads(self) -> None:
         self._worker.stop()
+        self._second.stop()
 
     def close_at_exit(self) -> None:
         """Close what nobody has closed, so that the last one out removes the log."""

@@ -64,6 +64,15 @@ opened_by: WeakKeyDictionary[BaseDatabaseWrapper, int] = WeakKeyDictionary()
 it."""
 
 
+def has_open_transaction(alias: str) -> bool:
+    """Return True if Django has a transaction open in this process, other than a TestCase's own."""
+    return any(
+        connection.alias == alias
+        and not all(getattr(each, "_from_testcase", False) for each in connection.atomic_blocks)
+        for connection in list(opened_by)
+    )
+
+
 def is_in_a_tests_transaction(alias: str) -> bool:
     """Return True if a test, a TestCase for example, has a transaction open: what waits for its end
     waits in vain.

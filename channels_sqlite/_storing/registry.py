@@ -8,6 +8,9 @@ from contextlib import suppress
 from multiprocessing import util
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
+from django.db.utils import load_backend
+
 from ..exceptions import InvalidOption
 from . import forks
 from .database import Database
@@ -26,7 +29,7 @@ _registry = _Registry()
 
 def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
     """The one `Database` of this process for an alias and its NAME, with Django's settings."""
-    if settings.get("ENGINE") != "django.db.backends.sqlite3":
+    if not _is_sqlite(settings.get("ENGINE", "")):
         raise InvalidOption(
             f"CHANNEL_LAYERS CONFIG key 'database' is {alias!r}, whose ENGINE is "
             f"{settings.get('ENGINE')!r}; it must be 'django.db.backends.sqlite3'."
@@ -43,6 +46,15 @@ def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
         util.Finalize(None, _close_at_exit, exitpriority=0)
     made = Database(alias, name, settings.get("OPTIONS") or {})  # it is not open, and holds nothing
     return _registry.databases.setdefault((alias, name), made)
+
+
+def _is_sqlite(engine: str) -> bool:
+    """Return True for Django's own ENGINE, and for one that wraps it, for metrics perhaps."""
+    if engine == "django.db.backends.sqlite3":
+        return True
+    with suppress(ImproperlyConfigured):
+        return bool(load_backend(engine).DatabaseWrapper.vendor == "sqlite")
+    return False
 
 
 @atexit.register

@@ -63,11 +63,14 @@ class Worker:
     def _start(self) -> Jobs:
         """Start a thread, which ends when it gets None; its jobs."""
         jobs: Jobs = SimpleQueue()
+        thread = threading.Thread(target=_run, args=(jobs,), name="channels-sqlite", daemon=True)
         try:
-            _start_thread(_run, jobs)
+            thread.start()
             self._jobs = jobs
-        except BaseException:  # an interruption, too: nobody else would end it
+        except BaseException as error:  # an interruption, too: nobody else would end it
             jobs.put(None)  # an exception out of a signal handler may come when it has started
+            if isinstance(error, RuntimeError):
+                raise NoThread(str(error)) from error
             raise
         return jobs
 
@@ -98,21 +101,6 @@ class Worker:
             jobs, self._jobs = self._jobs, None
             if jobs is not None:
                 jobs.put(None)
-
-
-class OwnThreads(Worker):
-    """Runs each function on a thread of its own, which ends with it."""
-
-    def submit(self, job: Callable[[], object]) -> None:
-        _start_thread(job)
-
-
-def _start_thread(target: Callable[..., object], *arguments: object) -> None:
-    thread = threading.Thread(target=target, args=arguments, name="channels-sqlite", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise NoThread(str(error)) from error
 
 
 def _settle(waiter: asyncio.Future[Any], result: object, error: BaseException | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import sqlite3
 import threading
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from channels.exceptions import ChannelFull
-from django.db import connections
+from django.db import connections, transaction
+from pytest_django import DjangoDbBlocker, Settings
 
+from channels_sqlite._options.settings import BACKEND
 from channels_sqlite._receiving.reading import MANY
 from channels_sqlite._receiving.receiver import Retired
 from channels_sqlite._sending.trimmer import Trimmer
@@ -23,6 +26,7 @@ from channels_sqlite._storing import groups
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite._waking.bells import Bell
 from channels_sqlite.exceptions import DatabaseUnavailable
+from channels_sqlite.models import ChannelSend
 from tests.conftest import SetTimes
 from tests.receiving.processes import NORMAL, Open, Process, waiting
 from tests.rows import inbox_of, put, put_number, select, sql, to_group
@@ -193,6 +197,33 @@ async def test_in_memory_a_row_that_was_rolled_back_hides_no_message(
             other.rollback()
             await process.send(number + 10)
             assert await soon(process.receive()) == number + 10
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_in_memory_nothing_is_read_that_django_may_undo(
+    open_: Open, memory_alias: str, settings: Settings, django_db_blocker: DjangoDbBlocker
+) -> None:
+    settings.CHANNEL_LAYERS = {
+        "default": {"BACKEND": BACKEND, "CONFIG": {"database": memory_alias}}
+    }
+    process = open_(memory_alias)
+    task = await process.begin()
+
+    def send(number: int) -> None:
+        message = json.dumps({"number": number})
+        ChannelSend.objects.using(memory_alias).create(channel=process.channel, message=message)
+
+    def write() -> None:
+        with django_db_blocker.unblock(), closing(connections[memory_alias]):
+            with transaction.atomic(using=memory_alias):
+                send(0)
+                time.sleep(0.3)
+                transaction.set_rollback(True, using=memory_alias)
+            send(1)
+            send(2)
+
+    await asyncio.to_thread(write)
+    assert [await soon(task), await soon(process.receive())] == [1, 2]
 
 
 @pytest.mark.usefixtures("quick_heart")
