@@ -231,7 +231,7 @@ class Database:
         self.once.well("Opening")
         for reader in self.readers:
             reader.on_opened()
-        self._worker.post("Sweeping", lambda: self.when_opened(connections))
+        self._second.post("Sweeping", lambda: self.when_opened(connections))
         return connections
 
     # Closing

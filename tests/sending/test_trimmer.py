@@ -32,7 +32,7 @@ BATCH = 10
 @pytest.fixture
 async def trimming(database: Path) -> AsyncIterator[Parts]:
     async with parts(database, trim_batch_size=BATCH, message_retention=10) as made:
-        await made.database.write(sql.newest, long=True)  # it has been opened, and swept
+        await made.database.run_beside(lambda _: None)  # it has been opened, and swept
         yield made
 
 
@@ -187,7 +187,7 @@ async def test_trimming_gives_way_to_what_waits_for_its_connection(
     """However much there is to trim: a send of a large message comes before the end of it."""
     expired = f"{MESSAGE} where inbox = 'expired'"
     async with parts(database, trim_batch_size=1) as made:
-        await made.database.write(sql.newest, long=True)  # it has been opened, and swept
+        await made.database.run_beside(lambda _: None)  # it has been opened, and swept
         with Transaction(made.others):
             for _ in range(20_000):
                 put(made.others, "expired", expires_at=0)
@@ -204,6 +204,7 @@ def no_thread(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError
 
+    trimming.database._second.stop()
     with monkeypatch.context() as full:
         full.setattr(threading.Thread, "start", refuse)
         trimming.trimmer.trim_if_due(BATCH)

@@ -144,7 +144,9 @@ class Command(BaseCommand):
             try:
                 lines = counts(layer, as_object=options.json)
             except ChannelsSqliteError as error:  # the file was moved away, perhaps
-                lines = [as_json({"error": str(error)}) if options.json else str(error)]
+                lines = [
+                    as_json({"error": str(error)}, indent=None) if options.json else str(error)
+                ]
 
     def groups(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
