@@ -31,7 +31,7 @@ from .exceptions import ForeignChannel, MessageTooLarge
 from .serializers import Message
 from .stats import Reader
 
-FOR_EVER = 1e300  # seconds
+LONGEST_EXPIRY = 1e300  # seconds
 IN_A_ROW = 8  # messages that one task receives, at most, before others have their turn
 NAMES = 16_384  # of channels that were used lately, and need not be checked again
 
@@ -139,7 +139,7 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         inbox = self._inbox_of(channel)
         if expiry is None:
             expiry = self.expiry
-        elif not (isinstance(expiry, (int, float)) and 0 < expiry < FOR_EVER):
+        elif not (isinstance(expiry, (int, float)) and 0 < expiry < LONGEST_EXPIRY):
             raise ValueError(f"expiry is {expiry!r}; allowed is a number of seconds above 0.")
         body, capacity = self.codec.encode(message, channel), self.get_capacity(channel)
         outgoing = Outgoing(inbox, channel, body, time.time() + expiry, capacity)

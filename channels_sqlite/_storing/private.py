@@ -67,9 +67,8 @@ it."""
 def has_open_transaction(alias: str) -> bool:
     """Return True if Django has a transaction open in this process, other than a TestCase's own."""
     return any(
-        connection.alias == alias
-        and not all(getattr(each, "_from_testcase", False) for each in connection.atomic_blocks)
-        for connection in list(opened_by)
+        not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+        for connection in _in_transactions(alias)
     )
 
 
@@ -77,7 +76,12 @@ def is_in_a_tests_transaction(alias: str) -> bool:
     """Return True if a test, a TestCase for example, has a transaction open: what waits for its end
     waits in vain.
     """
-    return are_tests_running() and any(
-        connection.alias == alias and connection.in_atomic_block and pid == os.getpid()
+    return are_tests_running() and bool(_in_transactions(alias))
+
+
+def _in_transactions(alias: str) -> list[BaseDatabaseWrapper]:
+    return [
+        connection
         for connection, pid in list(opened_by.items())
-    )
+        if connection.alias == alias and connection.in_atomic_block and pid == os.getpid()
+    ]
