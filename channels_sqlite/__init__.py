@@ -28,7 +28,7 @@ The rules of the house:
 -   The row is the truth, the ring is a hint: watch, look, wait, look again.
 -   Wake whom it concerns: a process pays for what it receives, not for what others send.
 -   One intent is one transaction, and where it can be, one statement.
--   A short statement runs on the event loop, with one nap at most; a long one on one thread.
+-   A short statement runs on the event loop, with one nap at most; a long one on a thread.
 -   State changes are synchronous, awaits stand around them.
 -   A cancelled receive loses nothing, doubles nothing, and waits for nothing.
 -   A lock says whether a reader lives, not a clock.
