@@ -225,6 +225,9 @@ def test_stats_go_on_if_the_file_is_away_for_a_moment(
     printed = run("stats", "--watch", "1")
     assert printed.count("waiting") == 2
     assert f"{database}: unable to open" in printed
+    moves = iter([(database, away), (away, database)])
+    lines = [json.loads(line) for line in run("stats", "--watch", "1", "--json").splitlines()]
+    assert ["error" in line for line in lines] == [False, True, False]
 
 
 @pytest.mark.parametrize(

@@ -200,6 +200,14 @@ async def test_trimming_gives_way_to_what_waits_for_its_connection(
         await cancel(trimming)
 
 
+async def test_what_was_trimmed_before_the_database_was_closed_is_counted(trimming: Parts) -> None:
+    deliver(trimming, 200 * BATCH, ago=11)
+    task = asyncio.create_task(trimming.trimmer.trim())
+    await until(lambda: trimming.count(MESSAGE) < 200 * BATCH)
+    await trimming.database.close()
+    assert (await soon(task)).delivered == 200 * BATCH
+
+
 def no_thread(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError

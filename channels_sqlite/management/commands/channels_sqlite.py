@@ -34,7 +34,7 @@ from ...exceptions import ChannelsSqliteError
 from ...layers import SqliteChannelLayer
 from ..arguments import EXAMPLE, message_of, pause, row_count
 from ..formats import as_json, counted, table
-from ..pages import decoded, delays, described, lapse, line_of, object_of
+from ..pages import decoded, delays, described, failure, lapse, line_of, object_of
 
 Answer = TypeVar("Answer")
 
@@ -144,9 +144,7 @@ class Command(BaseCommand):
             try:
                 lines = counts(layer, as_object=options.json)
             except ChannelsSqliteError as error:  # the file was moved away, perhaps
-                lines = [
-                    as_json({"error": str(error)}, indent=None) if options.json else str(error)
-                ]
+                lines = [failure(error, as_object=options.json)]
 
     def groups(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
