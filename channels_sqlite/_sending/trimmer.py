@@ -67,7 +67,9 @@ class Trimmer:
         then sweeps.
         """
         now = time.monotonic()
-        if now >= self._put_off_until:
+        if not _is_due(self._mark):  # no timer, and no thread, to find that another process swept
+            self._database.swept_at = now
+        elif now >= self._put_off_until:
             self._start_sweep()
         elif self._put_off_until == float("inf"):
             try:
@@ -81,6 +83,10 @@ class Trimmer:
         self._put_off_until = float("inf")
         if not self._busy and time.monotonic() - self._database.swept_at >= times.TIMES.sweep:
             self._start("Sweeping", self._sweep_if_due)
+
+    @property
+    def _mark(self) -> str:
+        return os.path.join(self._database.files.bells, SWEPT)
 
     def _start(self, topic: str, job: Callable[[Connections], None]) -> None:
         self._written, self._busy = 0, True
@@ -104,12 +110,10 @@ class Trimmer:
 
     def _sweep_if_due(self, connections: Connections) -> None:
         """Sweep, unless another process has done so within the last second."""
-        files = self._database.files
-        mark = os.path.join(files.bells, SWEPT)
         try:
-            if _is_due(mark):
-                if files.has_bells():
-                    _mark(mark)
+            if _is_due(self._mark):
+                if self._database.files.has_bells():
+                    _touch(self._mark)
                 self._sweep(connections, Trimmed())
         finally:  # after the mark was made, so that it is a second old when we ask again
             self._database.swept_at = time.monotonic()
@@ -188,7 +192,7 @@ def _is_due(mark: str) -> bool:
     return True
 
 
-def _mark(mark: str) -> None:
+def _touch(mark: str) -> None:
     """Note for other processes that one sweeps."""
     if not bells.touch(mark):
         with suppress(OSError):  # it may be another user's

@@ -211,17 +211,25 @@ class Listener:
             self._tries = 0
 
     def _look_after_write(self, looks: int, found: bool) -> None:
-        """Look, for the `looks`-th time since a write; listen again after the last one, unless
-        others go on writing, and nothing was found.
-        """
+        """Look, for the `looks`-th time since a write."""
         found |= self.look(rung=False)
-        waits, lull = times.TIMES.after_a_write, times.TIMES.lull
+        waits = times.TIMES.after_a_write
         if looks < len(waits):
             self.call_after(waits[looks], "write", self._look_after_write, looks + 1, found)
-        elif found or self._log_age() > (waits[-1] if looks == len(waits) else lull):
+        else:
+            self._listen_or_lull(found, waits[-1])
+
+    def _look_in_lull(self) -> None:
+        self._listen_or_lull(self.look(rung=False), times.TIMES.lull)
+
+    def _listen_or_lull(self, found: bool, quiet: float) -> None:
+        """Listen to writes again, unless others have written within `quiet` seconds, and nothing
+        was found.
+        """
+        if found or self._log_age() > quiet:
             self._listen_again()
         else:
-            self.call_after(lull, "write", self._look_after_write, looks + 1, False)
+            self.call_once(times.TIMES.lull, "lull", self._look_in_lull)
 
     def _listen_again(self) -> None:
         self._hear_writes(True)
@@ -245,10 +253,14 @@ class Listener:
             self._unannounced += 1
             if self._unannounced == DEAF_AFTER:
                 self._on_deaf()
-        if not self.hears_writes and self._has_ended("write"):
-            self._listen_again()
         listens = self.hears_writes and not self.polls
-        self._suspect = self.beat_now() and listens
+        found = self.beat_now()
+        self._suspect = found and listens
+        if lull := self._timers.pop("lull", None):  # this was its next look: one wake-up less
+            lull[1].cancel()
+            self._listen_or_lull(found, times.TIMES.lull)
+        elif not self.hears_writes and self._has_ended("write"):
+            self._listen_again()
 
     def beat_now(self) -> bool:
         """Do what a heartbeat does; an error is logged."""

@@ -119,6 +119,22 @@ async def test_a_listener_looks_once_in_a_while_if_others_write_all_the_time(
     await until(lambda: listener.listens == [False, True])
 
 
+@pytest.mark.usefixtures("slow_heart")
+async def test_a_heartbeat_is_one_of_the_looks_of_a_lull(
+    listener: Subject, set_times: SetTimes
+) -> None:
+    set_times(heartbeat=0.1, lull=0.04)
+    listener.log_is_written = True
+    listener.log_written()
+    await until(lambda: listener.looks.count("unsure") > len(TIMES.after_a_write))
+    await listener.beat(4)
+    first = listener.looks.index("beat")
+    lull = zip(listener.looks[first:], listener.waits()[first:], strict=False)
+    assert min(wait for look, wait in lull if look == "beat") >= 0.04 - TICK
+    listener.finds = lambda how: how == "beat"
+    await until(lambda: listener.listens == [False, True])
+
+
 async def test_after_a_lock_a_listener_looks_again_and_later_each_time(listener: Subject) -> None:
     def find(how: str) -> bool:
         if len(listener.looks) <= 8:
@@ -231,9 +247,10 @@ async def test_a_call_that_an_interruption_has_replaced_is_asked_for_again(
     "look", [1, len(TIMES.after_a_write) + 1], ids=["after a write", "in the lull"]
 )
 async def test_after_an_interrupt_of_a_look_writes_are_heard_again(
-    listener: Subject, look: int
+    listener: Subject, look: int, set_times: SetTimes
 ) -> None:
     """At the second heartbeat from then on."""
+    set_times(lull=BEAT / 4)
 
     def find(how: str) -> bool:
         if listener.looks.count("unsure") == look and how == "unsure":
