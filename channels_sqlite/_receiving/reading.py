@@ -47,6 +47,11 @@ class Inbox:
         """Return True if messages were taken of which the table does not know yet."""
         return self.acknowledged < self.cursor
 
+    @property
+    def is_overdue(self) -> bool:
+        """Return True if so much was taken that it has to be acknowledged at once."""
+        return self.taken >= min(self.capacity / 4, OWED)
+
     def go_back(self) -> None:
         """This may be an older copy of the file: read it from its beginning."""
         self.cursor_before = max(self.cursor_before, self.cursor)
@@ -98,8 +103,8 @@ class Reading:
             found = self._database.try_read(read)
         if found and not self.normal:
             return True
-        if not found:
-            self.acknowledge()
+        if not found and any(self.inboxes[name].is_overdue for name in inboxes):
+            self.acknowledge()  # its sender finds no room, and has rung for that, perhaps
         return self.look(running) or found
 
     def look(self, running: Loop, *, thorough: bool = False) -> bool:
@@ -166,6 +171,7 @@ class Reading:
         found = False
         for name in names:
             while rows := sql.arrivals(connection, name, self.inboxes[name].cursor, AT_ONCE):
+                self._refuse_uncommitted()  # again: another thread may have begun meanwhile
                 if self._notice_epoch(rows[0][1]):
                     continue  # from the beginning: the ids of before mean nothing
                 found |= self._hand_over(name, rows, running)
@@ -192,7 +198,7 @@ class Reading:
                 self._queues.deliver(channels, Item(row, monotonic + remaining), running)
             else:
                 self._counters.expired += len(channels)
-        if inbox.taken >= min(inbox.capacity / 4, OWED):
+        if inbox.is_overdue:
             self.acknowledge()
         return found
 
