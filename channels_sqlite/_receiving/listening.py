@@ -41,6 +41,8 @@ class Listening:
         """Their loops hold them, by timers: a loop that nobody closes, and nobody has, is collected
         with its descriptors."""
         self.bell: Bell | None = None
+        self._lost: Bell | None = None
+        """The bell of before, while no other can be made: its lock says that this reader lives."""
 
     def of(self, loop: Loop) -> Listener | None:
         """The listener of an event loop; None if that does not listen."""
@@ -151,18 +153,20 @@ class Listening:
             return
         if self.bell is not None and self.bell.is_in(self._database.files):
             return
-        lost, self.bell = self.bell, None
+        lost, self.bell = self.bell or self._lost, None
         try:
             self.bell = Bell(self._database.files, self._setup.client, self.status())
         except OSError as error:
+            self._lost = lost  # it may be there, where nobody can look at present
             self._database.once.warn(
                 "Making a bell",
                 f"No bell can be made in {self._database.files.bells}: {error}. Other processes"
                 " cannot wake this one, so its messages may be up to a second late, and its"
                 " memberships stay when it dies. Give its user write access to that directory.",
             )
-        else:
-            self._database.once.well("Making a bell")
+            return
+        self._database.once.well("Making a bell")
+        self._lost = None
         if lost is not None:  # last: without a lock a sweeper would take us for dead
             lost.close(remove=False)
             with suppress(OSError):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -295,7 +294,7 @@ class Receiver:
         bell = self._listening.bell
         if bell is None:
             return
-        remove = not os.path.exists(self._database.path)
+        remove = self._database.files.is_gone()
         with suppress(Exception), self._lock:  # others find that this reader is gone, and do it
             self._reading.acknowledge()
             self._reading.give_all_back(None)

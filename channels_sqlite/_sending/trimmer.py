@@ -46,19 +46,18 @@ class Trimmer:
         self._counters = counters
         self._written = 0
         self._kept_up_at = float("-inf")
-        self._busy = False
         self._put_off_until = float("inf")
         database.when_opened = self._sweep_readers
 
     def trim_if_due(self, written: int = 0) -> None:
         """Begin what is due, after this process has received messages, or has written so many."""
         self._written += written
-        if not self._options.auto_trim or self._busy:
+        if not self._options.auto_trim:
             return
         if time.monotonic() - self._database.swept_at >= times.TIMES.sweep:
             self._sweep_soon()
         elif self._written >= self._options.trim_batch_size:
-            self._start("Trimming", self._trim_some)
+            self._start(self._trim_some)
 
     def _sweep_soon(self) -> None:
         """Not now, because a message was just sent, and its readers want the processor.
@@ -81,27 +80,16 @@ class Trimmer:
 
     def _start_sweep(self) -> None:
         self._put_off_until = float("inf")
-        if not self._busy and time.monotonic() - self._database.swept_at >= times.TIMES.sweep:
-            self._start("Sweeping", self._sweep_if_due)
+        if time.monotonic() - self._database.swept_at >= times.TIMES.sweep:
+            self._start(self._sweep_if_due)
 
     @property
     def _mark(self) -> str:
         return os.path.join(self._database.files.bells, SWEPT)
 
-    def _start(self, topic: str, job: Callable[[Connections], None]) -> None:
-        self._written, self._busy = 0, True
-        posted = False
-        try:
-            posted = self._database.post_beside(topic, partial(self._do, job))
-        finally:
-            if not posted:
-                self._busy = False
-
-    def _do(self, job: Callable[[Connections], None], connections: Connections) -> None:
-        try:
-            job(connections)
-        finally:
-            self._busy = False
+    def _start(self, job: Callable[[Connections], None]) -> None:
+        self._written = 0
+        self._database.post_beside("Trimming", job)
 
     def _trim_some(self, connections: Connections) -> None:
         """Delete what was delivered, at twice the pace at which this process writes."""

@@ -90,7 +90,7 @@ class Connections:
             or (self._writes % LOOK_EVERY == 0 and self._log_has_grown())
         ):
             self._writes = 0
-            self._worker.post("A checkpoint", self.checkpoint)
+            self._worker.post("A checkpoint", self.checkpoint, alone=True)
 
     def _log_has_grown(self) -> bool:
         try:

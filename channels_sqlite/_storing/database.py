@@ -168,12 +168,12 @@ class Database:
         """The result of a job that may take long, on the second thread."""
         return await self.run_on_thread(job, worker=self._second)
 
-    def post_beside(self, topic: str, job: Callable[[Connections], object]) -> bool:
-        """Run a job on the second thread, for which nobody waits; False if the database is not
-        open, or there is no thread.
+    def post_beside(self, topic: str, job: Callable[[Connections], object]) -> None:
+        """Run a job on the second thread, for which nobody waits, if the database is open, and no
+        other one of this topic waits or runs.
         """
-        connections = self.connections
-        return connections is not None and self._second.post(topic, lambda: job(connections))
+        if (connections := self.connections) is not None:
+            self._second.post(topic, lambda: job(connections), alone=True)
 
     async def read_on_own_thread(self, function: Function[T]) -> T:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits
@@ -208,7 +208,7 @@ class Database:
         if self.is_ending:  # those on daemon threads go on
             return
         until = time.monotonic() + self.timeout
-        self._worker.post("Opening", lambda: self._open(until))
+        self._worker.post("Opening", lambda: self._open(until), alone=True)
 
     def _open(self, until: float) -> Connections:
         """On the thread; whoever asked first has opened it, perhaps."""

@@ -88,10 +88,13 @@ class Files:
                 self._note()
 
     def _note(self) -> None:
+        # Where it cannot be written, on a full disk perhaps, no log is known to be of another
+        # database: without a second name of this log, nobody acts on an older record.
         if self._is_alone:
-            os.ftruncate(self._record, 0)
-            os.pwrite(self._record, json.dumps(self._identities[""]).encode(), 0)
-            self._keep_log()
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._record, 0)
+                os.pwrite(self._record, json.dumps(self._identities[""]).encode(), 0)
+                self._keep_log()
 
     def note_closed(self) -> None:
         """Called while we are alone: a log that SQLite has deleted needs no other name."""
@@ -204,17 +207,18 @@ class Files:
             raise NotADirectoryError(f"{self.bells} is not a directory")
 
     @contextlib.contextmanager
-    def opening_lock(self, wait: float) -> Iterator[bool]:
+    def opening_lock(self, wait: float) -> Iterator[bool | None]:
         """Hold the lock under which our processes open and close the file; yield False if it was
-        not free within `wait` seconds. The caller holds `forks.no_fork()`, for the other threads.
+        not free within `wait` seconds, and None where nobody can say. The caller holds
+        `forks.no_fork()`, for the other threads.
         """
         if self.in_memory or not SUPPORTED or self._record >= 0:
             yield self._record < 0 or self._is_alone
             return
         try:
             self._record = self._open_lock(RECORD)
-        except OSError:  # it was never opened, or may not be written, which SQLite then says
-            yield False
+        except OSError:  # it may not be written, which SQLite then says, or no descriptor is left
+            yield None
             return
         try:
             self._is_alone = _lock_if_possible(self._record, wait)
@@ -222,7 +226,8 @@ class Files:
         finally:
             self._is_alone = False
             descriptor, self._record = self._record, -1
-            os.close(descriptor)
+            with contextlib.suppress(OSError):  # Linux has closed it all the same
+                os.close(descriptor)
 
     @contextlib.contextmanager
     def checkpointing(self) -> Iterator[bool]:
@@ -250,21 +255,33 @@ class Files:
             descriptor = os.open(path, flags)
         except FileNotFoundError:
             descriptor = os.open(path, flags | os.O_CREAT, 0o600)
-            status = os.stat(self.path)
-            give_rights(descriptor, status, status.st_mode & 0o666)
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return descriptor
+            with contextlib.suppress(OSError):  # a file system may have no rights to give
+                status = os.stat(self.path)
+                give_rights(descriptor, status, status.st_mode & 0o666)
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                return descriptor
         os.close(descriptor)
         raise OSError(f"{path} is not a file")
+
+    def is_gone(self) -> bool:
+        """Return True if the database is not there; a disk that cannot say so proves nothing."""
+        try:
+            os.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        return False
 
     def remove_what_is_left(self) -> None:
         """Remove what stands beside a database that is gone, unless other readers live there. A
         log that stays would be played into a copy that is put in its place.
         """
-        if self.in_memory or os.path.exists(self.path):
+        if self.in_memory or not self.is_gone():
             return
-        for end, identity in self._identities.items():
-            if self._on_disk(end).get(end) == identity:
+        for end in (LOG, INDEX):  # never the database: it may have come back just now
+            if end in self._identities and self._on_disk(end).get(end) == self._identities[end]:
                 os.unlink(self.path + end)
         with contextlib.suppress(OSError):
             if all(name.startswith(".") for name in os.listdir(self.bells)):

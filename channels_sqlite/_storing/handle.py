@@ -101,7 +101,7 @@ class Handle(forks.Forkable):
         Python cannot tell SQLite so.
         """
         with forks.no_fork(), self._files.opening_lock(times.TIMES.close) as alone, self._in_use:
-            self._close(replaced=not alone or self._files.is_another())
+            self._close(replaced=alone is False or self._files.is_another())
 
     def _close(self, *, replaced: bool) -> None:
         if self.closed:
@@ -133,7 +133,7 @@ class Handle(forks.Forkable):
             )
         elif not (self.closed or self._files.in_memory):
             with self._files.opening_lock(times.TIMES.fork) as alone:
-                self._close(replaced=not alone or self._files.is_another())
+                self._close(replaced=alone is False or self._files.is_another())
 
     def after_fork_in_parent(self) -> None:
         """Let the connection be used; one that was closed is opened again at the next use."""

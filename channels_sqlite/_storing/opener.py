@@ -56,7 +56,11 @@ class Opener:
                     "the log was deleted, while another process copies it into the database"
                 )
             connections = Connections(self.connect, files, self._worker)
-            files.note_opened()
+            try:
+                files.note_opened()
+            except BaseException:  # whatever it is: nobody else would close them
+                connections.close()
+                raise
         return connections
 
     def _refuse_inherited(self) -> None:
@@ -147,3 +151,16 @@ class Opener:
         if self._init_command:
             connection.executescript(self._init_command)
         connection.execute("pragma user_version").fetchall()  # makes the log and its index
+        if not self._files.in_memory:
+            _refuse_read_only(connection)
+
+
+def _refuse_read_only(connection: sqlite3.Connection) -> None:
+    """SQLite opens for reading what it cannot open for writing, because no descriptor was left
+    perhaps, and stays so. It says that before it asks for the write lock.
+    """
+    try:
+        connection.execute(f"delete from {MESSAGE} where 0")
+    except sqlite3.OperationalError as error:
+        if code_of(error) not in LOCKED:
+            raise

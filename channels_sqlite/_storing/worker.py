@@ -27,6 +27,7 @@ class Worker:
 
     def __init__(self, once: Once) -> None:
         self._once = once
+        self._posted: set[str] = set()  # the topics of jobs that wait or run
         self._jobs: Jobs | None = None  # the jobs of the thread, while there is one
         self._lock = threading.Lock()
 
@@ -38,10 +39,12 @@ class Worker:
             jobs = self._jobs or self._start()
             jobs.put(job)
 
-    def post(self, topic: str, job: Callable[[], object]) -> bool:
-        """Run a job for which nobody waits; what goes wrong is logged. Return False if there is no
-        thread to be had.
+    def post(self, topic: str, job: Callable[[], object], *, alone: bool = False) -> None:
+        """Run a job for which nobody waits; what goes wrong is logged. With `alone`, not while
+        another one of this topic waits or runs.
         """
+        if alone and topic in self._posted:
+            return
 
         def run() -> None:
             try:
@@ -52,13 +55,19 @@ class Worker:
                 self._once.failed(topic, error)
             else:
                 self._once.well(topic)
+            finally:
+                self._posted.discard(topic)
 
+        submitted = False
         try:
+            self._posted.add(topic)
             self.submit(run)
+            submitted = True
         except NoThread as error:
             self._once.failed(topic, error)
-            return False
-        return True
+        finally:  # after an interruption, too: it could never be posted again
+            if not submitted:
+                self._posted.discard(topic)
 
     def _start(self) -> Jobs:
         """Start a thread, which ends when it gets None; its jobs."""

@@ -142,8 +142,9 @@ def _open(files: Files, name: str) -> forks.Descriptor | None:
         bell = forks.Descriptor(os.open(os.path.join(files.bells, name), LOOKING))
     except OSError:
         return None
-    if stat.S_ISREG(os.fstat(bell.number).st_mode):
-        return bell
+    with suppress(OSError):
+        if stat.S_ISREG(os.fstat(bell.number).st_mode):
+            return bell
     bell.close()
     return None
 

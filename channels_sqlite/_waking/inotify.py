@@ -56,7 +56,10 @@ class InotifyWatcher:
             if os.path.exists(wal):
                 self._wal_watch = self._add(wal, self._wal_mask())
             self._bell_watch = -1 if bell is None else self._add(bell.path, ATTRIB | GONE)
-            Context().run(listener.loop.add_reader, number, self._drain)  # as in `call_after`
+            try:
+                Context().run(listener.loop.add_reader, number, self._drain)  # as in `call_after`
+            except OSError as error:  # the kernel's memory, or epoll's max_user_watches
+                raise WatcherUnavailable(f"inotify cannot watch {wal}: {error}.") from error
         except BaseException:  # whatever it is, nobody else would close it
             self._descriptor.close()
             raise

@@ -45,14 +45,15 @@ def _watcher(
             "'auto'."
         )
     wal = database.files.wal
-    if kind == "inotify":
-        from .inotify import InotifyWatcher
-
-        return InotifyWatcher(listener, wal, bell)
     try:
-        from .watchfiles import WatchfilesWatcher
-    except OSError as error:  # no descriptors
-        raise WatcherUnavailable(f"watchfiles cannot be loaded: {error}.") from error
+        if kind == "inotify":
+            from .inotify import InotifyWatcher
+        else:
+            from .watchfiles import WatchfilesWatcher
+    except (OSError, ImportError) as error:  # no descriptors, or a failing disk
+        raise WatcherUnavailable(f"{kind} cannot be loaded: {error}.") from error
+    if kind == "inotify":
+        return InotifyWatcher(listener, wal, bell)
     return WatchfilesWatcher(listener, wal, bell, options.polling_interval, database.once)
 
 

@@ -16,6 +16,7 @@ says what is wrong.
     schemas   of other versions, and migrations at once
     privacy   who may read, and what they find
     load      consumers that never read
+    calls     system calls that fail once
     large     large bodies, slow consumers, few descriptors
     interrupts    exceptions out of signal handlers, at any moment
 

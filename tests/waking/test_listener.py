@@ -112,7 +112,7 @@ async def test_a_listener_looks_once_in_a_while_if_others_write_all_the_time(
     """Until it finds something."""
     listener.log_is_written = True
     listener.log_written()
-    await until(lambda: len(listener.looks) == len(TIMES.after_a_write) + 2)
+    await until(lambda: len(listener.looks) >= len(TIMES.after_a_write) + 2)
     assert min(listener.waits()[-2:]) >= TIMES.lull - TICK
     assert listener.listens == [False]
     listener.finds = lambda how: True
@@ -241,7 +241,7 @@ async def test_a_heart_that_an_interruption_has_stopped_beats_again(
     await asyncio.sleep(after * BEAT)
     assert listener.beats == 0
     go_on(listener)
-    await until(lambda: listener.beats == 2)
+    await until(lambda: listener.beats >= 2)
 
 
 @pytest.mark.usefixtures("quick_heart")

@@ -5,6 +5,7 @@ writes, and keeps nothing that it was lent.
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import os
@@ -168,6 +169,23 @@ async def test_inotify_has_one_descriptor_and_no_thread(
     os.unlink(place.bell.path)
     with pytest.raises(WatcherUnavailable, match=f"{place.bell.path}: No such file"):
         start(kind, listener, place)
+    assert descriptors() == before
+
+
+@inotify
+async def test_inotify_that_the_event_loop_cannot_wait_for_gives_way(
+    kind: str, listener: Noting, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel limits what epoll may watch, too."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = descriptors()
+    with monkeypatch.context() as full:
+        full.setattr(listener.loop, "add_reader", refuse)
+        with pytest.raises(WatcherUnavailable, match=r"inotify cannot watch .*: .*No space"):
+            start(kind, listener, place)
     assert descriptors() == before
 
 
