@@ -102,8 +102,8 @@ _REMEDIES: dict[int | None, str] = {
     " It may be this thread's own transaction, a TestCase's for example: send after it, with"
     " transaction.on_commit(), or use a TransactionTestCase.",
     sqlite3.SQLITE_READONLY: " This process's {user} needs write access to the file and to its"
-    " directory.",
-    sqlite3.SQLITE_IOERR: " The disk reported an error; see the system's log.",
+    " directory, and file descriptors (ulimit -n).",
+    sqlite3.SQLITE_IOERR: " The disk reported an error, or is full; see the system's log.",
     sqlite3.SQLITE_CORRUPT: " The file is damaged: stop the processes, move it away and migrate"
     " again.",
     sqlite3.SQLITE_FULL: " The disk is full; if it is not, ids are used up: move the file away and"
