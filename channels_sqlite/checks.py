@@ -237,7 +237,8 @@ def _database(alias: str) -> Iterator[checks.CheckMessage]:
         yield checks.Warning(
             "The layer shares the default database. SQLite has one writer at a time: messages "
             "wait for your transactions, and your transactions for messages. A send inside this "
-            "thread's own transaction, that of ATOMIC_REQUESTS for example, waits in vain.",
+            "thread's own transaction, that of ATOMIC_REQUESTS or of a post_delete handler for "
+            "example, waits in vain.",
             hint=f"{ENTRY_OF_ITS_OWN}\n"
             "Or send after a transaction, with transaction.on_commit(), or in it, with "
             "channels_sqlite.models.GroupSend, and keep it as it is:\n"

@@ -98,9 +98,8 @@ _REMEDIES: dict[int | None, str] = {
     sqlite3.SQLITE_BUSY: " Another connection held the write lock for longer than"
     " OPTIONS['timeout']. It may be this thread's own transaction: send after it, with"
     " transaction.on_commit(), or in it, with channels_sqlite.models.GroupSend.",
-    sqlite3.SQLITE_LOCKED: " Another connection in this process holds a lock on the layer's tables."
-    " It may be this thread's own transaction, a TestCase's for example: send after it, with"
-    " transaction.on_commit(), or use a TransactionTestCase.",
+    sqlite3.SQLITE_LOCKED: " Another connection in this process has a transaction open on the"
+    " database. It may be this thread's own: send after it, with transaction.on_commit().",
     sqlite3.SQLITE_READONLY: " This process's {user} needs write access to the file and to its"
     " directory, and file descriptors (ulimit -n).",
     sqlite3.SQLITE_IOERR: " The disk reported an error, or is full; see the system's log.",

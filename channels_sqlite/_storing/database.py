@@ -22,7 +22,7 @@ from .files import Files
 from .handle import Busy, Function, Lost, T, pause, read_once, try_until
 from .once import Once
 from .opener import Opener
-from .private import is_in_a_tests_transaction
+from .private import HELD_BY_A_TEST, is_in_a_tests_transaction
 from .weak import Weak
 from .worker import NoThread, Worker
 
@@ -125,7 +125,10 @@ class Database:
             except Lost:  # they were closed
                 await self.ready()
             except Busy as error:
-                if time.monotonic() >= until or self._waits_in_vain(since):
+                if self._waits_in_vain(since):
+                    words = f"{self.path}: {error.__cause__}. {HELD_BY_A_TEST}"
+                    raise DatabaseUnavailable(words) from error.__cause__
+                if time.monotonic() >= until:
                     raise translate(error.__cause__, self.path) from error.__cause__
                 await asyncio.sleep(pause(since))
 

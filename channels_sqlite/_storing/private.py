@@ -72,6 +72,12 @@ def has_open_transaction(alias: str) -> bool:
     )
 
 
+HELD_BY_A_TEST = (
+    "A test's own transaction, that of a TestCase, holds the lock until the test ends: use a"
+    " TransactionTestCase, or give the layer a database of its own."
+)
+
+
 def is_in_a_tests_transaction(alias: str) -> bool:
     """Return True if a test, a TestCase for example, has a transaction open: what waits for its end
     waits in vain.
