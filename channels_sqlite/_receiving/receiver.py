@@ -20,6 +20,7 @@ from typing import Any
 from .._options import times
 from .._sending.trimmer import Trimmer
 from .._storing import upkeep
+from .._storing.files import is_gone
 from .._storing.handle import Busy, Lost
 from .._storing.messages import Item
 from .._storing.setup import Setup
@@ -294,7 +295,7 @@ class Receiver:
         bell = self._listening.bell
         if bell is None:
             return
-        remove = self._database.files.is_gone()
+        remove = is_gone(self._database.path)
         with suppress(Exception), self._lock:  # others find that this reader is gone, and do it
             self._reading.acknowledge()
             self._reading.give_all_back(None)

@@ -98,7 +98,7 @@ class Files:
 
     def note_closed(self) -> None:
         """Called while we are alone: a log that SQLite has deleted needs no other name."""
-        if not os.path.exists(self.wal):
+        if is_gone(self.wal):
             with contextlib.suppress(OSError):
                 os.unlink(self._kept_log)
 
@@ -264,21 +264,11 @@ class Files:
         os.close(descriptor)
         raise OSError(f"{path} is not a file")
 
-    def is_gone(self) -> bool:
-        """Return True if the database is not there; a disk that cannot say so proves nothing."""
-        try:
-            os.stat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError:
-            return False
-        return False
-
     def remove_what_is_left(self) -> None:
         """Remove what stands beside a database that is gone, unless other readers live there. A
         log that stays would be played into a copy that is put in its place.
         """
-        if self.in_memory or not self.is_gone():
+        if self.in_memory or not is_gone(self.path):
             return
         for end in (LOG, INDEX):  # never the database: it may have come back just now
             if end in self._identities and self._on_disk(end).get(end) == self._identities[end]:
@@ -305,6 +295,15 @@ def give_rights(place: str | int, like: os.stat_result, mode: int) -> None:
         with contextlib.suppress(OSError):
             os.chown(place, owner, group)
             return
+
+
+def is_gone(path: str) -> bool:
+    """Return True if there is no such file; a disk that cannot say so proves nothing."""
+    try:
+        os.stat(path)
+    except OSError as error:
+        return isinstance(error, (FileNotFoundError, NotADirectoryError))
+    return False
 
 
 def is_in_memory(name: str) -> bool:
