@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
@@ -46,7 +45,6 @@ class Trimmer:
         self._counters = counters
         self._written = 0
         self._kept_up_at = float("-inf")
-        self._put_off_until = float("inf")
         database.when_opened = self._sweep_readers
 
     def trim_if_due(self, written: int = 0) -> None:
@@ -54,34 +52,14 @@ class Trimmer:
         self._written += written
         if not self._options.auto_trim:
             return
-        if time.monotonic() - self._database.swept_at >= times.TIMES.sweep:
-            self._sweep_soon()
-        elif self._written >= self._options.trim_batch_size:
-            self._start(self._trim_some)
-
-    def _sweep_soon(self) -> None:
-        """Not now, because a message was just sent, and its readers want the processor.
-
-        A loop that ends with the send, as that of async_to_sync does, has no later: the next send
-        then sweeps.
-        """
         now = time.monotonic()
-        if not _is_due(self._mark):  # no timer, and no thread, to find that another process swept
-            self._database.swept_at = now
-        elif now >= self._put_off_until:
-            self._start_sweep()
-        elif self._put_off_until == float("inf"):
-            try:
-                asyncio.get_running_loop().call_later(times.TIMES.sweep_later, self._start_sweep)
-            except RuntimeError:  # on a thread without a loop
-                self._start_sweep()
-            else:
-                self._put_off_until = now + times.TIMES.sweep_later
-
-    def _start_sweep(self) -> None:
-        self._put_off_until = float("inf")
-        if time.monotonic() - self._database.swept_at >= times.TIMES.sweep:
+        if now - self._database.swept_at < times.TIMES.sweep:
+            if self._written >= self._options.trim_batch_size:
+                self._start(self._trim_some)
+        elif _is_due(self._mark):
             self._start(self._sweep_if_due)
+        else:  # no thread is woken to find that another process has swept
+            self._database.swept_at = now
 
     @property
     def _mark(self) -> str:
@@ -97,7 +75,10 @@ class Trimmer:
         self._run(connections, partial(self._delivered(), limit=limit))
 
     def _sweep_if_due(self, connections: Connections) -> None:
-        """Sweep, unless another process has done so within the last second."""
+        """Sweep, unless another process has done so within the last second. Not at once, because
+        a message was just sent, and its readers want the processor.
+        """
+        time.sleep(times.TIMES.sweep_later)  # on the thread
         try:
             if _is_due(self._mark):
                 if self._database.files.has_bells():
