@@ -63,7 +63,9 @@ FAULTS = ["tests/faults", "tests/test_life.py", "tests/test_processes.py"]
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Run the tests of faults at length, which `test` runs in brief: about half an hour."""
+    """Run the tests of faults at length, which `test` runs in brief: about half an hour; on uvloop
+    with TESTS_LOOP=uvloop in the environment.
+    """
     session.install("-e", ".[cryptography]", *group("test"))
     arguments = session.posargs or ["--durations=10", *FAULTS]
     session.run("python", "-m", "pytest", *arguments, env=AT_LENGTH)

@@ -251,6 +251,7 @@ class Listener:
     def _heartbeat(self) -> None:
         self.has_beaten = True
         self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
+        self._is_rung = False  # an interruption came in place of the call, perhaps
         if self._suspect:
             # No event has told since of what the last heartbeat found: it was not late, but missed.
             self._counters.missed_wakes += 1

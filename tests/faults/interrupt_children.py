@@ -155,17 +155,14 @@ class OneLoop:
         task, self.task = self.task, None
         if task is None:
             return None
-        self._run_left_overs()
         task.cancel()
-        self._loop.run_until_complete(asyncio.wait([task], timeout=PATIENCE))
+        waiting = self._loop.create_task(asyncio.wait([task], timeout=PATIENCE))
+        while not waiting.done():
+            with suppress(RuntimeError):  # where the task had ended, it is yet to be stopped for it
+                self._loop.run_until_complete(waiting)
         if not task.done():
             raise Stuck(f"a cancelled task does not end: {task}")
         return None if task.cancelled() or task.exception() else task.result()
-
-    def _run_left_overs(self) -> None:
-        """Where the task had ended, the loop is yet to be stopped for it."""
-        with suppress(RuntimeError):
-            self._loop.run_until_complete(asyncio.sleep(0))
 
 
 class LoopEach:

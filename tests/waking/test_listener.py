@@ -290,3 +290,15 @@ async def test_an_interrupt_of_a_ring_from_elsewhere_does_not_silence_it(
             listener.ring_from_elsewhere()
     listener.ring_from_elsewhere()
     await until(lambda: listener.looks == ["rung"])
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_an_interrupt_in_place_of_the_look_of_such_a_ring_does_not_either(
+    listener: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(listener, "_ring_once", lambda: None)
+        listener.ring_from_elsewhere()
+        await listener.beat(2)
+    listener.ring_from_elsewhere()
+    await until(lambda: "rung" in listener.looks)
