@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import gc
 import json
-import logging
 import os
 import random
 import sqlite3
@@ -30,9 +29,7 @@ from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 
 from channels_sqlite._options.conf import database_settings
-from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.databases import alias_for
 from tests.rows import inbox_of, message, put_number
 
 
@@ -272,105 +269,6 @@ def waits(**config: Any) -> None:
     layer = SqliteChannelLayer(**config)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(use_and_wait(layer))
-
-
-# Histories
-
-
-class Actor:
-    """One process of a random history: see test_history.py."""
-
-    def __init__(self, name: int, layer: SqliteChannelLayer, own: list[str]) -> None:
-        self.name = name
-        self.layer = layer
-        self.own = own
-        self.number = 0
-        self.joined: set[tuple[str, str]] = set()
-        self.log: list[dict[str, Any]] = []
-        self.receipts: dict[str, list[tuple[int, int]]] = {channel: [] for channel in own}
-        self.consumers: dict[str, asyncio.Task[None]] = {}
-
-    def consume(self, channel: str, after: float = 0) -> None:
-        """Receive on the channel from now on, or in a while; whoever did so gives up."""
-        if channel in self.consumers:
-            self.consumers[channel].cancel()
-        self.consumers[channel] = asyncio.create_task(self._consume(channel, after))
-
-    async def _consume(self, channel: str, after: float) -> None:
-        await asyncio.sleep(after)
-        receipts = self.receipts.setdefault(channel, [])
-        while True:
-            message = await self.layer.receive(channel)
-            receipts.append((message["actor"], message["number"]))
-
-    def message(self) -> dict[str, Any]:
-        self.number += 1
-        return {"type": "test", "actor": self.name, "number": self.number}
-
-    async def do(self, verb: str, *arguments: Any) -> None:
-        await getattr(self, f"do_{verb}")(*arguments)
-
-    async def do_send(self, channel: str, expiry: float | None) -> None:
-        try:
-            await self.layer.send(channel, self.message(), expiry=expiry)
-        except ChannelFull:
-            return
-        except DatabaseUnavailable:
-            if expiry is None:
-                raise
-            return  # it has expired while another process held the lock
-        self.log.append({"number": self.number, "channel": channel, "expires": expiry is not None})
-
-    async def do_group_send(self, group: str) -> None:
-        await self.layer.group_send(group, self.message())
-        members = [channel for name, channel in self.joined if name == group]
-        self.log.append({"number": self.number, "group": group, "own_members": members})
-
-    async def do_join(self, group: str, index: int) -> None:
-        await self.layer.group_add(group, self.own[index])
-        self.joined.add((group, self.own[index]))
-
-    async def do_leave(self, group: str, index: int) -> None:
-        await self.layer.group_discard(group, self.own[index])
-        self.joined.discard((group, self.own[index]))
-
-    async def do_pause(self, channel: str, seconds: float) -> None:
-        self.consume(channel, after=seconds)
-
-    async def do_sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-
-async def act(layer: SqliteChannelLayer, name: int) -> None:
-    """Do one actor's part of one history, and say what was sent and what was received."""
-    actor = Actor(name, layer, [await layer.new_channel() for _ in range(2)])
-    say(actor.own)
-    part = await asyncio.to_thread(hear)
-    for group, index in part["joined"]:
-        await actor.do_join(group, index)
-    for channel in [*actor.own, *part["shared"]]:
-        actor.consume(channel)
-    say("ready")
-    await asyncio.to_thread(hear)
-    for step in part["steps"]:
-        await actor.do(*step)
-    say(actor.log)
-    while await asyncio.to_thread(hear) == "status":
-        say({"receipts": actor.receipts, "dropped": layer.counters.dropped})
-    for consumer in actor.consumers.values():
-        consumer.cancel()
-    await asyncio.gather(*actor.consumers.values(), return_exceptions=True)
-    await layer.close()
-    say("closed")
-
-
-def actor() -> None:
-    """Take part in one history after the other."""
-    logging.disable()  # that messages were dropped
-    while order := hear():
-        with alias_for(order["database"]) as alias:
-            layer = SqliteChannelLayer(database=alias, **order["config"])
-            asyncio.run(act(layer, order["name"]))
 
 
 # Writers that know nothing of the layer
