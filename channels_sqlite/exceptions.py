@@ -101,7 +101,7 @@ _REMEDIES: dict[int | None, str] = {
     sqlite3.SQLITE_LOCKED: " Another connection in this process has a transaction open on the"
     " database. It may be this thread's own: send after it, with transaction.on_commit().",
     sqlite3.SQLITE_READONLY: " This process's {user} needs write access to the file and to its"
-    " directory, and file descriptors (ulimit -n).",
+    " directory; or there was no file descriptor left (ulimit -n).",
     sqlite3.SQLITE_IOERR: " The disk reported an error, or is full; see the system's log.",
     sqlite3.SQLITE_CORRUPT: " The file is damaged: stop the processes, move it away and migrate"
     " again.",

@@ -121,6 +121,11 @@ class Listening:
         listener.start(interval)
         listener.watch_again_later()
 
+    @property
+    def held_bell(self) -> Bell | None:
+        """The bell whose lock says that this reader lives, if it has one."""
+        return self.bell or self._lost
+
     # Passing on
 
     def want_touches(self, wanted: bool) -> None:
@@ -153,11 +158,10 @@ class Listening:
             return
         if self.bell is not None and self.bell.is_in(self._database.files):
             return
-        lost, self.bell = self.bell or self._lost, None
+        self._lost, self.bell = self.bell or self._lost, None
         try:
             self.bell = Bell(self._database.files, self._setup.client, self.status())
         except OSError as error:
-            self._lost = lost  # it may be there, where nobody can look at present
             self._database.once.warn(
                 "Making a bell",
                 f"No bell can be made in {self._database.files.bells}: {error}. Other processes"
@@ -166,7 +170,7 @@ class Listening:
             )
             return
         self._database.once.well("Making a bell")
-        self._lost = None
+        lost, self._lost = self._lost, None
         if lost is not None:  # last: without a lock a sweeper would take us for dead
             lost.close(remove=False)
             with suppress(OSError):

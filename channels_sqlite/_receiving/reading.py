@@ -47,11 +47,6 @@ class Inbox:
         """Return True if messages were taken of which the table does not know yet."""
         return self.acknowledged < self.cursor
 
-    @property
-    def is_overdue(self) -> bool:
-        """Return True if so much was taken that it has to be acknowledged at once."""
-        return self.taken >= min(self.capacity / 4, OWED)
-
     def go_back(self) -> None:
         """This may be an older copy of the file: read it from its beginning."""
         self.cursor_before = max(self.cursor_before, self.cursor)
@@ -103,8 +98,8 @@ class Reading:
             found = self._database.try_read(read)
         if found and not self.normal:
             return True
-        if not found and any(self.inboxes[name].is_overdue for name in inboxes):
-            self.acknowledge()  # its sender finds no room, and has rung for that, perhaps
+        if not found:
+            self.acknowledge()
         return self.look(running) or found
 
     def look(self, running: Loop, *, thorough: bool = False) -> bool:
@@ -198,7 +193,7 @@ class Reading:
                 self._queues.deliver(channels, Item(row, monotonic + remaining), running)
             else:
                 self._counters.expired += len(channels)
-        if inbox.is_overdue:
+        if inbox.taken >= min(inbox.capacity / 4, OWED):
             self.acknowledge()
         return found
 

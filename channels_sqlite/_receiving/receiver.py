@@ -171,7 +171,7 @@ class Receiver:
 
     @property
     def has_bell(self) -> bool:
-        return self._listening.bell is not None
+        return self._listening.held_bell is not None
 
     def rung(self, inboxes: Collection[str] | None, running: Loop | None) -> None:
         """This process has written to these inboxes (None: to any). Look, if they are read here."""
@@ -292,7 +292,7 @@ class Receiver:
 
     def depart(self) -> None:
         """The interpreter ends: give up the memberships and what waits, then the bell."""
-        bell = self._listening.bell
+        bell = self._listening.held_bell
         if bell is None:
             return
         remove = is_gone(self._database.path)

@@ -66,8 +66,8 @@ class Trimmer:
         return os.path.join(self._database.files.bells, SWEPT)
 
     def _start(self, job: Callable[[Connections], None]) -> None:
-        self._written = 0
-        self._database.post_beside("Trimming", job)
+        if self._database.post_beside("Trimming", job):
+            self._written = 0
 
     def _trim_some(self, connections: Connections) -> None:
         """Delete what was delivered, at twice the pace at which this process writes."""

@@ -171,12 +171,14 @@ class Database:
         """The result of a job that may take long, on the second thread."""
         return await self.run_on_thread(job, worker=self._second)
 
-    def post_beside(self, topic: str, job: Callable[[Connections], object]) -> None:
+    def post_beside(self, topic: str, job: Callable[[Connections], object]) -> bool:
         """Run a job on the second thread, for which nobody waits, if the database is open, and no
-        other one of this topic waits or runs.
+        other one of this topic waits or runs; return True if so.
         """
-        if (connections := self.connections) is not None:
-            self._second.post(topic, lambda: job(connections), alone=True)
+        connections = self.connections
+        return connections is not None and self._second.post(
+            topic, lambda: job(connections), alone=True
+        )
 
     async def read_on_own_thread(self, function: Function[T]) -> T:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits

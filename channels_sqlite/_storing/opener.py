@@ -159,6 +159,7 @@ def _refuse_read_only(connection: sqlite3.Connection) -> None:
     """SQLite opens for reading what it cannot open for writing, because no descriptor was left
     perhaps, and stays so. It says that before it asks for the write lock.
     """
+    connection.execute("pragma busy_timeout = 0").fetchall()  # whatever init_command has set
     try:
         connection.execute(f"delete from {MESSAGE} where 0")
     except sqlite3.OperationalError as error:

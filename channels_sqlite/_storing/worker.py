@@ -39,12 +39,12 @@ class Worker:
             jobs = self._jobs or self._start()
             jobs.put(job)
 
-    def post(self, topic: str, job: Callable[[], object], *, alone: bool = False) -> None:
+    def post(self, topic: str, job: Callable[[], object], *, alone: bool = False) -> bool:
         """Run a job for which nobody waits; what goes wrong is logged. With `alone`, not while
-        another one of this topic waits or runs.
+        another one of this topic waits or runs. Return True if it will be run.
         """
         if alone and topic in self._posted:
-            return
+            return False
 
         def run() -> None:
             try:
@@ -68,6 +68,7 @@ class Worker:
         finally:  # after an interruption, too: it could never be posted again
             if not submitted:
                 self._posted.discard(topic)
+        return submitted
 
     def _start(self) -> Jobs:
         """Start a thread, which ends when it gets None; its jobs."""

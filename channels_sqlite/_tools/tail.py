@@ -19,6 +19,7 @@ from .._storing.forks import Identity
 from .._storing.handle import text
 from .._storing.messages import Row
 from .._storing.schema import MESSAGE
+from .._waking import bells
 from ..exceptions import translate
 from ..serializers import Message
 
@@ -132,10 +133,11 @@ def _matches(value: Any, glob: str | None) -> bool:
 
 async def is_taken(database: Database, inbox: str) -> bool:
     """Return True as soon as nothing waits in the inbox, False if something still does after
-    TAKEN_WITHIN.
+    TAKEN_WITHIN. The reader of a process-local inbox is asked to acknowledge what it has taken.
     """
     until = time.monotonic() + TAKEN_WITHIN
     while True:
+        bells.ask_for_room(database, inbox)
         question = partial(sql.has_waiting, inbox=inbox, now=time.time())
         _, waits = await database.read(question)
         if not waits or time.monotonic() > until:

@@ -50,7 +50,6 @@ class Listener:
         self.loop = loop
         self.woken_at: float | None = None  # when something was announced, by the monotonic clock
         self.found_at = float("-inf")  # when a look found something: more may follow soon
-        self._rung_at = float("-inf")  # when it was last rung
         self.watcher: Watcher | None = None
         self.watched: object = None  # whatever its watcher was begun for
         self.polls = False  # it looks without being woken
@@ -194,8 +193,6 @@ class Listener:
     # Looking
 
     def look(self, *, rung: bool) -> bool:
-        if rung:
-            self._rung_at = time.monotonic()
         found = self._safely(self._look, rung)
         if found:
             self.found_at = time.monotonic()
@@ -227,10 +224,9 @@ class Listener:
 
     def _listen_or_lull(self, found: bool, quiet: float) -> None:
         """Listen to writes again, unless others have written within `quiet` seconds, and nothing
-        was found that nobody had rung for.
+        was found.
         """
-        is_rung = time.monotonic() < self._rung_at + times.TIMES.lull
-        if (found and not is_rung) or self._log_age() > quiet:
+        if found or self._log_age() > quiet:
             self._listen_again()
         else:
             self.call_once(times.TIMES.lull, "lull", self._look_in_lull)

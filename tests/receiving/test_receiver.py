@@ -294,30 +294,6 @@ async def test_what_was_taken_is_acknowledged_when_nothing_follows(
     await until(lambda: waiting(database) == 0)
 
 
-async def test_a_ring_for_nothing_acknowledges_what_takes_up_room_and_no_more(
-    process: Process, database: Path, set_times: SetTimes
-) -> None:
-    """Where messages come quickly, a look has often read what it is rung for a moment later."""
-    set_times(heartbeat=60.0, acknowledge=60.0)
-    loop, receiver = asyncio.get_running_loop(), process.receiver
-    task = await process.begin()
-    listener = receiver._listening.of(loop)
-    assert listener is not None
-    listener.has_beaten = True  # a loop that may end soon acknowledges at once
-    await process.send(0)
-    assert await soon(task) == 0
-    assert not receiver._look(loop, rung=True)
-    assert waiting(database) == 1
-    with sql(database) as others:
-        for number in range(1, 25):
-            put_number(others, process.channel, number)
-    with locked(database):
-        assert receiver._look(loop, rung=True)  # its acknowledgement meets the lock
-    assert waiting(database) == 25
-    assert not receiver._look(loop, rung=True)
-    assert waiting(database) == 0
-
-
 async def test_the_reader_of_a_full_inbox_is_asked_for_room(process: Process) -> None:
     """Whatever this process owes: another one has what takes up the room."""
     bell = Bell(process.layer.database.files, ELSEWHERE, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sqlite3
 from pathlib import Path
@@ -18,6 +19,7 @@ from channels_sqlite._storing.worker import Worker
 from channels_sqlite.exceptions import NotMigrated
 from tests.rows import sql
 from tests.storing.parts import locked, locked_up
+from tests.waiting import soon
 
 
 def connect(path: Path | str, **options: Any) -> sqlite3.Connection:
@@ -58,6 +60,16 @@ def test_a_log_that_is_on_is_not_switched_on_again(database: Path) -> None:
     connect(database).close()
     with locked(database):
         assert pragmas(connect(database), "journal_mode") == ["wal"]
+
+
+async def test_to_open_is_not_to_wait_for_a_lock_whatever_the_projects_commands_say(
+    database: Path,
+) -> None:
+    """Whether the file may be written is asked at once."""
+    wait = "pragma busy_timeout = 3600000"
+    with locked(database):
+        connection = await soon(asyncio.to_thread(connect, database, init_command=wait))
+    connection.close()
 
 
 def test_a_database_that_is_locked_is_busy_and_a_broken_command_an_error(database: Path) -> None:

@@ -135,18 +135,6 @@ async def test_a_heartbeat_is_one_of_the_looks_of_a_lull(
     await until(lambda: listener.listens == [False, True])
 
 
-async def test_what_was_rung_for_does_not_end_a_lull(listener: Subject) -> None:
-    """A look that was made for a write has found it a moment before."""
-    listener.log_is_written = True
-    listener.finds = lambda how: True
-    listener.log_written()
-    while len(listener.looks) < 2 * len(TIMES.after_a_write) + 4:
-        listener.ring()
-        await asyncio.sleep(TIMES.lull / 4)
-    assert listener.listens == [False]
-    await until(lambda: listener.listens == [False, True])
-
-
 async def test_after_a_lock_a_listener_looks_again_and_later_each_time(listener: Subject) -> None:
     def find(how: str) -> bool:
         if len(listener.looks) <= 8:
