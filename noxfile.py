@@ -32,7 +32,7 @@ PYTHONS = nox.project.python_versions(PYPROJECT)
 DJANGOS = {"5.2": "3.11", "6.0": "3.12", "6.1": "3.12"}  # each with the oldest Python we run it on
 FLOORS = "oldest"  # every other runtime dependency at the lowest version pyproject.toml promises
 NEWEST = "newest"
-PARALLEL = ["--numprocesses=4", "--dist=loadgroup"]  # on any machine: the tests mostly wait
+PARALLEL = ["--numprocesses=4", "--dist=worksteal"]  # on any machine: the tests mostly wait
 ADDRESS = "127.0.0.1:8000"
 
 # Where it is set, each of the thousand processes of the tests would compile Django for itself.

@@ -30,9 +30,6 @@ TEST_DATABASE = "test-database"
 """Our layer on what Django's test runner makes of an SQLite database: one in memory."""
 RIVALS = ("memory", "redis")
 
-SHARED = {"browsers": "chat", "chat": "chat", "children": "stress", "tutorials_project": "pages"}
-"""Costly fixtures of a session or a module, and the group of tests that shares each."""
-
 SetTimes = Callable[..., None]
 """Replaces some of the layer's times, by their names, in this process."""
 OpenLayer = Callable[..., Any]
@@ -50,13 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Expect a case to fail on the rivals it is marked for; strictly, so that marks stay true.
-
-    And keep together, in one of several processes, what shares servers, browsers or a project.
-    """
+    """Expect a case to fail on the rivals it is marked for; strictly, so that marks stay true."""
     for item in items:
-        for name in SHARED.keys() & set(item.fixturenames):  # type: ignore[attr-defined]
-            item.add_marker(pytest.mark.xdist_group(SHARED[name]))
         callspec = getattr(item, "callspec", None)
         for mark in item.iter_markers("fails"):
             if callspec is not None and callspec.params.get("kind") in mark.args:
