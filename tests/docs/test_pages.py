@@ -41,6 +41,7 @@ def project(tutorials_project: Path, tmp_path: Path) -> Iterator[Project]:
         yield project
 
 
+@pytest.mark.timeout(300)  # a page may run suites of tests
 @pytest.mark.parametrize("page", [each for each in pages() if each != TUTORIAL])
 def test_the_blocks_of_a_page_run(page: str, request: pytest.FixtureRequest) -> None:
     found = list(blocks(page))
