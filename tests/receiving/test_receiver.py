@@ -214,13 +214,16 @@ async def test_in_memory_nothing_is_read_that_django_may_undo(
         ChannelSend.objects.using(memory_alias).create(channel=process.channel, message=message)
 
     def write() -> None:
-        with django_db_blocker.unblock(), closing(connections[memory_alias]):
-            with transaction.atomic(using=memory_alias):
-                send(0)
-                time.sleep(0.3)
-                transaction.set_rollback(True, using=memory_alias)
-            send(1)
-            send(2)
+        with django_db_blocker.unblock():
+            connections[memory_alias].ensure_connection()
+            # Django's own close() leaves a database in memory open.
+            with closing(connections[memory_alias].connection):
+                with transaction.atomic(using=memory_alias):
+                    send(0)
+                    time.sleep(0.3)
+                    transaction.set_rollback(True, using=memory_alias)
+                send(1)
+                send(2)
 
     await asyncio.to_thread(write)
     assert [await soon(task), await soon(process.receive())] == [1, 2]
