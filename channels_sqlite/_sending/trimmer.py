@@ -78,7 +78,7 @@ class Trimmer:
         """Sweep, unless another process has done so within the last second. Not at once, because
         a message was just sent, and its readers want the processor.
         """
-        time.sleep(times.TIMES.sweep_later)  # on the thread
+        time.sleep(times.TIMES.sweep_later)  # on the second thread, for which nobody waits
         try:
             if _is_due(self._mark):
                 if self._database.files.has_bells():

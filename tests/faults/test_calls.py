@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
 import time
 from pathlib import Path
 
@@ -16,18 +15,11 @@ import pytest
 from channels_sqlite._storing.files import Files
 from tests.faults.conftest import StartWith
 from tests.faults.peers import Peer, Refused
-from tests.faults.test_disks import INJECT, unprivileged
+from tests.faults.test_disks import INJECT, unprivileged  # noqa: F401 - for skipif
+from tests.processes import succeeds  # noqa: F401 - for skipif
 from tests.rows import message
 
-
-def succeeds(*command: str) -> bool:
-    try:
-        return subprocess.run(command, capture_output=True).returncode == 0
-    except OSError:
-        return False
-
-
-injected = pytest.mark.skipif(not succeeds(*INJECT), reason="no strace here, or it may not trace")
+injected = pytest.mark.skipif("not succeeds(*INJECT)", reason="no strace here, or it may not trace")
 
 
 def failing(path: Path | str, *faults: str) -> list[str]:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -29,7 +30,7 @@ from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.models import ChannelSend
 from tests.conftest import SetTimes
 from tests.receiving.processes import NORMAL, Open, Process, waiting
-from tests.rows import inbox_of, put, put_number, select, sql, to_group
+from tests.rows import count, inbox_of, put, put_number, select, sql, to_group
 from tests.storing.parts import locked
 from tests.waiting import PATIENCE, cancel, soon, threads, until
 
@@ -375,6 +376,22 @@ async def test_a_layer_that_nobody_holds_listens_no_more(alias: str, database: P
     await soon(other.layer.database.close())
     await soon(other.send(2))  # opens the database, which sweeps
     await until(lambda: not bell.exists())
+
+
+async def test_a_reader_whose_bell_is_lost_takes_its_leave_at_the_end(
+    process: Process, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody else would find that it is gone."""
+    await process.layer.group_add("test-group", process.channel)
+    bells = process.layer.database.files.bells
+    shutil.rmtree(bells)
+    os.symlink(database, bells)
+    with process.receiver._lock:
+        process.receiver._listening.make_bell()
+    assert process.receiver._listening.bell is None
+    process.receiver.depart()
+    assert count(database, MEMBERSHIP) == 0
+    caplog.clear()  # no bell could be made
 
 
 async def test_a_layer_that_retires_while_it_begins_to_listen_makes_no_bell(open_: Open) -> None:

@@ -46,7 +46,7 @@ async def test_stopped_it_ends_after_its_last_job_and_starts_again_with_the_next
 async def test_an_error_is_the_callers_and_does_not_end_the_thread(worker: Worker) -> None:
     with pytest.raises(ZeroDivisionError):
         await soon(worker.run(lambda: 1 // 0))
-    worker.post("Leaving", sys.exit)  # for which nobody waits
+    assert worker.post("Leaving", sys.exit)  # for which nobody waits
     assert await soon(worker.run(lambda: "goes on")) == "goes on"
 
 
@@ -56,8 +56,11 @@ async def test_what_is_asked_for_again_and_again_does_not_pile_up(worker: Worker
     gate = Gate()
     first = asyncio.create_task(worker.run(gate))
     await gate.entered()
-    for topic in ("Opening", "Opening", "A checkpoint"):
+    posted = [
         worker.post(topic, partial(run.append, topic), alone=True)
+        for topic in ("Opening", "Opening", "A checkpoint")
+    ]
+    assert posted == [True, False, True]
     gate.open()
     await soon(first)
     await soon(worker.run(lambda: worker.post("Opening", partial(run.append, "again"), alone=True)))
