@@ -58,8 +58,8 @@ def check_databases(
 ) -> list[checks.CheckMessage]:
     """Check what our databases hold, of those in `databases`, because each is opened.
 
-    What `migrate` repairs must not be an Error: `migrate` runs these checks first, and stops at
-    one. Warnings are left out then, because their hint is to run `migrate`.
+    A fault that `migrate` repairs must not be an Error: `migrate` runs these checks first, and
+    stops at one. Warnings are left out then, because their hint is to run `migrate`.
     """
     is_migrating = sys.argv[1:2] == ["migrate"]  # `call_command` runs no checks unless told to
     return [
@@ -106,7 +106,7 @@ def _backends() -> Iterator[checks.CheckMessage]:
 
 
 def _misshapen(layers: Any) -> Iterator[tuple[str, str]]:
-    """What is wrong with CHANNEL_LAYERS and its entries, each with a hint."""
+    """The faults of CHANNEL_LAYERS and its entries, each with a hint."""
     if not isinstance(layers, Mapping):
         yield (
             f" is {layers!r}, where Channels needs a dict of entries",
@@ -257,8 +257,8 @@ def _beside_options(alias: str) -> Iterator[checks.CheckMessage]:
         yield checks.Warning(
             f'DATABASES["{alias}"] has {" and ".join(beside)} beside "OPTIONS", '
             f"where Django ignores {_them(beside)}.",
-            hint=f"Remove {_them(beside)}, which changes nothing. What is to have an effect belongs"
-            ' in "OPTIONS".',
+            hint=f"Remove {_them(beside)}, which changes nothing. Put what is to have an effect"
+            ' into "OPTIONS".',
             id="channels_sqlite.W002",
         )
 

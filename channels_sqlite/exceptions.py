@@ -1,6 +1,6 @@
 """The errors of this package, in one place.
 
-What goes wrong in settings, files and databases is a `ChannelsSqliteError`, and also what Django
+An error of settings, files or databases is a `ChannelsSqliteError`, and also what Django
 people already catch: a wrong setting is an `ImproperlyConfigured`, a database that does not answer
 an `OperationalError`. `ChannelFull` is Channels' own. Wrong arguments are TypeErrors and
 ValueErrors.

@@ -1,7 +1,7 @@
 """Messages to bytes and back.
 
-What cannot be written fails here, at send, and names the offending key: a message that only fails
-when it is read has already cost somebody else their consumer.
+A value that cannot be written fails here, at send, and names the offending key: a message that only
+fails when it is read has already cost somebody else their consumer.
 """
 
 from __future__ import annotations

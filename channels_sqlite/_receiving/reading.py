@@ -287,7 +287,8 @@ class Reading:
         """Put back what was claimed for consumers that are gone, for another process to take;
         return how many messages that were.
 
-        What the table cannot take now stays here, for the next consumer or try; None is returned.
+        Messages that the table cannot take now stay here, for the next consumer or try; None is
+        returned.
         """
         items = self._queues.take_unwanted(channel)
         if not items:

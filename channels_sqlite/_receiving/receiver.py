@@ -1,8 +1,8 @@
 """A layer's receiving side: consumers that wait, and looks that bring them their messages.
 
-A listener decides when to look, `reading` what is read, and `queues` who gets it. What was read is
-in the queues before anything awaits. Only waiters and listeners are bound to an event loop: a
-second loop, at the same time or after the first, goes on where the first one is.
+A listener decides when to look, `reading` what is read, and `queues` who gets it. Messages that
+were read are in the queues before anything awaits. Only waiters and listeners are bound to an event
+loop: a second loop, at the same time or after the first, goes on where the first one is.
 """
 
 from __future__ import annotations

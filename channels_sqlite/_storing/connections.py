@@ -1,7 +1,7 @@
 """A file's two connections: one for short statements in place, on the event loop, and one for the
 worker thread.
 
-The first waits for a lock no longer than a nap, and for the disk only when the log begins anew. It
+The first waits for a lock no longer than a nap, and for the disk only when the log starts over. It
 makes no checkpoint. Neither waits inside SQLite: a lock of others is tried again, so that a fork,
 or the end of the process, need not wait for it.
 """

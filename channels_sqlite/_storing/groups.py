@@ -119,8 +119,8 @@ def add(
 
 
 def discard(connection: sqlite3.Connection, group: str, channel: str) -> None:
-    """Leave. What was sent before still arrives, so a member in whose inbox something waits only
-    notes the newest message's id, and goes when its reader is past that.
+    """Leave. A message that was sent before still arrives, so a member in whose inbox something
+    waits only notes the newest message's id, and goes when its reader is past that.
     """
     member = 'channel = ? and "group" = ? and left_after is null'
     gone = connection.execute(

@@ -111,8 +111,8 @@ class Opener:
                 raise self._not_migrated(f"lacks {', '.join(missing)}")
 
     def _not_migrated(self, why: str) -> NotMigrated:
-        """The tables are Django's to make, and are not made here, not even in place of a file that
-        was deleted under us: Django keeps account of its migrations in the same file, and without
+        """The tables are Django's to make, and are not made here, not even where the file was
+        deleted under us: Django keeps account of its migrations in the same file, and without
         that account `migrate` would fail on tables that are there already.
         """
         if self._files.in_memory:

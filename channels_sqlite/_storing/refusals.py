@@ -40,7 +40,7 @@ def refuse_read_only(path: str, log: str, index: str) -> None:
         with suppress(FileNotFoundError):
             before, may_write = os.stat(each), os.access(each, os.W_OK, effective_ids=effective)
             after = os.stat(each)
-            # Another process may delete the log as it closes, or make it anew, between two looks,
+            # Another process may delete the log as it closes, or make a new one, between two looks,
             # perhaps with the same inode.
             is_same = os.path.samestat(before, after) and before.st_ctime_ns == after.st_ctime_ns
             if is_same and not may_write:

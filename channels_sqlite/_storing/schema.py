@@ -97,7 +97,7 @@ end""",
 #     insert into channels_sqlite_send values ('mail', '{"type": "mail.send", "to": "ann"}');
 #     insert into channels_sqlite_group_send values ('chat', '{"type": "chat.line", "text": "Hi"}');
 #
-# It is part of the transaction that it is in. What the layer refuses, the INSERT refuses, with an
+# It is part of the transaction that it is in. The INSERT refuses what the layer refuses, with an
 # error: a bad name, a full channel, a message that is no JSON object. As with the layer, a group's
 # full inbox misses the message, and nobody is told.
 

@@ -140,7 +140,7 @@ async def _second_process(config: dict[str, Any]) -> AsyncIterator[str]:
     """The name of its channel; it ends when it is told to, or is killed."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "channels_sqlite._tools.doctor"),
-        # What is no JSON is of Django alone: the layer reads no other OPTIONS than these.
+        # A value that is no JSON is for Django alone: the layer reads no other OPTIONS than these.
         json.dumps([database_settings(config["database"]), config], default=str),
         stdout=PIPE,
         stderr=PIPE,

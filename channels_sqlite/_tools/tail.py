@@ -30,7 +30,7 @@ TAKEN_WITHIN = 1.0  # seconds
 
 @dataclass(frozen=True)
 class Filter:
-    """Which messages to show; globs. What is None does not matter."""
+    """Which messages to show; globs. A field that is None does not matter."""
 
     channel: str | None = None
     group: str | None = None

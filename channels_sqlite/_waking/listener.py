@@ -63,7 +63,7 @@ class Listener:
         self._once = once
         self._counters = counters
         self._timers: dict[str, tuple[float, asyncio.TimerHandle]] = {}
-        """What is to be called, and when, by the monotonic clock."""
+        """The calls to come, each with its time, by the monotonic clock."""
         self._tries = 0
         self._is_rung = False
         self._suspect = False
@@ -107,7 +107,7 @@ class Listener:
         return None if self.watcher is None or self.polls else self.watcher.kind
 
     def call_after(self, delay: float, what: str, call: Callable[..., None], *given: Any) -> None:
-        """Call it later, unless stopped, in place of what was to be called as the same `what`."""
+        """Call it later, unless stopped, instead of what was to be called as the same `what`."""
         if not self._running:
             return
         if what in self._timers:
@@ -134,7 +134,7 @@ class Listener:
 
     def _has_ended(self, what: str) -> bool:
         """Return True if this is not to be called, or is overdue: an exception out of a signal
-        handler came in place of a call, which would have scheduled the next one.
+        handler replaced a call, which would have scheduled the next one.
         """
         timer = self._timers.get(what)
         return timer is None or timer[0] < time.monotonic() - times.TIMES.heartbeat
@@ -247,7 +247,7 @@ class Listener:
     def _heartbeat(self) -> None:
         self.has_beaten = True
         self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
-        self._is_rung = False  # an interruption came in place of the call, perhaps
+        self._is_rung = False  # an interruption replaced the call, perhaps
         if self._suspect:
             # No event has told since of what the last heartbeat found: it was not late, but missed.
             self._counters.missed_wakes += 1

@@ -1,7 +1,6 @@
 """`manage.py channels_sqlite`: see what a layer does, and do to it what a person has to.
 
-It parses and prints. What it prints is found by stats.py, tail.py and doctor.py, and put into
-words by pages.py.
+It parses and prints; the facts come from stats.py, tail.py and doctor.py.
 """
 
 from __future__ import annotations
