@@ -1,6 +1,6 @@
-"""The project's verbs: test, lint, stress, example, and what stands around them.
+"""The project's verbs: test, lint, stress, example, and the others around them.
 
-`nox --list` explains each. What follows `--` goes to the tool behind the verb:
+`nox --list` explains each. Arguments after `--` go to the tool behind the verb:
 
     nox -s test -- tests/test_specification.py -k flush
     nox -s stress -- latency --layer sqlite
@@ -35,7 +35,7 @@ NEWEST = "newest"
 PARALLEL = ["--numprocesses=4", "--dist=worksteal"]  # on any machine: the tests mostly wait
 ADDRESS = "127.0.0.1:8000"
 
-# Where it is set, each of the thousand processes of the tests would compile Django for itself.
+# If it is set, each of the thousand processes of the tests would compile Django for itself.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
@@ -72,7 +72,7 @@ def faults(session: nox.Session) -> None:
 
 
 def combinations() -> list[nox.param]:
-    """Every Python, Django and Channels that go together; the two corners carry a tag."""
+    """Every Python, Django and Channels that go together. The oldest and the newest carry a tag."""
     each = [
         combination
         for combination in itertools.product(PYTHONS, DJANGOS, (FLOORS, NEWEST))
@@ -110,8 +110,8 @@ def matrix(session: nox.Session, django: str, channels: str) -> None:
 SQLITES = {FLOORS: "pysqlite3-binary==0.4.7.post8", NEWEST: "pysqlite3-binary"}  # 3.39.4, 3.51.1
 CORE = ["tests/storing", "tests/test_exceptions.py", "tests/test_migrations.py"]
 CORE += ["tests/test_corners.py", "tests/test_processes.py", "tests/test_sql_api.py"]
-# Those of tests/faults that do not wait for locks: the oldest wheel only sleeps for whole seconds,
-# and gives up at once where less is asked for.
+# The tests of tests/faults that do not wait for locks: the oldest wheel only sleeps for whole
+# seconds, and gives up at once if the timeout is shorter.
 FAULTS_OF_CORE = ["bells", "clocks", "errors", "files", "forks", "members"]
 FAULTS_OF_CORE += ["privacy", "replaced", "rows", "schemas", "wakes"]
 
@@ -119,9 +119,9 @@ FAULTS_OF_CORE += ["privacy", "replaced", "rows", "schemas", "wakes"]
 @nox.session(python="3.11")  # Django 6 asks sqlite3 for more than pysqlite3 has
 @nox.parametrize("sqlite", [nox.param(each, id=name) for name, each in SQLITES.items()])
 def sqlite(session: nox.Session, sqlite: str) -> None:
-    """Run the tests of what meets SQLite with the oldest and the newest that the index has."""
+    """Run the tests that concern SQLite with the oldest and the newest that the index has."""
     session.install("-e", ".[cryptography]", *group("test"), sqlite)
-    # For every process of this environment, those that tests start included.
+    # For every process of this environment, also the ones that tests start.
     put_in_its_place = (
         "import sys, pysqlite3.dbapi2;"
         ' sys.modules.update({"sqlite3": pysqlite3, "sqlite3.dbapi2": pysqlite3.dbapi2})\n'
@@ -155,7 +155,7 @@ exec chroot "$0" env -i -C /project HOME=/root LANG=C.UTF-8 PATH=/venv/bin:/usr/
 def newest_debian(session: nox.Session) -> None:
     """Run the tests in Debian unstable, with its Python and SQLite: as root, with debootstrap.
 
-    It is made once; without .nox/newest-debian it is made again, from what is newest then.
+    It is made once. Without .nox/newest-debian it is made again, with the newest packages.
     """
     if not (shutil.which("debootstrap") and shutil.which("unshare")) or os.geteuid() != 0:
         session.skip("It needs debootstrap and unshare, and to be run as root")
@@ -166,7 +166,7 @@ def newest_debian(session: nox.Session) -> None:
         make = ["debootstrap", "--variant=minbase", f"--include={UNSTABLE}", "unstable", str(root)]
         session.run(*make, silent=True)
         done.touch()
-    trusted = Path("etc/ssl/certs/ca-certificates.crt")  # what this machine trusts beside Debian's
+    trusted = Path("etc/ssl/certs/ca-certificates.crt")  # the machine's own, beside Debian's
     if Path("/", trusted).exists():
         shutil.copy(Path("/", trusted), root / trusted)
     inside = ["unshare", "--mount", "sh", "-euc", INSIDE, str(root)]
@@ -193,13 +193,13 @@ def run_tests(session: nox.Session, *pins: str) -> None:
 
 
 def group(name: str) -> tuple[str, ...]:
-    """A dependency group's requirements; pip itself knows groups from 25.1 on only."""
+    """A dependency group's requirements; pip itself knows groups only from 25.1 on."""
     return nox.project.dependency_groups(PYPROJECT, name)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Check style, formatting and types; change nothing."""
+    """Check style, formatting and types. Change nothing."""
     session.install("-e", ".[cryptography]", *group("lint"))
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -208,14 +208,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def stress(session: nox.Session) -> None:
-    """Measure the layer beside its rivals; the quick profile unless arguments say otherwise."""
+    """Measure the layer beside its rivals, in the quick profile unless arguments say otherwise."""
     session.install("-e", ".[cryptography]", *group("stress"))
     session.run("python", "-m", "stress", *(session.posargs or ["--profile", "quick"]))
 
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation into docs/_build; warnings are errors, and nothing is downloaded."""
+    """Build the documentation into docs/_build. Warnings are errors, and nothing is downloaded."""
     session.install("-e", ".", *group("docs"))
     strict = ["--fail-on-warning", "--keep-going", "--nitpicky", "--fresh-env"]
     session.run("python", "-m", "sphinx", *strict, *session.posargs, "docs", "docs/_build")
@@ -237,13 +237,13 @@ def example(session: nox.Session) -> None:
     if address.isdigit():
         address = f"{ADDRESS.partition(':')[0]}:{address}"
     host, _, port = address.rpartition(":")
-    try:  # runserver would say so and stay
+    try:  # runserver would say so and not end
         family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
         socket.create_server((host.strip("[]"), int(port)), family=family).close()
     except (OSError, ValueError) as error:
         session.error(f"Nothing can be served at {address}: {error}. For another port: -- 9000")
     session.log(f"The chat is at http://{address}/chat; Ctrl-C ends it.")
-    # By default nox kills what has not ended 0.3 s after Ctrl-C; a server may take its leave.
+    # By default nox kills the command 0.3 s after Ctrl-C; a server gets time to end.
     session.run("python", "manage.py", "runserver", address, interrupt_timeout=10)
 
 

@@ -10,7 +10,7 @@ VENV = Path(__file__).resolve().parent / ".venv"
 
 
 def main() -> None:
-    # `uv sync` makes .venv but activates nothing. Whoever types plain `python` next means that one.
+    # `uv sync` makes .venv and does not activate it. A plain `python` should use it all the same.
     python = VENV / "bin" / "python"
     if find_spec("channels_sqlite") is None and python.exists() and Path(sys.prefix) != VENV:
         os.execv(python, [str(python), *sys.argv])

@@ -1,4 +1,4 @@
-"""What does runserver cost while three tabs are open and nobody types? And how soon does it stop?
+"""Measure the cost of runserver with three open tabs in which nobody types, and how soon it stops.
 
     python measure_idle.py                                        our watchers, and the floor
     python measure_idle.py --layer redis://127.0.0.1:6379/0       another layer
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="rounds of idling")
     parser.add_argument("--stops", type=int, default=10, help="rounds of reload and Ctrl-C")
     options = parser.parse_args()
-    # A shell has its background jobs ignore Ctrl-C, and they hand that on to the servers.
+    # A shell makes its background jobs ignore Ctrl-C, and the servers inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     layers = options.layers or LAYERS
     figures = {layer: Figures() for layer in layers}
@@ -118,7 +118,7 @@ class Server:
                 self.output.append((time.monotonic(), line))
 
     def noticed(self, touched: Path) -> float | None:
-        """When runserver said that it saw this file change. Django looks once a second."""
+        """Return when runserver said that this file had changed. Django looks once a second."""
         return next((when for when, line in self.output if line.startswith(str(touched))), None)
 
     def serves(self) -> int | None:
@@ -200,7 +200,7 @@ def open_tabs(server: Server) -> Iterator[list[Tab]]:
         yield [stack.enter_context(open_tab(server)) for _ in range(TABS)]
 
 
-# What is measured
+# The measurements
 
 
 def idle(server: Server, seconds: float) -> Idle:

@@ -31,7 +31,7 @@ FIGURES = ("sqlite:inotify", "sqlite:watchfiles", "redis", "redis-pubsub")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong and what is allowed."""
+    """A parser whose errors say in one line what is wrong and what is allowed."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
@@ -54,8 +54,8 @@ def positive(kind: type[Any]) -> Any:
 def run_parser() -> Parser:
     parser = Parser(
         prog="python -m stress",
-        description="Measures channels-sqlite beside what one would use instead, and keeps a "
-        "ledger of every message.",
+        description="Measures channels-sqlite beside the layers that one would use instead, and "
+        "keeps a ledger of every message.",
         epilog="python -m stress compare OLD.json NEW.json compares two runs. "
         "python -m stress tables RUN.json writes the documents' tables.",
     )
@@ -98,7 +98,7 @@ def show_list(console: Console) -> None:
 
 
 async def go(runner: Runner) -> None:
-    """Ctrl-C and SIGTERM end it in good order; asked twice, it still ends in good order."""
+    """Run it to its end. Ctrl-C and SIGTERM, even twice, end it in good order."""
     work = asyncio.create_task(runner.go())
     asked = False
 
@@ -147,7 +147,7 @@ def run(arguments: Sequence[str]) -> int:
         try:
             asyncio.run(go(runner))
         finally:
-            # Whatever ended it, what was measured is kept before anything is drawn.
+            # Save the results before anything is drawn, however the run ended.
             if options.json:
                 results.save(runner.run, options.json)
     if options.report:
@@ -156,7 +156,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def conclude(console: Console, run: results.Run) -> int:
-    """Print what came out, our own verdict last; the exit status."""
+    """Print the results, with our own verdict last. Return the exit status."""
     screen.report(console, run)
     if run.interrupted:
         return 130
@@ -167,7 +167,7 @@ def conclude(console: Console, run: results.Run) -> int:
 
 
 def well(run: results.Run) -> str:
-    """Say what a run without a failure of ours has shown, whatever the rivals did."""
+    """Return the summary of a run without a failure of ours, whatever the rivals did."""
     ours = [each.ledger for each in run.measurements if results.is_ours(each.layer)]
     if not ours:
         return "nothing was measured on channels-sqlite"
@@ -189,11 +189,11 @@ def compare_files(arguments: Sequence[str]) -> int:
 def write_tables(arguments: Sequence[str]) -> int:
     parser = Parser(
         prog="python -m stress tables",
-        description="Writes the tables of figures in the documents, from stress/results/. With "
-        "runs of one commit, writes that first; a case of several runs is the last one's.",
+        description="Writes the tables of figures in the documents, from stress/results/. Given "
+        "runs of one commit, writes that first. If several have a case, the last one counts.",
     )
     parser.add_argument("files", metavar="RUN.json", type=Path, nargs="*", help="kept by --json")
-    parser.add_argument("--check", action="store_true", help="write nothing; 1 if a table differs")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if one differs")
     options = parser.parse_args(arguments)
     try:
         runs = [results.load(path) for path in options.files]
@@ -209,7 +209,7 @@ def write_tables(arguments: Sequence[str]) -> int:
 
 
 def wide(console: Console) -> Console:
-    """Where no terminal says how wide it is, wide enough for the tables."""
+    """Return a console that is wide enough for the tables, if no terminal says its width."""
     return console if console.is_terminal else Console(width=PAGE)
 
 

@@ -1,6 +1,6 @@
-"""Charts as inline SVG: matplotlib draws them, the page colours them, by day and by night.
+"""Charts as inline SVG: matplotlib draws them, the page colours them, light or dark.
 
-What is drawn has colours that stand for names of the page's style sheet; `svg` puts the names in.
+The drawings have colours that stand for names of the page's style sheet. `svg` puts these names in.
 A layer has the same colour, dash and marker everywhere.
 """
 
@@ -75,7 +75,7 @@ def svg(title: str, draw: Callable[[Any], None], size: tuple[float, float] = SIZ
 
 
 def cleaned(text: str, title: str) -> str:
-    """Without what only a file of its own needs, with the page's colours."""
+    """Remove the parts that only a separate file needs, and put the page's colours in."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' id="[a-zA-Z0-9]+_\d+"', "", text)
@@ -90,8 +90,7 @@ def cleaned(text: str, title: str) -> str:
 def cumulative(
     title: str, label: str, distributions: Mapping[str, Sequence[Sequence[float]]]
 ) -> str:
-    """How many of a hundred took no longer than that: a line a layer, the more to the left the
-    better."""
+    """A line for each layer: how many of a hundred took no longer. Further left is better."""
 
     def draw(axes: Any) -> None:
         for layer, points in distributions.items():
@@ -115,7 +114,7 @@ def lines(
     *,
     log: bool = True,
 ) -> str:
-    """A line a layer, with a bar from the smallest to the largest of the rounds."""
+    """A line for each layer, with a bar from the smallest to the largest of the rounds."""
 
     def draw(axes: Any) -> None:
         for layer, found in points.items():
@@ -149,7 +148,7 @@ def lines(
 
 
 def over_time(title: str, label: str, series: Mapping[str, Sequence[Sequence[float]]]) -> str:
-    """A line a layer, over the seconds of a measurement."""
+    """A line for each layer, over the seconds of a measurement."""
 
     def draw(axes: Any) -> None:
         for layer, points in series.items():
@@ -168,7 +167,7 @@ def said(value: float, _: int) -> str:
 
 
 def plain(axis: Any) -> None:
-    """A logarithmic scale that says 0.1, 0.2, 0.5, 1: no powers of ten."""
+    """Label a logarithmic scale with 0.1, 0.2, 0.5, 1, and not with powers of ten."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(said)
     axis.set_minor_formatter(NullFormatter())

@@ -1,8 +1,8 @@
-"""The site that WebSocket servers serve: rooms, in which every socket hears what one of them says.
+"""The site of the WebSocket servers: each message of a socket goes to all sockets of its room.
 
 A server imports `application` from here, as from a project's asgi.py. The Django settings come as
-JSON in an environment variable. The process ends when its standard input does, so that no server
-outlives the harness, whatever happened to that; before, it writes down what its layer has counted.
+JSON in an environment variable. The process ends when its standard input ends. So no server
+outlives the harness, however that ended. Before it ends, it writes down what its layer has counted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COUNTS = "STRESS_COUNTS"  # a file to write
 
 
 def obey_input(layer: Any) -> None:
-    """Collect Python's garbage for each byte, and end with the input."""
+    """Collect Python's garbage for each byte of input. End the process at the end of the input."""
     while os.read(0, 1):
         gc.collect()
     with suppress(OSError):  # the harness may be gone, and the directory with it
@@ -45,7 +45,7 @@ def make_application() -> Any:
     from django.urls import re_path
 
     class Room(AsyncWebsocketConsumer):
-        """One socket, in one room, as a Channels tutorial has it."""
+        """One socket, in one room, as in a Channels tutorial."""
 
         async def connect(self) -> None:
             self.room = self.scope["url_route"]["kwargs"]["room"]

@@ -1,10 +1,10 @@
-"""The child process, spoken to in lines of JSON over a Unix socket.
+"""The child process, which gets its calls as lines of JSON over a Unix socket.
 
-It connects to the harness and says {"ledger": its ledger's path, "pid": ...}. The first line it
-hears is {"settings": ..., "durable": bool, "prepare": "module:function" or ""}. Every other is a
-call, {"id": 1, "role": "module:function", "with": {...}}; calls run side by side, and each is
-answered by {"id": 1, "result": ...} or {"id": 1, "error": "traceback"}. It ends when the connection
-does, so that no child outlives the harness, whatever happened to that.
+It connects to the harness and sends {"ledger": its ledger's path, "pid": ...}. The first line it
+gets is {"settings": ..., "durable": bool, "prepare": "module:function" or ""}. Every other line is
+a call, {"id": 1, "role": "module:function", "with": {...}}. Calls run side by side. The answer is
+{"id": 1, "result": ...} or {"id": 1, "error": "traceback"}. The child ends when the connection
+ends. So no child outlives the harness, however that ended.
 
     python -m stress.child SOCKET LEDGER ERRORS
 """
@@ -32,7 +32,7 @@ def find(reference: str) -> Any:
 
 
 def resolve(value: Any) -> Any:
-    """Arguments that are functions travel as "role:module:function"."""
+    """Return the function, if the argument is one: it travels as "role:module:function"."""
     if isinstance(value, str) and value.startswith("role:"):
         return find(value.removeprefix("role:"))
     return value
@@ -79,7 +79,7 @@ def make_layer(settings: dict[str, Any]) -> Any:
 
 
 def live(socket: str, ledger: str, errors: str) -> None:
-    """The whole life of a child; what it and its libraries print goes to the file `errors`."""
+    """Run a child. The output of it and of its libraries goes to the file `errors`."""
     output = os.open(errors, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for theirs, standard in ((nothing, 0), (output, 1), (output, 2)):

@@ -1,4 +1,4 @@
-"""Real processes, seen from the harness: started, spoken to, and always ended."""
+"""Real processes, as the harness sees them: it starts them, calls them, and always ends them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter, int]  # of a chil
 
 
 class ChildError(RuntimeError):
-    """A child ended, or raised, while something was asked of it."""
+    """An error: a child ended, or raised an exception, during a call."""
 
 
 def reference(role: Callable[..., Any]) -> str:
@@ -36,7 +36,7 @@ def reference(role: Callable[..., Any]) -> str:
 
 
 class Children:
-    """Starts the children of a run, and listens for them."""
+    """The children of a run, and the socket to which they connect."""
 
     def __init__(self, directory: Path) -> None:
         self.socket = directory / "harness.socket"
@@ -61,7 +61,7 @@ class Children:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=stdin,
-            start_new_session=True,  # a Ctrl-C is the harness's to handle
+            start_new_session=True,  # the harness handles Ctrl-C
             cwd=Path(__file__).parent.parent,
         )
         self._spawned.append(process)
@@ -81,7 +81,7 @@ class Children:
         prepare: Callable[[Path], None] | None = None,
         wrapper: tuple[str, ...] = (),
     ) -> Child:
-        """A child named `name`. `wrapper` is a command that is to run it: `unshare ...`, say."""
+        """Start a child named `name`. `wrapper` is a command to run it with, like `unshare ...`."""
         ledger, errors = directory / f"{name}.ledger", directory / f"{name}.stderr"
         paths = {"socket": str(self.socket), "ledger": str(ledger), "errors": str(errors)}
         met = asyncio.get_running_loop().create_future()
@@ -130,12 +130,12 @@ class Child:
         self._writer.write(json.dumps(line).encode() + b"\n")
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
-        """Until the connection ends, and with it the process."""
+        """Read answers until the connection ends, and with it the process."""
         try:
             while line := await reader.readline():
                 reply = json.loads(line)
                 future = self._calls.pop(reply["id"])
-                if future.done():  # whoever asked has gone
+                if future.done():  # the caller was cancelled
                     continue
                 if "error" in reply:
                     future.set_exception(ChildError(f"{self.name}: {reply['error']}"))
@@ -156,7 +156,7 @@ class Child:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run `role` in the child and return what it returns, as JSON brings it over."""
+        """Run `role` in the child and return its result, which travels as JSON."""
         assert not args, "roles are called with keywords"
         if not self.alive:
             raise ChildError(f"{self.name} has ended: {self.complaint()}")
@@ -179,13 +179,13 @@ class Child:
             os.kill(self.pid, number)
 
     async def kill(self) -> None:
-        """kill -9, as the system would."""
+        """Kill the child with kill -9, as the system would."""
         self.signal(signal.SIGKILL)
-        # What it forked may still hold the connection open.
+        # A process that it forked may still hold the connection open.
         await self._ended()
 
     async def end(self) -> None:
-        """Ask it to end, and see to it that it does."""
+        """Ask the child to end, and kill it if it does not."""
         if not self.alive:
             return
         self.signal(signal.SIGCONT)  # it may have been stopped

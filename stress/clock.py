@@ -1,7 +1,7 @@
 """A wall clock that the harness can set, for all processes of a measurement at the same moment.
 
-What `time.time()` says in a child is the machine's time and an offset, which all of them read from
-one mapped file. Other clocks, asyncio's and the ledger's among them, are left as they are.
+In a child, `time.time()` is the machine's time plus an offset, which all children read from one
+mapped file. Other clocks, such as those of asyncio and of the ledger, are not changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Clock:
 
     @property
     def offset(self) -> float:
-        """Seconds that it is ahead of the machine's."""
+        """The seconds by which it is ahead of the machine's clock."""
         offset: float = OFFSET.unpack_from(self._map)[0]
         return offset
 
@@ -35,7 +35,7 @@ class Clock:
 
 
 def install(directory: Path) -> None:
-    """Have this process tell the time by the clock in `directory`."""
+    """Make `time.time()` of this process follow the clock in `directory`."""
     clock, machine = Clock(directory), time.time
 
     def shifted() -> float:

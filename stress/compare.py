@@ -28,7 +28,7 @@ class Change:
 
     @property
     def ratio(self) -> Ratio | None:
-        """New / old, from the worst to the best pair of rounds; None where old has a zero."""
+        """New / old, from the worst to the best pair of rounds; None if old has a zero."""
         if not (self.old.low > 0 and self.new.low > 0):
             return None
         return Ratio(
@@ -39,7 +39,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """Better or worse only where no round of one run reaches those of the other."""
+        """Return "better" or "worse" only if no round of one run reaches those of the other."""
         if not self.better or (self.old.low <= self.new.high and self.new.low <= self.old.high):
             return ""
         more = self.new.median > self.old.median
@@ -47,7 +47,7 @@ class Change:
 
 
 def changes(old: Run, new: Run) -> list[Change]:
-    """Of all that both runs measured."""
+    """The changes of all figures that both runs have."""
 
     def index(row: Row) -> tuple[str, str, str]:
         return (row.scenario, row.case, row.figure)
@@ -63,7 +63,7 @@ def changes(old: Run, new: Run) -> list[Change]:
 
 
 def differences(old: Run, new: Run) -> list[str]:
-    """What else changed between the runs, and may be the reason."""
+    """The other differences between the runs, which may be the reason."""
     then = {**old.machine, **old.versions, "commit": old.commit}
     now = {**new.machine, **new.versions, "commit": new.commit}
     names = [name for name in now if name != "load" and then.get(name) != now[name]]

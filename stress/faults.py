@@ -1,4 +1,4 @@
-"""What can go wrong, done to a troupe on purpose. Each returns when it is over."""
+"""Faults that the harness causes in a troupe. Each function returns when its fault is over."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from stress.recorder import Recorder
 from stress.roles import Worker
 from stress.troupe import Troupe
 
-# Seconds a layer has to notice that its file is another one: several heartbeats.
+# Seconds for a layer to notice that its file is another one: several heartbeats.
 RECOVERY = 4.0
 MISSING = 1.0  # seconds that a deleted file is not there
 SENT_BY_FORK = 20  # to each of its targets
-FORKED = 20  # seconds a forked process may live; a deaf one must not hold up the run
+FORKED = 20  # seconds a forked process may live, so that a deaf one does not delay the run
 OFFSETS = (-3600.0, -300.0, 300.0, 3600.0)  # seconds that the clock is set forward or back
 FILLER = "filler"
-HARNESS = "harness"  # who does all this, in the ledger
+HARNESS = "harness"  # the harness's name in the ledger
 
 
 async def kill(troupe: Troupe) -> None:
     """kill -9."""
     victim = troupe.anybody()
     await victim.kill()
-    # Of the shared channel it may have held the one message that it was being handed.
+    # It may have held one message of the shared channel, which it was being handed.
     troupe.lab.notes.append(Entry(ledger.KILLED, time.monotonic_ns(), victim.name, number=1))
     await troupe.replace(victim)
 
@@ -50,14 +50,14 @@ async def stop(troupe: Troupe) -> None:
 
 
 async def fork(troupe: Troupe) -> None:
-    """A process that is in the middle of things forks, and both go on."""
+    """A fork in the middle of a process's work, after which both go on."""
     parent = random.choice(list(troupe.receivers))
     targets = [channels[1] for channels in troupe.receivers.values()]
     await parent.call(fork_and_send, targets=targets, size=troupe.size)
 
 
 async def fork_and_send(worker: Worker, targets: list[str], size: int) -> None:
-    """A forked process uses the layer it was born with; so does its parent, meanwhile."""
+    """Fork. The child uses the layer that it inherits, while the parent uses it too."""
     number = next(worker.kept.setdefault("forks", count(1)))
     child = os.fork()
     if child == 0:
@@ -75,7 +75,7 @@ async def fork_and_send(worker: Worker, targets: list[str], size: int) -> None:
 
 
 async def live(worker: Worker, name: str, targets: list[str], size: int) -> None:
-    """The forked process's whole life: send to its parent, to others, and to itself."""
+    """Run the forked process: send to its parent, to others, and to itself."""
     path = worker.recorder.path.with_name(f"{name}.ledger")
     forked = Worker(name, worker.layer, Recorder(path, durable=True))
     (own,) = await roles.open_channels(forked, many=1)
@@ -99,9 +99,9 @@ async def crash(troupe: Troupe) -> None:
 
 
 async def jump(troupe: Troupe) -> None:
-    """The wall clock is wrong for a while, for all of them.
+    """A wall clock that is wrong for a while, in all processes.
 
-    When it goes forward, to a wrong time or back to the right one, whatever is under way expires.
+    When it goes forward, to a wrong time or back to the right one, messages under way expire.
     """
     clock = Clock(troupe.lab.directory)
     for offset in (random.choice(OFFSETS), 0.0):
@@ -113,7 +113,7 @@ async def jump(troupe: Troupe) -> None:
 
 
 async def fill(troupe: Troupe) -> None:
-    """The disk is full for a while."""
+    """A disk that is full for a while."""
     await troupe.keeper.call(fill_disk, directory=str(troupe.place))
     await asyncio.sleep(random.uniform(0.5, 1.5))
     await troupe.keeper.call(clear_disk, directory=str(troupe.place))
@@ -132,7 +132,7 @@ async def clear_disk(worker: Worker, directory: str) -> None:
 
 
 async def replace(troupe: Troupe) -> None:
-    """An empty database in the place of the one in use, in one step, as a deployment would."""
+    """An empty database that replaces the one in use, in one step, as in a deployment."""
     source = await template(troupe.lab)
     await troupe.lose_groups()
     begin = time.monotonic_ns()
@@ -143,7 +143,7 @@ async def replace(troupe: Troupe) -> None:
 
 
 async def delete(troupe: Troupe) -> None:
-    """The database is gone, and a while later somebody migrates."""
+    """A database that is deleted, and migrated again a while later."""
     await troupe.lose_groups()
     begin = time.monotonic_ns()
     await troupe.keeper.call(remove, database=str(troupe.database), source="")
@@ -165,7 +165,7 @@ async def remove(worker: Worker, database: str, source: str) -> None:
 
 
 def remove_file(database: str, source: str) -> None:
-    """With its WAL and its index; `source` is what comes in its place."""
+    """Remove the file, its WAL and its index. A copy of `source` replaces the file."""
     new = Path(f"{database}.new")
     if source:
         shutil.copy(source, new)

@@ -23,7 +23,7 @@ class DifferentRunsError(ValueError):
 
 
 def merged(runs: Sequence[Run]) -> Run:
-    """One run of several. Of a case that more than one has measured, it has the last one's."""
+    """Merge several runs into one. If more than one has measured a case, the last one counts."""
     first = runs[0]
     cases: dict[tuple[str, str], list[Measurement]] = {}
     for run in runs:
@@ -39,7 +39,7 @@ def merged(runs: Sequence[Run]) -> Run:
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
-    """What the file holds."""
+    """The contents of the file."""
     whole = merged(runs)
     ours = sum((m.ledger for m in whole.measurements if is_ours(m.layer)), Verdict())
     return {
@@ -84,7 +84,7 @@ def spread(value: Summary | Ratio) -> list[float]:
 
 
 def rows(found: Mapping[str, Any]) -> list[Row]:
-    """`kept`, backwards."""
+    """Read the rows: the inverse of `kept`."""
     made = []
     for row in found["rows"]:
         fields = dict(row)
@@ -99,7 +99,7 @@ def rows(found: Mapping[str, Any]) -> list[Row]:
 
 
 def save(found: Mapping[str, Any], path: Path = PATH) -> None:
-    """JSON with a line for each row, so that a difference can be read."""
+    """Write JSON with a line for each row, so that a diff can be read."""
     head = (f" {json.dumps(k)}: {json.dumps(v)},\n" for k, v in found.items() if k != "rows")
     lines = ",\n".join(f"  {json.dumps(row)}" for row in found["rows"])
     path.write_text("{\n" + "".join(head) + ' "rows": [\n' + lines + "\n ]\n}\n")

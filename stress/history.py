@@ -1,6 +1,6 @@
-"""The entries of a ledger, indexed: what a verdict asks questions of.
+"""The entries of a ledger, indexed for the questions of a verdict.
 
-It knows no layer and no clock: a history is a list, and tests feed it forged ones.
+It knows no layer and no clock. A history is a list, and tests make up their own.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from stress.ledger import (
     Entry,
 )
 
-# Nanoseconds that a message may have been under way when its reader was killed: the harness may
-# have stopped it before, or made it deaf. And when the clock was set forward: a heartbeat or two.
+# Nanoseconds that a message may have been under way when its reader was killed, because the harness
+# may have stopped or disturbed it before. If the clock was set forward: a heartbeat or two.
 UNDER_WAY = 5 * 10**9
 OVERTAKEN = 2 * 10**9
 
@@ -46,7 +46,7 @@ class Message:
 
 @dataclass
 class Membership:
-    """From the first moment a channel may receive (joining) to the last (left)."""
+    """The time from the first moment a channel may receive (joining) to the last (left)."""
 
     joining: int
     joined: int | None = None
@@ -54,7 +54,7 @@ class Membership:
     left: int | None = None
 
     def owes(self, message: Message) -> bool:
-        """Joined before the send began, and still a member when it returned."""
+        """Return True for a member from before the send began until after it returned."""
         assert message.settled_at is not None
         return (
             self.joined is not None
@@ -63,7 +63,7 @@ class Membership:
         )
 
     def allows(self, message: Message) -> bool:
-        """A member at some moment between the send's beginning and its end."""
+        """Return True for a member at some moment between the send's beginning and its end."""
         return (self.left is None or message.sent_at <= self.left) and (
             message.settled_at is None or self.joining <= message.settled_at
         )
@@ -73,7 +73,7 @@ Key = tuple[str, int, str]
 
 
 class History:
-    """The entries, indexed: what `check` asks questions of."""
+    """The entries, indexed for the questions of `check`."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.messages: dict[Key, Message] = {}
@@ -144,7 +144,7 @@ class History:
         return f"{sender}#{number} to {target}" + (f" on {channel}" if channel != target else "")
 
     def reader(self, channel: str) -> str:
-        """The process that reads a channel; the channel itself where several compete, or none."""
+        """The process that reads a channel; the channel itself if several compete, or none does."""
         readers = self.readers.get(channel, ())
         return next(iter(readers)) if len(readers) == 1 else channel
 
@@ -174,13 +174,13 @@ class History:
                     yield key, channel
 
     def overtaken(self, message: Message) -> bool:
-        """Whether the clock was set forward while the message was under way."""
+        """Return True if the clock was set forward while the message was under way."""
         assert message.settled_at is not None
         settled = message.settled_at
         return any(message.sent_at <= at and settled >= at - OVERTAKEN for at in self.jumps)
 
     def stranger(self, key: Key, channel: str) -> str:
-        """Why this receipt is an invention, or ""."""
+        """Return why this receipt is an invention, or ""."""
         message = self.messages.get(key)
         if message is None:
             return "was never sent"
@@ -194,14 +194,14 @@ class History:
         return f"arrived on {channel}, no member while it was sent"
 
     def excuse(self, message: Message, channel: str, hands: dict[str, int]) -> str:
-        """What the harness did that explains a missing delivery, or ""."""
+        """Return the harness's action that explains a missing delivery, or ""."""
         assert message.settled_at is not None
         readers = self.readers[channel]
         for who in sorted(readers & self.killed.keys()):
             if message.settled_at < self.died[who] - UNDER_WAY or message.sent_at > self.died[who]:
                 continue
-            # A killed process's own channels died with it. Of a channel that others read too, it
-            # took no more than what it held in its hands.
+            # A killed process's own channels died with it. If others read a channel too, it took
+            # only the messages that it held in its hands.
             if len(readers) == 1:
                 return f"{who} was killed"
             if hands[who] > 0:

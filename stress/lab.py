@@ -1,4 +1,4 @@
-"""Where one measurement happens: an empty database or redis-server, and the processes on it."""
+"""The place of one measurement: an empty database or redis-server, and the processes on it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from stress.ledger import Entry
 from stress.plan import Case
 from stress.redis_server import RedisServer
 
-# Seconds without a receipt after which what has not come is taken for missing: the slowest wake
-# there is, our heartbeat, comes every second.
+# Seconds without a receipt after which a message counts as missing: the slowest wake, our
+# heartbeat, comes every second.
 QUIET = 1.7
 
 
@@ -85,10 +85,10 @@ class Lab:
         directory: Path | None = None,
         layer: Layer | None = None,
     ) -> Child:
-        """Start a process; it is ready when its first call is answered.
+        """Start a process. It is ready when its first call is answered.
 
         `wrapper` is a command that runs it, `directory` another place for its database, `layer`
-        another one than the lab's.
+        another layer than the lab's.
         """
         birth = asyncio.create_task(
             self.nursery.start(
@@ -100,20 +100,20 @@ class Lab:
                 wrapper=wrapper,
             )
         )
-        # If this is cancelled there is a child all the same, which `end` must know of.
+        # If this is cancelled, the child exists all the same, and `end` must know of it.
         self._births.append(birth)
         child = await asyncio.shield(birth)
         self.children.append(child)
         return child
 
     async def start(self, *names: str) -> list[Child]:
-        """Several processes, side by side, up and running."""
+        """Start several processes side by side, and wait until they run."""
         children = await asyncio.gather(*(self.child(name) for name in names))
         await asyncio.gather(*(child.call(roles.arrived) for child in children))
         return children
 
     async def settle(self, expected: int | None = None) -> int:
-        """Wait until so many messages have arrived, or nothing has come for a while."""
+        """Wait until so many messages have arrived, or none has come for a while."""
         last, changed = -1, time.monotonic()
         while True:
             alive = [child for child in self.children if child.alive]
@@ -140,7 +140,7 @@ class Lab:
         return self._entries
 
     async def ledgers(self) -> list[list[Entry]]:
-        """This lab's, and its parts': each is a history of its own."""
+        """The ledgers of this lab and of its parts: each is a history of its own."""
         own = await self.entries()
         parts = [await part.entries() for part in self.parts]
         for part in self.parts:
@@ -149,21 +149,21 @@ class Lab:
         return [own, *parts]
 
     async def end(self) -> None:
-        """End all that was started here; once is as good as twice."""
+        """End all that was started here. A second call is a no-op."""
         births = [birth for place in (self, *self.parts) for birth in place._births]
         born = await asyncio.gather(*births, return_exceptions=True)
         await asyncio.gather(*(child.end() for child in born if isinstance(child, Child)))
 
 
 def talk_beside(case: Case, sender: Child, target: str, seconds: float) -> asyncio.Task[int]:
-    """The others that talk meanwhile, at the case's rate and size; how many they have sent."""
+    """Let others talk meanwhile, at the case's rate and size. It returns how many they sent."""
     rate, size = case.arguments["rate"], case.arguments["size"]
     how = {"target": target, "rate": rate, "seconds": seconds, "size": size}
     return asyncio.create_task(sender.call(roles.send_paced, sender="others", **how))
 
 
 def _copy(source: Path, target: Path) -> None:
-    """To the disk: else the first checkpoint would be the one to write all of it, and measured."""
+    """Copy to the disk: otherwise the first checkpoint writes all of it, and is measured."""
     shutil.copy(source, target)
     with target.open("rb") as copy:
         os.fsync(copy.fileno())
@@ -180,7 +180,7 @@ async def lab(
     durable: bool = False,
     prepare: Callable[[Path], None] | None = None,
 ) -> AsyncIterator[Lab]:
-    """A lab in `directory`, which is made, and gone afterwards with all that was started in it."""
+    """Make a lab in `directory`. Afterwards, remove it, and end all that was started in it."""
     await asyncio.to_thread(directory.mkdir)
     server = server if layer.redis else None
     if server is not None:
@@ -206,7 +206,7 @@ async def template(place: Lab) -> Path:
         place.directory.joinpath("migrate.ledger").unlink()
         place.database.rename(path)
         for left in place.directory.glob(f"{DATABASE}-*"):
-            if left.is_dir():  # where readers say that they are there
+            if left.is_dir():  # the readers' bells
                 await asyncio.to_thread(shutil.rmtree, left)
             else:
                 left.unlink()

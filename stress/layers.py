@@ -1,8 +1,8 @@
 """The layers that are measured: what each needs, and the Django settings that make it.
 
-Ours has the README's settings and its defaults; so have the rivals, but for what a scenario says
-it raises (`capacity`) and for redis-py 8's socket timeout of 5 s, which would end the idle
-receive() of channels_redis.
+Ours has the README's settings and its defaults. Rivals have their defaults, with two exceptions: a
+scenario may raise `capacity`, and says so; redis-py 8's socket timeout of 5 s is off, because it
+would end the idle receive() of channels_redis.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ class Layer:
         return bool(self.app)
 
     def missing(self) -> str:
-        """What stops this layer from being measured here, or ""."""
+        """Return why this layer cannot be measured here, or ""."""
         for module in self.modules:
             if find_spec(module) is None:
                 return f"{module} is not installed"
         if self.name == "sqlite:inotify" and sys.platform != "linux":
-            return "inotify is Linux's"
+            return "inotify exists on Linux only"
         if self.redis and redis_server.EXECUTABLE is None:
             return "redis-server is not installed"
         return ""
 
     def accepts(self, key: str) -> bool:
-        """Whether CONFIG may hold this key: channels_redis's pub/sub layer ignores capacity."""
+        """Return True if CONFIG may hold this key: Redis pub/sub ignores capacity."""
         return key != "capacity" or self.name != "redis-pubsub"
 
     def settings(

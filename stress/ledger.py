@@ -1,7 +1,7 @@
 """The ledger: the entries by which every process says what it did.
 
 Each child writes one before and after every send, at every receipt, and around every join and
-leave; the harness adds what it broke. `verdict.check` reads them all.
+leave. The harness adds what it broke. `verdict.check` reads them all.
 """
 
 from __future__ import annotations

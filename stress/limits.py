@@ -1,4 +1,4 @@
-"""How many files a process may have open."""
+"""The number of files that a process may have open."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MANY = 10_240  # the most that macOS allows
 
 
 def open_many() -> None:
-    """Allow this process many: a socket is a file too, and the usual limit is 1,024 or 256."""
+    """Allow many open files: a socket is a file too, and the usual limit is 1,024 or 256."""
     if sys.platform != "win32":
         import resource
 

@@ -1,4 +1,4 @@
-"""Where a run took place: the machine, the versions, the commit and the load."""
+"""The place of a run: the machine, the versions, the commit and the load."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PACKAGES = (
 
 
 def machine(directory: Path) -> dict[str, Any]:
-    """`directory` is where the databases of the run live: its file system matters."""
+    """Describe the machine. `directory` has the run's databases: its file system matters."""
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": processor(),
@@ -54,7 +54,7 @@ def processor() -> str:
 
 
 def filesystem(directory: Path) -> str:
-    """The type of the file system `directory` is on: of the longest mount point above it."""
+    """The type of the file system of `directory`: of the longest mount point above it."""
     real = directory.resolve()
     partitions = psutil.disk_partitions(all=True)
     above = [p for p in partitions if real.is_relative_to(p.mountpoint)]

@@ -1,4 +1,4 @@
-"""What the figures mean: quantiles, ratios with their spread, what the system says of a process."""
+"""The meaning of the figures: quantiles, ratios with their spread, the usage of a process."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import psutil
 from stress import ledger
 from stress.ledger import Entry
 
-# Where a distribution is kept: enough of both ends to draw it on a logarithmic scale.
+# The fractions of a distribution: enough at both ends to draw it on a logarithmic scale.
 FRACTIONS = (0.0, 0.01, 0.05, *(i / 20 for i in range(2, 19)), 0.95, 0.98, 0.99, 0.995, 0.999, 1.0)
 
 
 def quantile(ordered: Sequence[float], fraction: float) -> float:
-    """Of a sorted sequence, by linear interpolation (R's type 7, numpy's default)."""
+    """A quantile of a sorted sequence, by linear interpolation (R's type 7, numpy's default)."""
     position = fraction * (len(ordered) - 1)
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
@@ -52,13 +52,13 @@ class Ratio:
 
 
 def ratio(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Ratio | None:
-    """Round by round, so that what disturbs the machine in a round disturbs both sides of it."""
+    """The ratio, round by round, so that a disturbance of the machine disturbs both sides."""
     ratios = [ours[key] / theirs[key] for key in ours if theirs.get(key)]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
 
 
 def slope(series: Sequence[tuple[float, float]]) -> float:
-    """Per unit of the first coordinate, by Theil and Sen: the median of all pairs' slopes."""
+    """The slope per unit of the first value, by Theil and Sen: the median of all pairs' slopes."""
     slopes = [
         (b - a) / (t - s) for i, (s, a) in enumerate(series) for t, b in series[i + 1 :] if t != s
     ]
@@ -93,7 +93,7 @@ def rate(entries: Iterable[Entry], kind: str, prefix: str = "") -> float:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process has used since it began, and holds now."""
+    """The resources that a process has used since it began, and holds now."""
 
     at: float  # time.monotonic()
     cpu: float  # seconds, all threads
@@ -120,7 +120,7 @@ def usage(pid: int) -> Usage:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """To the nanosecond where the system can: /proc's ticks of 10 ms are too coarse for idling."""
+    """CPU seconds, to the nanosecond on Linux: /proc's ticks of 10 ms are too coarse for idling."""
     if sys.platform == "linux":
         # The clock of another process, as clock_getcpuclockid(3) makes it.
         return time.clock_gettime((~process.pid << 3) | 2)
@@ -129,7 +129,7 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 
 def memory(process: psutil.Process) -> int:
-    """Anonymous memory: a child's resident set also grows with each page of code it comes by."""
+    """Anonymous memory: a child's resident set also grows with each page of code it uses."""
     if sys.platform != "linux":
         resident: int = process.memory_info().rss
         return resident
@@ -138,8 +138,7 @@ def memory(process: psutil.Process) -> int:
 
 
 def switches(process: psutil.Process) -> tuple[int, int]:
-    """Context switches of all threads: how often one went to sleep, and how often it had to give
-    way."""
+    """Context switches of all threads: voluntary ones (to sleep), and involuntary ones."""
     if sys.platform != "linux":
         found = process.num_ctx_switches()
         return found.voluntary, found.involuntary
@@ -161,7 +160,7 @@ def count_in(status: str, name: str) -> int:
 
 @dataclass(frozen=True)
 class Spent:
-    """The difference of two usages, by the second."""
+    """The difference of two usages, per second."""
 
     cpu_percent: float  # of one core
     switches: float  # voluntary
@@ -178,7 +177,7 @@ def spent(before: Usage, after: Usage) -> Spent:
 
 
 def bytes_used(database: Path) -> int:
-    """What the tables of a database take, the WAL's part included, free pages left out."""
+    """The bytes of a database's tables, with the WAL's part, and without free pages."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
 
         def pragma(name: str) -> int:

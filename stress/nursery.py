@@ -1,9 +1,9 @@
-"""Makes children quickly: a process that has imported what they need, and forks.
+"""A process that makes children quickly: it has imported what they need, and forks.
 
-A child is a process like any other; what it is spared is the half second in which Python reads
+A child is a process like any other, except that it saves the half second in which Python reads
 Django and the layers' modules. The nursery has one thread, no event loop, no settings and no
-connection, so that a fork takes over nothing but code. It is told in lines of JSON, the arguments
-of `child.live`, and ends when its input does.
+connection, so that a fork inherits only code. The nursery reads lines of JSON, the arguments of
+`child.live`, and ends when its input ends.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import traceback
 
 from stress import child
 
-# Whatever is installed; a child imports for itself what is not here.
+# Modules that are not installed are skipped. A child itself imports all others that it needs.
 IMPORTED = (
     "channels.layers",
     "channels_redis.core",
@@ -38,7 +38,7 @@ def main() -> None:
             importlib.import_module(module)
     gc.collect()
     gc.freeze()  # a collection in a child must not copy the pages it shares
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them: the socket tells
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no wait() is needed: the socket tells
     for line in sys.stdin:
         if os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""What the page begins with: for each scenario one figure, ours and theirs, seen at once."""
+"""The first figures of the page: one for each scenario, ours and theirs side by side."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Picture:
 
 
 def pictures(run: Run, rows: Sequence[Row]) -> Iterator[Picture]:
-    """Of each scenario with rivals the first line of the README, or else its first figure."""
+    """The README's first line of each scenario with rivals, otherwise the first figure."""
     for scenario in run.figures:
         mine = [row for row in rows if row.scenario == scenario and row.ratios]
         for line in sorted(tables.LINES, key=lambda line: not line.tables):
@@ -79,7 +79,7 @@ def picture(run: Run, row: Row, title: str, absent: str) -> Picture:
 
 
 def words(ratio: Ratio, better: str, rival: str) -> str:
-    """Such as: 1.6 x better than channels_redis."""
+    """The words for a ratio, such as: 1.6 x better than channels_redis."""
     colour = screen.ahead(ratio, better)
     if colour == "yellow" or not ratio.median:
         return f"much like {rival}"

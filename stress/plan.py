@@ -1,4 +1,4 @@
-"""What to run: the options of the command line, and the cases a scenario makes of them."""
+"""The plan: the options of the command line, and the cases that a scenario makes of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Plan:
-    """The options given; what is None is the scenario's to choose, by profile."""
+    """The options given. For None, the scenario chooses a value by the profile."""
 
     profile: Profile = "normal"
     processes: int | None = None
@@ -30,7 +30,7 @@ class Plan:
     servers: Sequence[str] | None = None
 
     def choose(self, *, quick: T, normal: T, figures: T | None = None) -> T:
-        """The profile's value; that of `figures` is the usual one, if it has none of its own."""
+        """The profile's value. For `figures` it is the usual one, if it has none of its own."""
         if self.profile == "figures" and figures is not None:
             return figures
         return quick if self.profile == "quick" else normal
@@ -67,24 +67,24 @@ class Figure:
 
 @dataclass(frozen=True)
 class Case:
-    """One thing a scenario measures, of every layer that can do it.
+    """One thing that a scenario measures, with every layer that can do it.
 
-    `config` goes into every layer's CONFIG, `ours` into ours alone, `theirs` into the rival's it
-    names; all are shown in the report.
+    `config` goes into every layer's CONFIG, `ours` into ours alone, `theirs` into that of the
+    rival that it names. The report shows all of them.
     """
 
     name: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
     processes: int = 1  # that share the layer
     lasts: float = 0.0  # seconds, about, beside starting the processes; for the estimate
-    rounds: int | None = None  # at most, in the profile `figures`: what is steady needs fewer
+    rounds: int | None = None  # at most, in the profile `figures`: steady figures need fewer
     watched: bool = True  # by each watcher of ours; otherwise one of ours is enough in a profile
     config: Mapping[str, Any] = field(default_factory=dict)
     ours: Mapping[str, Any] = field(default_factory=dict)
     theirs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     only: Callable[[Layer], bool] | None = None
-    why: str = ""  # why only those
-    may_drop: bool = False  # dropping is the point: layers that do not count theirs are let off
+    why: str = ""  # why only these layers
+    may_drop: bool = False  # drops are expected: layers that do not count them are not judged
     durable: bool = False  # the ledger must survive a kill -9
     prepare: Callable[[Path], None] | None = None  # in each child, before it makes its layer
 
@@ -93,7 +93,7 @@ class Case:
         return {**self.config, **particular}
 
     def excludes(self, layer: Layer) -> str:
-        """Why this layer is not measured here, or ""."""
+        """Return why this layer is not measured here, or ""."""
         if self.processes > 1 and not layer.processes:
             return "joins no other process"
         return "" if self.only is None or self.only(layer) else self.why
@@ -101,7 +101,7 @@ class Case:
 
 @dataclass
 class Measured:
-    """What one measurement gave: figures by name, and what the charts draw."""
+    """The results of one measurement: figures by name, and the data of the charts."""
 
     figures: dict[str, float] = field(default_factory=dict)
     distributions: dict[str, list[tuple[float, float]]] = field(default_factory=dict)

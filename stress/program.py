@@ -1,4 +1,4 @@
-"""What a run is going to measure, in which order, how often, and about how long that takes."""
+"""The measurements of a run, their order and number, and about how long they take."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Item:
         return self.measurements * (START_UP + self.case.lasts)
 
     def turns(self) -> Iterator[tuple[int, str]]:
-        """Round by round; another layer goes first in each, for what follows a rival's mess."""
+        """The turns, round by round: another layer begins each, because rivals leave traces."""
         for number in range(1, max(self.rounds.values(), default=0) + 1):
             able = [layer for layer, rounds in self.rounds.items() if number <= rounds]
             first = number % len(able)
@@ -53,7 +53,7 @@ class Program:
 
 
 def program(plan: Plan, scenarios: Sequence[Scenario], layers: Sequence[Layer]) -> Program:
-    """The whole run; what is left out is named."""
+    """The whole run, with the names of all that is left out."""
     items: list[Item] = []
     skipped: list[Skipped] = []
     for scenario in scenarios:
@@ -69,7 +69,7 @@ def program(plan: Plan, scenarios: Sequence[Scenario], layers: Sequence[Layer]) 
 
 
 def rounds_of(plan: Plan, scenario: Scenario, case: Case) -> int:
-    """As many as asked for; but the profile `figures` has fewer of what is steady."""
+    """The number of rounds asked for; the profile `figures` has fewer of steady figures."""
     quick, normal, figures = scenario.rounds
     rounds = plan.rounds or plan.choose(quick=quick, normal=normal, figures=figures)
     return min(rounds, case.rounds or rounds) if plan.profile == "figures" else rounds
@@ -78,7 +78,7 @@ def rounds_of(plan: Plan, scenario: Scenario, case: Case) -> int:
 def left_out(
     plan: Plan, scenario: Scenario, case: Case, layer: Layer, layers: Sequence[Layer]
 ) -> str:
-    """Why this layer is not measured in this case, or ""."""
+    """Return why this layer is not measured in this case, or ""."""
     if plan.profile not in ("normal", *scenario.profiles):
         return f"not in the profile {plan.profile}"
     if plan.profile == "quick" and not (layer.ours or scenario.rivals):

@@ -1,4 +1,4 @@
-"""A process's own ledger: in memory, or on disk at once where a kill must not lose it."""
+"""A process's own ledger: in memory, or on disk at once if a kill must not lose it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from stress.ledger import Entry
 
 
 class Recorder:
-    """Writes entries of one process to `path`, a JSON array a line without the process's name.
+    """The writer of one process's entries: a JSON array a line, without the process's name.
 
-    In memory an entry costs a tuple; with `durable` each is one write(2) to a file opened for
-    appending, so that a kill -9 takes none with it.
+    In memory an entry costs a tuple. With `durable` each is one write(2) to a file opened for
+    appending, so that a kill -9 loses none.
     """
 
     def __init__(self, path: Path, *, durable: bool = False) -> None:
         self.path = path
         self.durable = durable
-        self.errors: Counter[str] = Counter()  # what sends failed with
+        self.errors: Counter[str] = Counter()  # the errors of sends
         self._entries: list[tuple[Any, ...]] = []
         self._file = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
 
@@ -36,11 +36,11 @@ class Recorder:
             self.write()
 
     def sending(self, sender: str, number: int, target: str, *, group: bool = False) -> Attempt:
-        """Around one send: `with recorder.sending(...): await layer.send(...)`."""
+        """Record one send: `with recorder.sending(...): await layer.send(...)`."""
         return Attempt(self, sender, number, target, "" if group else target)
 
     def received(self, channel: str, message: dict[str, Any]) -> int:
-        """A message arrived; returns when, in nanoseconds."""
+        """Note that a message arrived. Return when, in nanoseconds."""
         now = time.monotonic_ns()
         self._add(
             ledger.RECEIVED, now, message["sender"], message["number"], message["target"], channel
@@ -60,9 +60,9 @@ class Recorder:
 
 
 class Attempt:
-    """One send: the entry before, and the entry of how it ended.
+    """One send: the entry before it, and the entry of its outcome.
 
-    An error ends here too, counted: a sender that meets one goes on with its next message.
+    An error is counted, and not raised further: the sender goes on with its next message.
     """
 
     __slots__ = ("channel", "number", "recorder", "refused", "sender", "target")
@@ -105,7 +105,7 @@ class Attempt:
 
 
 def read(path: Path) -> list[Entry]:
-    """A process's entries; the file is named after it. A line cut short by a kill is skipped."""
+    """Read a process's entries from its file. A line cut short by a kill is skipped."""
     lines = path.read_text().split("\n")
     lines.pop()  # what follows the last newline: "" or a line cut short
     who = path.stem

@@ -1,6 +1,6 @@
 """A redis-server of the harness's own, for the rivals: a free loopback port, nothing kept on disk.
 
-Without persistence, which is the fastest a redis-server can be; ours writes its file meanwhile.
+It has no persistence, and so is as fast as it can be. Our layer writes its file meanwhile.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}"
 
     def forget(self) -> None:
-        """Empty it, between two measurements."""
+        """Empty the server between two measurements."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
             client.sendall(b"FLUSHALL SYNC\r\n")
             answer = client.recv(64)
@@ -49,7 +49,7 @@ def redis_server(directory: Path) -> Iterator[RedisServer]:
         ],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        start_new_session=True,  # a Ctrl-C is the harness's to handle
+        start_new_session=True,  # the harness handles Ctrl-C
     )
     try:
         _wait_for(port, process)

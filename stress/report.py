@@ -27,7 +27,7 @@ TEMPLATE = Path(__file__).with_name("report.html")
 class Chart:
     title: str
     svg: SafeString
-    layers: list[str]  # for the legend; none where the chart names them itself
+    layers: list[str]  # for the legend; none if the chart names them itself
 
 
 def write(run: Run, path: Path) -> None:
@@ -62,18 +62,18 @@ def page(run: Run) -> str:
         "scenarios": [section(run, name, found) for name in run.figures],
         "settings": settings(run.measurements),
     }
-    # Without localisation: that would ask for a project's settings.
+    # Without localisation, which would need a project's settings.
     return Engine().from_string(TEMPLATE.read_text()).render(Context(context, use_l10n=False))
 
 
-# By day and by night, in the order of LAYERS: ours are blue, in-memory is grey, Redis red and
+# Light and dark, in the order of LAYERS: ours are blue, in-memory is grey, Redis red and
 # orange, channels-lite green.
 DAY = ("#1f5fbf", "#1f5fbf", "#5b9be0", "#8fb8e8", "#777777", "#c22f2f", "#d98014", "#2f8f4e")
 NIGHT = ("#7db4ff", "#7db4ff", "#4f86d0", "#9cc3f2", "#a5a5a5", "#ff7b72", "#f0b050", "#6cc787")
 
 
 def grouped(pairs: Iterable[tuple[str, T]]) -> list[tuple[str, list[T]]]:
-    """The rows of each case, under its name: so a table is no wider than a phone."""
+    """The rows of each case, under its name, so that a table is no wider than a phone."""
     found: dict[str, list[T]] = {}
     for name, row in pairs:
         found.setdefault(name, []).append(row)
@@ -92,7 +92,7 @@ def ratio_row(row: Row, pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def cell(column: str, value: int) -> tuple[str, bool]:
-    """A count of the ledger, and whether it is trouble."""
+    """A count of the ledger, and True if it is trouble."""
     return f"{value:,}", bool(value) and column in ZERO
 
 
@@ -131,7 +131,7 @@ def no_charts(cases: Cases) -> list[Chart]:
 
 
 def by_layer(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
-    """In the order of LAYERS, so that legends and bars keep it."""
+    """The measurements by layer, in the order of LAYERS, which legends and bars keep."""
     found: dict[str, list[Measurement]] = {layer: [] for layer in LAYERS}
     for measurement in measurements:
         found[measurement.layer].append(measurement)
@@ -157,7 +157,7 @@ def lines(
     *,
     log: bool = True,
 ) -> list[Chart]:
-    """One chart over all cases that have an `x`, if there are two at least."""
+    """One chart over all cases that have an `x`, if there are at least two."""
     every = [m for measurements in cases.values() for m in measurements]
     points: dict[str, list[Point]] = {}
     for layer, mine in by_layer(every).items():
@@ -241,7 +241,7 @@ LINES: dict[str, Callable[[Cases], list[Chart]]] = {
 
 
 def distributions(cases: Cases) -> list[Chart]:
-    """What the cases' distributions look like: at each fraction the median of the rounds."""
+    """Charts of the cases' distributions: at each fraction the median of the rounds."""
     found = []
     for case, measurements in cases.items():
         layers = by_layer(m for m in measurements if any(m.distributions.values()))

@@ -1,7 +1,7 @@
-"""A run's results: what is kept as JSON, and the medians and ratios that are read from it.
+"""A run's results: the JSON, and the medians and ratios that are read from it.
 
-The JSON is this module's dataclasses, field by field; README.md explains each. `FORMAT` rises
-when a field changes its meaning or goes away; new fields may come without that.
+The JSON is this module's dataclasses, field by field. README.md explains each. `FORMAT` rises
+when a field changes its meaning or goes away. New fields may come without that.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Measurement:
     distributions: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     series: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     ledger: Verdict = field(default_factory=Verdict)
-    errors: dict[str, int] = field(default_factory=dict)  # what sends failed with
+    errors: dict[str, int] = field(default_factory=dict)  # the errors of sends
     counters: dict[str, int] = field(default_factory=dict)  # the layer's own, of all processes
-    trouble: str = ""  # what ended the measurement before its time
+    trouble: str = ""  # the error that ended the measurement early
 
 
 @dataclass
 class Skipped:
-    """What was asked for and not measured, and why."""
+    """A case that was asked for and not measured, and why."""
 
     layer: str
     scenario: str  # "" when the layer was left out of the whole run
@@ -62,7 +62,7 @@ class Run:
     layers: list[str]  # in the order they were asked for
     seconds: float = 0.0
     interrupted: bool = False  # it has not, or not yet, come to its end
-    # What a figure is: {"scenario": {"figure": {"unit": ..., "better": ..., "says": ...}}}
+    # The figures' meaning: {"scenario": {"figure": {"unit": ..., "better": ..., "says": ...}}}
     figures: dict[str, dict[str, dict[str, str]]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
@@ -157,21 +157,21 @@ def ratios(values: Mapping[str, Mapping[int, float]]) -> dict[str, dict[str, Rat
 
 
 def save(run: Run, path: Path) -> None:
-    """In one step: whoever ends us meanwhile leaves the old file or the new one."""
+    """Save in one step: a process that is ended meanwhile leaves the old file or the new one."""
     unfinished = path.with_name(f"{path.name}.tmp")
     unfinished.write_text(json.dumps(asdict(run), indent=1) + "\n")
     unfinished.replace(path)
 
 
 class Keeper:
-    """Saves a run while it goes on, so that one that is killed has not been in vain."""
+    """The keeper of a run: it saves the results meanwhile, in case the run is killed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._due = 0.0  # time.monotonic()
 
     def keep(self, run: Run) -> None:
-        """At once the first time, then every few seconds: a long run is long to write."""
+        """Save at once the first time, then every few seconds: a long run takes long to write."""
         if time.monotonic() >= self._due:
             save(run, self.path)
             self._due = time.monotonic() + KEEP_EVERY

@@ -1,7 +1,7 @@
-"""What a child is told to do: coroutines that run inside it, called by name from a scenario.
+"""The roles of a child: coroutines that run inside it, called by name from a scenario.
 
-They move messages and write the ledger; what the figures mean is worked out later, from the
-ledger, by the scenario.
+They move messages and write the ledger. The scenario works out the figures later, from the
+ledger.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Worker:
 
 
 async def consume(worker: Worker, channel: str, react: Reaction | None = None) -> None:
-    """One consumer: receive, write it down, and react. Ends by being cancelled."""
+    """Run one consumer: receive, write it down, react. It ends when it is cancelled."""
     receive, received = worker.layer.receive, worker.recorder.received
     while True:
         message = await receive(channel)
@@ -60,7 +60,7 @@ async def listen(worker: Worker, channel: str, react: Reaction | None = None) ->
 async def open_channels(
     worker: Worker, many: int, group: str = "", react: Reaction | None = None
 ) -> list[str]:
-    """New consumers, each on a channel of its own, all in `group`."""
+    """Start consumers, each on a channel of its own, all in `group`."""
     channels: list[str] = []
 
     async def connect() -> None:
@@ -101,7 +101,7 @@ def message(sender: str, number: int, target: str, size: int) -> dict[str, Any]:
 async def send_one(
     worker: Worker, sender: str, number: int, target: str, *, group: bool, size: int
 ) -> bool:
-    """Whether it was not refused."""
+    """Send one message. Return True if it was not refused."""
     body = message(sender, number, target, size)
     with worker.recorder.sending(sender, number, target, group=group) as attempt:
         if group:
@@ -120,10 +120,10 @@ async def send_paced(
     size: int,
     group: bool = False,
 ) -> int:
-    """`rate` messages a second, on the beat: one that is late does not shift the next.
+    """Send `rate` messages a second, at fixed times: a late one does not delay the next.
 
-    At most one is under way at a time, so a send that takes longer than a beat is followed at
-    once by the next. Returns how many were not refused.
+    At most one is under way at a time. After a send that takes longer than the interval, the
+    next one follows at once. Return how many were not refused.
     """
     begin = time.monotonic()
     accepted = 0
@@ -138,10 +138,10 @@ async def send_paced(
 async def send_now_and_then(
     worker: Worker, sender: str, targets: list[str], rate: float, seconds: float, size: int
 ) -> int:
-    """About `rate` messages a second, each at a random moment to a random one of `targets`.
+    """Send about `rate` messages a second, each at a random moment to a random one of `targets`.
 
-    There is no beat, because a message on the beat would meet another sender's always at the same
-    point of that one's beat. At least one is sent. Returns how many were not refused.
+    The times are not fixed, because a message would then always meet another sender's interval at
+    the same point. At least one is sent. Return how many were not refused.
     """
     end = time.monotonic() + seconds
     accepted = 0
@@ -157,7 +157,7 @@ async def send_now_and_then(
 async def send_flat_out(
     worker: Worker, sender: str, target: str, seconds: float, size: int, group: bool = False
 ) -> int:
-    """One after the other without a pause, but for a moment after a refusal."""
+    """Send one after the other without a pause, except for a moment after a refusal."""
     end = time.monotonic() + seconds
     accepted = 0
     for number in count():
@@ -193,7 +193,7 @@ async def write_ledger(worker: Worker) -> dict[str, Any]:
 
 
 async def disconnect(worker: Worker) -> None:
-    """End all consumers, as their sockets' closing would."""
+    """End all consumers, as if their sockets had closed."""
     for task in worker.consumers.values():
         task.cancel()
     await asyncio.gather(*worker.consumers.values(), return_exceptions=True)
@@ -209,6 +209,6 @@ async def migrate(worker: Worker) -> None:
 
     def work() -> None:
         call_command("migrate", database="channels", verbosity=0)
-        connections.close_all()  # this thread's; the last one out empties the WAL
+        connections.close_all()  # this thread's; the last one closed empties the WAL
 
     await asyncio.to_thread(work)

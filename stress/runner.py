@@ -24,13 +24,13 @@ from stress.redis_server import RedisServer, redis_server
 from stress.results import Measurement, Run, Skipped
 from stress.verdict import check
 
-# A measurement that hangs is ended, and said to have hung, after so many seconds more than its own.
+# A measurement that hangs is ended, and reported, so many seconds after its own time.
 HANG = 120.0
 
 
 @dataclass(frozen=True)
 class Place:
-    """What the measurements of a run share."""
+    """The things that the measurements of a run share."""
 
     directory: Path
     server: RedisServer | None
@@ -38,7 +38,7 @@ class Place:
 
 
 class Watcher(Protocol):
-    """Who is told how the run is going."""
+    """An observer of the run's progress."""
 
     def begins_run(self, whole: Program, skipped: Sequence[Skipped]) -> None: ...
     def begins(self, scenario: Scenario, case: Case, layer: Layer, number: int) -> None: ...
@@ -55,7 +55,7 @@ class Runner:
         watcher: Watcher,
         keep: Callable[[Run], None] | None = None,
     ) -> None:
-        """`keep` is called after each measurement, with all there are so far."""
+        """Make a runner. It calls `keep` after each measurement, with all results so far."""
         self.plan = plan
         self.scenarios = scenarios
         self.layers = layers
@@ -73,7 +73,7 @@ class Runner:
         )
 
     async def go(self) -> None:
-        """Measure all there is to measure into `run`. Cancelled, it keeps what it has."""
+        """Measure everything into `run`. If it is cancelled, the results so far stay there."""
         began = time.monotonic()
         self.run.interrupted = True  # until it has come to its end
         try:
@@ -143,7 +143,7 @@ class Runner:
             ) as here:
                 measured = await asyncio.wait_for(scenario.measure(here, case), patience)
                 ledgers = await here.ledgers()
-                # A layer without counters is let off where dropping is the point.
+                # A layer without counters is not judged where drops are expected.
                 counts = bool(here.counters) or not case.may_drop
                 for entries in ledgers:
                     measurement.ledger += await asyncio.to_thread(
@@ -159,7 +159,7 @@ class Runner:
         except TimeoutError:
             measurement.trouble = f"hung: ended after {patience:.0f} s"
         except Exception as error:
-            # One layer that breaks down is a result, and no reason not to measure the others.
+            # If one layer breaks down, that is a result, and the others are still measured.
             measurement.trouble = f"{type(error).__name__}: {error}".strip()
         measurement.seconds = round(time.monotonic() - began, 1)
         return measurement
@@ -170,7 +170,7 @@ def meaning(figure: Figure) -> dict[str, str]:
 
 
 def failed(run: Run) -> str:
-    """Why the run's exit status is 1, or ""."""
+    """Return why the run's exit status is 1, or ""."""
     broken = run.broken
     if not broken:
         return ""

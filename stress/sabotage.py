@@ -1,7 +1,7 @@
-"""Statements of the layer that fail on demand, as a bug of ours or of SQLite's would have it.
+"""Statements of the layer that fail on demand, as with a bug of ours or of SQLite's.
 
-The layer is what it is everywhere else; the connections that it opens are of a class that raises
-before a statement of the part that is sabotaged is run.
+The layer itself is not changed. Its connections are of a class that raises an exception before it
+runs a statement of the sabotaged part.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ PARTS = READER | WRITER
 
 
 class Saboteur:
-    """What fails in this process at the moment."""
+    """The statements that fail in this process at the moment."""
 
     def __init__(self) -> None:
         self.beginnings: tuple[str, ...] = ()
         self.raised = 0
 
     def meet(self, sql: Any) -> None:
-        """Called with every statement, before it is run."""
+        """Raise an exception if this statement, which is about to run, has to fail."""
         if self.beginnings and isinstance(sql, str):
             text = " ".join(sql[:200].split())
             if text.startswith(self.beginnings):
@@ -64,7 +64,7 @@ def sabotaged(factory: type[sqlite3.Connection]) -> type[sqlite3.Connection]:
 
 
 def install() -> None:
-    """From now on, what this process opens can be sabotaged."""
+    """Make the connections that this process opens from now on of that class."""
     connect = sqlite3.connect
 
     def connect_sabotaged(
@@ -76,7 +76,7 @@ def install() -> None:
 
 
 async def sabotage(worker: Worker, part: str, seconds: float) -> int:
-    """Have all statements of a part fail for a while; how many did."""
+    """Let all statements of a part fail for a while. Return how many did."""
     del worker
     before = saboteur.raised
     saboteur.beginnings = PARTS[part]

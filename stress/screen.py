@@ -1,4 +1,4 @@
-"""What the terminal shows: a live table with a progress bar, or plain lines where there is none."""
+"""The output: a live table with a progress bar, or plain lines if there is no terminal."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LEVEL = 0.02  # a ratio so near to 1 is neither ahead nor behind
 
 
 def ahead(ratio: Ratio, better: str) -> str:
-    """The colour of a ratio: green only where every round was ahead, red where every one behind."""
+    """The colour of a ratio: green only if every round was ahead, red if every one was behind."""
     above, below = ratio.low >= 1 + LEVEL, ratio.high <= 1 - LEVEL
     if better == "less":
         above, below = below, above
@@ -57,12 +57,12 @@ def balance(verdict: Verdict) -> str:
 
 
 def brief(trouble: str) -> str:
-    """What a traceback ends with; the JSON has it whole."""
+    """The last line of a traceback; the JSON has all of it."""
     return trouble.splitlines()[-1]
 
 
 class Screen:
-    """Told of each measurement; shows it."""
+    """An observer that shows each measurement."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -123,7 +123,7 @@ class Screen:
 
 
 def estimate(whole: Program) -> str:
-    """How much there is to measure, and about how long that takes where nobody else works."""
+    """The number of measurements, and about how long they take on a quiet machine."""
     minutes, seconds = divmod(round(whole.seconds), 60)
     lasts = f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
     many = "1 measurement" if whole.measurements == 1 else f"{whole.measurements} measurements"
@@ -140,7 +140,7 @@ def skipped_lines(skipped: Sequence[Skipped]) -> list[str]:
 
 
 def report(console: Console, run: Run) -> None:
-    """The whole of a run: where, what was measured, the ratios, the ledger."""
+    """Print a whole run: the machine, the figures, the ratios, the ledger."""
     console.print(header(run), highlight=False, markup=False, soft_wrap=True)
     found = rows(run)
     for scenario in dict.fromkeys(row.scenario for row in found):
@@ -225,7 +225,7 @@ def ledgers(run: Run) -> dict[tuple[str, str], Verdict]:
 
 
 def ledger_columns(found: Iterable[Verdict]) -> list[str]:
-    """Those that are zero everywhere are left out, but not those that must be zero."""
+    """The columns to show: without those that are zero everywhere, unless they must be zero."""
     verdicts = list(found)
     used = (name for name in SOMETIMES if any(getattr(verdict, name) for verdict in verdicts))
     return [*ALWAYS, *used, *ZERO]
@@ -264,7 +264,7 @@ def excuses(run: Run) -> list[str]:
 
 
 def excused(run: Run) -> dict[str, list[str]]:
-    """Where -> every delivery of ours that is missing for a reason of the harness's own making."""
+    """Place -> every delivery of ours that is missing because of something the harness did."""
     return {
         place(measurement): measurement.ledger.excuses
         for measurement in run.measurements

@@ -1,4 +1,4 @@
-"""Real WebSocket servers, as seen from the harness: started, waited for, and always ended.
+"""Real WebSocket servers: the harness starts them, waits for them, and always ends them.
 
 Each worker is a server of one process on a port of its own, as behind a proxy, so that the harness
 decides which worker a socket is connected to.
@@ -36,7 +36,7 @@ class Kind:
     modules: tuple[str, ...]
 
     def missing(self) -> str:
-        """What stops this server from being measured here, or ""."""
+        """Return why this server cannot be measured here, or ""."""
         for module in (*self.modules, "websockets"):
             if find_spec(module) is None:
                 return f"{module} is not installed"
@@ -55,11 +55,11 @@ KINDS: dict[str, Kind] = {
 
 
 class ServerError(RuntimeError):
-    """A server ended, or an exception was raised in it."""
+    """An error: a server ended, or an exception was raised in it."""
 
 
 class Server:
-    """One process. Its standard error is kept in a file, and in the end its layer's own counts."""
+    """One process. Files keep its standard error, and in the end its layer's own counts."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, port: int, errors: Path, counted: Path
@@ -82,14 +82,14 @@ class Server:
         return self.errors.read_text(errors="replace").strip()[-2000:]
 
     def counts(self) -> dict[str, int]:
-        """What its layer had counted when it ended; nothing if it did not end by itself."""
+        """The counts of its layer when it ended; none if it did not end by itself."""
         if not self.counted.exists():
             return {}
         counts: dict[str, int] = json.loads(self.counted.read_text())
         return counts
 
     def check(self) -> None:
-        """Raise if it has ended, or has complained of an exception."""
+        """Raise if the server has ended, or has reported an exception."""
         complaint = self.complaint()
         if self.process.returncode is not None:
             raise ServerError(f"a server ended ({self.process.returncode}): {complaint}")
@@ -111,12 +111,12 @@ class Server:
                 return
 
     def collect_garbage(self) -> None:
-        """Have it collect Python's garbage, all of it."""
+        """Make the server collect all of Python's garbage."""
         assert self.process.stdin is not None
         self.process.stdin.write(b"\n")
 
     async def end(self) -> None:
-        """Ask it to end, and see to it that it does."""
+        """Ask the server to end, and kill it if it does not."""
         if self.process.returncode is None:
             assert self.process.stdin is not None
             self.process.stdin.close()
@@ -141,10 +141,10 @@ async def start(kind: Kind, directory: Path, settings: Mapping[str, Any]) -> Ser
     with errors.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *kind.command, "--port", str(port), SITE),
-            stdin=asyncio.subprocess.PIPE,  # a byte is an order; closed, it ends the process
+            stdin=asyncio.subprocess.PIPE,  # a byte is an order; its end ends the process
             stdout=output,
             stderr=output,
-            start_new_session=True,  # a Ctrl-C is the harness's to handle
+            start_new_session=True,  # the harness handles Ctrl-C
             cwd=Path(__file__).parent.parent,
             env={**os.environ, SETTINGS: json.dumps(settings), COUNTS: str(counted)},
         )
@@ -155,7 +155,7 @@ async def start(kind: Kind, directory: Path, settings: Mapping[str, Any]) -> Ser
 async def serving(
     kind: Kind, many: int, directory: Path, settings: Mapping[str, Any]
 ) -> AsyncIterator[list[Server]]:
-    """So many servers that answer; they have ended afterwards."""
+    """Start so many servers, wait until they answer, and end them afterwards."""
     births = [asyncio.create_task(start(kind, directory, settings)) for _ in range(many)]
     try:
         servers = await asyncio.gather(*births)
@@ -166,6 +166,6 @@ async def serving(
 
 
 async def end_all(births: list[asyncio.Task[Server]]) -> None:
-    """Whoever was cancelled meanwhile, what was born is ended."""
+    """End all servers that have started, even if some starts were cancelled."""
     born = await asyncio.gather(*births, return_exceptions=True)
     await asyncio.gather(*(server.end() for server in born if isinstance(server, Server)))

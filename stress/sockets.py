@@ -1,7 +1,7 @@
-"""What a child with WebSocket clients is told to do: connect, say something, hang up.
+"""The roles of a child with WebSocket clients: connect, say something, hang up.
 
-A socket stands in the ledger as a channel does, and its room as a group. What it says is accepted
-when it has been handed to the system: the server owes it to every socket in the room then.
+In the ledger, a socket is a channel, and its room a group. A message is accepted when it has been
+handed to the system: from then on the server owes it to every socket that is in the room.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Seat = tuple[str, str]  # the name of a socket, and its room
 
 
 async def connect(worker: Worker, seats: list[Seat], url: str) -> float:
-    """Connect all of them, some at a time; returns how many seconds that took."""
+    """Connect all sockets, some at a time. Return how many seconds that took."""
     limits.open_many()
     room = asyncio.Semaphore(CONNECTING_AT_ONCE)
     begin = time.monotonic()
@@ -71,9 +71,9 @@ async def _hear(worker: Worker, name: str, connection: ClientConnection) -> None
 async def say(
     worker: Worker, phase: str, names: list[str], rate: float, seconds: float, size: int
 ) -> int:
-    """Each of these sockets says something `rate` times a second, each on a beat of its own.
+    """Let each socket say something `rate` times a second, at fixed times of its own.
 
-    Returns how much was said. The sender, in the ledger, is the phase and the name of the socket.
+    Return how many messages. In the ledger, the sender is the phase and the socket's name.
     """
     begin = time.monotonic()
     talks = (_talk(worker, phase, name, rate, begin, seconds, size) for name in names)
@@ -103,7 +103,7 @@ async def collect_garbage(worker: Worker) -> None:
 
 
 async def hang_up(worker: Worker) -> None:
-    """Close all sockets, as browsers' tabs that are closed would."""
+    """Close all sockets, as browser tabs do when they are closed."""
     sockets: dict[str, Socket] = worker.kept.get(SOCKETS, {})
     await asyncio.gather(*(socket.connection.close() for socket in sockets.values()))
     sockets.clear()

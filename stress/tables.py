@@ -33,11 +33,11 @@ class Line:
     figure: str
     ours: str
     tables: tuple[str, ...]
-    absent: str  # what stands there of a rival that has no such figure
+    absent: str  # the text for a rival that has no such figure
 
 
 def lines(text: str) -> Iterator[Line]:
-    """What lines.txt says, which explains itself."""
+    """The lines of lines.txt, which explains itself."""
     scenario = case = ours = ""
     for line in text.splitlines():
         if line.startswith(" "):
@@ -83,7 +83,7 @@ def cells(line: Line, rows: Sequence[Row]) -> list[str]:
 
 
 def table(name: str, rows: Sequence[Row]) -> Iterator[list[str]]:
-    """Its heading, and its lines; none of a case that was not measured."""
+    """The heading of a table, and its lines; none for a case that was not measured."""
     if name != EVERYTHING:
         yield ["", *(LAYERS[layer].title for layer in (OURS, *RIVALS)), "ours / theirs"]
         measured = {(row.scenario, row.case) for row in rows}
@@ -103,7 +103,7 @@ def table(name: str, rows: Sequence[Row]) -> Iterator[list[str]]:
 
 
 def caption(found: Mapping[str, Any]) -> str:
-    """Where and when it was measured, and how to read it."""
+    """The place and time of the measurement, and how to read the table."""
     machine, versions = found["machine"], found["versions"]
     few, *_, many = [*sorted({row["rounds"] for row in found["rows"]})] * 2
     rounds = "one round" if many == 1 else f"{f'{few} to ' * (few != many)}{many} rounds"
@@ -139,7 +139,7 @@ def documents(root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def outdated(found: Mapping[str, Any], root: Path = ROOT, *, mend: bool = False) -> list[Path]:
-    """The documents whose tables say something else; `mend` writes them."""
+    """The documents whose tables differ; with `mend`, write them."""
     paths = []
     for path, text in documents(root):
         new = MARKED.sub(lambda m: f"{m[1]}{markdown(m[2], found)}{m[3]}", text)

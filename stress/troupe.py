@@ -1,4 +1,4 @@
-"""Processes that go on writing to each other, whoever of them is there at the moment."""
+"""Processes that go on writing to each other, while some are killed and replaced."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Targets = list[tuple[str, bool]]  # a name, and whether it is a group's
 
 
 class Troupe:
-    """`keeper` is a process that uses no layer, and that no fault befalls."""
+    """The processes. `keeper` is one that uses no layer, and that meets no fault."""
 
     def __init__(self, lab: Lab, size: int) -> None:
         self.lab = lab
@@ -41,7 +41,7 @@ class Troupe:
         return self.place / DATABASE
 
     async def enter(self, receivers: int, writers: int, *, own_disk: bool) -> None:
-        """With `own_disk` the database is on a small tmpfs, which only these processes see."""
+        """Start all. With `own_disk`, the database is on a small tmpfs that only they see."""
         if own_disk:
             self.place = self.lab.directory / "disk"
             await asyncio.to_thread(self.place.mkdir)
@@ -87,7 +87,7 @@ class Troupe:
         return [(GROUP, True), *((name, False) for name in (TASKS, *channels))]
 
     async def _introduce(self) -> None:
-        """Nobody writes to the dead, nor forgets the new."""
+        """Tell the writers who lives: they write to no dead process, and to each new one."""
         for writer in self.writers:
             await writer.call(address, targets=self.targets)
 
@@ -95,7 +95,7 @@ class Troupe:
         return random.choice([*self.receivers, *self.writers])
 
     async def replace(self, dead: Child) -> None:
-        """Another one in the place of one that was killed."""
+        """Start another process instead of one that was killed."""
         if dead in self.receivers:
             del self.receivers[dead]
             await self.receiver()
@@ -106,24 +106,24 @@ class Troupe:
             await self.writer()
 
     async def lose_groups(self) -> None:
-        """From now on nobody owes them the group's messages: their memberships are to be lost."""
+        """Note that nobody owes them the group's messages: their memberships will be lost."""
         for receiver, channels in self.receivers.items():
             await receiver.call(expect_nothing, channels=channels)
 
     async def rejoin(self) -> None:
-        """As a reconnecting client would."""
+        """Join again, as a client that reconnects does."""
         for receiver, channels in self.receivers.items():
             await receiver.call(join_again, channels=channels)
 
     async def leave(self) -> None:
-        """All has been said."""
+        """Let the writers finish."""
         for writer in self.writers:
             await writer.call(address, targets=[])
         await asyncio.gather(*self.writers.values())
 
 
 def heard(talking: asyncio.Task[None]) -> None:
-    """Take note of how it ended: nobody else does when the measurement is cut short."""
+    """Fetch the exception: no other code does if the measurement is cut short."""
     if not talking.cancelled():
         talking.exception()
 
@@ -133,7 +133,7 @@ async def address(worker: Worker, targets: Targets) -> None:
 
 
 async def talk(worker: Worker, rate: float, size: int) -> None:
-    """To one after the other, on the beat, while there is anybody."""
+    """Send to one target after the other, at fixed times, as long as there are any."""
     begin = time.monotonic()
     for number in count():
         targets: Targets = worker.kept["targets"]

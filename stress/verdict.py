@@ -15,13 +15,13 @@ ZERO = ("lost", "doubled", "misordered", "invented", "overcounted")
 
 @dataclass
 class Verdict:
-    """Counts of a history. Those of `ZERO` must be zero."""
+    """Counts of a history. The counts of `ZERO` must be zero."""
 
     sent: int = 0
     accepted: int = 0
     refused: int = 0
     failed: int = 0
-    unknown: int = 0  # the sender was gone before it knew
+    unknown: int = 0  # the sender ended before it knew
     owed: int = 0  # deliveries promised by the accepted messages
     received: int = 0
     dropped: int = 0
@@ -55,13 +55,13 @@ Delivered = set[Delivery]
 def check(entries: Iterable[Entry], *, counts_drops: bool = True) -> Verdict:
     """Judge a history.
 
-    A layer that counts its drops (`counts_drops`) is held to its word: what is missing and not in
-    the count is lost, what is in the count and missing nowhere is overcounted. A layer that drops
-    without counting is allowed to where the caller says so, and its missing deliveries are called
+    If a layer counts its drops (`counts_drops`), its count has to be right: a delivery that is
+    missing and not in the count is lost, one in the count and missing nowhere is overcounted. If
+    the caller says so, a layer may drop without counting. Its missing deliveries are then called
     dropped.
 
-    Order is judged between one sender and one reader of one channel; between competing readers of
-    a channel there is none to judge.
+    Order is judged between one sender and one reader of one channel. Competing readers of a
+    channel have no order to judge.
     """
     history = History(entries)
     verdict = Verdict(sent=len(history.messages))
@@ -110,7 +110,7 @@ def _judge_receipts(history: History, verdict: Verdict) -> Delivered:
 
 
 def _missing(history: History, delivered: Delivered, verdict: Verdict) -> list[Delivery]:
-    """What was owed and did not come, and the harness cannot be blamed for."""
+    """The deliveries that were owed, did not come, and are not the harness's fault."""
     missing = []
     hands = dict(history.killed)
     for key, message in history.messages.items():
@@ -131,7 +131,7 @@ def _missing(history: History, delivered: Delivered, verdict: Verdict) -> list[D
 def _judge_missing(
     history: History, delivered: Delivered, missing: list[Delivery], verdict: Verdict
 ) -> None:
-    """Hold what is missing against what the layer counted."""
+    """Compare the missing deliveries with the layer's counts."""
     early: list[str] = []
     others: list[str] = []
     for key, channel in missing:
@@ -155,11 +155,11 @@ def _judge_missing(
 
 
 def _unexplained(history: History, delivered: Delivered, missing: list[Delivery]) -> int:
-    """Deliveries that the layer's counts leave unexplained, at the best reading of them.
+    """The number of deliveries that the layer's counts leave unexplained, read in its favour.
 
-    It counts deliveries, but a group's message that finds no room in an inbox once, in the sending
-    process, whatever the number of members there. What a process has dropped that reads, and also
-    sends to groups, may be either.
+    The layer counts deliveries. But it counts a group's message without room in an inbox once, in
+    the sending process, whatever the number of members there. If a process reads, and also sends
+    to groups, its drops may be either.
     """
     dropped = history.counted[DROPPED]
     readers = set().union(*history.readers.values())
@@ -167,7 +167,7 @@ def _unexplained(history: History, delivered: Delivered, missing: list[Delivery]
     either = sum(n for who, n in dropped.items() if who in readers & history.group_senders)
     single = dropped.total() - inboxes - either + history.counted[EXPIRED].total()
 
-    # What each reading process misses of a message; none of its channels has it, or some have.
+    # Each reading process's misses of a message: none of its channels has it, or some have.
     misses = Counter((key, history.reader(channel)) for key, channel in missing)
     some = {(key, history.reader(channel)) for key, channel in delivered}
     whole = sorted(

@@ -1,7 +1,7 @@
-"""How a sender keeps in step with its receivers, in whatever process they are.
+"""The window by which a sender keeps in step with its receivers, in any process.
 
-Each receiving process tells the sender over UDP on the loopback how far it has come; the sender
-goes on while the slowest is no more than a window behind. The layer under test carries none of it.
+Each receiving process tells the sender over UDP on the loopback how far it has come. The sender
+goes on while the slowest is at most a window behind. The layer under test carries none of this.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Window:
         return self.begun - heard
 
     async def enter(self, size: int, patience: float) -> bool:
-        """Wait for room for one more message, and take it; False if nothing moves any more."""
+        """Wait for room for one more message, and take it. Return False if nothing moves."""
         while self.outstanding >= size:
             self._told.clear()
             try:

@@ -57,7 +57,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
             case _:
                 await self.refuse("The page and the server misunderstand each other. Reload?")
 
-    # What the page asks for
+    # Requests of the page
 
     async def join(self, content: dict[str, Any]) -> None:
         form = JoinForm(content)
@@ -67,8 +67,8 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         self.visitor = form.cleaned_data["visitor"] or self.visitor
         if not await self.enter(form.cleaned_data["name"]):
             return
-        # First into the group, then the history: a line that comes in between comes twice, and the
-        # page sees that by its id. The other way round nobody would ever show it.
+        # Join the group first, then read the history: a line that comes in between comes twice, and
+        # the page sees that by its id. In the other order, the page would miss that line.
         await self.channel_layer.group_add(self.group, self.channel_name)
         await self.send_json({"type": "welcome", "name": self.name, "process": os.getpid()})
         await self.send_lines(after=form.cleaned_data["after"])
@@ -83,7 +83,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         await self.channel_layer.group_send(self.group, event)
 
     async def catch_up(self, content: dict[str, Any]) -> None:
-        """What was said since? The page asks regularly, so this is also its sign of life."""
+        """Send what was said since. The page asks regularly, so this is also its sign of life."""
         form = CatchUpForm(content)
         if not form.is_valid():
             await self.refuse(reason(form))
@@ -95,7 +95,7 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         await self.send_json({"type": "people", "names": names})
 
     async def earlier(self, content: dict[str, Any]) -> None:
-        """What was said before the lines that the page shows?"""
+        """Send what was said before the lines that the page shows."""
         form = EarlierForm(content)
         if not form.is_valid():
             await self.refuse(reason(form))
@@ -108,14 +108,14 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         )
 
     async def summarise(self) -> None:
-        """A job for the worker, which answers to this tab's channel."""
+        """Send a job to the worker, which answers to this tab's channel."""
         job = {"type": "summarise", "room": self.room, "reply_to": self.channel_name}
         try:
             await self.channel_layer.send("summaries", job)
         except ChannelFull:
             await self.refuse("Many are waiting for a summary. Try again in a minute?")
 
-    # What the channel layer brings
+    # Messages of the channel layer
 
     async def room_line(self, event: dict[str, Any]) -> None:
         await self.send_json({"type": "line", "line": event["line"], "previous": event["previous"]})
@@ -133,18 +133,18 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         return Line.objects.post(self.room, **line).as_event()
 
     async def enter(self, name: str) -> bool:
-        """Take the name in this room, or keep it; refuse it if another visitor has it."""
+        """Take the name in this room, or keep it. Refuse it if another visitor has it."""
         enter = database_sync_to_async(Visit.objects.enter)
         free = await enter(self.room, name, self.channel_name, self.visitor)
         if free:
             self.name = name
         else:
-            why = f"Somebody here is called {name} already. Please choose another name."
+            why = f"The name {name} is taken in this room. Please choose another name."
             await self.refuse(why, about="name")
         return free
 
     async def send_lines(self, after: int | None) -> None:
-        """Send what came after that line; to somebody who has none yet, the last few."""
+        """Send what came after that line, or the last few lines if there is none yet."""
         more = earlier = False
         if after is None:
             lines, earlier = await database_sync_to_async(Line.objects.last)(self.room)
@@ -166,5 +166,5 @@ class ChatConsumer(AsyncJsonWebsocketConsumer):
         await self.channel_layer.group_send(self.group, {"type": "room.people", "names": names})
 
     async def refuse(self, why: str, nonce: str | None = None, about: str = "") -> None:
-        """Decline, in words: a line by its nonce, or what the page should ask for again."""
+        """Refuse, in words: a line by its nonce, or what the page should ask for again."""
         await self.send_json({"type": "refused", "reason": why, "nonce": nonce, "about": about})

@@ -1,4 +1,4 @@
-"""What people may send, and the words in which we decline the rest.
+"""The forms for what people may send, and the words in which we refuse the rest.
 
 WebSocket, web form and command line all come through here.
 """
@@ -15,11 +15,11 @@ TEXT_LENGTH = Line._meta.get_field("text").max_length
 
 
 def whole_characters(value: str) -> None:
-    """JSON can spell half of a surrogate pair, which no encoding can write down."""
+    """Refuse half of a surrogate pair: JSON can spell it, but no encoding can write it."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise ValidationError("There is half a character in this. Please type it anew.") from error
+        raise ValidationError("There is half a character in this. Please type it again.") from error
 
 
 class JoinForm(forms.Form):
@@ -83,11 +83,11 @@ class RoomForm(forms.Form):
 
 
 class NoteForm(RoomForm, LineForm):
-    """A line and the room it is for: for those who are not in it."""
+    """A line and the room it is for, from people who are not in the room."""
 
     field_order = ("room", "name", "text")
 
 
 def reason(form: forms.Form) -> str:
-    """Why the form was not accepted, in one line."""
+    """Return why the form was not accepted, in one line."""
     return " ".join(str(message) for messages in form.errors.values() for message in messages)

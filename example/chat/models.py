@@ -1,4 +1,4 @@
-"""What a room keeps: its lines, and who visits it."""
+"""The data of a room: its lines, and its visitors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST = 2**63 - 1  # SQLite's largest id
 
 class LineManager(models.Manager["Line"]):
     def post(self, room: str, name: str, text: str, nonce: uuid.UUID | None = None) -> Line:
-        """Keep a line; once for each nonce, however often an unsure browser sends it."""
+        """Keep a line, once for each nonce, however often an unsure browser sends it."""
         line, _ = self.get_or_create(
             nonce=nonce or uuid.uuid4(), defaults={"room": room, "name": name, "text": text}
         )
@@ -45,9 +45,9 @@ class LineManager(models.Manager["Line"]):
 
 
 class Line(models.Model):
-    """What somebody said.
+    """A line that a visitor said.
 
-    The row is the truth and the channel layer only carries the news of it: a browser that missed
+    The row is the truth and the channel layer only carries the news: a browser that missed
     the news finds the row. SQLite commits one writer at a time, so ids appear in order.
     """
 
@@ -83,12 +83,12 @@ class Line(models.Model):
 
 
 class VisitManager(models.Manager["Visit"]):
-    # A tab reports every 25 s. One that has not for so long went down with its server.
+    # A tab reports every 25 s. If it has not reported for so long, its server was killed.
     ABSENT = timedelta(seconds=90)
 
-    @transaction.atomic  # begins with the write lock: of two who want a name, one is first
+    @transaction.atomic  # begins with the write lock: of two visitors who want a name, one is first
     def enter(self, room: str, name: str, channel: str, visitor: uuid.UUID) -> bool:
-        """Note that this tab is here, or still here; False if another visitor has the name."""
+        """Note that this tab is here. Return False if another visitor has the name."""
         others = self.present(room).exclude(visitor=visitor)
         if others.filter(name__iexact=name).exists():
             return False

@@ -1,4 +1,4 @@
-"""The name of a room: what it may look like in an address, and its group in the channel layer."""
+"""The name of a room: its form in an address, and its group in the channel layer."""
 
 from hashlib import sha256
 from unicodedata import category, normalize

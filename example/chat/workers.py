@@ -21,8 +21,8 @@ WORD = re.compile(r"[^\W\d_]{5,}")  # five letters at least, of any script
 def command() -> str:
     """Return the command that starts a worker, as it works in any terminal of this machine.
 
-    `python` may be another one there than the server's. Visitors of a real site need not know where
-    that is.
+    `python` may be another one there than the server's. Visitors of a real site need not know its
+    path.
     """
     if not settings.DEBUG:
         return "python manage.py runworker summaries"
@@ -31,7 +31,7 @@ def command() -> str:
 
 
 class SummaryWorker(AsyncConsumer):
-    """Takes jobs from the channel `summaries`; as many workers as you like share them."""
+    """A worker for jobs of the channel `summaries`: as many as you like share them."""
 
     async def summarise(self, job: dict[str, Any]) -> None:
         counted = await database_sync_to_async(summary)(job["room"])

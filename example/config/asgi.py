@@ -1,4 +1,4 @@
-"""What the servers and `manage.py runworker` run."""
+"""The application that the servers and `manage.py runworker` run."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Settings of the example chat. What concerns the channel layer stands in three blocks, marked."""
+"""Settings of the example chat. Three marked blocks are about the channel layer."""
 
 import os
 from pathlib import Path
@@ -17,7 +17,7 @@ DEBUG = os.environ.get("CHAT_DEBUG", "1") == "1"
 ALLOWED_HOSTS = os.environ.get("CHAT_HOSTS", "").split()
 
 INSTALLED_APPS = [
-    "daphne",  # makes runserver speak ASGI; wants to be first
+    "daphne",  # makes runserver speak ASGI; has to be first
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -58,7 +58,7 @@ USE_TZ = True
 TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
-# (2) A database of its own for the layer: its writes never wait for the chat's, nor theirs for it.
+# (2) A database of its own for the layer: neither of the two waits for the other's writes.
 SQLITE_OPTIONS = {
     "timeout": 20,
     "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
@@ -94,7 +94,7 @@ CHANNEL_LAYERS: dict[str, Any] = {
     },
 }
 
-# CHANNEL_LAYER_URL puts another layer in its place, and no other line of the project changes:
+# CHANNEL_LAYER_URL selects another layer, and no other line of the project changes:
 #   redis://127.0.0.1:6379/0   channels_redis, once one machine is not enough
 #   memory://                  Channels' own, one process only: the floor for measurements
 #   sqlite://?watcher=polling  this layer, woken in that way
@@ -104,7 +104,7 @@ match url.scheme:
     case "redis" | "rediss":
         CHANNEL_LAYERS["default"] = {
             "BACKEND": "channels_redis.core.RedisChannelLayer",
-            # channels_redis blocks on the server for 5 s at a time; redis-py 8 gives up as soon.
+            # channels_redis blocks on the server for 5 s at a time; redis-py 8 then gives up.
             "CONFIG": {"hosts": [{"address": CHANNEL_LAYER_URL, "socket_timeout": None}]},
         }
     case "memory":

@@ -1,4 +1,4 @@
-"""Consumers slower than what they are sent: refusals, drops, and memory that stays bounded."""
+"""Consumers slower than their senders: refusals, drops, and memory that stays bounded."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def cases(plan: Plan) -> list[Case]:
             f"slow consumers, {FACTOR} x too much, {how}",
             {**arguments, "group": group},
             2,
-            lasts=FACTOR
-            * arguments["seconds"],  # until the last is handled, of those that drop none
+            lasts=FACTOR * arguments["seconds"],  # until the last is handled, if none is dropped
             may_drop=True,
         )
         for how, group in (("each sent to", False), ("as a group", True))

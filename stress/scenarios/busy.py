@@ -1,4 +1,4 @@
-"""How long a message is under way between two processes while two others exchange messages."""
+"""The time of a message between two processes while two others exchange messages."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from stress.children import Child
 from stress.lab import Lab, talk_beside
 from stress.plan import Case, Figure, Measured, Plan, Scenario
 
-# Messages a second of the pair that is measured: a person's who chats. With more of them its
-# processes would soon be in the state that its own messages, not the others', bring them to.
+# Messages a second of the measured pair: as many as a person in a chat sends. With more, the state
+# of its processes would come from its own messages, and not from those of the others.
 RATE = 10.0
 MANY = 500.0  # messages a second of the others, at which a watcher matters
 WARM_UP = 0.5  # seconds at the beginning of each phase
 BYSTANDERS = 100  # consumers of a process that nobody writes to
 SPARE = 0.5  # seconds that the others go on longer than they are needed
-# Measured one after the other, in an order by chance: a ratio pairs them within a measurement.
+# Measured one after the other, in random order: a ratio pairs them within a measurement.
 ALONE, BUSY = "alone", "busy"
 
 
@@ -75,7 +75,7 @@ async def run(lab: Lab, case: Case) -> Measured:
 
 
 async def talk(sender: Child, name: str, target: str, seconds: float, size: int) -> int:
-    """The pair that is measured; returns how many messages were not refused."""
+    """Let the measured pair talk. Return how many messages were not refused."""
     return await sender.call(
         roles.send_now_and_then,
         sender=name,

@@ -24,14 +24,14 @@ from stress.plan import Case, Figure, Measured, Plan, Scenario
 from stress.roles import Worker
 from stress.troupe import Troupe
 
-# Rows for processes that are gone pile up: nobody is to be refused for that.
+# Rows for dead processes pile up, and must not make the layer refuse a send.
 ROOM = {"capacity": 1_000_000}
 RETENTION = 5  # seconds: trimming is a part of what can go wrong
 EVERY = 0.5  # seconds between two faults
 WRITERS = 2
 HISTORY = "a long history: all of them at random"
 
-# The faults that any layer can meet, and those that take a file, or a layer of ours, to meet.
+# The faults that any layer can meet, and those that need a file, or a layer of ours.
 ANYBODYS = {
     "kill -9 of random processes": ("kill",),
     "SIGSTOP of random processes": ("stop",),
@@ -43,14 +43,14 @@ OURS = {
     "the clock jumps": ("jump",),
     FULL: ("fill",),
     "the file is replaced by a new one": ("replace",),
-    "the file is deleted, and migrated anew": ("delete",),
+    "the file is deleted, and migrated again": ("delete",),
     HISTORY: tuple(FAULTS),
 }
 QUICK = (*ANYBODYS, CRASHES, FULL)
 
 
 def cases(plan: Plan) -> list[Case]:
-    """`--seconds` is the length of the history, and of each other case if that is less."""
+    """The cases. `--seconds` is the length of the history, and at most of each other case."""
     long = plan.seconds or plan.choose(quick=6.0, normal=60.0)
     short = min(long, plan.choose(quick=1.5, normal=6.0))
     processes = plan.processes or 3
@@ -81,7 +81,7 @@ def cases(plan: Plan) -> list[Case]:
 
 @cache
 def small_disks() -> bool:
-    """Whether this machine lets us mount a tmpfs of our own, in a user namespace."""
+    """Return True if this machine lets us mount a tmpfs of our own, in a user namespace."""
     if sys.platform != "linux" or None in map(shutil.which, ("unshare", "nsenter")):
         return False
     command = ["unshare", "-Urm", "sh", "-c", "mount -t tmpfs -o size=1m stress /mnt"]
@@ -89,14 +89,14 @@ def small_disks() -> bool:
 
 
 def prepare(directory: Path) -> None:
-    """In each child, before it makes its layer."""
+    """Prepare a child, before it makes its layer."""
     clock.install(directory)
     sabotage.install()
 
 
 async def run(lab: Lab, case: Case) -> Measured:
     names: list[str] = case.arguments["faults"]
-    Clock(lab.directory)  # before anybody goes by it
+    Clock(lab.directory)  # before any process uses it
     troupe = Troupe(lab, case.arguments["size"])
     receivers = case.arguments["processes"]
     await troupe.enter(receivers, WRITERS, own_disk="fill" in names)
@@ -129,7 +129,7 @@ async def run(lab: Lab, case: Case) -> Measured:
 def recovery(entries: Iterable[Entry]) -> dict[str, float]:
     """Milliseconds from the loss of a file until the last message was sent that never arrived.
 
-    Not counting the group's, whose members join again later.
+    The group's messages do not count, because its members join again later.
     """
     faults = [(e.at, e.number) for e in entries if e.kind == ledger.FAULT]
     if not faults:
@@ -159,7 +159,7 @@ SCENARIO = Scenario(
         *(Figure(name, "", "", f"how often: {says[0].__doc__}") for name, says in FAULTS.items()),
         Figure("delay p50", "ms", "less", "meanwhile, of what arrived"),
         Figure("delay p99", "ms", "less"),
-        Figure("delay max", "ms", "less", "the longest anybody was deaf"),
+        Figure("delay max", "ms", "less", "the longest time that a consumer got nothing"),
         Figure("recovery", "ms", "less", "from the loss of a file until nothing is lost any more"),
         Figure("failed", "", "", "sends that raised anything but ChannelFull"),
     ),

@@ -1,4 +1,4 @@
-"""Consumers connect and leave while their group is sent to."""
+"""Consumers that connect and leave while messages go to their group."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from stress.roles import Worker
 
 GROUP = "lobby"
 STAYS = (0.05, 0.4)  # seconds a consumer is a member
-# Seconds that a consumer which leaves in good order goes on reading, for what is under way. One
-# that leaves at once is excused what came so shortly before.
+# Seconds that a consumer goes on reading after it has left in good order, because messages are
+# under way. If one leaves at once, messages of so many seconds before are excused.
 READS_ON = 1.5
 AT_ONCE = 20
 GROUPS, CHANNELS = 10, 7  # in each of which each channel is a member for a while
@@ -54,7 +54,7 @@ def cases(plan: Plan) -> list[Case]:
 
 
 async def come_and_go(worker: Worker, many: int, seconds: float) -> int:
-    """`many` seats, each taken by one consumer after the other; returns how many there were."""
+    """Fill `many` seats, each with one consumer after the other. Return how many there were."""
     end = time.monotonic() + seconds
 
     async def seat(abrupt: bool) -> int:
@@ -78,11 +78,11 @@ async def come_and_go(worker: Worker, many: int, seconds: float) -> int:
 
 
 async def add_and_discard(worker: Worker, tasks: int, seconds: float) -> float:
-    """Pairs of group_add and group_discard a second.
+    """Measure the pairs of group_add and group_discard in a second.
 
-    Who joins leaves after GROUPS * CHANNELS others. To leave at once would measure one state of
-    SQLite's pages only: where the last one is full, by chance, each join makes a page and each
-    leave gives it back, at twice the price.
+    A channel that joins leaves after GROUPS * CHANNELS others. To leave at once would measure only
+    one state of SQLite's pages: if the last one is full, by chance, each join makes a page and
+    each leave gives it back, which costs twice as much.
     """
     end = time.monotonic() + seconds
 
@@ -112,7 +112,7 @@ async def run(lab: Lab, case: Case) -> Measured:
     names = [f"process{n}" for n in range(case.processes - 1)]
     sender, *processes = await lab.start("sender", *names)
     seconds = case.arguments["seconds"]
-    # Some stay all the time: what the others' coming and going costs them is measured.
+    # Some stay all the time, to measure what the coming and going of the others costs them.
     await asyncio.gather(*(p.call(roles.open_channels, many=5, group=GROUP) for p in processes))
     visitors = asyncio.gather(
         *(p.call(come_and_go, many=case.arguments["members"], seconds=seconds) for p in processes)

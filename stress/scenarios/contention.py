@@ -1,4 +1,4 @@
-"""Many processes write at once: at a given rate, and flat out."""
+"""Many processes that write at once: at a given rate, and flat out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stress import ledger, measure, roles
 from stress.lab import Lab
 from stress.plan import Case, Figure, Measured, Plan, Scenario
 
-# So that a reader that falls behind refuses nobody: what is measured is the writing.
+# A reader that falls behind must not lead to refusals, because only the writing is measured.
 ROOM = {"capacity": 1_000_000}
 WARM_UP = 0.3  # seconds
 

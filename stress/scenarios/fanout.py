@@ -1,4 +1,4 @@
-"""One message to a group: how soon the last member has it, and how many a second arrive."""
+"""One message to a group: how soon the last member has it, and how many arrive in a second."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stress.roles import Worker
 from stress.window import Gauge, Window
 
 GROUP = "everybody"
-# Messages under way at most, and deliveries of them: what is under way must also be drained.
+# Messages and deliveries under way at most, because all of them have to be drained in the end.
 WINDOW = 20
 UNDER_WAY = 20_000
 STALLED = 10.0  # seconds without progress after which a sender gives up
@@ -76,7 +76,7 @@ def arrived(worker: Worker, channel: str, message: dict[str, Any]) -> None:
 
 
 async def send(worker: Worker, sender: str, window: int, seconds: float, size: int) -> int:
-    """Send to the group, `window` messages under way at most; returns how many."""
+    """Send to the group, `window` messages under way at most. Return how many."""
     flow: Window = worker.kept["window"]
     end = time.monotonic() + seconds
     for number in count():

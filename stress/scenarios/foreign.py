@@ -16,7 +16,7 @@ from stress.plan import Case, Figure, Measured, Plan, Scenario
 from stress.roles import Worker
 
 RATE = 5.0  # messages a second: rare enough for a reader to be idle in between
-OTHERS = 500.0  # messages a second of the others, which lull a reader
+OTHERS = 500.0  # messages a second of the others: a reader is then in a lull
 INSERT = "insert into channels_sqlite_send (channel, message) values (?, ?)"
 IDLE, LULLED = "idle", "beside others"
 
@@ -39,7 +39,7 @@ def cases(plan: Plan) -> list[Case]:
 async def insert_now_and_then(
     worker: Worker, sender: str, target: str, database: str, seconds: float, size: int
 ) -> int:
-    """At random moments, by a connection of its own each; returns how many."""
+    """Insert at random moments, each time by a new connection. Return how many."""
     end = time.monotonic() + seconds
     for number in count():
         await asyncio.sleep(random.uniform(0.5, 1.5) / RATE)

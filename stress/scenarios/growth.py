@@ -1,5 +1,5 @@
-"""The same work on an empty file and on one with a day's rows in it. Ours alone: nobody else keeps
-what was delivered."""
+"""The same work on an empty file and on one with a day's rows in it. Ours alone, because no other
+layer keeps delivered messages."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def cases(plan: Plan) -> list[Case]:
     """Some of the other scenarios' cases."""
     rows = plan.choose(quick=50_000, normal=200_000, figures=1_000_000)
     seconds = plan.seconds or plan.choose(quick=0.7, normal=None, figures=1.0)
-    # Each without a profile, because a work's own profile would choose other cases of it.
+    # Each without a profile, because a profile would choose other cases of a scenario.
     small = replace(plan, profile="normal", seconds=seconds, rate=None)
     return [
         replace(
@@ -61,7 +61,7 @@ def cases(plan: Plan) -> list[Case]:
             arguments={**case.arguments, "work": module.SCENARIO.name, "rows": rows},
             lasts=2 * (case.lasts + START_UP),
             rounds=3,
-            watched=False,  # it has, but it does not see how much the file holds
+            watched=False,  # a watcher does not see how much the file holds
             only=lambda layer: layer.ours,
             why="keeps no delivered messages",
         )
@@ -72,7 +72,7 @@ def cases(plan: Plan) -> list[Case]:
 
 
 def fill(database: Path, rows: int) -> None:
-    """Delivered messages and living memberships of processes that are not there."""
+    """Insert delivered messages, and memberships that last, of processes that do not exist."""
     with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.execute("pragma journal_mode=wal")
         connection.execute("pragma synchronous=off")
@@ -81,7 +81,7 @@ def fill(database: Path, rows: int) -> None:
 
 
 async def grown(lab: Lab, rows: int) -> Path:
-    """Filled once a run, and kept beside the empty one."""
+    """The grown file, filled once a run, and kept beside the empty one."""
     empty = await template(lab)
     path = empty.with_name(f"grown-{rows}.template")
     if not path.exists():

@@ -1,4 +1,4 @@
-"""What consumers cost that wait, and nobody writes to."""
+"""The cost of consumers that wait while nobody sends to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process is killed that is a member of groups: how long the others still write to it."""
+"""A killed process that was a member of groups: how long the others still write to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stress.plan import Case, Figure, Measured, Plan, Scenario
 from stress.roles import Worker
 
 GROUP = "room"
-RATE = 10.0  # messages a second to the group, after the kill: somebody has to notice
+RATE = 10.0  # messages a second to the group after the kill: a sender has to notice
 LOOK = 0.01  # seconds between two counts
 
 
@@ -51,7 +51,7 @@ async def left(worker: Worker, members: int) -> int:
 
 
 async def wait_until_none_is_left(worker: Worker, members: int, seconds: float) -> list[float]:
-    """When (time.monotonic()), and how many are left if that takes too long."""
+    """Return when (time.monotonic()), and how many are left if that takes too long."""
     end = time.monotonic() + seconds
     while True:
         many = await left(worker, members)
@@ -88,10 +88,8 @@ SCENARIO = Scenario(
     name="killed",
     says="kill -9 of a process with 1,000 memberships: until nobody writes to it any more",
     figures=(
-        Figure("gone", "ms", "less", "until the group is empty; none where it did not get so"),
-        Figure(
-            "left", "", "less", "memberships that were left then, or when patience was at an end"
-        ),
+        Figure("gone", "ms", "less", "until the group is empty; no figure if it never was"),
+        Figure("left", "", "less", "memberships that were left then, or at the end of the wait"),
     ),
     cases=cases,
     measure=run,

@@ -1,4 +1,4 @@
-"""From one process to another: how long a message is under way."""
+"""The time that a message takes from one process to another."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def cases(plan: Plan) -> list[Case]:
 
 
 def echo(worker: Worker, channel: str, message: dict[str, Any]) -> Any:
-    """Send it back to where its sender waits."""
+    """Send a message back to the channel on which its sender waits."""
     del channel
     return _echo(worker, message)
 

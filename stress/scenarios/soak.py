@@ -1,4 +1,4 @@
-"""Minutes of mixed traffic: what grows, and what trimming costs."""
+"""Minutes of mixed traffic: its growth, and the cost of trimming."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def cases(plan: Plan) -> list[Case]:
             f"{rate:g} messages a second, {seconds:g} s",
             {"seconds": seconds, "rate": rate, "size": plan.body},
             processes=3,
-            lasts=1.2 * seconds,  # the ledger is long to read
+            lasts=1.2 * seconds,  # it takes long to read the ledger
             watched=False,
             ours={"message_retention": retention},
-            durable=True,  # the ledger must not be what grows
+            durable=True,  # the ledger must not grow in memory
             only=keeps_up,
             why="does not keep up with such a rate",
         ),
@@ -84,7 +84,7 @@ async def run(lab: Lab, case: Case) -> Measured:
     accepted = await talk
     await lab.settle(sum(accepted[:-1]) + MEMBERS * accepted[-1])
 
-    # What counts is what still grows after the beginning: memory fills up, caches warm up.
+    # Only growth after the beginning counts, because memory and caches fill up first.
     late = {name: points[len(points) // 3 :] for name, points in series.items()}
     figures = {f"{name} slope": measure.slope(points) * 60 for name, points in late.items()}
     for name in ("threads", "descriptors"):
@@ -116,7 +116,7 @@ async def observe(
 
 
 async def cost_of_trimming(lab: Lab, case: Case) -> Measured:
-    """The same flat-out work with rows being trimmed behind it, and with none."""
+    """The same work without a pause, once with rows being trimmed, and once with none."""
     figures = {}
     work = Case(case.name, {**case.arguments, "senders": 20})
     configs: dict[str, dict[str, Any]] = {

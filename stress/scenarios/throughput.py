@@ -12,7 +12,7 @@ from stress.lab import Lab
 from stress.plan import Case, Figure, Measured, Plan, Scenario
 from stress.roles import Worker
 
-# Messages under way at most: within everybody's default capacity of 100, so that nobody refuses.
+# Messages under way at most: within each layer's default capacity of 100, so that none refuses.
 WINDOW = 50
 WARM_UP = 0.3  # seconds
 STALLED = 5.0  # seconds without an arrival after which the window gives up
@@ -33,7 +33,7 @@ def cases(plan: Plan) -> list[Case]:
 
 
 async def exchange(worker: Worker, sender: str, senders: int, seconds: float, size: int) -> int:
-    """`senders` tasks send to one channel that is read beside them, as fast as it arrives."""
+    """Let `senders` tasks send to one channel, which is read as fast as messages arrive."""
     room = asyncio.Semaphore(WINDOW)
 
     def arrived(worker: Worker, channel: str, message: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 @dataclass(frozen=True)
 class Shape:
-    """How many sockets, in rooms of how many, on how many workers, and how often they speak."""
+    """The number of sockets, of members in a room and of workers, and how often sockets speak."""
 
     sockets: int = 200
     members: int = 10
@@ -47,7 +47,7 @@ SHAPES = (  # of the profile `figures`
 
 
 def cases(plan: Plan) -> list[Case]:
-    """One, of the shape that is asked for; the profile has all shapes for each server."""
+    """One case a server, of the shape asked for; the profile has all shapes for each server."""
     usual = Shape()
     shapes: tuple[Shape, ...] = (
         Shape(
@@ -67,7 +67,7 @@ def case(plan: Plan, server: str, asked: Shape) -> Case:
     workers = asked.workers
     room = min(asked.members, asked.sockets)
     many = asked.sockets - asked.sockets % room  # all rooms are full
-    # In a broadcast one speaks, and a single echo would say little.
+    # In a broadcast only one socket speaks, and a single echo would say little.
     least = ECHOES if room == many else 1
     seconds = plan.seconds or max(plan.choose(quick=6.0, normal=6.0, figures=4.0), least / rate)
     idle = min(seconds, plan.choose(quick=3.0, normal=3.0, figures=2.0))
@@ -99,12 +99,12 @@ def case(plan: Plan, server: str, asked: Shape) -> Case:
 
 
 def keeps_up(many: int, layer: Layer) -> bool:
-    """The in-memory layer looks at every channel there is for each message."""
+    """Return False for slow layers: the in-memory one looks at every channel for each message."""
     return layer.name != "channels-lite" and (layer.name != "memory" or many < 1_000)
 
 
 def seats(many: int, room: int, workers: int) -> list[list[Seat]]:
-    """For each worker its sockets. Those of a room are spread over the workers."""
+    """The sockets of each worker. The sockets of a room are spread over the workers."""
     shares: list[list[Seat]] = [[] for _ in range(workers)]
     for number in range(many):
         place, member = divmod(number, room)
@@ -125,7 +125,7 @@ class Stage:
 
     @property
     def pids(self) -> list[int]:
-        """Of all that carries messages: the servers, and redis-server."""
+        """The processes that carry messages: the servers, and redis-server."""
         redis = [self.lab.server.pid] if self.lab.server is not None else []
         return [*(server.pid for server in self.running), *redis]
 
@@ -136,7 +136,7 @@ class Stage:
         return sum(measure.usage(server.pid).memory for server in self.running)
 
     async def begin(self) -> None:
-        """The first socket of a worker brings the connections, the threads and the watcher."""
+        """Connect a first socket to each worker: it brings connections, threads and the watcher."""
         size = self.arguments["size"]
         for number, (client, server) in enumerate(zip(self.clients, self.running, strict=True)):
             name = f"first{number}"
@@ -202,7 +202,7 @@ class Stage:
             server.check()
 
     def count(self) -> None:
-        """In the ledger a server and its clients are one process: the count is theirs."""
+        """Note the counts for the clients: in the ledger they and their server are one process."""
         for client, server in zip(self.clients, self.running, strict=True):
             counts = server.counts()
             self.lab.counters.update(counts)
@@ -218,7 +218,7 @@ async def run(lab: Lab, case: Case) -> Measured:
     workers = arguments["workers"] if lab.layer.processes else 1
     clients = await asyncio.gather(
         *(lab.child(f"worker{n}", layer=LAYERS["memory"]) for n in range(workers))
-    )  # whose layer is not used
+    )  # the layer of these is not used
     kind = servers.KINDS[arguments["server"]]
     async with servers.serving(kind, workers, lab.directory, lab.settings()) as running:
         stage = Stage(lab, running, clients, arguments)
@@ -300,7 +300,7 @@ SCENARIO = Scenario(
         Figure("connects", "/s", "more", "sockets that are connected, and in their room"),
         Figure(
             *("clients cpu", "%", ""),
-            "of one core, of the busier process of clients: near 100, it is what is measured",
+            "of one core, of the busier process of clients: near 100, the clients are the limit",
         ),
     ),
     cases=cases,

@@ -1,7 +1,7 @@
 // The page of one room, over one WebSocket.
 //
 // The rows on the server are the truth, and the socket brings the news of them. `last` is the id up
-// to which this page has every line; after any silence it asks for what came since. What is typed
+// to which this page has every line; after any silence it asks for what came since. A typed line
 // waits in the outbox until the server has shown it to us, and is sent again if we cannot know:
 // the nonce makes sure that it is kept only once.
 
@@ -105,7 +105,7 @@ const receive = {
     $("empty").hidden = lines.childElementCount > 0;
   },
 
-  // Above what is being read, which stays where it is; and nobody needs to hear old lines as news.
+  // Insert above the lines being read, which stay in place. A screen reader skips old lines.
   earlier(message) {
     const below = log.scrollHeight - log.scrollTop;
     log.setAttribute("aria-live", "off");
@@ -195,7 +195,7 @@ function lineItem(person, words) {
   );
 }
 
-// In the order of ids; what still waits stands at the end.
+// In the order of ids; lines that still wait stand at the end.
 function place(item) {
   const id = Number(item.dataset.id ?? Infinity);
   let after = item.isConnected ? item.previousElementSibling : lines.lastElementChild;
@@ -217,7 +217,7 @@ function place(item) {
   }
 }
 
-// Show the day once, and the name once for what somebody says in one breath.
+// Show the day once, and the name once for lines of one person that follow each other quickly.
 function group(item) {
   const before = item.previousElementSibling;
   const near = (item.dataset.at ?? Date.now()) - (before?.dataset.at ?? 0) < ONE_BREATH;
