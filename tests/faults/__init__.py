@@ -1,23 +1,20 @@
 """What can go wrong, with real processes and real files: it goes on, loses nothing in silence, and
 says what is wrong.
 
-    deaths    processes that are killed, stopped, or told to end
     forks     children, grandchildren, servers that preload; with and without Python's hooks
     members   groups, while their members stop, die, expire and are discarded
-    bells     the directory of bells in every state; births, kills, crowds and containers
-    disks     full, failing, read-only
+    bells     the directory of bells in every state; births, kills and containers
+    disks     full, failing, read-only; system calls that fail once
     files     damaged, of others; names and links
     replaced  replaced, deleted, moved, restored, flushed, mounted, shared under running processes
-    locks     held by others; readers that stay
+    locks     held by others; readers that stay, or die with a claim; races for room
     wakes     events that are lost, late, too many, or not to be had
     clocks    set forward and back
     errors    exceptions in each part of ours
-    rows      whatever others write, and whatever names are asked for
-    schemas   of other versions, and migrations at once
+    rows      whatever others write
+    schemas   of other versions
     privacy   who may read, and what they find
-    load      consumers that never read
-    calls     system calls that fail once
-    large     large bodies, slow consumers, few descriptors
+    load      consumers that never read or are slow, large bodies, few descriptors
     interrupts    exceptions out of signal handlers, at any moment
 
 `nox -s faults` runs them at length.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import shutil
 import signal
 import sqlite3
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,25 +21,11 @@ from channels_sqlite._options import times
 from channels_sqlite._receiving.queues import Queues
 from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import connect, hear, main, say
+from tests.children import connect, hear, main, say, use
 from tests.rows import put_number
 
-# Writers that are killed and stopped
-
-
-def dies_in_a_transaction(channel: str) -> None:
-    """For each line heard fork a writer that inserts without committing, and waits for death."""
-    while hear():
-        pid = os.fork()
-        if pid == 0:
-            with closing(connect()) as connection:
-                connection.execute("pragma cache_size = 1")  # what is written spills into the log
-                connection.execute("begin immediate")
-                for number in range(20):
-                    put_number(connection, channel, number, 100_000)
-                say(os.getpid())
-                signal.pause()
-        say(os.waitpid(pid, 0)[1])
+PATIENCE = 10.0  # seconds, of which only a hang takes so many
+ENOUGH = 24  # descriptors
 
 
 def dies_with_a_claim(channel: str) -> None:
@@ -83,10 +69,10 @@ async def bursts(channel: str, count: int, large: int) -> None:
     await layer.close()
 
 
-async def watches_again(limit: str, again_after: float) -> None:
+async def watches_again(again_after: float) -> None:
     """Receive while the kernel allows for no watch, and then while it does; say what held."""
     times.TIMES = replace(times.TIMES, watch_again=again_after)
-    file = f"/proc/sys/user/{limit}"
+    file = "/proc/sys/user/max_inotify_watches"
     with open(file, "w") as limits:  # noqa: ASYNC230
         limits.write("0")
     layer = SqliteChannelLayer()
@@ -118,22 +104,6 @@ async def watcher_of(layer: SqliteChannelLayer) -> str:
     """What wakes this process."""
     (reader,) = await layer.readers()
     return reader.watcher
-
-
-def stops_in_a_statement(channel: str) -> None:
-    """Stop in the middle of an INSERT, with the log written and the lock held."""
-    with closing(connect()) as connection:
-        connection.create_function("stop", 0, lambda: os.kill(os.getpid(), signal.SIGSTOP))
-        connection.execute("pragma cache_size = 1")
-        connection.execute(
-            "create temp trigger stopping after insert on main.channels_sqlite_message"
-            " begin select stop(); end"
-        )
-        say("ready")
-        for _ in range(hear()):
-            put_number(connection, channel, 1, 3_000_000)
-            say("committed")
-            hear()
 
 
 # A locked database
@@ -289,20 +259,6 @@ def fill(path: str) -> None:
                     break
 
 
-async def meets_a_limit(size: int) -> None:
-    """Write under a limit of file sizes until SQLite cannot, lift the limit, go on."""
-    layer = SqliteChannelLayer(capacity=100_000, auto_trim=False)
-    channel = await layer.new_channel()
-    await layer.send(channel, {"type": "test", "number": 0})
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-    accepted, refused = await write_until_refused(layer, channel)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    await layer.send(channel, {"type": "test", "number": -1})
-    got = [(await layer.receive(channel))["number"] for _ in range(len(accepted) + 2)]
-    await layer.close()
-    say({"accepted": accepted, "refused": refused, "received": got})
-
-
 async def writes_whatever_happens(channel: str) -> None:
     """Send three hundred messages, whatever becomes of each; say what became of them."""
     layer = SqliteChannelLayer(capacity=100_000)
@@ -332,6 +288,57 @@ async def makes_a_checkpoint() -> None:
     say("posted")
     await asyncio.to_thread(hear)
     await layer.close()
+
+
+# Few descriptors
+
+
+async def has_few_descriptors() -> None:
+    """Say what comes of the first use, and of reopening, for each number of free descriptors; and
+    of the next use, when there are enough again.
+    """
+    await asyncio.wait_for(use(SqliteChannelLayer()), PATIENCE)  # imports what is imported late
+    for is_open in (False, True):
+        for number in range(ENOUGH):
+            layer = SqliteChannelLayer()
+            if is_open:
+                await use(layer)
+            await layer.close()
+            with free_descriptors(number):
+                said = await outcome(layer)
+            say([said, await outcome(layer)])
+            await layer.close()
+    say(None)
+
+
+async def outcome(layer: SqliteChannelLayer) -> str:
+    """Words of an error of ours, or ""."""
+    try:
+        await asyncio.wait_for(use(layer), PATIENCE)
+    except DatabaseUnavailable as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def free_descriptors(number: int) -> Iterator[None]:
+    """The process can open so many files, and no more."""
+    import resource  # not on Windows
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    top = max(map(int, os.listdir("/proc/self/fd")))
+    while (descriptor := os.open(os.devnull, os.O_RDONLY)) < top:
+        taken.append(descriptor)
+    os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor + number, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in taken:
+            with suppress(OSError):
+                os.close(descriptor)
 
 
 # Races

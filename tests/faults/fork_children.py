@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import ctypes
-import itertools
 import multiprocessing
 import os
 import random
@@ -17,20 +16,20 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import Any, NoReturn
 
 import django
-import msgpack
 from channels import layers
 from django.db import connections, transaction
 
 from channels_sqlite._storing import forks
-from channels_sqlite.exceptions import DatabaseUnavailable, ForeignChannel, NotMigrated
+from channels_sqlite.exceptions import DatabaseUnavailable, ForeignChannel
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import hear, inotify_descriptors, main, say, send
-from tests.rows import message
+from tests.rows import message, put_number
 
 # From Python 3.12 on, a fork warns in a process that has threads. These have some, as the layer's
 # users have, who fork all the same: that it goes well is what is tested.
@@ -71,13 +70,8 @@ def send_number(number: int) -> None:
 
 def insert_number(number: int) -> None:
     """Send it by Django's connection, as the ORM and the admin do, which is not the layer's."""
-    now = time.time()
-    with connections["channels"].cursor() as cursor:
-        cursor.execute(
-            "insert into channels_sqlite_message (inbox, channel, body, created_at, expires_at)"
-            " values (%s, %s, %s, %s, %s)",
-            [CHANNEL, CHANNEL, msgpack.packb(message(number)), now, now + 60],
-        )
+    connections["channels"].ensure_connection()
+    put_number(connections["channels"].connection, CHANNEL, number)
 
 
 def close_layer() -> None:
@@ -151,26 +145,27 @@ def workers(how: str, uses: str, count: int) -> None:
     """
     django.setup()
     send_one, close = USES[uses]
-    numbers = itertools.count()
     statuses = []
     for turn in range(count):
-        send_one(next(numbers))
-        wait = start(how, job, next(numbers), next(numbers), turn % 4 == 3)
+        send_one(5 * turn)
+        wait = start(how, job, 5 * turn + 1, turn % 4 == 3)
         time.sleep(random.uniform(0, 0.04))
         if turn % 2:
             close()
-        send_one(next(numbers))
+        send_one(5 * turn + 4)
         statuses.append(wait())
     say(statuses)
 
 
-def job(first: int, second: int, closes: bool) -> None:
-    """Send a number, and another one in a while."""
-    send_number(first)
-    time.sleep(0.02)
-    send_number(second)
+def job(number: int, closes: bool) -> None:
+    """Send a number, and two more in a while, one of them by a child."""
+    send_number(number)
+    child = forked(send_number, number + 1)
+    time.sleep(random.uniform(0, 0.02))
     if closes:
         close_layer()
+    send_number(number + 2)
+    assert ended(child) == 0
 
 
 def beside_a_thread(count: int) -> None:
@@ -205,23 +200,6 @@ def use_sqlite_and_send(number: int) -> None:
     send_number(number)
 
 
-def generations(families: int, depth: int) -> None:
-    """Fork a child that forks a grandchild, and so on; all of them send two numbers."""
-    for family in range(families):
-        generation(2 * depth * family, depth)
-    say("sent")
-
-
-def generation(number: int, depth: int) -> None:
-    """Send; fork the next generation; close while that one is at work, and send again."""
-    send_number(number)
-    child = None if depth == 1 else forked(generation, number + 2, depth - 1)
-    time.sleep(random.uniform(0, 0.03))
-    close_layer()
-    send_number(number + 1)
-    assert child is None or ended(child) == 0
-
-
 def in_a_transaction() -> None:
     """Fork inside of `atomic()`. The child sends after the commit; it says whether it could."""
     django.setup()
@@ -236,11 +214,12 @@ def in_a_transaction() -> None:
 
 
 def send_after(event: int, number: int) -> None:
+    """Say why it is refused, or "accepted"."""
     os.read(event, 1)
     try:
         send_number(number)
-    except DatabaseUnavailable:
-        say("refused")
+    except DatabaseUnavailable as error:
+        say(str(error))
     else:
         say("accepted")
 
@@ -283,18 +262,43 @@ def fork_without_hooks() -> int:
 
 def without_hooks(uses: str | None) -> None:
     """Fork as C code does, after the use of a connection or before any. Say what the child could
-    do, how it ended, and go on.
+    do, a channel of the parent, and how the child ended; go on.
     """
     django.setup()
-    get_channel_layer()  # made, as at the import of an application, which is no use yet
+    ours = asyncio.run(get_channel_layer().new_channel())  # which is no use of a connection
     if uses is not None:
         send_one, _ = USES[uses]
         send_one(0)
     child = fork_without_hooks()
     if child == 0:
-        call_and_end(lambda: say(asyncio.run(outcomes())))
-    say(ended(child))
+        call_and_end(lambda: say(asyncio.run(outcomes(ours))))
+    say([ours, ended(child)])
     send_number(1)
+
+
+async def outcomes(of_the_parent: str) -> list[Any]:
+    """A channel of one's own; what comes of waiting on the parent's; and of each use of an
+    inherited layer, and of a new one: words of an error, or "".
+    """
+    own = await get_channel_layer().new_channel()
+    verbs = [get_channel_layer().receive(of_the_parent)]
+    for number, layer in enumerate((get_channel_layer(), SqliteChannelLayer()), 2):
+        verbs += [
+            layer.send("of-the-child", message(number)),
+            layer.receive("of-the-child"),
+            layer.group_add(GROUP, "of-the-child"),
+            layer.group_send(GROUP, message(number)),
+            layer.send(CHANNEL, message(number)),
+        ]
+    found = []
+    for verb in verbs:
+        try:
+            await asyncio.wait_for(verb, PATIENCE / 4)
+        except (DatabaseUnavailable, ForeignChannel) as error:
+            found.append(str(error))
+        else:
+            found.append("")
+    return [own, *found]
 
 
 def forks_as_it_stops_to_listen() -> None:
@@ -311,31 +315,9 @@ def forks_as_it_stops_to_listen() -> None:
             os._exit(bool(inotify_descriptors()))
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])  # noqa: ASYNC222
 
-    for _ in range(100):
+    for _ in range(20):
         inherited += asyncio.run(receive_and_fork())
     say(inherited)
-
-
-def names_without_hooks() -> None:
-    """Fork as C code does. The parent says a channel of its own, the child another one, and what
-    comes of waiting on its parent's.
-    """
-
-    async def names() -> None:
-        say(await layer.new_channel())
-        try:
-            await asyncio.wait_for(layer.receive(ours), PATIENCE / 4)
-        except ForeignChannel as error:
-            say(str(error))
-
-    django.setup()
-    layer = get_channel_layer()
-    ours = asyncio.run(layer.new_channel())
-    say(ours)
-    child = fork_without_hooks()
-    if child == 0:
-        call_and_end(lambda: asyncio.run(names()))
-    say(ended(child))
 
 
 class Slow(forks.Forkable):
@@ -349,27 +331,21 @@ class Slow(forks.Forkable):
 
 
 def threads_without_hooks() -> None:
-    """Fork as C code does. Two threads of the child notice, and say what they found then."""
+    """Fork as C code does. Two threads of the child notice, and say if what is the parent's was
+    forgotten then.
+    """
     slow = Slow()
     forks.register(slow)
 
-    def notice() -> None:
+    def notice(_: int) -> bool:
         forks.notice()
-        said.append("forgotten" if slow.has_forgotten else "not yet")
+        return slow.has_forgotten
 
-    def in_threads() -> None:
-        threads = [threading.Thread(target=notice) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for word in said:
-            say(word)
-
-    said: list[str] = []
     child = fork_without_hooks()
     if child == 0:
-        call_and_end(in_threads)
+        with ThreadPoolExecutor(2) as threads:
+            found = [*threads.map(notice, range(2))]
+        call_and_end(say, found)
     say(ended(child))
 
 
@@ -381,39 +357,12 @@ def forks_without_closing() -> None:
     say("used")
     hear()
     event, free = os.pipe()
-    child = forked(say_refusal, event)
+    child = forked(send_after, event, 2)
     say("forked")
     hear()
     os.write(free, b".")
     say(ended(child))
     send_number(1)
-
-
-def forks_after_its_file_was_away() -> None:
-    """Move the file away until that is noticed, and back; fork. The child says what comes of a
-    send, and the parent how the child ended.
-    """
-    path = os.environ["CHANNELS_DATABASE"]
-    send_number(0)
-    os.rename(path, f"{path}-away")
-    with suppress(NotMigrated):
-        while True:
-            asyncio.run(get_channel_layer().group_count(GROUP))
-            time.sleep(0.05)
-    os.rename(f"{path}-away", path)
-    send_number(1)
-    say(ended(forked(say_refusal)))
-
-
-def say_refusal(event: int | None = None) -> None:
-    if event is not None:
-        os.read(event, 1)
-    try:
-        send_number(2)
-    except DatabaseUnavailable as error:
-        say(str(error))
-    else:
-        say("accepted")
 
 
 async def ends_after_a_fork() -> None:
@@ -437,27 +386,6 @@ async def exits_without_hooks() -> None:
         os._exit(0)
     ended(child)
     say(await layer.group_count(GROUP))
-
-
-async def outcomes() -> list[str]:
-    """What came of each use of an inherited layer, and of a new one: words of an error, or ""."""
-    found = []
-    for number, layer in enumerate((get_channel_layer(), SqliteChannelLayer()), 2):
-        verbs = [
-            layer.send("of-the-child", message(number)),
-            layer.receive("of-the-child"),
-            layer.group_add(GROUP, "of-the-child"),
-            layer.group_send(GROUP, message(number)),
-            layer.send(CHANNEL, message(number)),
-        ]
-        for verb in verbs:
-            try:
-                await asyncio.wait_for(verb, PATIENCE / 4)
-            except DatabaseUnavailable as error:
-                found.append(str(error))
-            else:
-                found.append("")
-    return found
 
 
 # gunicorn

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from contextlib import suppress
 from typing import Any
 
 from channels.exceptions import ChannelFull
-from django.db import connections
 
 from channels_sqlite.exceptions import ChannelsSqliteError
 from channels_sqlite.layers import SqliteChannelLayer
@@ -111,54 +109,6 @@ async def talker(name: str, **config: Any) -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await layer.close()
-
-
-def newcomers() -> None:
-    """For each order heard fork a process that opens the file and asks, and say who is silent.
-
-    A process of its own for each, without the second that a new interpreter takes to start.
-    """
-    while order := hear():
-        pid = os.fork()
-        if pid == 0:
-            connections.settings["channels"]["NAME"] = order.pop("database")
-            try:
-                say(asyncio.run(ask(**order)))
-            except Exception as error:
-                say(repr(error))
-            finally:
-                os._exit(0)
-        os.waitpid(pid, 0)
-
-
-async def ask(channels: Mapping[str, str], group: bool, patience: float) -> list[str]:
-    """Ask the talkers, each by its channel or all by their group, until they have answered; the
-    names of those that do not.
-    """
-    layer = SqliteChannelLayer()
-    question = {"type": "test", "reply_to": await layer.new_channel()}
-    silent = set(channels)
-
-    async def ask_again() -> None:
-        while True:
-            with suppress(*REFUSALS):
-                if group:
-                    await layer.group_send(GROUP, question)
-                for name in [] if group else list(silent):
-                    await layer.send(channels[name], question)
-            await asyncio.sleep(0.2)
-
-    async def listen() -> None:
-        while silent:
-            silent.discard((await layer.receive(question["reply_to"]))["name"])
-
-    asking = asyncio.create_task(ask_again())
-    with suppress(TimeoutError):
-        await asyncio.wait_for(listen(), patience)
-    asking.cancel()
-    await asyncio.gather(asking, return_exceptions=True)
-    await layer.close()
-    return sorted(silent)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,25 @@
-"""Disks that are full, files that may not grow, and those that only others may write."""
+"""Disks that are full or fail, files that only others may write, and system calls that fail: the
+call says so, and the next one works.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from channels_sqlite._storing.files import Files
 from channels_sqlite.exceptions import this_user
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.conftest import OpenLayer, Start
+from tests.conftest import OpenLayer
 from tests.databases import alias_for
 from tests.faults.conftest import StartWith
 from tests.faults.peers import Peer, Refused
@@ -31,15 +36,14 @@ namespaces = pytest.mark.skipif("not has_namespaces()", reason="no user namespac
 
 
 @namespaces
-@pytest.mark.parametrize("size", ["4000k", "5000k"])
-def test_the_disk_is_full(migrated: Path, tmp_path: Path, size: str) -> None:
+def test_the_disk_is_full(migrated: Path, tmp_path: Path) -> None:
     """Sends raise, what was committed is received once and in order, nothing spins, the log gets a
     line or two; with room again it goes on, acknowledges included.
     """
     disk = tmp_path / "disk"
     disk.mkdir()
     on_small_disk = in_namespace(
-        f"mount -t tmpfs -o size={size} none {disk}; head -c 2000000 /dev/zero > {disk}/room"
+        f"mount -t tmpfs -o size=4000k none {disk}; head -c 2000000 /dev/zero > {disk}/room"
     )
     with Child.under(*on_small_disk)(
         f"{CHILDREN}.fills_the_disk", disk, directory=str(disk), migrated=str(migrated)
@@ -56,20 +60,11 @@ def test_the_disk_is_full(migrated: Path, tmp_path: Path, size: str) -> None:
     assert said["integrity"] == "ok"
 
 
-@pytest.mark.parametrize("size", [300_000, 1_000_000])
-def test_the_file_may_not_grow(start: Start, size: int) -> None:
-    """SQLite's I/O errors: sends raise, the connection can be used, nothing is lost or doubled."""
-    child = start(f"{CHILDREN}.meets_a_limit", size=size)
-    said = child.hear(60)
-    assert child.wait() == 0
-    assert set(said["refused"]) == {"DatabaseUnavailable"}
-    assert said["received"] == [0, *said["accepted"], -1]
-
-
 INJECT = ("strace", "-qq", "-o/dev/null", "-einject=pwrite64:error=EIO:when=1000", "true")
+injected = pytest.mark.skipif("not succeeds(*INJECT)", reason="no strace here, or it may not trace")
 
 
-@pytest.mark.skipif("not succeeds(*INJECT)", reason="no strace here, or it may not trace")
+@injected
 @by_default
 async def test_the_disk_reports_errors(
     open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
@@ -100,7 +95,7 @@ async def test_the_disk_reports_errors(
     caplog.clear()
 
 
-@pytest.mark.skipif("not succeeds(*INJECT)", reason="no strace here, or it may not trace")
+@injected
 @by_default
 async def test_the_log_is_deleted_while_a_slow_disk_takes_it(
     open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
@@ -139,14 +134,15 @@ def unprivileged(script: str) -> Sequence[str]:
 
 
 @pytest.mark.skipif("os.getuid() == 0 and not shutil.which('setpriv')", reason="no setpriv here")
-@pytest.mark.parametrize("what", ["file", "directory", "both"])
-async def test_only_others_may_write(start_with: StartWith, database: Path, what: str) -> None:
+@pytest.mark.parametrize("modes", [(0o755, 0o444), (0o555, 0o644)], ids=["file", "directory"])
+async def test_only_others_may_write(
+    start_with: StartWith, database: Path, modes: tuple[int, int]
+) -> None:
     """Each use says so, with the path and what to do; given the rights, it works."""
     folder = database.parent / "folder"
     os.mkdir(folder)
     path = Path(shutil.move(database, folder))
-    modes = {"file": (0o755, 0o444), "directory": (0o555, 0o644), "both": (0o555, 0o444)}
-    rights = f"chmod {modes[what][1]:o} {path}; chmod {modes[what][0]:o} {folder}"
+    rights = f"chmod {modes[1]:o} {path}; chmod {modes[0]:o} {folder}"
     try:
         peer = Peer(start_with(*unprivileged(rights), database=path))
         await asyncio.to_thread(check_refused, peer, path)
@@ -178,3 +174,91 @@ def test_the_disk_is_read_only(start_with: StartWith, database: Path) -> None:
         f" mount -o remount,ro,bind {database.parent}"
     )
     check_refused(Peer(start_with(*on_read_only_disk)), database)
+
+
+# System calls that fail once, or for a while
+
+
+def failing(path: Path | str, *faults: str) -> list[str]:
+    """The command under which calls on the path fail, in the terms of strace's `inject`."""
+    return ["strace", "-fqq", "-o/dev/null", f"-P{path}", *(f"-einject={each}" for each in faults)]
+
+
+@injected
+@pytest.mark.parametrize("connection", [1, 2])
+def test_the_file_could_be_opened_for_reading_only(
+    start_with: StartWith, database: Path, connection: int
+) -> None:
+    """SQLite opens it so where no descriptor was left to open it for writing, for as long as the
+    connection is open: it is opened again.
+    """
+    start = start_with(*failing(database, f"openat:error=EMFILE:when={connection}"))
+    peer = Peer(start)
+    with pytest.raises(Refused, match=r"DatabaseUnavailable.*readonly"):
+        peer.send("jobs", message(1))
+    peer.send("jobs", message(2))
+    assert peer.receive("jobs") == message(2)
+    peer.finish()
+
+
+@injected
+def test_the_record_cannot_be_written(start_with: StartWith, database: Path) -> None:
+    """It is a precaution: the file is used without one, also another one of its name."""
+    peer = Peer(start_with(*failing(f"{database}-bells/.opened", "ftruncate:error=ENOSPC")))
+    copy = shutil.copy(database, f"{database}.copy")
+    peer.send("jobs", message(1))
+    assert peer.receive("jobs") == message(1)
+    os.replace(copy, database)
+    time.sleep(1.1)
+    for number in range(2, 5):
+        peer.send("jobs", message(number))
+        assert peer.receive("jobs") == message(number)
+    peer.finish()
+
+
+def test_a_disk_does_not_say_whether_the_file_is_there(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At exit nothing is removed then, and the database never is."""
+    files = Files(str(database))
+    assert files.find()
+    real = os.stat
+    failed: list[str] = []
+
+    def stat(path: str, **options: bool) -> os.stat_result:
+        if path == str(database) and not failed:
+            failed.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stat)
+        files.remove_what_is_left()
+    assert failed
+    assert database.exists()
+
+
+@pytest.mark.skipif("os.getuid() == 0 and not shutil.which('setpriv')", reason="no setpriv here")
+def test_the_directory_cannot_be_searched_for_a_while(
+    start_with: StartWith, database: Path
+) -> None:
+    """A reader that can neither find its bell nor make another one still holds its lock: it lives,
+    and stays a member.
+    """
+    folder = database.parent / "folder"
+    os.mkdir(folder)
+    path = Path(shutil.move(database, folder))
+    start = start_with(*unprivileged("true"), database=path)
+    reader, sender = Peer(start), Peer(start, capacity=10_000)
+    channel = reader.join("company")
+    sender.send("jobs", message(1))
+    os.chmod(folder, 0)
+    time.sleep(2.5)  # heartbeats that find no bell
+    os.chmod(folder, 0o755)
+    end = time.monotonic() + 2.5
+    while time.monotonic() < end:  # sweeps
+        sender.send("jobs", message(1))
+        time.sleep(0.02)
+    assert sender.group_channels("company") == [channel]
+    for each in (reader, sender):
+        each.finish()

@@ -3,124 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import shutil
-import sqlite3
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 
 from channels_sqlite.exceptions import DatabaseUnavailable, InvalidOption, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.conftest import OpenLayer
 from tests.kinds import by_default
-from tests.rows import message, select, sql
-from tests.waiting import soon
+from tests.processes import Child
+from tests.rows import message, sql
+from tests.waiting import receive, soon
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
-
-RECOVERY = 3.0  # seconds: a heartbeat, the opening, and a busy machine
-
-
-def said(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the layer has logged, each line once it was seen."""
-    words = [each.getMessage() for each in records(caplog)]
-    caplog.clear()
-    return words
-
-
-def records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [each for each in caplog.records if each.name == "channels_sqlite"]
-
-
-def remove(database: Path, *ends: str) -> None:
-    for end in ends:
-        Path(f"{database}{end}").unlink(missing_ok=True)
 
 
 @by_default
 @pytest.mark.parametrize("how", ["header", "pages"])
-async def test_the_file_is_damaged_before_it_is_opened(
+def test_the_file_is_damaged_before_it_is_opened(
     open_layer: OpenLayer, database: Path, how: str
 ) -> None:
     """Every verb says so each time; the file is left as it is; mended, it is used again."""
     layer = open_layer()
-    whole = content(database)
+    whole = database.read_bytes()
     begin, end = (0, 100) if how == "header" else (4096, len(whole))
     damaged = whole[:begin] + b"\xa5" * (end - begin) + whole[end:]
-    write(database, damaged)
+    database.write_bytes(damaged)
     for _ in range(5):
-        for verb in (layer.send("a", message(1)), layer.receive("a"), layer.flush()):
+        for verb, *arguments in (
+            (layer.send, "a", message(1)),
+            (layer.receive, "a"),
+            (layer.flush,),
+        ):
             with pytest.raises((DatabaseUnavailable, NotMigrated), match=str(database)):
-                await soon(verb)
-    assert content(database)[100:] == damaged[100:]  # the header has counters
-    remove(database, "-wal", "-shm")
-    write(database, whole)
-    await layer.send("a", message(2))
-    assert await soon(layer.receive("a")) == message(2)
-
-
-def content(path: Path) -> bytes:
-    return path.read_bytes()
-
-
-def write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-
-
-@by_default
-async def test_a_table_is_damaged_under_a_process(
-    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A tree that is nowhere: senders and the log are told, the process lives; mended, it goes on
-    by itself.
-    """
-    layer = open_layer()
-    channel = await layer.new_channel()
-    await layer.send(channel, message(1))
-    assert await soon(layer.receive(channel)) == message(1)
-    waiting = asyncio.create_task(layer.receive(channel))
-    with sql(database) as connection:
-        name = "name = 'channels_sqlite_sequence'"
-        (root,) = select(connection, f"rootpage from sqlite_master where {name}")
-        connection.execute("pragma writable_schema = on")
-        set_root = f"update sqlite_master set rootpage = ? where {name}"
-        connection.execute(set_root, (9999,))
-        bump_schema(connection)
-        await asyncio.sleep(2.2)
-        for _ in range(3):
-            with pytest.raises(DatabaseUnavailable):
-                await layer.send(channel, message(2))
-        assert not waiting.done()
-        assert len(said(caplog)) <= 2
-    with sql(database) as connection:
-        connection.execute("pragma writable_schema = on")
-        connection.execute(set_root, (root,))
-        bump_schema(connection)
-    mended = time.monotonic()
-    await soon(resend(layer, channel, message(3)))
-    assert (await soon(waiting))["number"] == 3
-    assert time.monotonic() - mended < RECOVERY
-    caplog.clear()
-
-
-def bump_schema(connection: sqlite3.Connection) -> None:
-    """Have every connection read the schema anew."""
-    (version,) = select(connection, "schema_version from pragma_schema_version")
-    connection.execute(f"pragma schema_version = {version + 1}")
-
-
-async def resend(layer: Any, channel: str, sent: dict[str, Any]) -> Any:
-    while True:
-        try:
-            return await layer.send(channel, sent)
-        except DatabaseUnavailable:
-            await asyncio.sleep(0.05)
+                async_to_sync(verb)(*arguments)
+    assert database.read_bytes()[100:] == damaged[100:]  # the header has counters
+    for name in ("-wal", "-shm"):
+        Path(f"{database}{name}").unlink(missing_ok=True)
+    database.write_bytes(whole)
+    async_to_sync(layer.send)("a", message(2))
+    assert async_to_sync(receive)(layer, "a") == message(2)
 
 
 @pytest.mark.parametrize("kind", ["another program's", "text", "empty", "a folder"])
@@ -149,33 +76,23 @@ async def test_a_file_of_another_program(tmp_path: Path, kind: str) -> None:
     assert kind != "a folder" or [*tmp_path.iterdir()] == [path]  # noqa: ASYNC240
 
 
-@pytest.mark.parametrize("begin", ["before", "meanwhile"])
-async def test_a_file_with_two_names(
-    database: Path, alias: str, tmp_path: Path, begin: str, migrated: Path
-) -> None:
+async def test_a_file_with_two_names(database: Path, alias: str, tmp_path: Path) -> None:
     """A hard link's log is another log: who opens it is told what to remove."""
+    os.link(database, other := tmp_path / "second name.sqlite3")
     layer = SqliteChannelLayer(database=alias)
-    if begin == "meanwhile":
+    with databases.alias_for(other) as name, pytest.raises(InvalidOption, match="2 hard links"):
+        await SqliteChannelLayer(database=name).send("a", message(1))
+    with pytest.raises(InvalidOption, match=r"find / -xdev -samefile"):
         await layer.send("a", message(1))
-    os.link(database, tmp_path / "second name.sqlite3")
-    with databases.alias_for(tmp_path / "second name.sqlite3") as other:
-        second = SqliteChannelLayer(database=other)
-        with pytest.raises(InvalidOption, match="2 hard links"):
-            await second.send("a", message(2))
-    if begin == "before":
-        with pytest.raises(InvalidOption, match=r"find / -xdev -samefile"):
-            await layer.send("a", message(1))
-        os.unlink(tmp_path / "second name.sqlite3")
-        await layer.send("a", message(1))
+    os.unlink(other)
+    await layer.send("a", message(1))
     assert await soon(layer.receive("a")) == message(1)
     await layer.close()
 
 
-@pytest.mark.parametrize("name", ["a?b=c.sqlite3", "a#b %41.sqlite3", "ä 'quote\".sqlite3", "-x;y"])
-async def test_processes_meet_under_any_name(migrated: Path, tmp_path: Path, name: str) -> None:
+async def test_processes_meet_under_any_name(migrated: Path, tmp_path: Path) -> None:
     """By whatever way to the same file; `start` would have given it the test's own."""
-    from tests.processes import Child
-
+    name = "-a?b=c#d %41;ä 'quote\".sqlite3"
     (tmp_path / "folder").mkdir()
     path = Path(shutil.copy(migrated, tmp_path / "folder" / name))
     link = tmp_path / "link"

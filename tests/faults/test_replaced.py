@@ -8,6 +8,7 @@ each other again by themselves; messages are lost only around the change.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -18,16 +19,18 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.conftest import Start
 from tests.faults.conftest import StartWith
 from tests.faults.peers import Peer, Refused, stop
+from tests.faults.replaced_children import GROUP, REFUSALS
 from tests.processes import (
     PATIENCE,
     Child,
@@ -36,7 +39,7 @@ from tests.processes import (
     succeeds,
 )
 from tests.rows import message, sql
-from tests.waiting import wait_until
+from tests.waiting import cancel, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
 
@@ -66,9 +69,8 @@ class Record(NamedTuple):
 class Talkers:
     """Processes that know each other's channels; each bears the name of its watcher."""
 
-    def __init__(self, children: dict[str, Child], newcomers: Child, database: Path) -> None:
+    def __init__(self, children: dict[str, Child], database: Path) -> None:
         self.children = children
-        self.newcomers = newcomers
         self.database = database
         self.channels = {name: child.hear() for name, child in children.items()}
 
@@ -131,17 +133,10 @@ class Talkers:
         self.wait(lambda record: sent.difference(record.got))
 
     def answer(self, *, group: bool = False) -> None:
-        """Each answers a process that has just opened the file, as it is now."""
-        self.newcomers.tell(
-            {
-                "database": str(self.database),
-                "channels": self.channels,
-                "group": group,
-                "patience": PATIENCE,
-            }
-        )
-        silent = self.newcomers.hear(2 * PATIENCE)
-        assert silent == [], self.record().logged
+        """Each answers this process, which has just opened the file, as it is now."""
+        with databases.alias_for(self.database) as alias:
+            silent = asyncio.run(ask(SqliteChannelLayer(database=alias), self.channels, group))
+        assert silent == set(), self.record().logged
 
     def recover(self) -> None:
         """They answer a newcomer and hear each other; nothing that is sent from then on is lost."""
@@ -173,6 +168,34 @@ class Talkers:
             assert not any("polling every" in line.lower() for line in words), words
 
 
+async def ask(layer: SqliteChannelLayer, channels: dict[str, str], group: bool) -> set[str]:
+    """Ask the talkers, each by its channel or all by their group, until they have answered; the
+    names of those that do not.
+    """
+    question = {"type": "test", "reply_to": await layer.new_channel()}
+    silent = {*channels}
+
+    async def ask_again() -> None:
+        while True:
+            with suppress(*REFUSALS):
+                if group:
+                    await layer.group_send(GROUP, question)
+                for name in set() if group else {*silent}:
+                    await layer.send(channels[name], question)
+            await asyncio.sleep(0.2)
+
+    async def listen() -> None:
+        while silent:
+            silent.discard((await layer.receive(question["reply_to"]))["name"])
+
+    asking = asyncio.create_task(ask_again())
+    with suppress(TimeoutError):
+        await asyncio.wait_for(listen(), PATIENCE)
+    await cancel(asking)
+    await layer.close()
+    return silent
+
+
 def query(database: Path, statement: str) -> list[Any]:
     """What a process that knows nothing of the layer gets of it."""
     with sql(database, timeout=10) as connection:
@@ -201,21 +224,14 @@ def fresh(migrated: Path, tmp_path: Path) -> Callable[[], Path]:
     return lambda: Path(shutil.copy(migrated, tempfile.mkdtemp(dir=tmp_path)))
 
 
-@pytest.fixture(scope="module")
-def newcomers(migrated: Path) -> Iterator[Child]:
-    with Child(f"{CHILDREN}.newcomers", migrated) as child:
-        yield child
-
-
 Meet = Callable[..., Talkers]
 """Starts talkers on the test's database, with these watchers."""
 
 
 @pytest.fixture
-def meet(newcomers: Child, start: Start, database: Path) -> Meet:
+def meet(start: Start, database: Path) -> Meet:
     def meet_(*watchers: str) -> Talkers:
-        started = {name: talker(start, name) for name in watchers or WATCHERS}
-        return Talkers(started, newcomers, database)
+        return Talkers({name: talker(start, name) for name in watchers or WATCHERS}, database)
 
     return meet_
 
@@ -227,50 +243,45 @@ def talker(start: Start, watcher: str) -> Child:
 # Replaced and deleted
 
 
-def test_a_fresh_file_takes_the_databases_place(
-    meet: Meet, database: Path, fresh: Callable[[], Path]
-) -> None:
-    """Twice, as a deployment does it that moves a file there; log and index stay where they are."""
-    talkers = meet()
-    talkers.talk()
+def moved_there(database: Path, fresh: Callable[[], Path]) -> None:
+    """Twice, as deployments do it; log and index stay where they are."""
     for _ in range(2):
         os.replace(fresh(), database)
         time.sleep(SECONDS / 2)
-    talkers.recover()
-    talkers.end(changes=2)
 
 
-def test_a_newcomer_is_the_first_to_open_the_new_file(
-    meet: Meet, database: Path, fresh: Callable[[], Path]
-) -> None:
-    """Before the others have noticed, while their log and index stand beside the new file and they
-    write there. Twice.
-    """
-    talkers = meet()
-    talkers.talk()
-    for _ in range(2):
-        os.replace(fresh(), database)
-        talkers.answer()
-    talkers.recover()
-    talkers.end(changes=2)
-
-
-def test_the_bells_are_deleted_before_a_fresh_file_takes_the_databases_place(
-    meet: Meet, database: Path, fresh: Callable[[], Path]
-) -> None:
+def moved_there_after_the_bells(database: Path, fresh: Callable[[], Path]) -> None:
     """What was noted among them is noted again: which log belongs to which file."""
-    talkers = meet()
-    talkers.talk()
     shutil.rmtree(f"{database}-bells")
     time.sleep(NOTICED)
     os.replace(fresh(), database)
-    talkers.recover()
-    talkers.end(changes=1)
 
 
-@pytest.mark.parametrize("how", ["rm and mv", "rm -rf and migrate"])
+def pointed_to(database: Path, fresh: Callable[[], Path]) -> None:
+    """By a symbolic link, which then is pointed elsewhere."""
+    for _ in range(2):
+        (link := database.with_name("link")).symlink_to(fresh())
+        os.replace(link, database)
+
+
+def test_another_file_takes_the_databases_place(
+    meet: Meet, database: Path, fresh: Callable[[], Path]
+) -> None:
+    """A newcomer is the first to open the new one, before the others have noticed, while their log
+    and index stand beside it and they write there.
+    """
+    talkers = meet()
+    for change in (moved_there, moved_there_after_the_bells, pointed_to):
+        talkers.talk()
+        change(database, fresh)
+        talkers.recover()
+        assert damage_in(database) == []
+    talkers.end(changes=6)
+
+
+@pytest.mark.parametrize("all_of_it", [False, True], ids=["rm and mv", "rm -rf and migrate"])
 def test_the_file_is_deleted_and_another_comes_later(
-    meet: Meet, database: Path, fresh: Callable[[], Path], how: str
+    meet: Meet, database: Path, fresh: Callable[[], Path], all_of_it: bool
 ) -> None:
     """Alone, or with all that bears its name. Meanwhile senders are told to migrate, and nobody
     makes a file of that name.
@@ -278,7 +289,7 @@ def test_the_file_is_deleted_and_another_comes_later(
     talkers = meet()
     talkers.talk()
     os.unlink(database)
-    if how == "rm -rf and migrate":
+    if all_of_it:
         for path in database.parent.iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     talkers.wait(
@@ -287,24 +298,24 @@ def test_the_file_is_deleted_and_another_comes_later(
     assert not database.exists()
     for refused in talkers.record().refused.values():
         assert "migrate --database" in refused["NotMigrated"]
-    if how == "rm and mv":
-        os.replace(fresh(), database)
-    else:
+    if all_of_it:
         databases.migrate(database)
+    else:
+        os.replace(fresh(), database)
     talkers.recover()
     talkers.end(changes=2)
 
 
-@pytest.mark.parametrize("ends", [["-wal"], ["-wal", "-shm"]], ids=" ".join)
-def test_the_log_is_deleted(meet: Meet, database: Path, ends: list[str]) -> None:
-    """Or it and its index. SQLite would go on in two worlds, or with I/O errors."""
+def test_the_log_is_deleted(meet: Meet, database: Path) -> None:
+    """And then it and its index. SQLite would go on in two worlds, or with I/O errors."""
     talkers = meet()
-    talkers.talk()
-    for end in ends:
-        os.unlink(f"{database}{end}")
-    time.sleep(NOTICED)
-    talkers.recover()
-    talkers.end(forgets_claims=True)
+    for ends in (["-wal"], ["-wal", "-shm"]):
+        talkers.talk()
+        for end in ends:
+            os.unlink(f"{database}{end}")
+        time.sleep(NOTICED)
+        talkers.recover()
+    talkers.end(changes=2, forgets_claims=True)
 
 
 def try_to_send(start: Start) -> str:
@@ -321,6 +332,14 @@ def try_to_send(start: Start) -> str:
     return words
 
 
+def check_shared(start: Start, database: Path, foreign: sqlite3.Connection) -> None:
+    """Another process and a program that has the file open write both into one log."""
+    assert try_to_send(start) == ""
+    foreign.execute("insert into users values ('Ann')")
+    assert foreign.execute("select count(*) from channels_sqlite_message").fetchall() == [(1,)]
+    assert query(database, "select * from users") == [("Ann",)]
+
+
 def test_a_new_log_that_has_the_inode_of_an_old_one_is_left_alone(
     start: Start, database: Path, fresh: Callable[[], Path]
 ) -> None:
@@ -335,12 +354,7 @@ def test_a_new_log_that_has_the_inode_of_an_old_one_is_left_alone(
     os.rename(held, log)  # as the file system may give a new log the number of an old one
     with sql(database) as foreign:
         foreign.execute("create table users (name)")
-        assert try_to_send(start) == ""
-        foreign.execute("insert into users values ('Ann')")
-        assert foreign.execute("select count(*) from channels_sqlite_message").fetchall() == [(1,)]
-        assert query(database, "select * from users") == [("Ann",)]
-    assert try_to_send(start) == ""
-    assert query(database, "select count(*) from channels_sqlite_message") == [(2,)]
+        check_shared(start, database, foreign)
     assert damage_in(database) == []
 
 
@@ -356,37 +370,33 @@ def test_a_log_that_a_foreign_program_makes_for_the_new_file_is_left_alone(
         foreign.execute("create table users (name)")
         kept = os.stat(f"{database}-bells/.log")
         assert not os.path.samestat(kept, os.stat(f"{database}-wal"))
-        assert try_to_send(start) == ""
-        foreign.execute("insert into users values ('Ann')")
-        assert foreign.execute("select count(*) from channels_sqlite_message").fetchall() == [(1,)]
-        assert query(database, "select * from users") == [("Ann",)]
+        check_shared(start, database, foreign)
     assert damage_in(database) == []
 
 
 # Moved
 
 
-@pytest.mark.parametrize("what", ["the file", "its directory"])
-def test_the_database_is_moved_away_and_back(meet: Meet, database: Path, what: str) -> None:
-    """As a volume that is unmounted for a while: nothing of what was accepted before is lost, read
-    or not, and groups have their members.
+def test_the_database_is_moved_away_and_back(meet: Meet, database: Path) -> None:
+    """The file, and then its directory, as a volume that is unmounted for a while: nothing of what
+    was accepted before is lost, read or not, and groups have their members.
     """
     talkers = meet()
     talkers.talk()
     talkers.hush()
     before = talkers.record().sent
     assert len(talkers.kept()) == 300
-    moved = database if what == "the file" else database.parent
     away = database.parent.with_name("away")
-    os.rename(moved, away)
-    time.sleep(NOTICED)
-    os.rename(away, moved)
-    talkers.answer(group=True)
+    for moved in (database, database.parent):
+        os.rename(moved, away)
+        time.sleep(NOTICED)
+        os.rename(away, moved)
+        talkers.answer(group=True)
     talkers.order("listen", "kept", to="auto")
     talkers.wait_for(before)
     talkers.talk()
     talkers.recover()
-    talkers.end(changes=2)
+    talkers.end(changes=4)
 
 
 def test_the_directory_is_another_one(
@@ -417,22 +427,6 @@ def median_delay(talkers: Talkers, name: str) -> float:
     return statistics.median(talkers.order("report", to=name).delays[earlier:])
 
 
-def test_a_symbolic_link_is_pointed_elsewhere(
-    meet: Meet, database: Path, fresh: Callable[[], Path]
-) -> None:
-    """NAME means another file from then on, and the processes go there."""
-    first, second = database.rename(database.with_name("first")), fresh()
-    database.symlink_to(first)
-    talkers = meet()
-    talkers.talk()
-    new = database.with_name("new")
-    new.symlink_to(second)
-    os.replace(new, database)
-    talkers.recover()
-    talkers.end()
-    assert damage_in(first) == []
-
-
 def test_an_older_copy_is_restored_into_the_file(
     meet: Meet, database: Path, tmp_path: Path
 ) -> None:
@@ -458,28 +452,24 @@ def backup(source: Path, target: Path) -> None:
         old.backup(new)
 
 
-@pytest.mark.parametrize(
-    ("count", "stopped"),
-    [(5, False), (20, False), (200, True)],
-    ids=["fewer than before", "more than before", "many for a stopped reader"],
-)
-def test_django_flushes_the_database(meet: Meet, database: Path, count: int, stopped: bool) -> None:
+def test_django_flushes_the_database(meet: Meet, database: Path) -> None:
     """Numbers of rows begin anew: all that is sent afterwards arrives, on a process-local and on a
-    normal channel, and nothing twice.
+    normal channel, and nothing twice. Fewer than before, more, and many for a stopped reader.
     """
     talkers = meet("auto", "polling")
     reader = talkers.children["auto"]
     addresses = {"auto": talkers.channels["auto"], "kept": "kept"}
     talkers.order("listen", "kept", to="auto")
-    before = talkers.order("send", addresses, 10, to="polling").sent
-    talkers.wait_for(before)
-    if stopped:
-        stop(reader, database)
-    databases.manage(database, "flush", "--database=channels", "--no-input")
-    after = talkers.order("send", addresses, count, to="polling").sent - before
-    assert len(after) == 2 * count
-    reader.signal(signal.SIGCONT)
-    talkers.wait_for(after)
+    for count in (5, 20, 200):
+        before = talkers.order("send", addresses, 10, to="polling").sent
+        talkers.wait_for(before)
+        if count == 200:
+            stop(reader, database)
+        databases.manage(database, "flush", "--database=channels", "--no-input")
+        after = talkers.order("send", addresses, count, to="polling").sent - before
+        assert len(after) == 2 * count
+        reader.signal(signal.SIGCONT)
+        talkers.wait_for(after)
     talkers.end()
 
 
@@ -542,7 +532,7 @@ def shared(migrated: Path) -> Iterator[Path]:
 
 
 @users
-def test_two_users_of_one_group(start_with: StartWith, shared: Path, newcomers: Child) -> None:
+def test_two_users_of_one_group(start_with: StartWith, shared: Path) -> None:
     """With a umask of 0002, a directory that hands its group on, and a file of mode 0664."""
     group = 62000
     os.chown(shared.parent, OWNER.uid, group)
@@ -556,9 +546,10 @@ def test_two_users_of_one_group(start_with: StartWith, shared: Path, newcomers: 
             ("watchfiles", User(OTHER.uid, group, 0o002)),
         )
     }
-    talkers = Talkers(started, newcomers, shared)
+    talkers = Talkers(started, shared)
     talkers.talk()
     talkers.recover()
+    assert not any(talkers.record().logged.values())
     talkers.end()
 
 
