@@ -23,11 +23,11 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from tests.docs.blocks import Block
 from tests.example.servers import free_port, heed_ctrl_c
@@ -53,6 +53,8 @@ PORT = re.compile(r"\b80\d\d\b")
 
 CLONE = "/path/to/channels-sqlite"  # as the pages call the clone that they install from
 
+INSTALL = re.compile(rf"^python -m pip install (?!{CLONE})(.+)$", re.MULTILINE)
+
 ADDS_THE_APP = 'INSTALLED_APPS += ["channels_sqlite"]'
 
 NUMBER = re.compile(r"\d+(\.\d+)?")
@@ -76,6 +78,7 @@ class Project:
     """A context manager: at its end everything that it has started is stopped."""
 
     def __init__(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
         self.directory = directory
         self.state = directory.parent / f"{directory.name}.state"
         self.ports: dict[str, str] = {}
@@ -102,16 +105,13 @@ class Project:
         path = self.root / block.file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block.code, encoding="utf-8")
-        self._imported_later(block.file)
+        if path.suffix == ".py":
+            self._modules.append(block.file.removesuffix(".py").replace("/", "."))
 
     def run_append(self, block: Block) -> None:
         assert block.file
         with (self.root / block.file).open("a", encoding="utf-8") as file:
             file.write("\n" + block.code)
-
-    def _imported_later(self, file: str) -> None:
-        if file.endswith(".py"):
-            self._modules.append(file.removesuffix(".py").replace("/", "."))
 
     def import_files(self) -> None:
         """Import each Python file of the page, once all of them are there."""
@@ -225,7 +225,7 @@ class Project:
 
     def _in_shell(self, block: Block, *, keep: bool) -> str:
         code = PORT.sub(lambda match: self.ports.setdefault(match[0], str(free_port())), block.code)
-        code = code.replace(CLONE, shlex.quote(str(ROOT)))
+        code = INSTALL.sub(installed, code).replace(CLONE, shlex.quote(str(ROOT)))
         code = code.replace("-m venv", "-m venv --without-pip")  # which PYTHONPATH has
         state = shlex.quote(str(self.state))
         resume = f"if [ -e {state} ]; then . {state}; fi\n"
@@ -262,7 +262,8 @@ class Project:
 
     def run_yaml(self, block: Block) -> None:
         assert isinstance(yaml.safe_load(block.code), dict)
-        self._write_captioned(block)
+        if block.file:
+            self.run_file(block)
 
     def run_ini(self, block: Block) -> None:
         """A systemd unit: it starts what the page has shown to start."""
@@ -308,10 +309,6 @@ class Project:
             elif name == "CMD":
                 assert json.loads(words) in self.commands
 
-    def _write_captioned(self, block: Block) -> None:
-        if block.file:
-            self.run_file(block)
-
     # Life
 
     @property
@@ -340,12 +337,7 @@ class Project:
     def __enter__(self) -> Project:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         ended = [server for server in self.servers if server.poll() is not None]
         for server in self.servers:
             with contextlib.suppress(ProcessLookupError):
@@ -359,6 +351,13 @@ class Project:
             self._interpreter.communicate(timeout=PATIENCE)
         if ended and error is None:
             raise BlockFailed(f"ended before the page did: {ended}")
+
+
+def installed(command: re.Match[str]) -> str:
+    """Check that the packages are here, as pip would without an index, in a second for each."""
+    for each in map(Requirement, shlex.split(command[1], comments=True)):
+        assert each.specifier.contains(version(each.name)), each
+    return ":"
 
 
 def compare(wanted: str, said: str) -> None:

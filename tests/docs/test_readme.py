@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from channels_sqlite._options.conf import Options
 from tests.docs.blocks import DOCS, TUTORIAL, Block, blocks, lightened
 from tests.docs.project import Project, needs_bash
 
@@ -14,25 +16,11 @@ CHECK = """\
 python manage.py migrate --verbosity=0
 python manage.py migrate --verbosity=0 --database=channels
 python manage.py check --database channels
-python manage.py channels_sqlite stats
 """
 
 
 @needs_bash
-def test_the_settings_can_be_appended_to_those_of_a_new_project(tmp_path: Path) -> None:
-    must_make_a_layer(readme("python"), tmp_path)
-
-
-@needs_bash
-def test_the_difference_to_channels_redis_is_all_that_has_to_change(tmp_path: Path) -> None:
-    difference = readme("diff")
-    lines = [line for line in difference.code.splitlines() if not line.startswith("-")]
-    code = "\n".join(['INSTALLED_APPS += ["channels"]', *(line[1:] for line in lines)])
-    must_make_a_layer(replace(difference, code=code), tmp_path)
-
-
-@needs_bash
-def test_it_leads_into_the_tutorial(tmp_path: Path) -> None:
+def test_it_makes_a_layer_in_a_new_project_and_leads_into_the_tutorial(tmp_path: Path) -> None:
     """With its own commands; the tutorial's first chapters are not needed."""
     words = (DOCS / README).read_text("utf-8")
     (start,) = re.findall(r"`(python manage.py startapp .+?)`", words)
@@ -41,10 +29,11 @@ def test_it_leads_into_the_tutorial(tmp_path: Path) -> None:
     chapter = blocks(TUTORIAL, after=f"## {anchor[0].replace('-', ' ').capitalize()}")
     options = {"class": "append", "caption": "config/settings.py"}
     settings = replace(readme("python"), options=options)
-    (tmp_path / "reader").mkdir()
     with Project(tmp_path / "reader") as project:
         project.run(Block(README, 0, "sh", {}, "django-admin startproject config ."))
         project.run(lightened(settings))
+        project.run(Block(README, 0, "sh", {}, CHECK))
+        assert "no issues" in project.said
         project.run(Block(README, 0, "sh", {}, start))
         project.run(replace(settings, code=line))
         for block in chapter:
@@ -54,21 +43,30 @@ def test_it_leads_into_the_tutorial(tmp_path: Path) -> None:
         assert "Ran 1 test" in project.said
 
 
+def test_the_difference_to_channels_redis_is_all_that_has_to_change() -> None:
+    """It leads to the settings above, and keeps the CONFIG."""
+    lines = [line for line in readme("diff").code.splitlines() if not line.startswith("-")]
+    changed = appended("\n".join(line[1:] for line in lines))
+    settings = appended(readme("python").code)
+    assert "channels_sqlite" in changed["INSTALLED_APPS"]
+    for name in ("DATABASES", "DATABASE_ROUTERS"):
+        assert changed[name] == settings[name]
+    layer = changed["CHANNEL_LAYERS"]["default"]
+    assert Options.from_config(layer.pop("CONFIG")).capacity == 1500
+    assert layer == settings["CHANNEL_LAYERS"]["default"]
+
+
+def appended(code: str) -> dict[str, Any]:
+    """The settings of a project after the code."""
+    settings = {"BASE_DIR": Path("project"), "DATABASES": {}, "INSTALLED_APPS": ["channels"]}
+    exec(code, settings)
+    return settings
+
+
 def readme(language: str) -> Block:
     """The README's first block of the language that names apps."""
     found = (each for each in blocks(README) if "INSTALLED_APPS" in each.code)
     return next(each for each in found if each.language == language)
-
-
-def must_make_a_layer(settings: Block, tmp_path: Path) -> None:
-    (tmp_path / "reader").mkdir()
-    with Project(tmp_path / "reader") as project:
-        project.run(Block(README, 0, "sh", {}, "django-admin startproject config ."))
-        options = {"class": "append", "caption": "config/settings.py"}
-        project.run(lightened(replace(settings, options=options)))
-        project.run(Block(README, 0, "sh", {}, CHECK))
-        assert "no issues" in project.said
-        assert "Messages  0 waiting" in project.said
 
 
 def test_words_mean_the_same_in_the_reference() -> None:

@@ -22,7 +22,6 @@ PYTEST = "python -m pytest --ds=config.settings chat/tests.py"
 
 @pytest.mark.timeout(300)  # a dozen commands and two servers, on a machine that may be busy
 def test_the_tutorial_ends_in_a_chat_between_two_servers(tmp_path: Path) -> None:
-    (tmp_path / "reader").mkdir()
     with Project(tmp_path / "reader") as project, ExitStack() as tabs:
         visitors: list[ClientConnection] = []
         for block in blocks(TUTORIAL):

@@ -27,15 +27,40 @@ TOO_WIDE = """
         .map((element) => element.cloneNode().outerHTML)
 """
 
+DIRECTIONS = """
+    const words = [...document.querySelectorAll("#lines .words")];
+    return words.map((each) => getComputedStyle(each).direction)
+"""
 
-def test_two_people_chat_by_way_of_two_processes(ada: Window, ben: Window) -> None:
-    assert ada.process != ben.process
+
+def test_two_people_hear_each_other_by_way_of_two_processes_and_nobody_elsewhere_does(
+    ada: Window, windows: tuple[Window, Window], chat: Chat, room: str
+) -> None:
+    """They come and go, and change their names."""
     ada.say("Is anybody here?")
-    ben.wait_for_line("Ada", "Is anybody here?")
+    ada.wait_for_line("Ada", "Is anybody here?")
+    ben = windows[1]
+    ben.enter(chat.second.url, room, "Ben")
+    assert ben.lines == [("Ada", "Is anybody here?")]
+    assert ada.process != ben.process
+    for window in windows:
+        window.wait_for(lambda window=window: window.people == ["Ada", "Ben"])
     ben.say("I am.")
-    for window in (ada, ben):
-        window.wait_for_line("Ben", "I am.")
-    assert ada.lines == ben.lines == [("Ada", "Is anybody here?"), ("Ben", "I am.")]
+    ada.wait_for_line("Ben", "I am.")
+    ada.say("Welcome.")
+    ben.wait_for_line("Ada", "Welcome.")
+    said = [("Ada", "Is anybody here?"), ("Ben", "I am."), ("Ada", "Welcome.")]
+    assert ada.lines == ben.lines == said
+    ben.click("#rename")
+    ben.tell_name("Benedict")
+    ada.wait_for(lambda: ada.people == ["Ada", "Benedict"])
+    ben.enter(chat.second.url, f"{room}-x", "Ben")
+    ada.wait_for(lambda: ada.people == ["Ada"])
+    ada.say("Between us")
+    ada.wait_for_line("Ada", "Between us")
+    ben.say("Nobody here")
+    ben.wait_for_line("Ben", "Nobody here")
+    assert ben.lines == [("Ben", "Nobody here")]
 
 
 def test_redis_carries_the_chat_as_well(
@@ -55,35 +80,6 @@ def test_redis_carries_the_chat_as_well(
         ada.wait_for(lambda: "2 lines" in ada.find("#summary-body").text)
         for window in windows:
             window.leave()
-
-
-def test_another_room_hears_nothing(ada: Window, ben: Window, chat: Chat, room: str) -> None:
-    ben.enter(chat.second.url, f"{room}-x", "Ben")
-    ada.say("Between us")
-    ada.wait_for_line("Ada", "Between us")
-    ben.say("Nobody here")
-    ben.wait_for_line("Ben", "Nobody here")
-    assert ben.lines == [("Ben", "Nobody here")]
-
-
-def test_who_comes_sees_what_was_said(
-    ada: Window, windows: tuple[Window, Window], chat: Chat, room: str
-) -> None:
-    ada.say("Before you came")
-    ada.wait_for_line("Ada", "Before you came")
-    late = windows[1]
-    late.enter(chat.second.url, room, "Ben")
-    assert late.lines == [("Ada", "Before you came")]
-
-
-def test_people_come_and_go_and_change_their_names(ada: Window, ben: Window) -> None:
-    ada.wait_for(lambda: ada.people == ["Ada", "Ben"])
-    ben.wait_for(lambda: ben.people == ["Ada", "Ben"])
-    ben.click("#rename")
-    ben.tell_name("Benedict")
-    ada.wait_for(lambda: ada.people == ["Ada", "Benedict"])
-    ben.leave()
-    ada.wait_for(lambda: ada.people == ["Ada"])
 
 
 def test_a_restarted_server_loses_no_line(ada: Window, ben: Window, chat: Chat) -> None:
@@ -130,22 +126,18 @@ def insert(chat: Chat, room: str, count: int) -> list[tuple[str, str]]:
     return lines
 
 
-def test_a_page_finds_what_no_message_told_it(
+def test_a_page_finds_what_no_message_told_it_and_what_was_said_earlier(
     ada: Window, ben: Window, chat: Chat, room: str
 ) -> None:
+    """That comes above, and leaves the rest where it is."""
     ben.say("before")
     ada.wait_for_line("Ben", "before")
-    unheard = insert(chat, room, 150)  # more than one page
+    unheard = insert(chat, room, 120)  # more than one page
     ben.say("after")
+    lines = [("Ben", "before"), *unheard, ("Ben", "after")]
     for window in (ada, ben):
-        window.wait_for(lambda window=window: len(window.lines) == 152)
-        assert window.lines == [("Ben", "before"), *unheard, ("Ben", "after")]
-
-
-def test_earlier_lines_come_above_and_leave_the_rest_where_it_is(
-    ada: Window, ben: Window, chat: Chat, room: str
-) -> None:
-    lines = insert(chat, room, 120)
+        window.wait_for(lambda window=window: len(window.lines) == 122)
+        assert window.lines == lines
     ben.driver.refresh()
     ben.wait_until_connected()
     place = "return document.querySelector('.line').getBoundingClientRect().top"
@@ -164,53 +156,23 @@ def test_earlier_lines_come_above_and_leave_the_rest_where_it_is(
     assert ben.focused == "log"
 
 
-def test_the_page_says_how_to_start_a_worker(
-    windows: tuple[Window, Window], project: Project, room: str
+def test_the_worker_answers_who_asked_about_lines_of_a_command_and_of_a_sync_view(
+    ada: Window, windows: tuple[Window, Window], chat: Chat, room: str
 ) -> None:
-    ada = windows[0]
-    with project.daphne() as server:
-        ada.enter(server.url, room, "Ada")
-        ada.say("Is anybody counting?")
-        ada.click("#summarise")
-        ada.wait_for(lambda: ada.find_all("#summary-body code"))
-        command = shlex.split(ada.find("#summary-body code").text)
-        worker = project.run(command, "worker", where=project.directory)  # any terminal will do
-        try:
-            ada.press(Keys.ESCAPE)
-            ada.click("#summarise")
-            ada.wait_for(lambda: "1 line" in ada.find("#summary-body").text)
-        finally:
-            stop(worker)
-        ada.leave()
-
-
-def test_the_worker_answers_who_asked(ada: Window, ben: Window) -> None:
-    ada.say("Cheese and biscuits")
-    ben.say("Biscuits")
-    for window in (ada, ben):
-        window.wait_for(lambda window=window: len(window.lines) == 2)
+    ben = windows[1]
+    chat.project.manage("say", room, "Cheese and biscuits", "--name", "Butler")
+    ada.wait_for_line("Butler", "Cheese and biscuits")
+    ben.leave_a_line(chat.second.url, room, "Cleo", "Biscuits")
+    ada.wait_for_line("Cleo", "Biscuits")
+    ben.enter(chat.second.url, room, "Ben")
     ben.click("#summarise")
     ben.wait_for(lambda: "2 lines" in ben.find("#summary-body").text)
     assert [item.text for item in ben.find_all(".words-used li")] == ["biscuits", "cheese"]
     assert not ada.find("#summary").is_displayed()
 
 
-def test_a_command_posts_from_its_own_process(
-    ada: Window, ben: Window, chat: Chat, room: str
-) -> None:
-    chat.project.manage("say", room, "Tea is served", "--name", "Butler")
-    ada.wait_for_line("Butler", "Tea is served")
-    ben.wait_for_line("Butler", "Tea is served")
-
-
-def test_a_form_posts_from_a_sync_view(
-    ada: Window, windows: tuple[Window, Window], chat: Chat, room: str
-) -> None:
-    windows[1].leave_a_line(chat.second.url, room, "Cleo", "Just passing")
-    ada.wait_for_line("Cleo", "Just passing")
-
-
-def test_markup_stays_text(ada: Window, ben: Window) -> None:
+def test_words_are_shown_as_they_were_written(ada: Window, ben: Window) -> None:
+    """Markup stays text, and they run in the direction of their script."""
     ada.click("#rename")
     ada.tell_name("<b>Ada</b>")
     ada.wait_for(lambda: "<b>Ada</b>" in ada.people)
@@ -218,19 +180,18 @@ def test_markup_stays_text(ada: Window, ben: Window) -> None:
     ada.say(SCRIPT)
     ben.wait_for_line("<b>Ada</b>", SCRIPT)
     ada.wait_for_line("<b>Ada</b>", SCRIPT)
+    ben.say("\N{HEBREW LETTER SHIN}\N{HEBREW LETTER LAMED}, Ada!")
     ben.say("Nice try")
-    ben.wait_for_line("Ben", "Nice try")
+    ada.wait_for_line("Ben", "Nice try")
     assert ada.find_all("#lines img, #lines script, #people b") == []
     assert ben.driver.title == title
+    assert ada.driver.execute_script(DIRECTIONS) == ["ltr", "rtl", "ltr"]
 
 
-def test_an_empty_line_is_declined(ada: Window) -> None:
+def test_a_line_that_is_empty_or_long_is_declined_and_stays_to_be_shortened(ada: Window) -> None:
     ada.say("  ")
     assert "nothing in this line" in ada.notice
     assert ada.find("#notice").aria_role == "alert"
-
-
-def test_a_long_line_is_declined_and_stays_to_be_shortened(ada: Window) -> None:
     ada.driver.execute_script("document.getElementById('text').value = 'x'.repeat(1001)")
     ada.say("")
     ada.wait_for(lambda: "1001 characters" in ada.notice)
@@ -241,87 +202,51 @@ def test_a_long_line_is_declined_and_stays_to_be_shortened(ada: Window) -> None:
     ada.wait_for_line("Ada", "x" * 1000)
 
 
-def test_a_name_of_blanks_is_asked_for_again(
-    windows: tuple[Window, Window], chat: Chat, room: str
-) -> None:
-    window = windows[0]
-    window.open(chat.first.url, room)
-    window.tell_name("  ")
-    window.wait_for(lambda: window.find("#naming-notice").is_displayed())
-    window.tell_name("Ada")
-    window.wait_until_connected()
-
-
-def test_escape_leaves_the_name_dialog_and_a_button_leads_back(
-    windows: tuple[Window, Window], chat: Chat, room: str
-) -> None:
-    window = windows[0]
-    window.open(chat.first.url, room)
-    window.press(Keys.ESCAPE)
-    assert not window.find("#naming").is_displayed()
-    window.click("#join")
-    window.tell_name("Ada")
-    window.wait_until_connected()
-    assert not window.find("#join").is_displayed()
-    window.click("#rename")
-    window.press(Keys.ESCAPE)
-    assert not window.find("#join").is_displayed()
-    window.wait_for(lambda: window.people == ["Ada"])
-
-
-def test_a_name_that_another_visitor_has_is_asked_for_again(
+def test_a_name_of_blanks_or_of_another_visitor_is_asked_for_again(
     ada: Window, windows: tuple[Window, Window], chat: Chat, room: str
 ) -> None:
+    """Escape leaves the dialog, and a button leads back."""
     other = windows[1]
     other.open(chat.second.url, room)
+    other.tell_name("  ")
+    other.wait_for(lambda: other.find("#naming-notice").is_displayed())
+    other.press(Keys.ESCAPE)
+    assert not other.find("#naming").is_displayed()
+    other.click("#join")
     other.tell_name("Ada")
-    other.wait_for(lambda: "Ada already" in other.find("#naming-notice").text)
+    other.wait_for(lambda: "Ada is taken" in other.find("#naming-notice").text)
     assert other.focused == "name"
     other.tell_name("Ada L.")
     other.wait_until_connected()
+    assert not other.find("#join").is_displayed()
     ada.wait_for(lambda: ada.people == ["Ada", "Ada L."])
     other.click("#rename")
     other.tell_name("Ada")
-    other.wait_for(lambda: "Ada already" in other.find("#naming-notice").text)
+    other.wait_for(lambda: "Ada is taken" in other.find("#naming-notice").text)
     other.press(Keys.ESCAPE)
+    assert not other.find("#join").is_displayed()
     other.say("I stay who I am")
     ada.wait_for_line("Ada L.", "I stay who I am")
 
 
-def test_words_run_in_the_direction_of_their_script(ada: Window, ben: Window) -> None:
-    direction = """
-        const words = [...document.querySelectorAll("#lines .words")];
-        return words.map((each) => getComputedStyle(each).direction)
-    """
-    ada.say("\N{HEBREW LETTER SHIN}\N{HEBREW LETTER LAMED}, Ben!")
-    ada.say("Hello, Ben!")
-    ben.wait_for_line("Ada", "Hello, Ben!")
-    assert ben.driver.execute_script(direction) == ["rtl", "ltr"]
-
-
-def test_the_keyboard_reaches_everything(ada: Window, ben: Window) -> None:
-    reached = {ben.focused}
-    for _ in range(30):
-        ben.press(Keys.TAB)
-        reached.add(ben.focused)
-    assert {"text", "log", "summarise", "rename", "Send", "All rooms"} <= reached
-    ben.find("#summarise").send_keys(Keys.ENTER)
-    ben.wait_for(lambda: ben.find("#summary").is_displayed())
-    ben.press(Keys.ESCAPE)
-    assert ben.focused == "summarise"
-
-
-def test_a_screen_reader_finds_names_for_everything(ada: Window, ben: Window) -> None:
+def test_the_keyboard_reaches_everything_and_a_screen_reader_finds_its_name(ada: Window) -> None:
+    """On a phone people are behind a button."""
     ada.say("Hello")
-    ben.wait_for_line("Ada", "Hello")
-    assert ben.find("#log").aria_role == "log"
-    assert ben.find("#status").aria_role == "status"
-    for control in ben.find_all("button, a, input, textarea"):
+    ada.wait_for_line("Ada", "Hello")
+    assert ada.find("#log").aria_role == "log"
+    assert ada.find("#status").aria_role == "status"
+    for control in ada.find_all("button, a, input, textarea"):
         if control.is_displayed():
             assert control.accessible_name, control.get_attribute("outerHTML")
-
-
-def test_on_a_phone_people_are_behind_a_button(ada: Window) -> None:
+    reached = {ada.focused}
+    for _ in range(30):
+        ada.press(Keys.TAB)
+        reached.add(ada.focused)
+    assert {"text", "log", "summarise", "rename", "Send", "All rooms"} <= reached
+    ada.find("#summarise").send_keys(Keys.ENTER)
+    ada.wait_for(lambda: ada.find("#summary").is_displayed())
+    ada.press(Keys.ESCAPE)
+    assert ada.focused == "summarise"
     with ada.on_a_phone():
         ada.wait_for(lambda: not ada.find("#people").is_displayed())
         ada.click("#people-toggle")
@@ -333,9 +258,7 @@ def test_on_a_phone_people_are_behind_a_button(ada: Window) -> None:
         assert ada.driver.execute_script(width) == 0
 
 
-def test_no_dialog_is_cut_off_by_a_long_word(
-    windows: tuple[Window, Window], chat: Chat, room: str
-) -> None:
+def test_no_long_word_cuts_a_dialog(windows: tuple[Window, Window], chat: Chat, room: str) -> None:
     ada = windows[0]
     room = room.replace("-", "").ljust(40, "w")
     with client(chat.first.url, room) as ben, ada.on_a_phone():
@@ -354,15 +277,13 @@ def test_no_dialog_is_cut_off_by_a_long_word(
     assert ada.driver.execute_script(TOO_WIDE) == []  # on a desktop
 
 
-def test_the_admin_shows_the_tables_of_the_layer(
-    windows: tuple[Window, Window], chat: Chat, room: str
-) -> None:
-    ada, keeper = windows
+def test_the_admin_shows_our_tables(windows: tuple[Window, Window], chat: Chat, room: str) -> None:
+    keeper = windows[1]
     make = "from django.contrib.auth.models import User; User.objects.create_superuser(*{!r})"
     chat.project.manage("shell", "-c", make.format((room, "", room)))
-    ada.enter(chat.first.url, room, "Ada")
-    ada.say("For the record")
-    ada.wait_for_line("Ada", "For the record")
+    with client(chat.first.url, room) as ada:
+        ada.join("Ada")
+        ada.say("For the record")
     keeper.driver.get(f"{chat.second.url}/admin/channels_sqlite/layermessage/")
     for field in ("username", "password"):
         keeper.find(f"#id_{field}").send_keys(room)
@@ -371,7 +292,7 @@ def test_the_admin_shows_the_tables_of_the_layer(
     assert "room.line" in keeper.find("#result_list").text
 
 
-def test_three_uvicorn_workers_share_a_room(
+def test_three_uvicorn_workers_share_a_room_whose_page_says_how_to_start_a_worker(
     windows: tuple[Window, Window], project: Project, room: str
 ) -> None:
     ada, ben = windows
@@ -390,5 +311,15 @@ def test_three_uvicorn_workers_share_a_room(
         ben.wait_for_line("Ada", "Which worker is yours?")
         ben.say("Not yours")
         ada.wait_for_line("Ben", "Not yours")
+        ada.click("#summarise")
+        ada.wait_for(lambda: ada.find_all("#summary-body code"))
+        command = shlex.split(ada.find("#summary-body code").text)
+        worker = project.run(command, "worker", where=project.directory)  # any terminal will do
+        try:
+            ada.press(Keys.ESCAPE)
+            ada.click("#summarise")
+            ada.wait_for(lambda: "2 lines" in ada.find("#summary-body").text)
+        finally:
+            stop(worker)
         for window in windows:
             window.leave()

@@ -18,30 +18,27 @@ from tests.example.sockets import Client, client
 pytestmark = pytest.mark.timeout(300)  # each command imports Django anew
 
 
-@pytest.fixture
-def copy(project: Project, tmp_path: Path) -> Project:
-    """The project with sources of its own, to touch."""
-    source = tmp_path / "example"
+def test_runserver_reloads_and_it_and_a_worker_end_on_ctrl_c_while_people_are_connected(
+    project: Project, tmp_path: Path
+) -> None:
+    source = tmp_path / "example"  # to touch
     shutil.copytree(EXAMPLE, source, ignore=shutil.ignore_patterns(".venv", "*.sqlite3*"))
-    return replace(project, source=source)
-
-
-def test_runserver_ends_on_ctrl_c_while_people_are_connected(project: Project) -> None:
-    with project.runserver() as server, client(server.url, "lobby") as ada:
-        ada.join("Ada")
-        assert server.interrupt() == 0
-
-
-def test_runserver_reloads_while_people_are_connected(copy: Project) -> None:
+    copy = replace(project, source=source)
+    worker = copy.start(["manage.py", "runworker", "summaries"], "worker")
     with copy.runserver() as server:
         with client(server.url, "lobby") as ada:
             before = process(ada)
             line = ada.say("Before")["line"]
-            touch_until_closed(copy.source / "chat" / "rooms.py", ada)
+            touch_until_closed(source / "chat" / "rooms.py", ada)
         server.wait()
         with client(server.url, "lobby") as ada:
             assert process(ada) != before
             assert ada.receive("lines")["lines"] == [line]
+            ada.send(type="summarise")
+            ada.receive("summary")  # so the worker has begun
+            os.killpg(worker.pid, signal.SIGINT)
+            worker.wait(PATIENCE)
+            assert server.interrupt() == 0
 
 
 def process(person: Client) -> int:
@@ -63,16 +60,6 @@ def touch_until_closed(path: Path, person: Client) -> None:
         except ConnectionClosed:
             return
     pytest.fail("the server did not reload")
-
-
-def test_a_worker_ends_on_ctrl_c(project: Project) -> None:
-    worker = project.start(["manage.py", "runworker", "summaries"], "worker")
-    with project.daphne() as server, client(server.url, "lobby") as ada:
-        ada.join("Ada")
-        ada.send(type="summarise")
-        ada.receive("summary")  # so it has begun
-        os.killpg(worker.pid, signal.SIGINT)
-        worker.wait(PATIENCE)
 
 
 def test_say_declines_a_bad_line_in_words(project: Project) -> None:

@@ -120,9 +120,7 @@ async def test_a_consumer_of_this_loop_is_told_first_and_tells_the_next_if_it_is
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_any_history_of_waiting_and_cancelling_keeps_the_order(
-    consuming: Consuming, seed: int
-) -> None:
+async def test_any_history_of_cancelling_keeps_the_order(consuming: Consuming, seed: int) -> None:
     """Nothing twice, nothing lost."""
     chance, got = random.Random(seed), list[int]()
 

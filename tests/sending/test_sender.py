@@ -30,6 +30,14 @@ async def sending(database: Path, set_times: SetTimes) -> AsyncIterator[Parts]:
         yield made
 
 
+@pytest.fixture
+async def patient(database: Path) -> AsyncIterator[Parts]:
+    """A process that waits for a lock for as long as it takes."""
+    async with parts(database, patience=PATIENCE) as made:
+        await made.database.ready()
+        yield made
+
+
 def begin(sending: Parts, *numbers: int, **fields: Any) -> list[asyncio.Task[bool]]:
     return [
         asyncio.create_task(sending.sender.send(outgoing(number, **fields))) for number in numbers
@@ -48,9 +56,7 @@ async def count_statements(sending: Parts) -> Callable[[], int]:
     return lambda: len({*ran})  # a trigger traces its statement again
 
 
-async def test_sends_that_come_while_a_statement_is_in_flight_go_with_the_next(
-    sending: Parts,
-) -> None:
+async def test_sends_that_come_while_a_statement_runs_go_with_the_next(sending: Parts) -> None:
     """As many as one statement takes."""
     statements = await count_statements(sending)
     numbers = [*range(1 + module.AT_ONCE + 1)]
@@ -60,9 +66,7 @@ async def test_sends_that_come_while_a_statement_is_in_flight_go_with_the_next(
     assert sending.counters.sent == len(numbers)
 
 
-async def test_a_large_message_is_the_threads(
-    sending: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_large_one_is_the_threads(sending: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     """To copy it takes long."""
     monkeypatch.setattr(module, "LARGE", 10)
     gate = Gate()
@@ -116,39 +120,38 @@ async def test_sends_go_on_though_their_driver_is_cancelled(sending: Parts, gate
 
 
 async def test_a_loop_makes_one_write_at_a_time_and_keeps_the_order(
-    database: Path, monkeypatch: pytest.MonkeyPatch
+    patient: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where senders begin to send again as soon as they are told, beside a lock."""
-    async with parts(database, patience=PATIENCE) as sending:
-        write, at_once, most = sending.database.write, 0, 0
+    write, at_once, most = patient.database.write, 0, 0
 
-        async def counted(*args: Any, **kwargs: Any) -> Any:
-            nonlocal at_once, most
-            at_once += 1
-            most = max(most, at_once)
-            try:
-                return await write(*args, **kwargs)
-            finally:
-                at_once -= 1
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        try:
+            return await write(*args, **kwargs)
+        finally:
+            at_once -= 1
 
-        monkeypatch.setattr(sending.database, "write", counted)
+    monkeypatch.setattr(patient.database, "write", counted)
 
-        async def send(first: int) -> None:
-            for number in range(first, first + 50):
-                (task,) = begin(sending, number, capacity=10**6)
-                assert await task
+    async def send(first: int) -> None:
+        for number in range(first, first + 50):
+            (task,) = begin(patient, number, capacity=10**6)
+            assert await task
 
-        async def lock_now_and_then() -> None:
-            for _ in range(20):
-                with locked(database):
-                    await asyncio.sleep(0.003)
-                await asyncio.sleep(0.001)
+    async def lock_now_and_then() -> None:
+        for _ in range(20):
+            with locked(patient.database.path):
+                await asyncio.sleep(0.003)
+            await asyncio.sleep(0.001)
 
-        await soon(asyncio.gather(lock_now_and_then(), *map(send, range(0, 600, 100))))
-        assert most == 1
-        sent = sending.sent()
-        assert [each for each in sent if each < 100] == [*range(50)]
-        assert len(sent) == 300
+    await soon(asyncio.gather(lock_now_and_then(), *map(send, range(0, 600, 100))))
+    assert most == 1
+    sent = patient.sent()
+    assert [each for each in sent if each < 100] == [*range(50)]
+    assert len(sent) == 300
 
 
 def test_a_loop_that_ends_with_sends_under_way_hinders_no_other(database: Path) -> None:
@@ -166,37 +169,29 @@ def test_a_loop_that_ends_with_sends_under_way_hinders_no_other(database: Path) 
     asyncio.run(use())
 
 
-async def test_a_message_that_expires_is_refused_while_the_lock_is_still_held(
-    database: Path,
-) -> None:
-    async with parts(database, patience=PATIENCE) as sending:
-        join(sending.others, "test-channel")
-        await sending.database.ready()
-        with locked(database):
-            (task,) = begin(sending, 1, expires_at=time.time() + 0.05)
-            with pytest.raises(DatabaseUnavailable, match="has expired"):
-                await soon(task)
-            with pytest.raises(DatabaseUnavailable, match="has expired"):
-                await soon(sending.sender.group_send(to_group(2, expires_at=time.time() + 0.05)))
+async def test_a_message_that_expires_is_refused_while_a_lock_is_held(patient: Parts) -> None:
+    join(patient.others, "test-channel")
+    with locked(patient.database.path):
+        (task,) = begin(patient, 1, expires_at=time.time() + 0.05)
+        with pytest.raises(DatabaseUnavailable, match="has expired"):
+            await soon(task)
+        with pytest.raises(DatabaseUnavailable, match="has expired"):
+            await soon(patient.sender.group_send(to_group(2, expires_at=time.time() + 0.05)))
 
 
-async def test_a_message_that_has_expired_behind_a_lock_is_not_sent(database: Path) -> None:
-    async with parts(database, patience=PATIENCE) as sending:
-        await sending.database.ready()
-        with locked(database):
-            soon_over = begin(sending, 1, 2, expires_at=time.time() + 0.05)
-            lasting = begin(sending, 3)
-            await asyncio.sleep(0.1)
-        for task in soon_over:
-            with pytest.raises(DatabaseUnavailable, match="has expired"):
-                await soon(task)
-        assert await soon(asyncio.gather(*lasting)) == [True]
-        assert sending.sent() == [3]
+async def test_a_message_that_has_expired_behind_a_lock_is_not_sent(patient: Parts) -> None:
+    with locked(patient.database.path):
+        soon_over = begin(patient, 1, 2, expires_at=time.time() + 0.05)
+        lasting = begin(patient, 3)
+        await asyncio.sleep(0.1)
+    for task in soon_over:
+        with pytest.raises(DatabaseUnavailable, match="has expired"):
+            await soon(task)
+    assert await soon(asyncio.gather(*lasting)) == [True]
+    assert patient.sent() == [3]
 
 
-async def test_a_batch_that_fails_at_its_first_senders_deadline_lets_the_others_wait_on(
-    database: Path,
-) -> None:
+async def test_a_batch_that_fails_at_its_first_deadline_lets_others_wait_on(database: Path) -> None:
     patience = 2.0
     async with parts(database, patience=patience) as sending:
         await sending.database.ready()
@@ -226,21 +221,18 @@ async def test_what_could_not_be_sent_is_not_counted_as_sent(sending: Parts) -> 
     assert sending.sent() == [2, 3]
 
 
-async def test_a_group_that_had_members_is_written_to_once_when_a_lock_is_free(
-    database: Path,
-) -> None:
+async def test_a_group_that_had_members_is_written_to_once_after_a_lock(patient: Parts) -> None:
     """Its members are not asked for at first, and a lock is not waited for before they are."""
-    async with parts(database, patience=PATIENCE) as sending:
-        join(sending.others, "test-channel")
-        await soon(sending.sender.group_send(to_group(1)))
-        with locked(database):
-            waiting = asyncio.create_task(sending.sender.group_send(to_group(2)))
-            await asyncio.sleep(0.1)
-            assert not waiting.done()
-        await soon(waiting)
-        await soon(sending.sender.group_send(to_group(3)))
-        assert sending.sent() == [1, 2, 3]
-        assert sending.counters.sent == 3
+    join(patient.others, "test-channel")
+    await soon(patient.sender.group_send(to_group(1)))
+    with locked(patient.database.path):
+        waiting = asyncio.create_task(patient.sender.group_send(to_group(2)))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+    await soon(waiting)
+    await soon(patient.sender.group_send(to_group(3)))
+    assert patient.sent() == [1, 2, 3]
+    assert patient.counters.sent == 3
 
 
 async def test_no_more_than_so_many_groups_are_remembered(

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -21,7 +22,7 @@ from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite._storing.sql import Transaction
 from channels_sqlite._waking.bells import Bell
 from tests.conftest import SetTimes
-from tests.rows import outgoing, put, select
+from tests.rows import outgoing, put
 from tests.sending.parts import Parts, parts
 from tests.storing.parts import Gate, locked
 from tests.storing.tables import acknowledge, join, send
@@ -35,12 +36,6 @@ async def trimming(database: Path) -> AsyncIterator[Parts]:
     async with parts(database, trim_batch_size=BATCH, message_retention=10) as made:
         await made.database.run_beside(lambda _: None)  # it has been opened, and swept
         yield made
-
-
-@pytest.fixture
-def at_once(set_times: SetTimes) -> None:
-    """Everything is looked for each time."""
-    set_times(sweep=0)
 
 
 def is_busy(trimming: Parts) -> bool:
@@ -63,13 +58,7 @@ def reader(trimming: Parts, client: str, *, alive: bool) -> tuple[Bell, str]:
     return bell, f"specific.{client}!x"
 
 
-def members(trimming: Parts) -> list[Any]:
-    return select(trimming.others, f"channel from {MEMBERSHIP} order by 1")
-
-
-async def test_what_expires_unread_is_counted_by_its_reader_or_else_by_whoever_trims_it(
-    trimming: Parts,
-) -> None:
+async def test_what_expires_is_counted_by_its_reader_or_by_who_trims_it(trimming: Parts) -> None:
     """A reader that lives may have taken it already, and not have said so yet."""
     bell, living = reader(trimming, "living-67890", alive=True)
     _, dead = reader(trimming, "dead-4567890", alive=False)
@@ -82,18 +71,15 @@ async def test_what_expires_unread_is_counted_by_its_reader_or_else_by_whoever_t
     bell.close(remove=True)
 
 
-@pytest.mark.usefixtures("at_once")
 async def test_a_mark_of_another_user_hinders_no_sweeping(
-    trimming: Parts, monkeypatch: pytest.MonkeyPatch
+    trimming: Parts, set_times: SetTimes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError
-
+    set_times(sweep=0)  # each time
     _, channel = reader(trimming, "dead-4567890", alive=False)
     join(trimming.others, channel)
-    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(os, "utime", Mock(side_effect=PermissionError))
     await soon(trimming.trimmer.trim())
-    assert members(trimming) == []
+    assert trimming.count(MEMBERSHIP) == 0
 
 
 async def test_trimming_deletes_twice_what_is_written_after_every_batch(trimming: Parts) -> None:
@@ -114,7 +100,8 @@ async def test_one_process_trims_all_for_the_others_and_to_open_the_file_is_not_
     with pytest.raises(FileNotFoundError):  # it has been opened
         os.stat(mark)
     monkeypatch.setattr(trimming.database, "swept_at", float("-inf"))
-    trimming.trimmer.trim_if_due(1)
+    # Of a layer that lives for less than a second.
+    Trimmer(trimming.database, trimming.options, trimming.counters).trim_if_due(1)
     await until(lambda: trimming.count(MESSAGE) == 0)
     deliver(trimming, 1, ago=11)
     monkeypatch.setattr(trimming.database, "swept_at", float("-inf"))
@@ -127,23 +114,11 @@ async def test_one_process_trims_all_for_the_others_and_to_open_the_file_is_not_
     assert trimming.count(MESSAGE) == 1
 
 
-async def test_layers_that_live_for_less_than_a_second_sweep_as_well(trimming: Parts) -> None:
-    deliver(trimming, 1, ago=11)
-    trimming.database.swept_at = float("-inf")
-    Trimmer(trimming.database, trimming.options, trimming.counters).trim_if_due(1)
-    await until(lambda: trimming.count(MESSAGE) == 0)
-
-
 async def test_a_sweep_that_fails_is_not_tried_again_at_once(
     trimming: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that is full would keep the thread busy."""
-    tries: list[float] = []
-
-    def fail(*_: object) -> None:
-        tries.append(time.monotonic())
-        raise sqlite3.OperationalError("database or disk is full")
-
+    fail = Mock(side_effect=sqlite3.OperationalError("database or disk is full"))
     monkeypatch.setattr(trimming.trimmer, "_sweep", fail)
     monkeypatch.setattr(trimming.database, "swept_at", float("-inf"))
     trimming.trimmer.trim_if_due(1)
@@ -152,7 +127,7 @@ async def test_a_sweep_that_fails_is_not_tried_again_at_once(
     for _ in range(3):
         trimming.trimmer.trim_if_due(1)
     assert trimming.database.swept_at == before
-    assert len(tries) == 1
+    fail.assert_called_once()
 
 
 async def test_nobody_waits_for_trimming_and_one_trims_at_a_time(trimming: Parts) -> None:
@@ -218,31 +193,17 @@ async def test_what_was_trimmed_before_the_database_was_closed_is_counted(trimmi
     assert (await soon(task)).delivered == 200 * BATCH
 
 
-def no_thread(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError
-
+async def test_trimming_is_tried_again(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread could be started, or others held the lock."""
+    deliver(trimming, 1, ago=11)
     trimming.database._second.stop()
     with monkeypatch.context() as full:
-        full.setattr(threading.Thread, "start", refuse)
+        full.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError))
         trimming.trimmer.trim_if_due(BATCH)
-
-
-def lock(trimming: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     with locked(trimming.database.path):
         trimming.trimmer.trim_if_due(BATCH)
-        while is_busy(trimming):
-            time.sleep(0.01)
-
-
-@pytest.mark.parametrize("trouble", [no_thread, lock])
-async def test_trimming_is_tried_again_after_a_trouble(
-    trimming: Parts,
-    monkeypatch: pytest.MonkeyPatch,
-    trouble: Callable[[Parts, pytest.MonkeyPatch], None],
-) -> None:
-    deliver(trimming, 1, ago=11)
-    trouble(trimming, monkeypatch)
+        assert is_busy(trimming)
+        await until(lambda: not is_busy(trimming))
     assert trimming.count(MESSAGE) == 1
     trimming.trimmer.trim_if_due(BATCH)
     await until(lambda: trimming.count(MESSAGE) == 0)

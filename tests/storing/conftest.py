@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from channels_sqlite._storing.once import Once
+from channels_sqlite._storing.worker import Worker
 from tests.rows import sql
 
 Connect = Callable[[], sqlite3.Connection]
@@ -31,3 +33,10 @@ def connect(database: Path) -> Iterator[Connect]:
 @pytest.fixture
 def connection(connect: Connect) -> sqlite3.Connection:
     return connect()
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    worker = Worker(Once())
+    yield worker
+    worker.stop()

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from channels_sqlite._storing.database import Database
 from channels_sqlite._storing.schema import MESSAGE
@@ -53,15 +52,6 @@ def locked_up(path: Path | str) -> Iterator[None]:
         connection.execute("begin exclusive")
         yield
         connection.execute("rollback")
-
-
-@contextmanager
-def in_memory(path: Path) -> Iterator[str]:
-    """The name of a copy in memory, which lives as long as the context."""
-    name = f"file:{uuid4().hex}?mode=memory&cache=shared"
-    with sql(name) as memory, sql(path) as file:
-        file.backup(memory)
-        yield name
 
 
 @asynccontextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import os
 import sqlite3
 import threading
@@ -14,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from channels_sqlite._storing import forks
 from channels_sqlite._storing.connections import Connections
 from channels_sqlite._storing.files import Files
 from channels_sqlite._storing.handle import Busy
@@ -22,20 +19,10 @@ from channels_sqlite._storing.once import Once
 from channels_sqlite._storing.opener import Opener
 from channels_sqlite._storing.worker import Worker
 from tests.conftest import SetTimes
-from tests.storing.parts import INSERT, Gate, count, insert, locked
+from tests.storing.parts import INSERT, insert, locked
 from tests.waiting import PATIENCE, soon, threads, until
 
-NOW = 0.0
-"""Of the monotonic clock: to try once."""
-
 Open = Callable[..., Connections]
-
-
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    worker = Worker(Once())
-    yield worker
-    worker.stop()
 
 
 @pytest.fixture
@@ -43,9 +30,8 @@ def open_(database: Path, worker: Worker) -> Iterator[Open]:
     """Opens both connections as `Database` does, and closes them when the test is over."""
     with ExitStack() as stack:
 
-        def open_(path: Path | str = database, **options: str) -> Connections:
-            files = Files(str(path))
-            made = Opener("channels", files, options, worker).open()
+        def open_(**options: str) -> Connections:
+            made = Opener("channels", Files(str(database)), options, worker).open()
             stack.callback(made.close)
             return made
 
@@ -83,22 +69,6 @@ def test_connections_of_which_one_is_closed_are_closed(open_: Open) -> None:
         assert both.closed
 
 
-async def test_a_statement_that_does_not_end_is_said_and_keeps_no_process_from_forking(
-    both: Connections, set_times: SetTimes, caplog: pytest.LogCaptureFixture
-) -> None:
-    set_times(fork=0.01)
-    gate = Gate()
-    using = asyncio.create_task(asyncio.to_thread(both.read, gate))
-    await gate.entered()
-    forks._before()
-    forks._after_in_parent()
-    gate.open()
-    assert await soon(using) == "passed"
-    assert both.read(count) == 0
-    (said,) = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert "did not end" in said.getMessage()
-
-
 def test_a_write_naps_once_before_it_is_told_of_a_lock(
     both: Connections, database: Path, set_times: SetTimes
 ) -> None:
@@ -118,9 +88,7 @@ def test_a_write_naps_once_before_it_is_told_of_a_lock(
         both.try_write(insert)
 
 
-def test_after_a_slow_write_the_thread_is_better_for_a_while(
-    both: Connections, set_times: SetTimes
-) -> None:
+def test_after_a_slow_write_the_thread_is_better(both: Connections, set_times: SetTimes) -> None:
     for slow, slow_for, expected in ((PATIENCE, 1, False), (-1, PATIENCE, True), (-1, -1, False)):
         set_times(slow=slow, slow_for=slow_for)
         both.try_write(insert)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -26,22 +28,12 @@ async def one(database: Path) -> AsyncIterator[Database]:
         yield made
 
 
-@pytest.fixture
-def attentive(set_times: SetTimes) -> None:
-    """Each use looks whether the file is still there, and not only one in a second."""
-    set_times(check=-1)
-
-
 def exists(path: Path | str) -> bool:
     return os.path.exists(path)
 
 
 def workers() -> set[threading.Thread]:
     return {each for each in threading.enumerate() if each.name == "channels-sqlite"}
-
-
-def refuse(_: threading.Thread) -> None:
-    raise RuntimeError("can't start new thread")
 
 
 # Opening
@@ -66,6 +58,7 @@ async def test_a_thread_that_cannot_start_is_told_and_tried_again(
 ) -> None:
     for use in (one.read, one.read_on_own_thread):
         with monkeypatch.context() as full:
+            refuse = Mock(side_effect=RuntimeError("can't start new thread"))
             full.setattr(threading.Thread, "start", refuse)
             with pytest.raises(DatabaseUnavailable, match=r"\.sqlite3: can't start new thread"):
                 await use(count)
@@ -102,7 +95,9 @@ async def test_what_follows_a_write_is_done_though_its_caller_is_cancelled(one: 
     assert followed == ["passed"]
 
 
-async def test_a_long_read_keeps_nobody_waiting_and_cannot_write(one: Database) -> None:
+async def test_a_long_read_keeps_nobody_waiting_and_cannot_write_nor_make_a_file(
+    one: Database, database: Path
+) -> None:
     gate = Gate()
     long = asyncio.create_task(one.read_on_own_thread(gate))
     await gate.entered()
@@ -112,22 +107,16 @@ async def test_a_long_read_keeps_nobody_waiting_and_cannot_write(one: Database) 
     await soon(long)
     with pytest.raises(DatabaseUnavailable, match="readonly"):
         await soon(one.read_on_own_thread(insert))
-
-
-async def test_a_long_read_makes_no_file_where_it_was_deleted(
-    one: Database, database: Path
-) -> None:
-    await one.ready()
     os.unlink(database)
     with pytest.raises((DatabaseUnavailable, NotMigrated)):
         await soon(one.read_on_own_thread(count))
     assert not exists(database)
 
 
-@pytest.mark.usefixtures("attentive")
 async def test_an_index_that_was_deleted_is_said_once_and_the_open_one_kept(
-    one: Database, caplog: pytest.LogCaptureFixture
+    one: Database, set_times: SetTimes, caplog: pytest.LogCaptureFixture
 ) -> None:
+    set_times(check=-1)  # each use looks whether the files are still there
     connections = await one.ready()
     os.unlink(f"{one.path}-shm")
     for _ in range(3):
@@ -156,9 +145,7 @@ def is_kept(database: Database) -> bool:
     return os.path.samefile(f"{database.files.bells}/.log", database.files.wal)
 
 
-async def test_the_log_loses_its_second_name_with_the_last_connection(
-    one: Database, database: Path
-) -> None:
+async def test_the_second_name_goes_with_the_last_connection(one: Database, database: Path) -> None:
     """Another log could otherwise never get its inode. Somebody else, closing last, leaves it."""
     kept = f"{one.files.bells}/.log"
     await one.ready()
@@ -179,10 +166,7 @@ async def test_the_log_loses_its_second_name_with_the_last_connection(
 async def test_a_file_system_without_hard_links_can_be_used(
     one: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse_links(*_: object, **__: object) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "link", refuse_links)
+    monkeypatch.setattr(os, "link", Mock(side_effect=PermissionError))
     for expected in (1, 2):
         await soon(one.write(insert))
         assert await one.read(count) == expected
@@ -190,7 +174,7 @@ async def test_a_file_system_without_hard_links_can_be_used(
     assert not exists(f"{one.files.bells}/.log")
 
 
-async def test_a_thread_can_write_after_a_fork_amid_a_statement_that_did_not_end(
+async def test_a_statement_that_does_not_end_keeps_no_process_from_forking_nor_from_writing_then(
     one: Database, set_times: SetTimes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The fork has closed one of the two connections. The other one is closed as well."""
@@ -202,9 +186,10 @@ async def test_a_thread_can_write_after_a_fork_amid_a_statement_that_did_not_end
     forks._before()
     forks._after_in_parent()
     gate.open()
-    await soon(using)
+    assert await soon(using) == "passed"
     await soon(one.write(insert, long=True))
     assert await one.read(count) == 1
     with pytest.raises(Lost):
         before.read(count)
-    caplog.clear()
+    (said,) = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    assert "did not end" in said

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -21,9 +21,6 @@ from tests.rows import sql
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be deleted here")
-
-
-ENDS = ("-wal", "-shm")
 
 
 @pytest.fixture
@@ -42,10 +39,9 @@ def leave_log(path: Path) -> None:
     with sql(path) as connection:
         connection.execute("pragma journal_mode = wal").fetchall()
         connection.execute("insert into channels_sqlite_sequence values ('of the log', 1)")
-        for end in ENDS:
-            shutil.copy(f"{path}{end}", f"{path}{end}.kept")
-    for end in ENDS:
-        os.rename(f"{path}{end}.kept", f"{path}{end}")
+        kept = {f"{path}{end}": Path(f"{path}{end}").read_bytes() for end in ("-wal", "-shm")}
+    for name, content in kept.items():
+        Path(name).write_bytes(content)
 
 
 @pytest.mark.parametrize("name", ["{}", "file:{}", "file:{}?mode=rw", "file://{}?cache=private"])
@@ -61,12 +57,8 @@ def test_any_file_can_be_named(database: Path, name: str, file: str) -> None:
 
 
 @pytest.mark.skipif(not locks.SUPPORTED, reason="no flock here")
-def test_a_file_system_without_locks_can_be_used(
-    opened: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
+def test_a_file_system_without_locks_serves(opened: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse = Mock(side_effect=OSError(errno.ENOLCK, "No locks available"))
     monkeypatch.setattr("fcntl.flock", refuse)
     with opened.opening_lock(0) as alone:
         assert alone
@@ -83,15 +75,9 @@ def test_the_directory_of_bells_has_the_rights_of_the_database(database: Path) -
         os.rmdir(files.bells)
 
 
-def test_where_nothing_can_be_seen_nothing_is_noticed(
-    opened: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_not_seen_is_not_noticed(opened: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """The open files still serve."""
-
-    def refuse(*_: object, **__: object) -> Any:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os, "stat", Mock(side_effect=PermissionError))
     assert opened.replaced() == []
 
 

@@ -28,46 +28,31 @@ def connect(path: Path | str, **options: Any) -> sqlite3.Connection:
     return Opener("channels", files, options, Worker(Once())).connect()
 
 
-ON, FAST = 1, 2  # what `pragma secure_delete` answers
-
-
 def pragmas(connection: sqlite3.Connection, *names: str) -> list[object]:
     found = [connection.execute(f"pragma {name}").fetchall()[0][0] for name in names]
     connection.close()
     return found
 
 
-def test_the_log_is_on_and_a_commit_costs_no_fsync(database: Path) -> None:
+def test_the_log_is_on_no_commit_syncs_and_the_project_has_the_last_word(database: Path) -> None:
+    """What is deleted is overwritten only where a project says so."""
     names = ("journal_mode", "synchronous", "wal_autocheckpoint", "journal_size_limit")
     assert pragmas(connect(database), *names) == ["wal", 1, WAL_PAGES, WAL_LIMIT]
+    assert pragmas(connect(database), "secure_delete") == [2]  # FAST
+    commands = (
+        "PRAGMA synchronous=FULL; PRAGMA cache_size=-1234; PRAGMA wal_autocheckpoint=0;"
+        "PRAGMA secure_delete = ON"
+    )
+    names = ("synchronous", "cache_size", "wal_autocheckpoint", "secure_delete")
+    assert pragmas(connect(database, init_command=commands), *names) == [2, -1234, 0, 1]
 
 
-@pytest.mark.parametrize(("commands", "mode"), [("", FAST), ("PRAGMA secure_delete = ON", ON)])
-def test_what_is_deleted_is_overwritten_only_where_a_project_says_so(
-    database: Path, commands: str, mode: int
-) -> None:
-    assert pragmas(connect(database, init_command=commands), "secure_delete") == [mode]
-
-
-def test_the_projects_commands_have_the_last_word(database: Path) -> None:
-    commands = "PRAGMA synchronous=FULL; PRAGMA cache_size=-1234; PRAGMA wal_autocheckpoint=0;"
-    connection = connect(database, init_command=commands)
-    assert pragmas(connection, "synchronous", "cache_size", "wal_autocheckpoint") == [2, -1234, 0]
-
-
-def test_a_log_that_is_on_is_not_switched_on_again(database: Path) -> None:
-    """That takes a lock."""
+async def test_to_open_is_not_to_wait_for_a_lock_whatever_the_project_says(database: Path) -> None:
+    """Whether the file may be written is asked at once. A log that is on is not switched on."""
     connect(database).close()
-    with locked(database):
-        assert pragmas(connect(database), "journal_mode") == ["wal"]
-
-
-async def test_to_open_is_not_to_wait_for_a_lock_whatever_the_projects_commands_say(
-    database: Path,
-) -> None:
-    """Whether the file may be written is asked at once."""
     wait = "pragma busy_timeout = 3600000"
     with locked(database):
+        assert pragmas(connect(database), "journal_mode") == ["wal"]
         connection = await soon(asyncio.to_thread(connect, database, init_command=wait))
     connection.close()
 
@@ -79,10 +64,12 @@ def test_a_database_that_is_locked_is_busy_and_a_broken_command_an_error(databas
         connect(database, init_command="nonsense")
 
 
-def test_without_the_app_it_says_that_this_has_to_be_installed(
+def test_without_the_app_or_a_file_it_says_that_this_has_to_be_there_first(
     database: Path, settings: Settings
 ) -> None:
-    """Otherwise migrate would make nothing."""
+    """Otherwise migrate would make nothing, or make it in another process's memory."""
+    with pytest.raises(NotMigrated, match=r"in memory.*Give it a file"):
+        connect("file:nobodys?mode=memory&cache=shared")
     database.write_bytes(b"")
     settings.INSTALLED_APPS = ["channels"]
     with pytest.raises(NotMigrated, match=r"Add .channels_sqlite. to INSTALLED_APPS\. Run:"):
@@ -106,14 +93,10 @@ def test_where_the_file_is_not_its_remedy_says_what_to_make(
             opener.open()
 
 
-def test_a_database_in_memory_without_tables_is_told_to_be_a_file() -> None:
-    """`migrate` in another process would make them there."""
-    with pytest.raises(NotMigrated, match=r"in memory.*Give it a file"):
-        connect("file:nobodys?mode=memory&cache=shared")
-
-
 def test_a_log_that_is_gone_is_waited_for_while_it_is_copied(database: Path) -> None:
-    """By a process that was stopped, perhaps: a file that is damaged would be worse."""
+    """By a process that was stopped, perhaps: a file that is damaged would be worse. One that is
+    there is not waited for.
+    """
     files = Files(str(database))
     files.find()
     opener = Opener("channels", files, {}, Worker(Once()))
@@ -123,13 +106,8 @@ def test_a_log_that_is_gone_is_waited_for_while_it_is_copied(database: Path) -> 
             opener.open()
         assert "the log was deleted" in str(busy.value.__cause__)
     opener.open().close()
-
-
-def test_a_log_that_is_there_is_not_waited_for(database: Path) -> None:
-    files = Files(str(database))
-    files.find()
     with sql(database) as other:
         other.execute("begin")
         other.execute("select * from sqlite_master").fetchall()
         with Files(str(database)).checkpointing():
-            Opener("channels", files, {}, Worker(Once())).open().close()
+            opener.open().close()

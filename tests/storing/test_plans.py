@@ -121,23 +121,19 @@ def plans(connection: sqlite3.Connection, work: Work) -> list[str]:
 OURS = "channels_sqlite|sqlite_sequence|message|membership|waiting|sequence"
 
 
-@pytest.mark.parametrize("name", IN_PLACE | ASIDE)
-def test_statements_seek_and_those_on_the_thread_scan_only_what_waits_or_is_left(
-    full: sqlite3.Connection, name: str
-) -> None:
-    """These indexes are partial; the table of sequences has a row for each inbox."""
-    found = plans(full, (IN_PLACE | ASIDE)[name])
-    scans = [each for each in found if re.match(f"SCAN ({OURS})", each)]
-    allowed = "INDEX channels_sqlite_(waiting|member_left)|SCAN channels_sqlite_sequence"
-    assert [each for each in scans if name in IN_PLACE or not re.search(allowed, each)] == []
-
-
 @pytest.mark.parametrize("name", IN_PLACE | ASIDE | BY_SQL)
-def test_a_statement_costs_no_more_when_50_000_messages_are_retained(
+def test_a_statement_seeks_and_costs_no_more_when_50_000_messages_are_retained(
     full: sqlite3.Connection, connection: sqlite3.Connection, name: str
 ) -> None:
+    """Those on the thread scan only what waits or is left, whose indexes are partial, and the table
+    of sequences, which has a row for each inbox.
+    """
     fill(connection)
     work = (IN_PLACE | ASIDE | BY_SQL)[name]
+    if name not in BY_SQL:  # whose triggers no plan explains
+        scans = [each for each in plans(full, work) if re.match(f"SCAN ({OURS})", each)]
+        allowed = "INDEX channels_sqlite_(waiting|member_left)|SCAN channels_sqlite_sequence"
+        assert [each for each in scans if name in IN_PLACE or not re.search(allowed, each)] == []
     for each in (connection, full):
         work(each)
     costs = [steps(each, partial(work, each)) for each in (full, connection)]

@@ -38,16 +38,12 @@ CLIENT, LIVING = "abcdefgh-_12", "living-45678"
 KEEP = pytest.mark.parametrize("keep", [True, False], ids=["retention", "no-retention"])
 
 
-def local(client: str, suffix: str = "x") -> str:
+def local(client: str, suffix: object = "x") -> str:
     return f"specific.{client}!{suffix}"
 
 
-def inbox(client: str) -> str:
-    return f"specific.{client}!"
-
-
-def members(connection: sqlite3.Connection) -> list[str]:
-    return [str(each) for each in select(connection, f"channel from {MEMBERSHIP} order by 1")]
+def channels(connection: sqlite3.Connection, table: str) -> list[str]:
+    return select(connection, f"channel from {table} order by 1")
 
 
 @pytest.mark.parametrize("history", range(10))
@@ -73,18 +69,16 @@ def test_any_history_of_batches_is_accepted_as_by_a_plain_counter(
 
 
 def test_a_membership_that_is_renewed_after_the_look_stays(connection: sqlite3.Connection) -> None:
-    join(connection, f"specific.{CLIENT}!a", f"specific.{CLIENT}!b", expires_in=-10)
+    join(connection, local(CLIENT, "a"), local(CLIENT, "b"), expires_in=-10)
     assert groups.has_lapsed(connection, CLIENT, time.time())
-    join(connection, f"specific.{CLIENT}!a")  # by another process
+    join(connection, local(CLIENT, "a"))  # by another process
     groups.end_lapsed(connection, CLIENT, time.time())
     assert not groups.has_lapsed(connection, CLIENT, time.time())
-    assert select(connection, f"channel from {MEMBERSHIP}") == [f"specific.{CLIENT}!a"]
+    assert channels(connection, MEMBERSHIP) == [local(CLIENT, "a")]
 
 
 @pytest.mark.parametrize("batch", [[1, 3], [1, 2, 3]], ids=["room-for-all", "one-by-one"])
-def test_a_batch_that_fails_halfway_writes_nothing(
-    connection: sqlite3.Connection, batch: list[int]
-) -> None:
+def test_a_failing_batch_writes_nothing(connection: sqlite3.Connection, batch: list[int]) -> None:
     connection.execute(
         f"create trigger breaks before insert on {MESSAGE} when new.body = x'33'"
         " begin select raise(abort, 'the third'); end"
@@ -119,15 +113,13 @@ def test_messages_that_are_given_back_stand_where_they_stood(
 
 
 @KEEP
-def test_messages_of_another_epoch_are_not_given_back(
-    connection: sqlite3.Connection, keep: bool
-) -> None:
+def test_nothing_of_another_epoch_is_given_back(connection: sqlite3.Connection, keep: bool) -> None:
     send(connection, outgoing(1))
     before, rows = epoch(connection), claim(connection, 1, keep=keep)
     sql.flush(connection)
     for known in (before, 0):
         sql.give_back(connection, rows, known)
-    assert waiting(connection) == []
+        assert waiting(connection) == []
 
 
 def test_another_message_of_the_same_id_is_not_revived(connection: sqlite3.Connection) -> None:
@@ -143,9 +135,7 @@ def test_another_message_of_the_same_id_is_not_revived(connection: sqlite3.Conne
 
 
 @pytest.mark.parametrize("ends_it", ["", "or rollback"])
-def test_a_transaction_that_fails_is_rolled_back(
-    connection: sqlite3.Connection, ends_it: str
-) -> None:
+def test_a_failed_transaction_is_rolled_back(connection: sqlite3.Connection, ends_it: str) -> None:
     """Also where SQLite has ended it itself."""
 
     def fail() -> None:
@@ -162,9 +152,7 @@ def test_a_transaction_that_fails_is_rolled_back(
 @pytest.mark.parametrize(
     "inbox", [f"'{INBOX}' || char(0)", f"""'{INBOX}"'""", "cast(x'76ff76' as text)", "x'78'", "7"]
 )
-def test_inboxes_that_others_name_do_not_become_other_ones(
-    connection: sqlite3.Connection, inbox: str
-) -> None:
+def test_inboxes_that_others_name_stay_theirs(connection: sqlite3.Connection, inbox: str) -> None:
     connection.text_factory = text  # as the layer reads what is not UTF-8
     join(connection, LOCAL)
     connection.execute(
@@ -219,15 +207,15 @@ def test_a_membership_is_kept_after_its_end_only_while_its_reader_has_something_
         partial(upkeep.trim_memberships, now=NOW, living=[LIVING]),
         upkeep.trim_left,
         upkeep.trim_sequences,
-        partial(upkeep.forget_messages, inboxes=[inbox(CLIENT)]),
-        partial(upkeep.forget_memberships, inboxes=[inbox(CLIENT)]),
+        partial(upkeep.forget_messages, inboxes=[local(CLIENT, "")]),
+        partial(upkeep.forget_memberships, inboxes=[local(CLIENT, "")]),
     ],
     ids=lambda each: getattr(each, "func", each).__name__,
 )
 def test_a_batch_deletes_no_more_than_its_limit_and_says_how_many(
     connection: sqlite3.Connection, trim: Callable[..., int]
 ) -> None:
-    some, left = range(25), [f"specific.has-left-567!{each}" for each in range(25)]
+    some, left = range(25), [local("has-left-567", each) for each in range(25)]
     send(connection, *(outgoing(each, f"{each}", expires_at=NOW - 9) for each in some))
     send(connection, *(outgoing(each) for each in some))
     claim(connection, 25)
@@ -237,18 +225,16 @@ def test_a_batch_deletes_no_more_than_its_limit_and_says_how_many(
     join(connection, *left)
     group_send(connection, 1)
     leave(connection, *left)
-    acknowledge(connection, "specific.has-left-567!", sql.newest(connection), keep=False)
-    send(connection, *(outgoing(each, local(CLIENT, f"{each}")) for each in some))
-    join(connection, *(local(CLIENT, f"{each}") for each in some), expires_in=-1000)
+    acknowledge(connection, local("has-left-567", ""), sql.newest(connection), keep=False)
+    send(connection, *(outgoing(each, local(CLIENT, each)) for each in some))
+    join(connection, *(local(CLIENT, each) for each in some), expires_in=-1000)
     deleted = [trim(connection, limit=10) for _ in range(6)]
     assert deleted[:2] == [10, 10]
     assert 5 <= deleted[2] <= 10
     assert deleted[-1] == 0
 
 
-def test_only_what_is_kept_for_a_reader_that_is_gone_is_forgotten(
-    connection: sqlite3.Connection,
-) -> None:
+def test_only_what_is_kept_for_dead_readers_is_forgotten(connection: sqlite3.Connection) -> None:
     """Its inboxes are found by its client part, whatever the prefix, in either table."""
     others = ["normal", f"specific.{CLIENT}", local(LIVING), "short!x"]
     for channel in [*others, local(CLIENT), f"other.prefix.{CLIENT}!x"]:
@@ -258,8 +244,7 @@ def test_only_what_is_kept_for_a_reader_that_is_gone_is_forgotten(
     prefixes = ("members-only", "other.prefix", "specific")
     assert sorted(gone) == [f"{prefix}.{CLIENT}!" for prefix in prefixes]
     upkeep.forget(connection, [CLIENT])
-    assert members(connection) == sorted(others)
-    assert sorted(select(connection, f"channel from {MESSAGE}")) == sorted(others)
+    assert channels(connection, MEMBERSHIP) == channels(connection, MESSAGE) == sorted(others)
 
 
 def test_no_parameter_has_a_number() -> None:

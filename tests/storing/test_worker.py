@@ -7,7 +7,6 @@ import gc
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -18,16 +17,7 @@ from tests.storing.parts import Gate
 from tests.waiting import PATIENCE, cancel, soon
 
 
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    worker = Worker(Once())
-    yield worker
-    worker.stop()
-
-
-async def test_stopped_it_ends_after_its_last_job_and_starts_again_with_the_next(
-    worker: Worker,
-) -> None:
+async def test_stopped_it_ends_after_its_last_job_and_starts_with_the_next(worker: Worker) -> None:
     worker.stop()
     gate = Gate()
     gated = asyncio.create_task(worker.run(gate))

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import AbstractAsyncContextManager
+from itertools import count
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from stress.children import Children
-from stress.lab import lab
+from stress.lab import Lab, lab
 from stress.layers import LAYERS
-from stress.ledger import Entry
-from stress.plan import Plan, Scenario
-from stress.verdict import Verdict, check
+
+_numbers = count(1)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def children(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Children]:
     async with Children(tmp_path_factory.mktemp("run")) as nursery:
         yield nursery
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one measurement has found, and its ledger."""
-
-    figures: dict[str, float]
-    distributions: dict[str, list[tuple[float, float]]]
-    entries: list[Entry]
-    verdict: Verdict
+def new_lab(
+    children: Children, layer: str = "sqlite", **options: Any
+) -> AbstractAsyncContextManager[Lab]:
+    """An empty lab beside the other tests', with which it shares the migrated database to copy."""
+    place = children.socket.with_name(f"lab{next(_numbers)}")
+    return lab(LAYERS[layer], place, None, children, options.pop("config", {}), **options)
 
 
-async def outcome(scenario: Scenario, plan: Plan, place: Path, children: Children) -> Outcome:
-    """The outcome of a scenario's only case on our layer."""
-    (case,) = scenario.cases(plan)
-    async with lab(LAYERS["sqlite"], place, None, children, {}) as here:
-        measured = await scenario.measure(here, case)
-        entries = await here.entries()
-    return Outcome(measured.figures, measured.distributions, entries, check(entries))
+@pytest_asyncio.fixture(loop_scope="session")
+async def here(request: pytest.FixtureRequest, children: Children) -> AsyncIterator[Lab]:
+    """A lab with the options that stand in the module of the test."""
+    async with new_lab(children, **getattr(request.module, "LAB", {})) as place:
+        yield place

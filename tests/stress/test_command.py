@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -11,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +22,17 @@ from stress.__main__ import main, run_parser
 from stress.layers import LAYERS
 from stress.scenarios import SCENARIOS
 from stress.verdict import ZERO
+from tests.processes import ROOT
 
-ROOT = Path(__file__).parents[2]
 ENDLESS = ("throughput", "--layer", "memory", "--seconds", "0.2", "--rounds", "1000")
 SMALL = ("--layer", "memory", "--seconds", "0.2", "--members", "5", "--rounds", "2")
 
 
-def stress(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stress", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-
-
 def begun(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """A run that goes on."""
+    """A run in a process of its own."""
+    pipe = subprocess.PIPE
     command = [sys.executable, "-m", "stress", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, **options)
 
 
 def in_place(path: Path) -> dict[str, str]:
@@ -50,10 +40,17 @@ def in_place(path: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(path)}
 
 
-def test_the_list_explains_every_scenario_and_layer() -> None:
-    said = stress("--list").stdout
-    for name in (*SCENARIOS, *LAYERS):
-        assert name in said
+def told(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["stress", *arguments])
+
+
+def test_the_list_explains_every_scenario_and_layer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told(monkeypatch, "--list")
+    assert main() == 0
+    said = capsys.readouterr().out
+    assert [name for name in (*SCENARIOS, *LAYERS) if name not in said] == []
 
 
 @pytest.mark.parametrize(
@@ -78,7 +75,7 @@ def test_bad_arguments_get_one_line_that_says_what_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["stress", *arguments])
+    told(monkeypatch, *arguments)
     with pytest.raises(SystemExit) as ended:
         main()
     said = capsys.readouterr()
@@ -86,14 +83,17 @@ def test_bad_arguments_get_one_line_that_says_what_is_allowed(
     assert allowed in said.err
 
 
-def test_a_small_run_measures_prints_and_keeps(tmp_path: Path) -> None:
+def test_a_small_run_measures_prints_and_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """And names what a layer cannot do."""
     kept, page = tmp_path / "run.json", tmp_path / "run.html"
     names = ("throughput", "fanout", "crowd")
-    done = stress(*names, *SMALL, "--json", str(kept), "--report", str(page))
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "1 sender, one process | memory | 1 | messages " in done.stdout
-    assert "skipped: memory joins no other process: crowd" in done.stdout
+    process = begun(*names, *SMALL, "--json", str(kept), "--report", str(page))
+    said, complaints = process.communicate(timeout=100)
+    assert (process.returncode, complaints) == (0, "")
+    assert "1 sender, one process | memory | 1 | messages " in said
+    assert "skipped: memory joins no other process: crowd" in said
     data = json.loads(kept.read_text())
     assert len(data["measurements"]) == 6
     for measurement in data["measurements"]:
@@ -104,27 +104,23 @@ def test_a_small_run_measures_prints_and_keeps(tmp_path: Path) -> None:
     assert data["versions"]["channels"]
     assert page.read_text().count("<svg") >= 3
 
-    compared = stress("compare", str(kept), str(kept))
-    assert compared.returncode == 0
-    assert "throughput: 1 sender, one process" in compared.stdout
+    told(monkeypatch, "compare", str(kept), str(kept))
+    assert main() == 0
+    assert "throughput: 1 sender, one process" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_ends_its_children_and_prints_what_it_has(
-    number: signal.Signals, tmp_path: Path
-) -> None:
-    arguments = [*ENDLESS, "--json", f"{tmp_path}/run.json", "--report", f"{tmp_path}/run.html"]
-    process = begun(*arguments, stderr=subprocess.PIPE)
+def test_an_interrupted_run_ends_its_children_and_prints_what_it_has(tmp_path: Path) -> None:
+    """Also where it is asked again, by a supervisor and by Ctrl-C."""
+    process = begun(*ENDLESS, "--json", f"{tmp_path}/run.json", "--report", f"{tmp_path}/run.html")
     assert process.stdout is not None
     estimate, first = process.stdout.readline(), process.stdout.readline()
     family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(number)
-    process.send_signal(number)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+        process.send_signal(number)
     said, complaints = process.communicate(timeout=60)
     assert estimate.startswith("2000 measurements, about ")
     assert first.startswith("throughput | 1 sender, one process | memory | 1 | messages")
-    assert process.returncode == 130
-    assert complaints == ""
+    assert (process.returncode, complaints) == (130, "")
     assert "interrupted" in said
     assert "ledger: the last five must be zero" in said
     kept = results.load(tmp_path / "run.json")
@@ -139,7 +135,7 @@ def test_an_interrupted_run_ends_its_children_and_prints_what_it_has(
 def test_an_interrupted_troupe_goes_without_a_word(tmp_path: Path) -> None:
     """Its children end in the middle of what they say."""
     chaos = ("chaos", "--layer", "sqlite", "--seconds", "60")
-    process = begun(*chaos, stderr=subprocess.PIPE, env=in_place(tmp_path))
+    process = begun(*chaos, env=in_place(tmp_path))
     for _ in range(300):
         if list(tmp_path.glob("stress-*/lab*/writer*.ledger")):
             break
@@ -152,30 +148,21 @@ def test_an_interrupted_troupe_goes_without_a_word(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_killed_run_has_kept_what_it_had_measured(tmp_path: Path) -> None:
+def test_a_killed_run_has_kept_what_it_had_measured_and_its_children_go(tmp_path: Path) -> None:
     kept = tmp_path / "run.json"
     process = begun(*ENDLESS, "--json", str(kept), env=in_place(tmp_path))
     assert process.stdout is not None
     for _ in range(3):  # the estimate, and the first two measurements
         process.stdout.readline()
+    family: list[psutil.Process] = []
+    while len(family) < 2:  # the nursery, and who was born in it
+        time.sleep(0.02)
+        family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()
     run = results.load(kept)
     assert run.interrupted
     assert run.measurements[0].ledger.sent > 0
-
-
-def test_children_do_not_outlive_a_killed_harness(tmp_path: Path) -> None:
-    process = begun("idle", "--layer", "memory", "--seconds", "60", env=in_place(tmp_path))
-    family: list[psutil.Process] = []
-    for _ in range(300):
-        family = psutil.Process(process.pid).children(recursive=True)
-        if len(family) > 1:  # the nursery, and who was born in it
-            break
-        time.sleep(0.1)
-    process.kill()
-    process.communicate()
-    assert len(family) > 1
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
 
@@ -194,14 +181,17 @@ def test_the_commands_in_the_readme_are_commands() -> None:
         assert set(options.layer or ()) <= set(LAYERS)
 
 
-def test_every_field_of_the_json_is_documented() -> None:
+def test_every_field_of_the_json_and_column_of_the_ledger_is_documented() -> None:
     text = (ROOT / "stress" / "README.md").read_text()
-    for shape in (results.Run, results.Measurement):
-        for field in dataclasses.fields(shape):
-            assert f"`{field.name}`" in text
+    fields = [field for shape in (results.Run, results.Measurement) for field in fields_of(shape)]
+    names = [*(f"`{field.name}`" for field in fields), *screen.ALWAYS, *screen.SOMETIMES, *ZERO]
+    assert [name for name in names if name not in text] == []
 
 
-def test_every_column_of_the_ledger_is_documented() -> None:
-    text = (ROOT / "stress" / "README.md").read_text()
-    for name in (*screen.ALWAYS, *screen.SOMETIMES, *ZERO):
-        assert name in text
+def test_without_its_packages_it_names_the_command_that_has_them(tmp_path: Path) -> None:
+    code = f"import runpy, sys; sys.path.append({str(ROOT)!r}); runpy.run_module('stress.__main__')"
+    without_site_packages = [sys.executable, "-I", "-S", "-c", code]
+    done = subprocess.run(without_site_packages, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "is not installed; `nox -s stress`" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

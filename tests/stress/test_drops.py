@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from stress import ledger, roles
-from stress.children import Children
-from stress.lab import Lab, lab
-from stress.layers import LAYERS
+from stress.lab import Lab
 from stress.roles import Worker
 from stress.verdict import check
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 MEMBERS = 3
 CAPACITY = 5
 GROUP = "everybody"
+LAB = {"config": {"capacity": CAPACITY}}
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def here(tmp_path: Path, children: Children) -> AsyncIterator[Lab]:
-    config = {"capacity": CAPACITY}
-    async with lab(LAYERS["sqlite"], tmp_path / "lab", None, children, config) as place:
-        yield place
-
-
-async def send(worker: Worker, many: int) -> None:
-    for number in range(many):
+async def send(worker: Worker, start: int, many: int) -> None:
+    for number in range(start, start + many):
         await roles.send_one(worker, "s", number, GROUP, group=True, size=130)
 
 
@@ -52,7 +41,7 @@ async def test_a_full_inbox(here: Lab) -> None:
     sender, receiver = await here.start("sender", "receiver")
     await receiver.call(roles.open_channels, many=MEMBERS, group=GROUP)
     receiver.signal(signal.SIGSTOP)
-    await sender.call(send, many=4 * CAPACITY)
+    await sender.call(send, start=0, many=4 * CAPACITY)
     receiver.signal(signal.SIGCONT)
     await here.settle(MEMBERS * CAPACITY)
     verdict = check(await here.entries())
@@ -69,7 +58,7 @@ async def test_full_buffers(here: Lab) -> None:
     sender, receiver = await here.start("sender", "receiver")
     await receiver.call(roles.open_channels, many=MEMBERS, group=GROUP, react=block)
     for start in range(0, 4 * CAPACITY, 2):
-        await sender.call(send_two, start=start)
+        await sender.call(send, start=start, many=2)
         await asyncio.sleep(0.15)  # read and acknowledged: the table has room
     await receiver.call(let_go)
     await here.settle()
@@ -80,8 +69,3 @@ async def test_full_buffers(here: Lab) -> None:
     entries = await here.entries()
     entries.remove(next(entry for entry in entries if entry.kind == ledger.RECEIVED))
     assert check(entries).lost == 1
-
-
-async def send_two(worker: Worker, start: int) -> None:
-    for number in (start, start + 1):
-        await roles.send_one(worker, "s", number, GROUP, group=True, size=130)

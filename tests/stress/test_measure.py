@@ -12,41 +12,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from stress import ledger, measure
 from stress.ledger import Entry
 from stress.measure import Ratio
 
 
-@given(st.lists(st.floats(-1e9, 1e9), min_size=1), st.floats(0, 1))
-def test_a_quantile_lies_between_the_samples_and_rises_with_its_fraction(
-    samples: list[float], fraction: float
-) -> None:
-    ordered = sorted(samples)
-    found = measure.quantile(ordered, fraction)
-    assert ordered[0] <= found <= ordered[-1] or found == pytest.approx(ordered[0])
-    assert measure.quantile(ordered, 0) == ordered[0]
-    assert measure.quantile(ordered, 1) == ordered[-1]
-
-
-def test_quantiles_are_those_of_the_textbook() -> None:
+def test_quantiles_are_those_of_the_textbook_and_of_no_samples_there_are_none() -> None:
     assert measure.percentiles(range(101)) == {"p50": 50, "p99": 99, "max": 100}
     assert measure.quantile([1, 2, 3, 4], 0.5) == 2.5
-
-
-def test_no_samples_have_no_percentiles() -> None:
+    assert [measure.quantile([1, 7], fraction) for fraction in (0, 0.25, 1)] == [1, 2.5, 7]
+    assert measure.quantile([5], 0.99) == 5
     assert measure.percentiles([]) == {}
     assert measure.distribution([]) == []
 
 
-def test_a_ratio_pairs_the_rounds() -> None:
+def test_a_ratio_pairs_the_rounds_and_skips_what_the_rival_has_not() -> None:
     """In the second round the machine was twice as slow for both: the ratio does not care."""
     assert measure.ratio({1: 10.0, 2: 20.0}, {1: 5.0, 2: 10.0}) == Ratio(2.0, 2.0, 2.0)
-
-
-def test_a_ratio_has_a_spread_and_skips_what_the_rival_has_not() -> None:
     ours = {1: 1.0, 2: 4.0, 3: 2.0, 4: 9.0}
     theirs = {1: 1.0, 2: 1.0, 3: 1.0, 5: 1.0}
     assert measure.ratio(ours, theirs) == Ratio(2.0, 1.0, 4.0)
@@ -122,27 +105,21 @@ def test_the_usage_of_a_process_is_its_own() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of each thread")
-def test_the_switches_of_all_threads_count() -> None:
-    """The first thread sleeps all the time; the other one hardly does."""
-    code = (
+def test_the_switches_of_all_threads_count_and_those_of_who_has_to_give_way_apart() -> None:
+    """Two work on one core. The first thread of a third one sleeps, the other hardly does."""
+    core = min(os.sched_getaffinity(0))
+    works = f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile True: pass"
+    sleeps = (
         "import threading, time\n"
         "def work():\n    while True: time.sleep(0.001)\n"
         "threading.Thread(target=work, daemon=True).start()\n"
         "print(flush=True)\ntime.sleep(60)"
     )
-    with running(code) as (process,):
-        assert measure.usage(process.pid).threads == 2
-        (found,) = used(process)
-    assert found.switches > 10
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs processes that share one core")
-def test_who_has_to_give_way_is_preempted_and_does_not_sleep() -> None:
-    core = min(os.sched_getaffinity(0))
-    code = f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile True: pass"
-    with running(code, code) as (process, _):
-        (found,) = used(process)
-    assert found.preempted > 10 * found.switches
+    with running(works, works, sleeps) as processes:
+        assert measure.usage(processes[2].pid).threads == 2
+        working, _, sleeping = used(*processes)
+    assert working.preempted > 10 * working.switches
+    assert sleeping.switches > 10
 
 
 def test_the_bytes_of_a_database_count_what_is_only_in_the_wal(tmp_path: Path) -> None:

@@ -3,42 +3,57 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
 from stress import screen, tables
 from stress.__main__ import FIGURES, USUAL
 from stress.layers import LAYERS
-from stress.plan import Plan
-from stress.program import Program, program
+from stress.plan import Plan, Profile
+from stress.program import Item, Program, program
 from stress.scenarios import SCENARIOS
 
 
-def whole(plan: Plan, names: tuple[str, ...]) -> Program:
+def whole(plan: Plan, names: Sequence[str] = FIGURES) -> Program:
     return program(plan, list(SCENARIOS.values()), [LAYERS[name] for name in names])
 
 
+def one_sender(made: Program) -> Item:
+    (item,) = (item for item in made.items if item.case.name == "1 sender, one process")
+    return item
+
+
 def test_the_profile_of_figures_measures_every_line_of_the_tables() -> None:
-    rounds = {(i.scenario, i.case.name): i.rounds for i in whole(Plan("figures"), FIGURES).items}
+    rounds = {(i.scenario, i.case.name): i.rounds for i in whole(Plan("figures")).items}
     for line in tables.LINES:
         scenario = SCENARIOS[line.scenario]
         assert line.ours in rounds[scenario, line.case], line
         assert line.figure in {figure.name for figure in scenario.figures}, line
 
 
-def test_a_figure_that_others_have_is_measured_of_them_in_as_many_rounds() -> None:
-    for item in whole(Plan("figures"), FIGURES).items:
+def test_a_layer_is_measured_in_as_many_rounds_as_the_others_or_its_absence_explained() -> None:
+    made = whole(Plan("figures"))
+    for item in made.items:
         assert set(item.rounds.values()) <= {2, 3, 5}, item.case.name
         assert len(set(item.rounds.values())) <= 1, item.case.name
+        left_out = {s.layer for s in made.skipped if s.case == item.case.name}
+        assert left_out | set(item.rounds) == set(FIGURES), item.case.name
 
 
 def test_the_profiles_last_no_longer_than_they_promise() -> None:
-    assert whole(Plan("figures"), FIGURES).seconds <= 30 * 60
+    figures = whole(Plan("figures"))
+    assert figures.seconds <= 30 * 60
     assert whole(Plan("quick"), USUAL).seconds <= 3 * 60
+    for plan in (Plan("figures", rounds=1), Plan("figures", seconds=0.5)):
+        assert whole(plan).seconds < 0.8 * figures.seconds
+    said = screen.estimate(figures)
+    assert "measurements, about 2" in said
+    assert " min " in said
 
 
 def test_quick_leaves_out_websockets_alone_and_both_have_what_neighbours_and_deaths_cost() -> None:
-    quick, figures = whole(Plan("quick"), ("sqlite",)), whole(Plan("figures"), ("sqlite",))
+    quick, figures = whole(Plan("quick"), ["sqlite"]), whole(Plan("figures"), ["sqlite"])
     left_out = {each.scenario for each in quick.skipped if "profile" in each.why}
     assert left_out == {"websockets"}
     assert not {"busy", "crowd", "killed", "foreign"} & {each.scenario for each in figures.skipped}
@@ -46,15 +61,9 @@ def test_quick_leaves_out_websockets_alone_and_both_have_what_neighbours_and_dea
     assert len(shapes) == 4
 
 
-def test_every_case_says_how_long_it_lasts() -> None:
-    for profile in ("quick", "normal", "figures"):
-        for item in whole(Plan(profile), FIGURES).items:
-            assert item.case.lasts >= 1, item.case.name
-
-
-@pytest.mark.parametrize("plan", [Plan("figures", rounds=1), Plan("figures", seconds=0.5)])
-def test_rounds_and_seconds_shorten_a_profile(plan: Plan) -> None:
-    assert whole(plan, FIGURES).seconds < 0.8 * whole(Plan("figures"), FIGURES).seconds
+@pytest.mark.parametrize("profile", ["quick", "normal", "figures"])
+def test_every_case_says_how_long_it_lasts(profile: Profile) -> None:
+    assert [item for item in whole(Plan(profile)).items if item.case.lasts < 1] == []
 
 
 def test_in_a_round_each_layer_has_its_turn_and_another_one_begins() -> None:
@@ -67,28 +76,10 @@ def test_in_a_round_each_layer_has_its_turn_and_another_one_begins() -> None:
     assert len(set(beginners)) == 3
 
 
-def test_rounds_that_are_asked_for_outside_of_a_profile_are_had() -> None:
-    for item in whole(Plan(rounds=7), ("sqlite", "channels-lite")).items:
+def test_what_is_asked_for_outside_of_a_profile_is_had() -> None:
+    """Rounds, and each watcher of ours; where one is enough a profile measures the first."""
+    for item in whole(Plan(rounds=7), ["sqlite", "channels-lite"]).items:
         assert set(item.rounds.values()) <= {7}
-
-
-def test_a_layer_is_measured_or_its_absence_explained() -> None:
-    made = whole(Plan("figures"), FIGURES)
-    for item in made.items:
-        left_out = {s.layer for s in made.skipped if s.case == item.case.name}
-        assert left_out | set(item.rounds) == set(FIGURES), item.case.name
-
-
-def test_where_one_watcher_is_enough_a_profile_measures_one_of_ours() -> None:
-    made = whole(Plan("figures"), FIGURES)
-    (item,) = (i for i in made.items if i.case.name == "1 sender, one process")
-    assert "sqlite:watchfiles" not in item.rounds
-    asked = whole(Plan(), ("sqlite:inotify", "sqlite:watchfiles"))
-    (item,) = (i for i in asked.items if i.case.name == "1 sender, one process")
-    assert "sqlite:watchfiles" in item.rounds
-
-
-def test_the_estimate_is_said_in_minutes() -> None:
-    said = screen.estimate(whole(Plan("figures"), FIGURES))
-    assert "measurements, about 2" in said
-    assert " min " in said
+    watchers = ("sqlite:inotify", "sqlite:watchfiles")
+    assert one_sender(whole(Plan(), watchers)).rounds.keys() == {*watchers}
+    assert "sqlite:watchfiles" not in one_sender(whole(Plan("figures"))).rounds

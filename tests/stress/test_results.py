@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from stress import compare, report, results, screen
+from stress.__main__ import conclude
 from stress.measure import Ratio
 from stress.results import Measurement, Run
-from stress.runner import failed
-from stress.verdict import Verdict
+from stress.verdict import ZERO, Verdict
 
 
 def measurement(layer: str, number: int, delay: float, **fields: object) -> Measurement:
@@ -63,17 +65,12 @@ PAIR = [
 
 
 def test_rows_have_medians_with_their_spread_and_ratios_by_round() -> None:
-    row = results.rows(run(*PAIR))[0]
+    row, note = results.rows(run(*PAIR))
     assert list(row.layers) == ["sqlite", "redis"]
     sqlite = row.layers["sqlite"]
     assert (sqlite.median, sqlite.low, sqlite.high, sqlite.rounds) == (1.0, 1.0, 3.0, 3)
     assert row.ratios == {"sqlite": {"redis": Ratio(0.5, 0.25, 1.5)}}
-
-
-def test_a_figure_that_is_neither_better_nor_worse_has_no_ratio() -> None:
-    note = results.rows(run(*PAIR))[1]
-    assert note.figure == "note"
-    assert note.ratios == {}
+    assert (note.figure, note.ratios) == ("note", {})  # neither better nor worse
 
 
 def test_results_survive_the_file(tmp_path: Path) -> None:
@@ -94,26 +91,32 @@ def test_a_file_that_holds_no_results_is_refused_by_name(tmp_path: Path, text: s
         results.load(path)
 
 
-def test_a_clean_run_does_not_fail() -> None:
-    assert failed(run(*PAIR)) == ""
+def broken(layer: str, **ledger: Any) -> Measurement:
+    return measurement(layer, 1, 1.0, ledger=Verdict(**ledger))
 
 
-@pytest.mark.parametrize("trouble", ["lost", "doubled", "misordered", "invented"])
-def test_a_run_with_a_broken_ledger_fails_and_says_where(trouble: str) -> None:
-    verdict = Verdict()
-    setattr(verdict, trouble, 1)
-    bad = measurement("sqlite", 1, 1.0, ledger=verdict)
-    assert failed(run(*PAIR, bad)) == "broken: latency (one way) on sqlite"
+WHOLE = "well: channels-sqlite in 1 measurement: 2,000 accepted, 2,000 received, 0 lost, "
+BROKEN = "broken: latency (one way) on sqlite"
 
 
-def test_a_measurement_of_ours_that_did_not_end_fails_the_run() -> None:
-    assert "sqlite" in failed(run(measurement("sqlite", 1, 1.0, trouble="hung")))
+@pytest.mark.parametrize(
+    ("measured", "status", "words"),
+    [
+        ([broken("sqlite", accepted=2000, received=2000), broken("redis", lost=1)], 0, WHOLE),
+        *(([*PAIR, broken("sqlite", **{each: 1})], 1, BROKEN) for each in ZERO),
+        ([measurement("sqlite", 1, 1.0, trouble="hung"), *PAIR], 1, BROKEN),
+        ([broken("redis", lost=1)], 0, "nothing was measured on channels-sqlite"),
+    ],
+)
+def test_a_run_ends_with_our_verdict_and_a_failure_of_ours_fails_it(
+    measured: list[Measurement], status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert conclude(Console(width=160), run(*measured)) == status
+    assert capsys.readouterr().out.splitlines()[-1].startswith(words)
 
 
-def test_a_rivals_broken_ledger_is_shown_and_fails_nothing() -> None:
-    bad = run(measurement("redis", 1, 1.0, ledger=Verdict(lost=3, examples=["lost: y"])))
-    assert failed(bad) == ""
-    assert "lost: y" in report.page(bad)
+def test_a_rivals_broken_ledger_is_shown() -> None:
+    assert "lost: y" in report.page(run(broken("redis", lost=3, examples=["lost: y"])))
 
 
 def test_a_change_is_one_only_where_no_round_reaches_the_other_runs() -> None:
@@ -144,12 +147,19 @@ def test_what_is_excused_is_named_on_the_page_and_in_short_on_the_screen() -> No
     assert all(excuse in page for excuse in excuses)
 
 
-def test_a_page_needs_nothing_from_anywhere() -> None:
-    page = report.page(run(*PAIR))
+def test_a_page_draws_all_layers_escapes_what_it_is_told_and_needs_nothing_from_anywhere() -> None:
+    page = report.page(run(*PAIR, measurement("sqlite", 4, 1.0, trouble="<i>bad</i>")))
     for remote in ("src=", "href=", "@import", "url(http", "<script", "<link"):
         assert remote not in page.replace('href="#', "")
     assert "prefers-color-scheme: dark" in page
     assert 'name="viewport"' in page
+    assert page.count("<svg") == 1
+    assert "var(--layer0)" in page
+    assert "var(--layer5)" in page
+    assert "#0101" not in page
+    assert "<b>fast" not in page
+    assert "<i>bad" not in page
+    assert "&lt;i&gt;bad" in page
 
 
 def test_a_page_begins_with_a_picture_of_ours_and_theirs() -> None:
@@ -159,18 +169,3 @@ def test_a_page_begins_with_a_picture_of_ours_and_theirs() -> None:
     assert '<p class="red">4 x worse than channels_redis</p>' in page
     assert "width:calc((100% - 5rem) * 25 / 100);background:var(--layer5)" in page
     assert 'class="picture"' not in report.page(run(measurement("sqlite", 1, 4.0)))
-
-
-def test_a_page_draws_every_layers_distribution_in_its_colour() -> None:
-    page = report.page(run(*PAIR))
-    assert page.count("<svg") == 1
-    assert "var(--layer0)" in page
-    assert "var(--layer5)" in page
-    assert "#0101" not in page
-
-
-def test_a_page_escapes_what_it_is_told() -> None:
-    page = report.page(run(measurement("sqlite", 1, 1.0, trouble="<i>bad</i>")))
-    assert "<b>fast" not in page
-    assert "<i>bad" not in page
-    assert "&lt;i&gt;bad" in page

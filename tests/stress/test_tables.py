@@ -12,33 +12,25 @@ import pytest
 from stress import figures, tables
 from stress.__main__ import write_tables
 from stress.results import Measurement, Run, save
-from tests.stress.test_command import stress
 from tests.stress.test_results import PAIR, measurement, run
 
 DOCUMENT = "before\n\n<!-- table: {} -->\nold\n<!-- end -->\n\nafter\n"
 
 
-def test_the_documents_say_what_the_committed_figures_say() -> None:
+def test_the_documents_say_what_the_committed_figures_of_all_lines_say() -> None:
     found = figures.load()
     assert tables.outdated(found) == [], "python -m stress tables"
-    names = {path.name for path, _ in tables.documents(tables.ROOT)}
-    assert {"design.md", "outgrowing.md"} < names
-
-
-def test_the_committed_figures_are_of_all_lines() -> None:
-    measured = {(row.scenario, row.case) for row in figures.rows(figures.load())}
+    documents = dict(tables.documents(tables.ROOT))
+    assert {"design.md", "outgrowing.md"} < {path.name for path in documents}
+    assert [path for path, text in documents.items() if "| not measured |" in text] == []
+    measured = {(row.scenario, row.case) for row in figures.rows(found)}
     assert {(line.scenario, line.case) for line in tables.LINES} <= measured
-
-
-def test_the_tables_of_the_documents_are_of_one_commit_and_whole() -> None:
-    for path, text in tables.documents(tables.ROOT):
-        assert "| not measured |" not in text, path
 
 
 def test_the_table_for_users_is_short_and_shows_losses_too() -> None:
     users = [line for line in tables.LINES if "readme" in line.tables]
     assert 5 <= len(users) <= 10
-    (text,) = (t for path, t in tables.documents(tables.ROOT) if path == tables.ROOT / "README.md")
+    text = dict(tables.documents(tables.ROOT))[tables.ROOT / "README.md"]
     assert "**" in text[text.index("<!-- table") : text.index("<!-- end")].partition("|")[2]
 
 
@@ -52,29 +44,25 @@ def few(*measurements: Measurement) -> Run:
     return replace(run(*made), layers=["sqlite:inotify", "redis"])
 
 
-def test_a_line_has_ours_theirs_and_the_ratio_of_the_rounds() -> None:
-    found = figures.summary([few()])
-    row = tables.cells(tables.LINES[0], figures.rows(found))
-    assert row[1:] == ["1 ms", "2 ms", "-", "0.5 / -"]
+def cells(line: tables.Line, *runs: Run) -> list[str]:
+    return tables.cells(line, figures.rows(figures.summary(runs)))
 
 
-def test_only_a_case_that_was_measured_has_lines_and_there_a_figure_may_not_lack() -> None:
-    _, *found = tables.table("design", figures.rows(figures.summary([few()])))
-    (first, *_) = tables.LINES
-    case = [
-        line for line in tables.LINES if (line.scenario, line.case) == (first.scenario, first.case)
-    ]
-    assert [says for says, *_ in found] == [line.says for line in case]
-    assert found[1] == [case[1].says, "not measured", "not measured", "not measured", "-"]
-
-
-def test_a_ratio_is_bold_where_ours_is_behind_in_every_round() -> None:
+def test_a_line_has_ours_theirs_and_the_ratio_which_is_bold_where_ours_is_always_behind() -> None:
+    (line, *_) = tables.LINES
+    assert cells(line, few())[1:] == ["1 ms", "2 ms", "-", "0.5 / -"]
     worse = [
         *(measurement("redis", number, 1.0) for number in (1, 2)),
         *(measurement("sqlite", number, 3.0) for number in (1, 2)),
     ]
-    row = tables.cells(tables.LINES[0], figures.rows(figures.summary([few(*worse)])))
-    assert row[-1] == "**3** / -"
+    assert cells(line, few(*worse))[-1] == "**3** / -"
+
+
+def test_only_a_case_that_was_measured_has_lines_and_there_a_figure_may_not_lack() -> None:
+    _, *found = tables.table("design", figures.rows(figures.summary([few()])))
+    case = [line for line in tables.LINES if line.case == tables.LINES[0].case]
+    assert [says for says, *_ in found] == [line.says for line in case]
+    assert found[1] == [case[1].says, "not measured", "not measured", "not measured", "-"]
 
 
 def test_a_rival_that_does_not_get_there_is_said_not_to() -> None:
@@ -86,7 +74,7 @@ def test_a_rival_that_does_not_get_there_is_said_not_to() -> None:
     meaning = {line.scenario: {line.figure: {"unit": "ms", "better": "less", "says": ""}}}
     layers = ["sqlite:inotify", "redis", "redis-pubsub"]
     whole = replace(run(*made), figures=meaning, layers=layers)
-    assert tables.cells(line, figures.rows(figures.summary([whole])))[2] == line.absent
+    assert cells(line, whole)[2] == line.absent
 
 
 def test_the_file_gives_back_the_rows_it_was_made_of(tmp_path: Path) -> None:
@@ -97,13 +85,10 @@ def test_the_file_gives_back_the_rows_it_was_made_of(tmp_path: Path) -> None:
     assert figures.rows(again) == figures.rows(found)
 
 
-def test_of_a_case_that_two_runs_have_the_last_ones_figures_count() -> None:
+def test_of_a_case_that_two_runs_have_the_last_ones_figures_count_and_commits_do_not_mix() -> None:
     other = few(measurement("sqlite", 1, 9.0))
     (row, *_) = figures.rows(figures.summary([few(), other]))
     assert {name: each.median for name, each in row.layers.items()} == {"sqlite:inotify": 9.0}
-
-
-def test_runs_of_two_commits_do_not_mix() -> None:
     with pytest.raises(figures.DifferentRunsError, match="abc1234 then, def5678 now"):
         figures.merged([few(), replace(few(), commit="def5678")])
 
@@ -132,4 +117,6 @@ def test_the_command_checks_the_documents_and_writes_nothing(
     assert write_tables([str(tmp_path / "run.json"), "--check"]) == 1
     assert f"differs: {tables.ROOT / 'README.md'}" in capsys.readouterr().out
     assert (figures.PATH.read_bytes(), (tables.ROOT / "README.md").read_bytes()) == before
-    assert stress("tables", str(tmp_path / "none.json")).returncode == 2
+    with pytest.raises(SystemExit) as refused:
+        write_tables([str(tmp_path / "none.json")])
+    assert refused.value.code == 2

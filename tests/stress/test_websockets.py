@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import pytest_asyncio
 
 from stress import ledger, servers, sockets
 from stress.children import Children
-from stress.lab import Lab, lab
+from stress.lab import Lab
 from stress.layers import LAYERS
 from stress.ledger import Entry
 from stress.plan import Case, Plan
@@ -23,25 +20,13 @@ from stress.scenarios import websockets
 from stress.scenarios.websockets import SCENARIO, Stage
 from stress.servers import KINDS, Kind, ServerError
 from stress.verdict import check
+from tests.stress.conftest import new_lab
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-CAPACITY = 5
+LAB = {"config": {"capacity": 5}}
 SMALL = Plan(sockets=6, members=3, rate=5.0, seconds=1.0)
 UVICORN = KINDS["uvicorn-asyncio"]
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def here(tmp_path: Path, children: Children) -> AsyncIterator[Lab]:
-    config = {"capacity": CAPACITY}
-    async with lab(LAYERS["sqlite"], tmp_path / "lab", None, children, config) as place:
-        yield place
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def memory(tmp_path: Path, children: Children) -> AsyncIterator[Lab]:
-    async with lab(LAYERS["memory"], tmp_path / "lab", None, children, {}) as place:
-        yield place
 
 
 def small(server: str = "uvicorn-asyncio") -> Case:
@@ -49,7 +34,7 @@ def small(server: str = "uvicorn-asyncio") -> Case:
     return case
 
 
-@pytest.mark.parametrize("server", list(KINDS))
+@pytest.mark.parametrize("server", ["uvicorn-uvloop", "daphne"])  # the other tests have the third
 async def test_every_figure_is_measured_and_the_ledger_balances(here: Lab, server: str) -> None:
     if why := KINDS[server].missing():
         pytest.skip(why)
@@ -62,10 +47,11 @@ async def test_every_figure_is_measured_and_the_ledger_balances(here: Lab, serve
     assert verdict.received == 3 * len(spoken) + 2  # and the first of each worker heard itself
 
 
-async def test_the_in_memory_layer_has_one_worker(memory: Lab) -> None:
-    measured = await websockets.run(memory, small())
-    assert [child.name for child in memory.children] == ["worker0"]
-    assert measured.figures["missing"] == 0
+async def test_the_in_memory_layer_has_one_worker(children: Children) -> None:
+    async with new_lab(children, "memory") as here:
+        measured = await websockets.run(here, small())
+        assert [child.name for child in here.children] == ["worker0"]
+        assert measured.figures["missing"] == 0
 
 
 async def test_what_the_layer_drops_in_a_server_is_in_the_ledger(here: Lab) -> None:
@@ -94,39 +80,31 @@ async def test_what_the_layer_drops_in_a_server_is_in_the_ledger(here: Lab) -> N
     assert check(entry for entry in entries if entry.kind != ledger.DROPPED).lost > 0
 
 
-async def test_servers_have_ended_afterwards(here: Lab) -> None:
+async def test_servers_have_ended_afterwards_and_an_exception_in_one_is_a_result(here: Lab) -> None:
     async with servers.serving(UVICORN, 2, here.directory, here.settings()) as running:
         processes = [psutil.Process(server.pid) for server in running]
-        running[0].process.send_signal(signal.SIGSTOP)
+        stopped, failed = running
+        stopped.process.send_signal(signal.SIGSTOP)
+        failed.check()
+        failed.errors.write_text("Traceback (most recent call last):\nKeyError: 'room'")
+        with pytest.raises(ServerError, match="KeyError: 'room'"):
+            failed.check()
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert not alive
 
 
 async def test_a_server_that_does_not_come_up_is_a_result(here: Lab) -> None:
-    wrong = Kind("wrong", (*UVICORN.command, "--no-such-option"), ())
+    wrong = Kind("wrong", (*UVICORN.command, "--no-such-option"), ("no_such_server",))
+    assert wrong.missing() == "no_such_server is not installed"
     with pytest.raises(ServerError, match=r"a server ended \(2\): (.|\n)*no-such"):
         async with servers.serving(wrong, 1, here.directory, here.settings()):
             pass
 
 
-async def test_an_exception_in_a_server_is_a_result(here: Lab) -> None:
-    async with servers.serving(UVICORN, 1, here.directory, here.settings()) as (server,):
-        server.check()
-        server.errors.write_text("Traceback (most recent call last):\nKeyError: 'room'")
-        with pytest.raises(ServerError, match="KeyError: 'room'"):
-            server.check()
-
-
-async def test_a_server_that_is_not_installed_is_named() -> None:
-    assert Kind("none", (), ("no_such_server",)).missing() == "no_such_server is not installed"
-
-
 @pytest.mark.parametrize(
     ("many", "room", "workers"), [(200, 10, 2), (120, 2, 6), (9, 9, 4), (7, 3, 4)]
 )
-async def test_the_sockets_of_a_room_are_spread_over_the_workers(
-    many: int, room: int, workers: int
-) -> None:
+async def test_a_rooms_sockets_are_spread_over_workers(many: int, room: int, workers: int) -> None:
     shares = websockets.seats(many, room, workers)
     every = [seat for share in shares for seat in share]
     assert len({name for name, _ in every}) == many
@@ -151,29 +129,29 @@ async def test_what_a_socket_hears_of_itself_is_an_echo_and_the_rest_is_delivere
 
 
 @pytest.mark.parametrize(
-    ("plan", "name"),
+    ("options", "name"),
     [
-        (Plan(), "200 sockets in rooms of 10, every second, 2 x uvicorn-uvloop"),
+        ({}, "200 sockets in rooms of 10, every second, 2 x uvicorn-uvloop"),
         (
-            Plan(sockets=120, members=2, processes=6, servers=["daphne"]),
+            {"sockets": 120, "members": 2, "processes": 6, "servers": ["daphne"]},
             "120 sockets in rooms of 2, every second, 6 x daphne",
         ),
         (
-            Plan(sockets=2000, processes=4, rate=0.1),
+            {"sockets": 2000, "processes": 4, "rate": 0.1},
             "2,000 sockets in rooms of 10, every 10 s, 4 x uvicorn-uvloop",
         ),
         (
-            Plan(sockets=125, rate=2.0),
+            {"sockets": 125, "rate": 2.0},
             "120 sockets in rooms of 10, every 0.5 s, 2 x uvicorn-uvloop",
         ),
         (
-            Plan(sockets=50, members=50),
+            {"sockets": 50, "members": 50},
             "a broadcast to 50 sockets, every second, 2 x uvicorn-uvloop",
         ),
     ],
 )
-async def test_the_options_make_the_case(plan: Plan, name: str) -> None:
-    (case,) = websockets.cases(plan)
+async def test_the_options_make_the_case(options: dict[str, Any], name: str) -> None:
+    (case,) = websockets.cases(Plan(**options))
     assert case.name == name
     assert case.arguments["seconds"] >= 1 / case.arguments["rate"]  # each speaks once at least
 

@@ -57,19 +57,14 @@ def test_a_bell_says_how_its_reader_is_while_that_lives(files: Files, bell: Bell
     for status in ({"pid": 1, "watcher": "inotify"}, {"pid": 1}):
         bell.say(status)
         assert bells.living(files) == {OURS: status}
+    assert not bell.was_rung
+    os.utime(bell.path, (1, 1))
+    assert bell.was_rung
     for nonsense in (b"[1]", b"{", b"\xff"):
         path(files, OURS).write_bytes(nonsense)
         assert bells.living(files) == {OURS: {}}
     assert sweep(files) == []
     assert names(files) == [OURS]
-
-
-def test_a_ring_is_told_from_what_the_reader_says(bell: Bell) -> None:
-    assert not bell.was_rung
-    os.utime(bell.path, (1, 1))
-    assert bell.was_rung
-    bell.say({"channels": 1})
-    assert not bell.was_rung
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o664])
@@ -109,16 +104,11 @@ def test_a_closed_bell_is_gone_and_nobody_elses_is(files: Files, bell: Bell) -> 
 # Who lives
 
 
-def test_a_bell_that_was_never_finished_is_removed_and_nobody_told(files: Files) -> None:
+def test_a_copied_or_unfinished_bell_is_removed_and_nobody_told(files: Files, bell: Bell) -> None:
+    """As a backup puts it in place of the bell. Its reader lives, and makes another one."""
     leave_dead(files, THEIRS)
     os.rename(path(files, THEIRS), path(files, f"{BEING_MADE}{THEIRS}"))
-    assert bells.living(files) == {}
-    assert sweep(files) == []
-    assert names(files) == []
-
-
-def test_a_copy_of_a_bell_is_removed_and_nobody_told(files: Files, bell: Bell) -> None:
-    """As a backup puts it in place of the bell. Its reader lives, and makes another one."""
+    assert bells.living(files).keys() == {OURS}
     shutil.copy(bell.path, path(files, "copy"))
     os.replace(path(files, "copy"), bell.path)
     assert sweep(files) == []
@@ -151,9 +141,7 @@ def test_what_two_sweepers_both_begin_to_remove_keeps_neither_from_the_rest(
     assert names(files) == []
 
 
-def test_a_child_that_is_forked_from_a_sweeper_keeps_nothing_locked(
-    files: Files, database: Path
-) -> None:
+def test_a_child_of_a_sweeper_keeps_nothing_locked(files: Files, database: Path) -> None:
     """The fork may have kept the sweeper from its work, too."""
     leave_dead(files, THEIRS)
     sweeper = "tests.faults.bell_children.forks_while_sweeping"
@@ -198,47 +186,28 @@ class Reader:
         self.rang.append((inboxes, here))
 
 
-class Ringing:
-    """A process with one reader, another process's reader, and the log."""
+async def test_a_reader_in_this_process_is_told_another_rung_and_of_normal_channels_the_log_tells(
+    files: Files, bell: Bell
+) -> None:
+    database, reader = Database("channels", files.path, {}), Reader()
+    other = Bell(files, THEIRS, {})
+    readers: Any = database.readers
+    readers.add(reader)
+    Path(files.wal).touch()  # noqa: ASYNC240
+    paths = {OURS: bell.path, THEIRS: other.path, "log": files.wal}
 
-    def __init__(self, name: str) -> None:
-        self.database = Database("channels", name, {})
-        self.reader = Reader()
-        readers: Any = self.database.readers
-        readers.add(self.reader)
-        self.paths: dict[str, str] = {}
-
-    def touched(self) -> set[str]:
-        """The names of the files that were touched since the last call."""
-        found = {name for name, path in self.paths.items() if os.stat(path).st_mtime > 1}
-        for each in self.paths.values():
+    def touched(*inboxes: str) -> set[str]:
+        """Which files a ring touches."""
+        for each in paths.values():
             os.utime(each, (1, 1))
-        return found
+        ring(database, {*inboxes})
+        return {name for name, path in paths.items() if os.stat(path).st_mtime > 1}
 
-
-@pytest.fixture
-def ringing(files: Files) -> Iterator[Ringing]:
-    ringing, bells = Ringing(files.path), [Bell(files, client, {}) for client in (OURS, THEIRS)]
-    Path(files.wal).touch()
-    ringing.paths = {OURS: bells[0].path, THEIRS: bells[1].path, "log": files.wal}
-    ringing.touched()
-    yield ringing
-    for bell in bells:
-        bell.close(remove=True)
-
-
-async def test_a_reader_in_this_process_is_told_and_another_rung(ringing: Ringing) -> None:
-    here, (local, remote) = asyncio.get_running_loop(), (f"in.{OURS}!", f"in.{THEIRS}!")
-    ring(ringing.database, {local})
-    assert ringing.touched() == set()
-    ring(ringing.database, {remote})
-    assert ringing.touched() == {THEIRS}
-    await asyncio.to_thread(ring, ringing.database, {local})
-    assert ringing.reader.rang == [({local}, here), ({local}, None)]
-
-
-def test_readers_of_a_normal_channel_hear_of_it_by_the_log(ringing: Ringing) -> None:
-    ring(ringing.database, {"mail", "letters"})
-    assert ringing.touched() == {"log"}
-    ring(ringing.database, {"mail", f"in.{THEIRS}!"})
-    assert ringing.touched() == {"log", THEIRS}
+    here, local, remote = asyncio.get_running_loop(), f"in.{OURS}!", f"in.{THEIRS}!"
+    assert touched(local) == set()
+    assert touched(remote) == {THEIRS}
+    await asyncio.to_thread(ring, database, {local})
+    assert reader.rang == [({local}, here), ({local}, None)]
+    assert touched("mail", "letters") == {"log"}
+    assert touched("mail", remote) == {"log", THEIRS}
+    other.close(remove=True)

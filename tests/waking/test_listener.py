@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from unittest.mock import Mock
 
 import pytest
 
@@ -67,19 +68,16 @@ class Subject(Listener):
 
 
 @pytest.fixture
-def slow_heart(set_times: SetTimes) -> None:
+async def listener(set_times: SetTimes) -> AsyncIterator[Subject]:
     set_times(heartbeat=3600)
-
-
-@pytest.fixture
-async def listener(slow_heart: None) -> AsyncIterator[Subject]:
     subject = Subject()
     yield subject
     subject.stop()
 
 
 @pytest.fixture
-def quick_heart(slow_heart: None, set_times: SetTimes) -> None:
+def quick_heart(listener: Subject, set_times: SetTimes) -> None:
+    """From the listener's next heartbeat on."""
     set_times(heartbeat=BEAT)
 
 
@@ -106,9 +104,7 @@ async def test_a_write_is_looked_for_later_and_later(listener: Subject) -> None:
         assert wait >= least - TICK
 
 
-async def test_a_listener_looks_once_in_a_while_if_others_write_all_the_time(
-    listener: Subject,
-) -> None:
+async def test_it_looks_once_in_a_while_if_others_write_all_the_time(listener: Subject) -> None:
     """Until it finds something."""
     listener.log_is_written = True
     listener.log_written()
@@ -119,10 +115,7 @@ async def test_a_listener_looks_once_in_a_while_if_others_write_all_the_time(
     await until(lambda: listener.listens == [False, True])
 
 
-@pytest.mark.usefixtures("slow_heart")
-async def test_a_heartbeat_is_one_of_the_looks_of_a_lull(
-    listener: Subject, set_times: SetTimes
-) -> None:
+async def test_a_heartbeat_is_a_look_of_a_lull(listener: Subject, set_times: SetTimes) -> None:
     set_times(heartbeat=0.1, lull=0.04)
     listener.log_is_written = True
     listener.log_written()
@@ -233,9 +226,7 @@ async def test_a_heart_that_an_interruption_has_stopped_beats_again(
 
 
 @pytest.mark.usefixtures("quick_heart")
-async def test_a_call_that_an_interruption_has_replaced_is_asked_for_again(
-    listener: Subject,
-) -> None:
+async def test_a_call_that_an_interrupt_has_replaced_is_asked_for_again(listener: Subject) -> None:
     listener.call_after(BEAT, "again", lambda: None)
     await asyncio.sleep(3 * BEAT)
     listener.look_again()
@@ -266,27 +257,19 @@ async def test_after_an_interrupt_of_a_look_writes_are_heard_again(
     await until(lambda: listener.listens[-1])
 
 
-async def test_an_interrupt_of_a_ring_from_elsewhere_does_not_silence_it(
+@pytest.mark.usefixtures("quick_heart")
+async def test_an_interrupt_of_a_ring_from_elsewhere_or_in_place_of_its_look_does_not_silence_it(
     listener: Subject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*_: object) -> None:
-        raise Interrupt
-
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(listener.loop, "call_soon_threadsafe", interrupt)
+        interrupted.setattr(listener.loop, "call_soon_threadsafe", Mock(side_effect=Interrupt))
         with pytest.raises(Interrupt):
             listener.ring_from_elsewhere()
     listener.ring_from_elsewhere()
     await until(lambda: listener.looks == ["rung"])
-
-
-@pytest.mark.usefixtures("quick_heart")
-async def test_an_interrupt_in_place_of_the_look_of_such_a_ring_does_not_either(
-    listener: Subject, monkeypatch: pytest.MonkeyPatch
-) -> None:
     with monkeypatch.context() as interrupted:
         interrupted.setattr(listener, "_ring_once", lambda: None)
         listener.ring_from_elsewhere()
         await listener.beat(2)
     listener.ring_from_elsewhere()
-    await until(lambda: "rung" in listener.looks)
+    await until(lambda: listener.looks.count("rung") == 2)

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -158,50 +159,29 @@ def descriptors() -> int:
 
 
 @inotify
-async def test_inotify_has_one_descriptor_and_no_thread(
-    kind: str, listener: Noting, place: Place
+async def test_inotify_has_one_descriptor_and_no_thread_and_gives_it_back(
+    kind: str, listener: Noting, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where no thread can be started to close it, and where the event loop cannot wait for it:
+    the kernel limits what epoll may watch, too.
+    """
     before, threads = descriptors(), threading.active_count()
     watcher = start(kind, listener, place)
     assert (threading.active_count(), descriptors()) == (threads, before + 1)
-    watcher.stop()
-    watcher.stop()
-    os.unlink(place.bell.path)
-    with pytest.raises(WatcherUnavailable, match=f"{place.bell.path}: No such file"):
-        start(kind, listener, place)
+    with monkeypatch.context() as full:
+        full.setattr(threading.Thread, "start", Mock(side_effect=RuntimeError))
+        watcher.stop()
+        watcher.stop()
     assert descriptors() == before
-
-
-@inotify
-async def test_inotify_that_the_event_loop_cannot_wait_for_gives_way(
-    kind: str, listener: Noting, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The kernel limits what epoll may watch, too."""
-
-    def refuse(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    before = descriptors()
+    refuse = Mock(side_effect=OSError(errno.ENOSPC, "No space left on device"))
     with monkeypatch.context() as full:
         full.setattr(listener.loop, "add_reader", refuse)
         with pytest.raises(WatcherUnavailable, match=r"inotify cannot watch .*: .*No space"):
             start(kind, listener, place)
+    os.unlink(place.bell.path)
+    with pytest.raises(WatcherUnavailable, match=f"{place.bell.path}: No such file"):
+        start(kind, listener, place)
     assert descriptors() == before
-
-
-@inotify
-async def test_where_no_thread_can_be_started_inotify_is_closed_in_place(
-    kind: str, listener: Noting, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    before = descriptors()
-    watcher = start(kind, listener, place)
-    with monkeypatch.context() as full:
-        full.setattr(threading.Thread, "start", refuse)
-        watcher.stop()
-    assert descriptors() <= before
 
 
 def test_a_descriptor_that_others_have_closed_is_given_up_in_silence() -> None:
@@ -254,31 +234,21 @@ def test_the_thread_of_watchfiles_ends_with_its_loop(
 
 
 async def test_auto_takes_the_best_one_that_is_here_and_polling_needs_none(
-    listener: Noting, place: Place
+    listener: Noting, place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where inotify works nothing else is looked for: to look for a package takes the lock of
+    imports, which an exception out of a signal handler may leave taken.
+    """
+    if best_is_ours := sys.platform == "linux":
+        monkeypatch.setattr(watchers, "find_spec", None)
     watcher = start("auto", listener, place)
-    assert watcher.kind == next(kinds()) == ("inotify" if sys.platform == "linux" else "watchfiles")
+    assert watcher.kind == next(kinds()) == ("inotify" if best_is_ours else "watchfiles")
     watcher.stop()
     assert start("polling", listener, place) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")
-async def test_where_inotify_works_nothing_else_is_looked_for(
-    listener: Noting, place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To look for a package takes the lock of imports, which an exception out of a signal handler
-    may leave taken.
-    """
-    monkeypatch.setattr(watchers, "find_spec", None)
-    watch(listener, Database("channels", place.files.path, {}), Options(), place.bell)
-    assert listener.watcher is not None
-    listener.watcher.stop()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")
-async def test_loops_that_end_quickly_do_not_use_up_inotifys_instances(
-    listener: Noting, place: Place
-) -> None:
+async def test_quick_loops_do_not_use_up_inotifys_instances(listener: Noting, place: Place) -> None:
     """The kernel takes its time to close each, and a user has few of them."""
     for _ in range(100):
         start("inotify", listener, place).stop()
