@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import django
@@ -163,16 +164,21 @@ def inotify_descriptors() -> list[int]:
 # Lives and deaths
 
 
-def fresh_loops(counts: list[int], receives: bool, **config: Any) -> None:
-    """Say what the process holds after so many group_sends, each in an event loop of its own."""
+def fresh_loops(sends: list[int], receives: list[int], **config: Any) -> None:
+    """Say what the process holds after so many group_sends, each in an event loop of its own, and
+    after so many more, each with a receive in another one.
+    """
     layer = SqliteChannelLayer(**config)
     channel = async_to_sync(layer.new_channel)()
     async_to_sync(layer.group_add)("test-group", channel)
     process = psutil.Process()
-    for count in counts:
+    for count, receiving in (
+        *((each, False) for each in sends),
+        *((each, True) for each in receives),
+    ):
         for number in range(count):
             async_to_sync(layer.group_send)("test-group", {"type": "test", "number": number})
-            if receives:
+            if receiving:
                 async_to_sync(layer.receive)(channel)
         gc.collect()
         time.sleep(0.5)  # in which the threads of watchers whose loop was closed end
@@ -237,14 +243,6 @@ async def use_and_close(layer: SqliteChannelLayer) -> None:
     await layer.close()
 
 
-async def use_with_a_consumer(layer: SqliteChannelLayer) -> None:
-    """Use it, and leave a task that waits to asyncio.run."""
-    await use(layer)
-    channel = await layer.new_channel()
-    layer.consumer = asyncio.create_task(layer.receive(channel))  # type: ignore[attr-defined]
-    await asyncio.sleep(0.05)
-
-
 def exits(how: str, **config: Any) -> None:
     """Use a layer, and end the interpreter without closing it, or right after that."""
     layer = SqliteChannelLayer(**config)
@@ -253,8 +251,9 @@ def exits(how: str, **config: Any) -> None:
         time.sleep(0.5)
     elif how == "synchronous":
         async_to_sync(use)(layer)
-    elif how == "with a consumer":
-        asyncio.run(use_with_a_consumer(layer))
+    elif how == "by Ctrl-C":
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(use_and_wait(layer))
     elif how == "closed":
         asyncio.run(use_and_close(layer))
     else:
@@ -264,13 +263,6 @@ def exits(how: str, **config: Any) -> None:
         raise SystemExit(0)
 
 
-def waits(**config: Any) -> None:
-    """Wait for a message that never comes, until Ctrl-C."""
-    layer = SqliteChannelLayer(**config)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(use_and_wait(layer))
-
-
 # Writers that know nothing of the layer
 
 
@@ -278,39 +270,34 @@ def connect() -> sqlite3.Connection:
     return sqlite3.connect(os.environ["CHANNELS_DATABASE"], isolation_level=None)
 
 
-def pauses() -> None:
-    time.sleep(random.uniform(0.02, 0.1))
-
-
 LARGE = 500_000
 """Bytes of a message so large that it can be seen only a while after the log has been written."""
 
 
-def sqlite3_writer(channel: str, count: int) -> None:
-    """Insert messages with the sqlite3 module, as in its shell."""
-    with closing(connect()) as connection:
-        for number in range(count):
-            put_number(connection, channel, number, LARGE)
-            say(time.time())
-            pauses()
-
-
-def orm_writer(channel: str, count: int) -> None:
-    """Insert messages with Django's ORM, in transactions, as the admin does."""
+def foreign_writer(channels: list[str], count: int) -> None:
+    """Insert messages with the sqlite3 module, as in its shell, and then to a second channel with
+    Django's ORM, in transactions, as the admin does.
+    """
     from django.db import transaction
 
     django.setup()
     from channels_sqlite.models import LayerMessage
 
-    for number in range(count):
+    def put_by_orm(number: int) -> None:
         now = time.time()
         body = msgpack.packb(message(number, text="x" * LARGE))
-        row = LayerMessage(inbox=inbox_of(channel), channel=channel, body=body)
+        row = LayerMessage(inbox=inbox_of(channels[1]), channel=channels[1], body=body)
         row.created_at, row.expires_at = now, now + 60
         with transaction.atomic(using="channels"):
             row.save(using="channels")
-        say(time.time())
-        pauses()
+
+    with closing(connect()) as connection:
+        put = partial(put_number, connection, channels[0], size=LARGE)
+        for write in (put, put_by_orm):
+            for number in range(count):
+                write(number)
+                say(time.time())
+                time.sleep(random.uniform(0.02, 0.1))
 
 
 def main(functions: dict[str, Any], function: str, arguments: str) -> None:

@@ -16,15 +16,9 @@ from tests.children import main, say
 
 
 def sends(channel: str, numbers: list[int]) -> None:
-    """Send one at a time, each from a greenlet of its own."""
-    layer = SqliteChannelLayer()
-    for number in numbers:
-        gevent.spawn(send, layer, channel, number).get()
-    say("sent")
-
-
-def clashes(channel: str, numbers: list[int]) -> None:
-    """Send all but the last at the same time; say how many were sent, and send the last one."""
+    """Send a half one at a time, each from a greenlet of its own, then a half at the same time, and
+    say of each which were sent; then send the end.
+    """
     layer = SqliteChannelLayer()
 
     def tried(number: int) -> bool:
@@ -34,10 +28,11 @@ def clashes(channel: str, numbers: list[int]) -> None:
             return False
         return True
 
-    *first, last = numbers
-    greenlets = [gevent.spawn(tried, number) for number in first]
-    say([number for number, each in zip(first, greenlets, strict=True) if each.get()])
-    send(layer, channel, last)
+    half = len(numbers) // 2
+    say([number for number in numbers[:half] if gevent.spawn(tried, number).get()])
+    greenlets = [gevent.spawn(tried, number) for number in numbers[half:]]
+    say([number for number, each in zip(numbers[half:], greenlets, strict=True) if each.get()])
+    send(layer, channel, -1)
 
 
 def send(layer: Any, channel: str, number: int) -> None:

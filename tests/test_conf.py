@@ -5,13 +5,11 @@ from __future__ import annotations
 import re
 from collections import UserDict
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connections
 
-from channels_sqlite._options.conf import Options, database_settings
+from channels_sqlite._options.conf import Options
 from channels_sqlite.exceptions import InvalidOption
 
 NOT_NUMBERS = ["1", None, True, [1], 1j]
@@ -104,27 +102,3 @@ def test_a_wrong_value_is_named_with_its_key(key: str, value: object) -> None:
     with pytest.raises(InvalidOption) as refused:
         Options.from_config({key: value})
     assert f"{key!r} is {value!r}; allowed is " in str(refused.value)
-
-
-def test_an_unknown_key_is_named_with_those_that_there_are() -> None:
-    with pytest.raises(InvalidOption) as refused:
-        Options.from_config({"hosts": [("localhost", 6379)]})
-    assert "'hosts'" in str(refused.value)
-    assert "6379" in str(refused.value)
-    assert all(each.name in str(refused.value) for each in fields(Options))
-
-
-def test_the_database_is_looked_up_when_it_is_asked_for(
-    alias: str, database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A test runner changes NAME in place."""
-    assert database_settings(alias)["NAME"] == str(database)
-    monkeypatch.setitem(connections[alias].settings_dict, "NAME", "elsewhere.sqlite3")
-    assert database_settings(alias)["NAME"] == "elsewhere.sqlite3"
-
-
-def test_a_database_that_is_not_there_is_named_with_what_to_add() -> None:
-    with pytest.raises(InvalidOption) as refused:
-        database_settings("nowhere")
-    assert "'nowhere'" in str(refused.value)
-    assert "django.db.backends.sqlite3" in str(refused.value)

@@ -66,23 +66,18 @@ def test_loops_that_end_before_a_heartbeat_have_one_between_them(
     assert async_to_sync(layer.group_count)("test-group") == 0
 
 
-def check_holdings(child: Child) -> None:
-    before, after = child.hear(), child.hear(60)
-    child.finish()
-    # Watchers of the last loops may be about to end; what grew with the loops would be hundreds.
-    assert after["threads"] <= before["threads"] + 10
-    assert after["descriptors"] <= before["descriptors"] + 3
-    assert after["memory"] - before["memory"] < ROOM
-
-
-def test_hundreds_of_loops_that_send(start: Start) -> None:
+@pytest.mark.parametrize("watcher", ["inotify", "watchfiles"], indirect=True)
+def test_hundreds_of_loops_that_send_and_some_that_receive(start: Start, watcher: str) -> None:
     """async_to_sync(layer.group_send) in a synchronous view."""
-    capacity = 10_000  # nobody reads
-    check_holdings(start("fresh_loops", counts=[100, 500], receives=False, capacity=capacity))
-
-
-def test_loops_that_receive(start: Start, watcher: str) -> None:
-    check_holdings(start("fresh_loops", counts=[25, 100], receives=True, watcher=watcher))
+    counts = {"sends": [50, 250], "receives": [25, 75]}
+    child = start("fresh_loops", **counts, capacity=10_000, watcher=watcher)  # few are read
+    for _ in counts:
+        before, after = child.hear(), child.hear(60)
+        # Watchers of the last loops may be about to end; what grew with them would be hundreds.
+        assert after["threads"] <= before["threads"] + 10
+        assert after["descriptors"] <= before["descriptors"] + 3
+        assert after["memory"] - before["memory"] < ROOM
+    child.finish()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")
@@ -173,9 +168,9 @@ def test_nothing_is_left_to_the_garbage_collector(start: Start) -> None:
     child.finish()
 
 
-def test_a_fork_meets_no_threads_of_ours(start: Start, watcher: str) -> None:
+def test_a_fork_meets_no_threads_of_ours(start: Start) -> None:
     """Of which Python would warn, from 3.12 on, and the child's locks could be held for ever."""
-    child = start("tests.life_children.forks", watcher=watcher)
+    child = start("tests.life_children.forks", watcher="watchfiles")
     assert child.hear() == 0
     child.finish(PROMPTLY)
 
@@ -202,14 +197,12 @@ def watches(database: Path, threads: int, watcher: str) -> str:
 
 
 @can_limit
-def test_auto_polls_where_no_watcher_can_start(database: Path) -> None:
+def test_without_threads_auto_polls_and_watchfiles_says_that_none_can_start(
+    database: Path,
+) -> None:
     """watchfiles would abort the process. The first two are the process and the layer's worker."""
     kinds = [watches(database, threads, "auto") for threads in (2, 3, 9)]
     assert kinds == ["polling", "polling", "watchfiles"]
-
-
-@can_limit
-def test_watchfiles_by_name_says_that_no_thread_can_start(database: Path) -> None:
     assert "can't start new thread" in watches(database, 2, "watchfiles")
 
 
@@ -249,20 +242,26 @@ async def test_closing_one_layer_leaves_another_alone(open_layer: OpenLayer) -> 
 # The end of the interpreter
 
 
-with_or_without_a_thread = pytest.mark.parametrize("watcher", ["auto", "watchfiles"], indirect=True)
-HOWS = ["asyncio.run", "with a consumer", "synchronous", "in a thread", "by an exception", "closed"]
+by_ctrl_c = pytest.param(
+    "by Ctrl-C", marks=pytest.mark.skipif(sys.platform == "win32", reason="no signals here")
+)
 
 
-@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize(
+    "how", ["synchronous", "in a thread", "by an exception", "closed", by_ctrl_c]
+)
 def test_exit(start: Start, how: str) -> None:
-    """With the thread of watchfiles; most of the children of other tests end without one."""
+    """With the thread of watchfiles; most of the children of other tests end without one. By Ctrl-C
+    while a consumer waits; a server's SIGTERM: see faults/test_members.py.
+    """
     child = start("exits", how=how, watcher="watchfiles")
-    while child.hear() != "ending":
-        pass
+    while (said := child.hear()) != "ending":
+        if how == "by Ctrl-C" and said == "waiting":
+            child.signal(signal.SIGINT)
     child.finish(PROMPTLY)
 
 
-@with_or_without_a_thread
+@pytest.mark.parametrize("watcher", ["auto", "watchfiles"], indirect=True)
 @pytest.mark.skipif(
     ON_UVLOOP, reason="a timer of uvloop on a daemon thread ends an interpreter that has finished"
 )
@@ -270,16 +269,6 @@ def test_exit_beside_loops_on_daemon_threads(start: Start, watcher: str) -> None
     """They go on while the layer is closed, and meet files that are gone by then."""
     child = start("tests.life_children.exits_beside_loops", threads=8, watcher=watcher)
     assert child.hear() == "ending"
-    child.finish(PROMPTLY)
-
-
-@with_or_without_a_thread
-@pytest.mark.skipif(sys.platform == "win32", reason="no signals here")
-def test_exit_by_ctrl_c(start: Start, watcher: str) -> None:
-    """While a consumer waits. A server's SIGTERM: see faults/test_members.py."""
-    child = start("waits", watcher=watcher)
-    assert child.hear() == "waiting"
-    child.signal(signal.SIGINT)
     child.finish(PROMPTLY)
 
 

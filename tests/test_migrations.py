@@ -139,6 +139,7 @@ def test_the_models_have_no_change_without_a_migration() -> None:
 
 
 def test_migrate_makes_all_that_the_layer_needs_and_no_other_apps_tables(fresh: str) -> None:
+    """And back to zero, which can be undone."""
     shown = io.StringIO()
     call_command("sqlmigrate", "channels_sqlite", "0001", database=fresh, stdout=shown)
     assert all(sql in shown.getvalue() for sql in schema.EVERYTHING.values())
@@ -147,6 +148,10 @@ def test_migrate_makes_all_that_the_layer_needs_and_no_other_apps_tables(fresh: 
     assert ours(fresh) == KINDS
     found = set(connections[fresh].introspection.table_names())
     assert found == {*schema.TABLES, "django_migrations"}
+    migrate(fresh, "channels_sqlite", "zero")
+    assert ours(fresh) == NOTHING
+    migrate(fresh)
+    assert ours(fresh) == KINDS
 
 
 def test_migrate_makes_nothing_of_ours_in_another_database(fresh: str, settings: Settings) -> None:
@@ -154,14 +159,6 @@ def test_migrate_makes_nothing_of_ours_in_another_database(fresh: str, settings:
     migrate(fresh)
     assert "auth_user" in connections[fresh].introspection.table_names()
     assert ours(fresh) == NOTHING
-
-
-def test_migrate_to_zero_leaves_nothing_of_ours_and_can_be_undone(fresh: str) -> None:
-    migrate(fresh)
-    migrate(fresh, "channels_sqlite", "zero")
-    assert ours(fresh) == NOTHING
-    migrate(fresh)
-    assert ours(fresh) == KINDS
 
 
 def test_tables_made_without_migrations_are_the_same(
@@ -302,29 +299,24 @@ def test_a_process_that_reads_does_not_keep_migrate_waiting(fresh: str) -> None:
 # As people do it
 
 
-def test_a_handler_may_send_in_the_order_of_the_readme(tmp_path: Path) -> None:
+def test_a_handler_may_send_in_the_order_of_the_readme_also_where_the_file_was_deleted(
+    tmp_path: Path,
+) -> None:
     """The default database is migrated first, and its handlers send before the layer's is."""
     project = Project(tmp_path, 'INSTALLED_APPS = ["sender", *INSTALLED_APPS]')
     project.write("sender/apps.py", SENDS_WHILE_MIGRATING)
     project.write("sender/models.py", "")
-    said = project.manage("migrate").stdout
-    assert 'Made the layer\'s tables in the database "channels"' in said
+    made = 'Made the layer\'s tables in the database "channels"'
     waiting = f"channel, count(*) from {schema.MESSAGE}"
+    assert made in project.manage("migrate").stdout
     assert project.select(waiting) == [("jobs", 1)]
     project.manage("migrate", "--database=channels")
     assert project.select(waiting) == [("jobs", 2)]
     assert "tables in" not in project.manage("migrate").stdout
-
-
-def test_migrate_makes_a_file_that_was_deleted_though_the_default_database_is_up_to_date(
-    tmp_path: Path,
-) -> None:
-    project = Project(tmp_path)
-    project.manage("migrate")
     project.database.unlink()
-    assert 'Made the layer\'s tables in the database "channels"' in project.manage("migrate").stdout
-    assert project.select(f"count(*) from {schema.MESSAGE}") == [(0,)]
-    project.manage("migrate", "channels_sqlite", "zero")
+    assert made in project.manage("migrate").stdout
+    assert project.select(waiting) == [("jobs", 1)]
+    project.configure("")  # nobody sends any more
     project.manage("migrate", "channels_sqlite", "zero", "--database=channels")
     assert "Made" not in project.manage("migrate", "channels_sqlite", "zero").stdout
 
@@ -395,5 +387,4 @@ def test_parallel_tests_on_files_meet_nothing_of_earlier_runs(tmp_path: Path, op
         assert "NotMigrated" not in said
         assert "malformed" not in said
     else:
-        assert "Ran 3 tests" in project.manage(*command).stderr
         assert "Ran 3 tests" in project.manage(*command).stderr

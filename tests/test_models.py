@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.db import IntegrityError, connections, transaction
+from django.db import connections
 
 from channels_sqlite._storing import schema
 from channels_sqlite.models import LayerMembership, LayerMessage, LayerSequence
@@ -20,13 +20,6 @@ def send(inbox: str = "worker", **fields: Any) -> LayerMessage:
     fields = {"channel": inbox, "body": b"", "created_at": now, "expires_at": now + 60} | fields
     message: LayerMessage = LayerMessage.objects.create(inbox=inbox, **fields)
     return message
-
-
-def join(**fields: Any) -> LayerMembership:
-    fields = {"group": "chat", "inbox": "in!", "channel": "in!a"} | fields
-    fields |= {"expires_at": time.time() + 60, "joined_after": 0}
-    member: LayerMembership = LayerMembership.objects.create(**fields)
-    return member
 
 
 def rows(sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -64,12 +57,6 @@ def test_the_first_message_after_a_flush_begins_another_epoch() -> None:
     assert len(epochs) == 2
 
 
-def test_an_id_is_never_given_twice() -> None:
-    newest = send().pk
-    LayerMessage.objects.all().delete()
-    assert send().pk > newest
-
-
 def test_times_are_unix_seconds_that_sql_reads() -> None:
     send(created_at=1_000_000_000.25)
     assert rows(
@@ -77,21 +64,9 @@ def test_times_are_unix_seconds_that_sql_reads() -> None:
     ) == [("2001-09-09 01:46:40", "real")]
 
 
-def test_a_channel_is_a_member_of_a_group_once() -> None:
-    member = join()
-    join(channel="in!b")
-    join(group="other")
-    with pytest.raises(IntegrityError), transaction.atomic(using="channels"):
-        join()
-    LayerMembership.objects.filter(pk=member.pk).update(left_after=7)
-    assert join().pk != member.pk  # it may join again
-    LayerMembership.objects.update(left_after=8)  # it has left twice before its reader has looked
-    assert LayerMembership.objects.count() == 4
-
-
 def test_a_row_says_what_it_is() -> None:
     direct, to_group = send(), send("in!", channel=None, group="chat")
     assert str(direct) == f"{direct.pk} to worker"
     assert str(to_group) == f"{to_group.pk} to chat"
-    assert str(join()) == "in!a in chat"
+    assert str(LayerMembership(group="chat", channel="in!a")) == "in!a in chat"
     assert str(LayerSequence.objects.get(inbox="in!")) == f"in! at {to_group.pk}"

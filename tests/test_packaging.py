@@ -46,14 +46,12 @@ def modules() -> Iterator[Path]:
     return PACKAGE.rglob("*.py")
 
 
-def test_the_wheel_holds_every_module_and_the_typing_marker(in_wheel: set[str]) -> None:
-    shipped = {path.relative_to(ROOT).as_posix() for path in modules()}
-    assert shipped | {"channels_sqlite/py.typed"} <= in_wheel
-
-
-def test_the_wheel_holds_the_licence_and_nothing_beside_the_package(in_wheel: set[str]) -> None:
+def test_the_wheel_holds_all_of_the_package_the_licence_and_nothing_beside(
+    in_wheel: set[str],
+) -> None:
     metadata = f"channels_sqlite-{PROJECT['version']}.dist-info/"
-    assert f"{metadata}licenses/LICENSE" in in_wheel
+    shipped = {path.relative_to(ROOT).as_posix() for path in modules()}
+    assert shipped | {"channels_sqlite/py.typed", f"{metadata}licenses/LICENSE"} <= in_wheel
     assert [name for name in in_wheel if not name.startswith(("channels_sqlite/", metadata))] == []
 
 

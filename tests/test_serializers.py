@@ -36,7 +36,7 @@ BOTH = pytest.mark.parametrize("serializer", [MSGPACK, JSON], ids=["msgpack", "j
 
 A_DAY = datetime.date(2026, 1, 2)
 
-unhurried = settings(deadline=None, max_examples=25)
+unhurried = settings(deadline=None, max_examples=15)
 
 text = st.text(st.characters(codec="utf-8"))
 numbers = st.integers(-(2**63), 2**63 - 1) | st.floats()
@@ -211,8 +211,6 @@ def round_trip(serializer: Serializer, value: object) -> Any:
 
 # What cannot be written fails when it is sent
 
-Path = list[Any]
-
 
 NOON_IN_LONDON = datetime.time(12, tzinfo=ZoneInfo("Europe/London"))  # an hour off in summer
 
@@ -230,42 +228,23 @@ refused_by_both = [
     SimpleLazyObject(dict),
     "\ud800",  # half of a character
 ]
-refused_by_msgpack = [*refused_by_both, 2**64, -(2**63) - 1]
-refused_by_json = [*refused_by_both, b"bytes"]
 
 
-@st.composite
-def messages_with(draw: st.DrawFn, offenders: list[Any]) -> tuple[Message, Path, Any]:
-    """A message that is in order but for one value, the path to that value, and the value."""
-    offender = value = draw(st.sampled_from(offenders))
-    path: Path = []
-    for is_list in [*draw(st.lists(st.booleans(), max_size=5)), False]:
-        if is_list:
-            before = draw(st.lists(scalars, max_size=2))
-            value = [*before, value, *draw(st.lists(scalars, max_size=2))]
-            path.insert(0, len(before))
-        else:
-            others = draw(st.dictionaries(text, scalars, max_size=2))
-            key = draw(text)
-            value = {**others, key: value}
-            path.insert(0, key)
-    return value, path, offender
-
-
-@BOTH
-@unhurried
-@given(data=st.data())
-def test_what_is_refused_is_named_by_its_path(serializer: Serializer, data: st.DataObject) -> None:
-    offenders = refused_by_json if serializer is JSON else refused_by_msgpack
-    message, path, offender = data.draw(messages_with(offenders))
-    before = written(message)
-    with pytest.raises(TypeError) as refused:
-        encode(serializer, message)
-    place = "".join(f"[{key!r}]" for key in path)
-    assert str(refused.value).startswith(
-        f"message{place} cannot be sent: {type(offender).__name__} "
-    )
-    assert written(message) == before
+@pytest.mark.parametrize(
+    ("serializer", "value"),
+    [
+        *((MSGPACK, value) for value in (*refused_by_both, 2**64, -(2**63) - 1)),
+        *((JSON, value) for value in (*refused_by_both, b"bytes")),
+    ],
+    ids=lambda each: type(each).__name__,
+)
+def test_what_is_refused_is_named_by_its_path(serializer: Serializer, value: Any) -> None:
+    at_the_top, deep = {"a": 1, "": value}, {"in": [0, {"b": None, "c": [[], value, 2]}]}
+    for message, place in ((at_the_top, "['']"), (deep, "['in'][1]['c'][1]")):
+        with pytest.raises(TypeError) as refused:
+            encode(serializer, message)
+        words = f"message{place} cannot be sent: {type(value).__name__} "
+        assert str(refused.value).startswith(words)
 
 
 @pytest.mark.parametrize(
@@ -303,22 +282,21 @@ def test_what_has_no_repr_is_named_all_the_same(serializer: Serializer) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("leaf", ["text", datetime.date(2020, 1, 1)], ids=["str", "date"])
 @pytest.mark.parametrize(
     "wrap", [lambda inner: [inner], lambda inner: {"in": inner}], ids=["list", "dict"]
 )
 def test_what_is_nested_as_deep_as_it_may_be_arrives_and_no_deeper(
-    serializer: Serializer, leaf: object, wrap: Callable[[Any], Any]
+    serializer: Serializer, wrap: Callable[[Any], Any]
 ) -> None:
     def nested(levels: int) -> Message:
-        value = leaf
+        value: Any = A_DAY
         for _ in range(levels - 1):
             value = wrap(value)
         return {"in": value}
 
     message = from_a_deep_stack(lambda: decode(serializer, encode(serializer, nested(DEPTH))))
-    assert repr(message) == repr(nested(DEPTH)).replace(repr(leaf), repr(str(leaf)))
-    for levels in (DEPTH + 1, 2 * DEPTH, 100_000):
+    assert repr(message) == repr(nested(DEPTH)).replace(repr(A_DAY), repr(str(A_DAY)))
+    for levels in (DEPTH + 1, 100_000):
         with pytest.raises(TypeError, match=f"nested {DEPTH} deep"):
             encode(serializer, nested(levels))
 

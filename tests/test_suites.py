@@ -30,6 +30,11 @@ GROUP, CHANNEL = "room", "jobs"  # also those of the suites
 on_both = pytest.mark.parametrize("where", ["", ON_A_FILE], ids=["in-memory", "on-a-file"])
 """What the settings say of the test database."""
 
+Run = Callable[..., int]
+"""Runs a suite, with a method of it; the number of tests, all of which passed."""
+Passed = Callable[..., int]
+"""The same for the code of a suite, which leaves no file, nor a trace in the developer's."""
+
 
 class Developer:
     """A developer's file in use: a server receives from it, and a message waits in it."""
@@ -70,92 +75,56 @@ def developer(database: Path, alias: str, start: Start) -> Iterator[Developer]:
     async_to_sync(layer.close)()
 
 
+@pytest.fixture
+def passed(developer: Developer, tmp_path: Path) -> Passed:
+    def passed(
+        code: str,
+        *arguments: str,
+        run: Run = Suite.test,
+        settings: str = "",
+        app: str = "",
+        **options: Path,
+    ) -> int:
+        suite = Suite(tmp_path, code, settings=settings, app=app)
+        count = run(suite, *arguments, **options)
+        assert suite.left() == []
+        developer.must_be_undisturbed()
+        return count
+
+    return passed
+
+
 # The developer's file
 
-CASE = """\
-from django.test import SimpleTestCase, TestCase, TransactionTestCase
-
+CASES = """\
+{head}
 from .steps import chat, flush, send_and_receive
 
 
-class Tests({base}):
-    {databases}
-
-    def setUp(self):
-        flush()
-
+class Both:
     def test_a_job(self):
+        flush()
         send_and_receive()
 
     def test_a_chat(self):
+        flush()
         chat()
+
+
+{classes}
 """
 
-UNMARKED = """\
-import pytest
-
-from .steps import chat, flush, send_and_receive
-
-
-@pytest.fixture(autouse=True)
-def clean():
-    flush()
-
-
-@pytest.mark.parametrize("use", [send_and_receive, chat])
-def test_the_layer(use):
-    use()
-"""
-
-
-def case(base: str, databases: str = "") -> str:
-    """The tests of a project that derives its test cases from `base`."""
-    return CASE.format(base=base, databases=databases)
-
-
-ALL = 'databases = "__all__"'
-
-of_each_kind = pytest.mark.parametrize(
-    ("code", "where", "run"),
-    [
-        pytest.param(case("SimpleTestCase"), "", Suite.test, id="SimpleTestCase"),
-        pytest.param(case("TransactionTestCase"), "", Suite.test, id="TransactionTestCase"),
-        pytest.param(case("TestCase", ALL), "", Suite.test, id="all-databases-in-memory"),
-        pytest.param(
-            case("TransactionTestCase", ALL), ON_A_FILE, Suite.test, id="all-databases-on-a-file"
-        ),
-        pytest.param(UNMARKED, "", Suite.pytest, id="unmarked-pytest"),
-    ],
+DJANGO = CASES.format(
+    head="from django.test import SimpleTestCase, TransactionTestCase",
+    classes="""\
+class Tests(Both, SimpleTestCase): ...
+class TransactionTests(Both, TransactionTestCase): ...
+""",
 )
-"""What a project tests with, what its settings say of the test database, and how it is run."""
 
+UNMARKED = CASES.format(head="", classes="class TestBoth(Both): ...")
 
-@of_each_kind
-def test_tests_stay_away_from_the_developers_file(
-    developer: Developer, tmp_path: Path, code: str, where: str, run: Callable[[Suite], int]
-) -> None:
-    """They send, receive, chat and flush, whether `databases` names the layer's or not. They leave
-    no file either.
-    """
-    suite = Suite(tmp_path, code, settings=where)
-    assert run(suite) == 2
-    assert suite.left() == []
-    developer.must_be_undisturbed()
-
-
-@pytest.mark.parametrize(
-    ("code", "run"), [(case("SimpleTestCase"), Suite.test), (UNMARKED, Suite.pytest)]
-)
-def test_tests_need_no_developers_file(
-    tmp_path: Path, code: str, run: Callable[[Suite], int]
-) -> None:
-    """As where only the tests run, and nobody has migrated."""
-    suite = Suite(tmp_path, code)
-    assert run(suite) == 2
-    assert suite.left() == []
-
-
-PLAIN = """\
+SET_UP = """\
 import os
 import unittest
 
@@ -165,29 +134,32 @@ from django.test.utils import setup_test_environment
 os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
 django.setup()
 setup_test_environment()
-
-from chat.steps import chat, send_and_receive
-
-
-class Tests(unittest.TestCase):
-    def test_a_job(self):
-        send_and_receive()
-
-    def test_a_chat(self):
-        chat()
 """
 
+PLAIN = CASES.format(head=SET_UP, classes="class Tests(Both, unittest.TestCase): ...")
 
-def test_plain_unittest_stays_away_from_the_developers_file(
-    developer: Developer, tmp_path: Path
+
+django = pytest.param(DJANGO, Suite.test, 4, id="django")
+unmarked = pytest.param(UNMARKED, Suite.pytest, 2, id="pytest")
+plain = pytest.param(PLAIN, Suite.unittest, 2, id="unittest")
+
+
+@pytest.mark.parametrize(("code", "run", "count"), [django, unmarked, plain])
+def test_tests_that_name_no_database_stay_away_from_the_developers_file(
+    passed: Passed, code: str, run: Run, count: int
 ) -> None:
-    suite = Suite(tmp_path, PLAIN)
-    assert suite.unittest() == 2
+    assert passed(code, run=run) == count
+
+
+@pytest.mark.parametrize(("code", "run", "count"), [django, unmarked])
+def test_tests_need_no_developers_file(tmp_path: Path, code: str, run: Run, count: int) -> None:
+    """As where only the tests run, and nobody has migrated."""
+    suite = Suite(tmp_path, code)
+    assert run(suite) == count
     assert suite.left() == []
-    developer.must_be_undisturbed()
 
 
-COUNTED = """\
+EARLY = """\
 from django.test import TransactionTestCase
 
 from .apps import ask_the_thread
@@ -197,20 +169,22 @@ from .steps import chat, count, receive, send
 class Tests(TransactionTestCase):
     databases = {"default", "channels"}
 
-    def test_the_orm_counts_what_is_sent(self):
+    def test_a_thread_that_waits_answers(self):
         send("orders")
+        self.assertEqual(receive("answers")["sender"], "suite")
         self.assertEqual(count("orders"), 1)
 
-    def test_the_orm_counts_what_the_thread_sends(self):
+    def test_the_orm_counts_what_another_thread_sends(self):
         ask_the_thread()
-        self.assertEqual(count("answers"), 1)
-        receive("answers")
+        self.assertEqual(count("notes"), 1)
+        receive("notes")
 
     def test_a_chat(self):
         chat()
 """
 
 USED_EARLY = """\
+import asyncio
 import threading
 
 from asgiref.sync import async_to_sync
@@ -218,7 +192,9 @@ from channels.layers import get_channel_layer
 from django.apps import AppConfig
 from django.db.models.signals import post_migrate
 
-asked, answered = threading.Event(), threading.Event()
+from channels_sqlite.exceptions import ChannelsSqliteError
+
+asked, sent = threading.Event(), threading.Event()
 
 
 class ChatConfig(AppConfig):
@@ -226,7 +202,8 @@ class ChatConfig(AppConfig):
 
     def ready(self):
         use_the_layer()
-        threading.Thread(target=work, daemon=True).start()
+        for work in send_when_asked, lambda: asyncio.run(answer()):
+            threading.Thread(target=work, daemon=True).start()
         post_migrate.connect(send, sender=self)
 
 
@@ -235,66 +212,22 @@ def use_the_layer():
 
 
 def send(**kwargs):
-    async_to_sync(get_channel_layer().send)("answers", {"type": "answer", "sender": "suite"})
+    async_to_sync(get_channel_layer().send)("notes", {"type": "note"})
 
 
-def work():
+def send_when_asked():
     use_the_layer()
     asked.wait()
     send()
-    answered.set()
+    sent.set()
 
 
 def ask_the_thread():
     asked.set()
-    assert answered.wait(10)
-"""
+    assert sent.wait(10)
 
 
-@on_both
-def test_a_layer_used_before_the_runner_changes_name_works_in_the_test_database(
-    developer: Developer, tmp_path: Path, where: str
-) -> None:
-    """In ready(), in a thread that is started there, and in a handler of post_migrate."""
-    suite = Suite(tmp_path, COUNTED, settings=where, app=USED_EARLY)
-    assert suite.test() == 3
-    assert suite.left() == []
-    developer.must_be_undisturbed()
-
-
-ANSWERED = """\
-from django.test import TransactionTestCase
-
-from .steps import count, receive, send
-
-
-class Tests(TransactionTestCase):
-    databases = {"default", "channels"}
-
-    def test_the_thread_answers(self):
-        send("orders")
-        self.assertEqual(receive("answers")["sender"], "suite")
-        self.assertEqual(count("orders"), 1)
-"""
-
-RECEIVES_EARLY = """\
-import asyncio
-import threading
-
-from channels.layers import get_channel_layer
-from django.apps import AppConfig
-
-from channels_sqlite.exceptions import ChannelsSqliteError
-
-
-class ChatConfig(AppConfig):
-    name = "chat"
-
-    def ready(self):
-        threading.Thread(target=asyncio.run, args=[work()], daemon=True).start()
-
-
-async def work():
+async def answer():
     layer = get_channel_layer()
     while True:
         try:
@@ -305,14 +238,13 @@ async def work():
 
 
 @on_both
-def test_a_receive_that_waits_when_the_runner_changes_name_goes_on_in_the_test_database(
-    developer: Developer, tmp_path: Path, where: str
+def test_a_layer_used_before_the_runner_changes_name_works_in_the_test_database(
+    passed: Passed, where: str
 ) -> None:
-    """As of a thread that is started in ready(), and works off what comes."""
-    suite = Suite(tmp_path, ANSWERED, settings=where, app=RECEIVES_EARLY)
-    assert suite.test() == 1
-    assert suite.left() == []
-    developer.must_be_undisturbed()
+    """In ready(), in threads that are started there, of which one waits in receive(), and in a
+    handler of post_migrate.
+    """
+    assert passed(EARLY, settings=where, app=USED_EARLY) == 3
 
 
 # Test databases that are files
@@ -346,26 +278,14 @@ class TransactionTests(Cases, TransactionTestCase):
 """
 
 
-@pytest.mark.parametrize(
-    ("where", "app"),
-    [("", USED_EARLY), (ON_A_FILE, "")],
-    ids=["in-memory-and-used-early", "on-a-file"],
-)
-def test_tests_run_in_parallel_twice_in_a_row(
-    developer: Developer, tmp_path: Path, where: str, app: str
-) -> None:
-    """Each of the processes has a copy of the database; no file of theirs stays.
-
-    Also where the process that copies it, and forks, has used the layer before.
+def test_tests_run_in_parallel_in_memory(passed: Passed) -> None:
+    """Each of the processes has a copy of the database, also where the one that copies it, and
+    forks, has used the layer before.
     """
-    suite = Suite(tmp_path, TWO_CASES, settings=where, app=app)
-    for _ in range(2):
-        assert suite.test("--parallel=2") == 5
-        assert suite.left() == []
-    developer.must_be_undisturbed()
+    assert passed(TWO_CASES, "--parallel=2", app=USED_EARLY) == 5
 
 
-def test_tests_run_in_parallel_on_kept_databases(developer: Developer, tmp_path: Path) -> None:
+def test_tests_run_in_parallel_on_files(developer: Developer, tmp_path: Path) -> None:
     """With --keepdb the databases stay, and only they; the next run without it removes them."""
     suite = Suite(tmp_path, TWO_CASES, settings=ON_A_FILE, app=USED_EARLY)
     kept = [f"test_channels{each}.sqlite3" for each in ("", "_1", "_2")]
@@ -378,30 +298,12 @@ def test_tests_run_in_parallel_on_kept_databases(developer: Developer, tmp_path:
     developer.must_be_undisturbed()
 
 
-MARKED = """\
-import pytest
-
-from .steps import chat, count, send, send_and_receive
-
-pytestmark = pytest.mark.django_db(databases=["default", "channels"], transaction=True)
-
-
-@pytest.mark.parametrize("number", range(4))
-def test_the_layer(number):
-    send(f"channel-{number}")
-    assert count(f"channel-{number}") == 1
-    send_and_receive()
-    chat()
-"""
-
-
-def test_pytest_runs_tests_in_parallel(developer: Developer, tmp_path: Path) -> None:
+def test_pytest_runs_tests_in_parallel(passed: Passed) -> None:
     """With pytest-xdist, as above."""
-    suite = Suite(tmp_path, MARKED, settings=ON_A_FILE)
-    assert suite.pytest("--numprocesses=2") == 4
-    assert suite.left() == []
-    developer.must_be_undisturbed()
+    assert passed(TWO_CASES, "--numprocesses=2", run=Suite.pytest, settings=ON_A_FILE) == 5
 
+
+ALL = 'databases = "__all__"'
 
 LIVE = """\
 from asgiref.sync import async_to_sync
@@ -446,55 +348,37 @@ DATABASES["default"]["TEST"] = {{"NAME": BASE_DIR / "test_db.sqlite3"}}
 """
 
 
-needs_live_server = pytest.mark.skipif(bool(NO_LIVE_SERVER), reason=NO_LIVE_SERVER)
-
-
-@needs_live_server
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.skipif(bool(NO_LIVE_SERVER), reason=NO_LIVE_SERVER)
+@pytest.mark.parametrize(
+    ("method", "code", "where", "count"),
+    [
+        ("spawn", LIVE.format(databases=""), "", 1),
+        ("fork", LIVE.format(databases=ALL) + AND_FROM_THE_TEST, ON_A_FILE, 3),
+        ("forkserver", LIVE.format(databases=ALL) + AND_FROM_THE_TEST, ON_A_FILE, 3),
+    ],
+    ids=["spawned-without-databases", "forked-on-a-file", "by-a-forkserver-on-a-file"],
+)
 def test_a_live_server_stays_away_from_the_developers_file(
-    developer: Developer, tmp_path: Path, method: str
+    passed: Passed, method: str, code: str, where: str, count: int
 ) -> None:
-    """The server of a ChannelsLiveServerTestCase, with each way to start a process.
-
-    A spawned one inherits neither NAME nor the test environment: it is the way on macOS, and on
-    Linux the one that is used from Python 3.14 on is alike.
+    """The server of a ChannelsLiveServerTestCase. One that is not forked inherits neither NAME nor
+    the test environment. With a file, as the documentation advises for tests with several
+    processes, the test and its server reach each other in each test, between which the tables are
+    emptied.
     """
-    suite = Suite(tmp_path, LIVE.format(databases=""), settings=SERVED.format(method=method))
-    assert suite.test() == 1
-    assert suite.left() == []
-    developer.must_be_undisturbed()
-
-
-@needs_live_server
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_test_and_its_live_server_share_a_file(
-    developer: Developer, tmp_path: Path, method: str
-) -> None:
-    """As the documentation advises for tests with several processes: they reach each other in each
-    test, between which the tables are emptied.
-    """
-    code = LIVE.format(databases=ALL) + AND_FROM_THE_TEST
-    suite = Suite(tmp_path, code, settings=SERVED.format(method=method) + ON_A_FILE)
-    assert suite.test() == 3
-    assert suite.left() == []
-    developer.must_be_undisturbed()
+    assert passed(code, settings=SERVED.format(method=method) + where) == count
 
 
 # Other settings
 
 
-def test_a_mirror_of_the_default_database_is_the_layers_too(
-    developer: Developer, tmp_path: Path
-) -> None:
+def test_a_mirror_of_the_default_database_is_the_layers_too(passed: Passed) -> None:
     """With TEST's MIRROR both aliases mean one test database, which has the layer's tables. That
     they share a file is no fault to the system checks, which run first.
     """
     file = 'DATABASES["default"]["TEST"] = {"NAME": BASE_DIR / "test.sqlite3"}\n'
     mirror = 'DATABASES["channels"]["TEST"] = {"MIRROR": "default"}\n'
-    suite = Suite(tmp_path, TWO_CASES, settings=file + mirror)
-    assert suite.test("--shuffle") == 5
-    assert suite.left() == []
-    developer.must_be_undisturbed()
+    assert passed(TWO_CASES, "--shuffle", settings=file + mirror) == 5
 
 
 RELATIVE = """\
@@ -505,19 +389,16 @@ DATABASES["channels"]["TEST"] = {"NAME": "test_channels.sqlite3"}
 
 @pytest.mark.parametrize(
     ("code", "count"),
-    [(case("TransactionTestCase"), 2), (TWO_CASES, 5)],
+    [(DJANGO, 4), (TWO_CASES, 5)],
     ids=["without-databases", "with-databases"],
 )
 def test_a_relative_name_is_that_of_the_working_directory(
-    developer: Developer, tmp_path: Path, code: str, count: int
+    passed: Passed, tmp_path: Path, code: str, count: int
 ) -> None:
     """Layer and ORM agree about it; the developer's file is in another directory."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    suite = Suite(tmp_path, code, settings=RELATIVE)
-    assert suite.test(cwd=elsewhere) == count
-    assert suite.left() == []
-    developer.must_be_undisturbed()
+    assert passed(code, settings=RELATIVE, cwd=elsewhere) == count
 
 
 OVERRIDDEN = """\
@@ -578,12 +459,10 @@ MEMORY = 'CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChan
     ids=["from-ours-with-databases", "from-in-memory-without"],
 )
 def test_tests_override_channel_layers(
-    developer: Developer, tmp_path: Path, settings: str, code: str, count: int
+    passed: Passed, settings: str, code: str, count: int
 ) -> None:
     """From this layer to another and back, and from another to this one and back."""
-    suite = Suite(tmp_path, code, settings=settings)
-    assert suite.test() == count
-    developer.must_be_undisturbed()
+    assert passed(code, settings=settings) == count
 
 
 OWN_TRANSACTION = """\
@@ -627,12 +506,10 @@ class Tests(TestCase):
 
 @on_both
 def test_a_test_that_has_written_with_the_orm_is_told_so_when_it_sends(
-    developer: Developer, tmp_path: Path, where: str
+    passed: Passed, where: str
 ) -> None:
     """The transaction of a TestCase holds SQLite's lock until the test ends: to wait is in vain.
 
     The error names that transaction and the remedy, long before the timeout. To work is as good.
     """
-    suite = Suite(tmp_path, OWN_TRANSACTION, settings=where)
-    assert suite.test() == 2
-    developer.must_be_undisturbed()
+    assert passed(OWN_TRANSACTION, settings=where) == 2

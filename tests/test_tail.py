@@ -17,9 +17,7 @@ from channels_sqlite._storing.messages import Row
 from channels_sqlite._storing.sql import Transaction
 from channels_sqlite._tools import tail
 from channels_sqlite._tools.tail import Filter, Tail
-from channels_sqlite.exceptions import NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
-from tests import databases
 from tests.rows import row, sql
 from tests.waiting import soon
 
@@ -60,30 +58,6 @@ def test_one_that_is_cancelled_in_a_read_leaves_nobody_behind(alias: str) -> Non
     asyncio.run(layer.close())
 
 
-async def test_messages_are_seen_in_order_and_stay(alias: str) -> None:
-    layer = SqliteChannelLayer(database=alias)
-    member = await layer.new_channel()
-    await layer.group_add("chat", member)
-    rows = Tail(file(alias))
-    await rows.last(0)
-    await layer.send(member, {"number": 1})
-    await layer.group_send("chat", {"number": 2})
-    await layer.send("mail", {"number": 3})
-    seen = await soon(take(rows, 3))
-    assert [(each.channel, each.group) for each in seen] == [
-        (member, None),
-        (None, "chat"),
-        ("mail", None),
-    ]
-    assert [await soon(layer.receive(member)) for _ in range(2)] == [
-        {"number": 1},
-        {"number": 2},
-    ]
-    assert await soon(layer.receive("mail")) == {"number": 3}
-    assert rows.missed == 0
-    await layer.close()
-
-
 async def test_a_name_in_any_encoding_is_seen(alias: str, others: sqlite3.Connection) -> None:
     rows = Tail(file(alias))
     await rows.last(0)
@@ -118,20 +92,6 @@ async def test_a_groups_message_is_seen_once(
     assert [each.group or each.channel for each in seen] == [*names, "chat", "chat"]
     assert rows.missed == 0
     await layer.close()
-
-
-async def test_more_than_one_batch_at_once(
-    alias: str, others: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tail, "BATCH", 10)
-    channels = [f"mail.{number}" for number in range(35)]
-    rows = Tail(file(alias))
-    await rows.last(0)
-    send(others, *channels)
-    assert [each.channel for each in await soon(take(rows, 35))] == channels
-    send(others, *channels[:10])  # exactly one batch, and nothing behind it
-    assert len(await soon(take(rows, 10))) == 10
-    await file(alias).close()
 
 
 async def test_a_database_in_memory(memory_alias: str) -> None:
@@ -180,17 +140,6 @@ async def test_a_file_whose_ids_begin_anew_is_read_from_its_beginning(
         send(others, "new")
     assert [each.channel for each in await soon(take(rows, 1))] == ["new"]
     await file(alias).close()
-
-
-def test_a_database_that_was_not_migrated_says_so(tmp_path: Path) -> None:
-    async def begin(alias: str) -> None:
-        await Tail(file(alias)).last(0)
-
-    with (
-        databases.alias_for(tmp_path / "none.sqlite3") as alias,
-        pytest.raises(NotMigrated, match="migrate"),
-    ):
-        asyncio.run(begin(alias))
 
 
 # Choosing

@@ -24,7 +24,7 @@ from tests.rows import sql
 from tests.waiting import PATIENCE, cancel, soon, threads, until
 
 THREADS = 6
-SECONDS = 2.0
+SECONDS = 1.0
 
 
 def test_loops_come_and_go_on_many_threads(start: Start) -> None:

@@ -44,17 +44,10 @@ async def talks() -> None:
     await layer.close()
 
 
-async def trims() -> None:
-    """Say which readers live, and trim."""
-    layer = SqliteChannelLayer()
-    say(await layer.readers())
-    await layer.send("test-channel", {"type": "test"})
-    say(vars(await Trimmer(layer.database, layer.options, layer.counters).trim()))
-    await layer.close()
-
-
 async def asks() -> None:
-    """Ask another process by its channel, and by a group; say what it answers."""
+    """Ask another process by its channel, and by a group; say what it answers. Then, when told to,
+    say which readers live, and trim.
+    """
     layer = SqliteChannelLayer(watcher="watchfiles")
     theirs, mine = hear(), await layer.new_channel()
     await layer.send(theirs, {"type": "question", "number": 1, "reply_to": mine})
@@ -63,6 +56,9 @@ async def asks() -> None:
     say((await layer.receive("answers"))["number"])
     await layer.flush()
     say(await layer.group_count("group"))
+    hear()
+    say(await layer.readers())
+    say(vars(await Trimmer(layer.database, layer.options, layer.counters).trim()))
     await layer.close()
 
 
