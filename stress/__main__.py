@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,15 +16,19 @@ try:
     from rich.console import Console
     from rich.table import Table
 
-    from stress import compare, figures, report, results, screen, tables
+    from stress import compare, figures, results, screen, tables
     from stress.layers import LAYERS
     from stress.plan import Plan
     from stress.runner import Runner, failed
     from stress.scenarios import SCENARIOS
     from stress.servers import KINDS
     from stress.verdict import Verdict
-except ModuleNotFoundError as missing:
-    sys.exit(f"{missing.name} is not installed; `nox -s stress` installs all that this needs.")
+
+    missing = None if find_spec("matplotlib") else "matplotlib"
+except ModuleNotFoundError as error:
+    missing = error.name
+if missing:
+    sys.exit(f"{missing} is not installed; `nox -s stress` installs all that this needs.")
 
 USUAL = ("sqlite", "redis", "redis-pubsub")
 PAGE = 160  # columns of the tables where no terminal says how many it has
@@ -151,6 +156,8 @@ def run(arguments: Sequence[str]) -> int:
             if options.json:
                 results.save(runner.run, options.json)
     if options.report:
+        from stress import report  # here, because importing matplotlib takes most of a second
+
         report.write(runner.run, options.report)
     return conclude(console, runner.run)
 
