@@ -12,12 +12,12 @@ import gevent
 from asgiref.sync import async_to_sync
 
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import main, say
+from tests.children import hear, main, say
 
 
 def sends(channel: str, numbers: list[int]) -> None:
     """Send a half one at a time, each from a greenlet of its own, then a half at the same time, and
-    say of each which were sent; then send the end.
+    say of each which were sent; then send the end. The second half waits for a word.
     """
     layer = SqliteChannelLayer()
 
@@ -30,6 +30,7 @@ def sends(channel: str, numbers: list[int]) -> None:
 
     half = len(numbers) // 2
     say([number for number in numbers[:half] if gevent.spawn(tried, number).get()])
+    hear()
     greenlets = [gevent.spawn(tried, number) for number in numbers[half:]]
     say([number for number, each in zip(numbers[half:], greenlets, strict=True) if each.get()])
     send(layer, channel, -1)

@@ -29,8 +29,10 @@ def short_times(set_times: SetTimes) -> None:
 def drops() -> Iterator[DropLog]:
     drops = DropLog(Counters())
     yield drops
-    if drops._timer is not None:
-        drops._timer.cancel()
+    for thread in threading.enumerate():  # one of them may be speaking just now
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
+            thread.join()
     drops._recent.clear()
 
 

@@ -209,6 +209,7 @@ def test_greenlets_send_one_at_a_time_and_again_after_a_clash(
     sender = start("tests.gevent_children.sends", channel="work", numbers=[*range(40)])
     sent = sender.hear()
     assert sender.errors() == ""
+    sender.tell("at once")
     sent += sender.hear()
     assert sender.wait() == 0
     received = reader.rest()
