@@ -70,8 +70,7 @@ class Files:
 
     def remove_stale_log(self) -> None:
         """Delete the log, and its index, that were opened with another database of this name."""
-        record = self._read_record()
-        if record and record != self._on_disk("").get("") and self._log_is_kept():
+        if self._was_opened_with_another() and self._log_is_kept():
             for end in (INDEX, LOG):  # an index without its log is nothing to SQLite
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.path + end)
@@ -93,7 +92,8 @@ class Files:
         if self._is_alone:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._record, 0)
-                os.pwrite(self._record, json.dumps(self._identities[""]).encode(), 0)
+                said = json.dumps([self._identities[""][1], os.fstat(self._record).st_ino])
+                os.pwrite(self._record, said.encode(), 0)
                 self._keep_log()
 
     def note_closed(self) -> None:
@@ -102,14 +102,16 @@ class Files:
             with contextlib.suppress(OSError):
                 os.unlink(self._kept_log)
 
-    def _read_record(self) -> Identity | None:
-        if self._record < 0:
-            return None
+    def _was_opened_with_another(self) -> bool:
+        """Return True if the record says that another database of this name was opened last. A copy
+        of it proves nothing, and devices have other numbers after a restart.
+        """
         try:
-            device, inode = json.loads(os.pread(self._record, RECORD_SIZE, 0))
-        except (ValueError, TypeError):
-            return None
-        return device, inode
+            database, itself = json.loads(os.pread(self._record, RECORD_SIZE, 0))
+            is_copy = itself != os.fstat(self._record).st_ino
+            return not is_copy and database != os.stat(self._name).st_ino
+        except (OSError, ValueError, TypeError):  # there is none, or others have written to it
+            return False
 
     def _keep_log(self) -> None:
         """Give the log a second name. Whoever deletes it, by its own name, another log then cannot

@@ -14,6 +14,7 @@ import shutil
 import signal
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -338,6 +339,23 @@ def check_shared(start: Start, database: Path, foreign: sqlite3.Connection) -> N
     foreign.execute("insert into users values ('Ann')")
     assert foreign.execute("select count(*) from channels_sqlite_message").fetchall() == [(1,)]
     assert query(database, "select * from users") == [("Ann",)]
+
+
+def test_a_copy_of_the_directory_of_a_killed_process_has_all_of_its_log(
+    start: Start, database: Path
+) -> None:
+    """With its links, as `cp -a`, tar and snapshots make one: all files are other ones by then."""
+    peer = Peer(start)
+    for number in range(50):
+        peer.send("test-channel", message(number))
+    peer.child.kill()
+    copy = database.parent.with_name("copy")
+    subprocess.run(["cp", "-a", database.parent, copy], check=True)
+    shutil.rmtree(database.parent)
+    copy.rename(database.parent)
+    assert try_to_send(start) == ""
+    assert query(database, "select count(*) from channels_sqlite_message") == [(51,)]
+    assert damage_in(database) == []
 
 
 def test_a_new_log_that_has_the_inode_of_an_old_one_is_left_alone(
