@@ -70,7 +70,7 @@ class Files:
 
     def remove_stale_log(self) -> None:
         """Delete the log, and its index, that were opened with another database of this name."""
-        if self._was_opened_with_another() and self._log_is_kept():
+        if self._record >= 0 and self._was_opened_with_another() and self._log_is_kept():
             for end in (INDEX, LOG):  # an index without its log is nothing to SQLite
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.path + end)
