@@ -63,7 +63,7 @@ FAULTS = ["tests/faults", "tests/test_life.py", "tests/test_processes.py"]
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Run the tests of faults at length, which `test` runs in brief: about half an hour; on uvloop
+    """Run the tests of faults at length, which `test` runs in brief: up to an hour; on uvloop
     with TESTS_LOOP=uvloop in the environment.
     """
     session.install("-e", ".[cryptography]", *group("test"))

@@ -69,10 +69,10 @@ async def bursts(channel: str, count: int, large: int) -> None:
     await layer.close()
 
 
-async def watches_again(again_after: float) -> None:
+async def watches_again(limit: str, again_after: float) -> None:
     """Receive while the kernel allows for no watch, and then while it does; say what held."""
     times.TIMES = replace(times.TIMES, watch_again=again_after)
-    file = "/proc/sys/user/max_inotify_watches"
+    file = f"/proc/sys/user/{limit}"
     with open(file, "w") as limits:  # noqa: ASYNC230
         limits.write("0")
     layer = SqliteChannelLayer()
@@ -257,6 +257,22 @@ def fill(path: str) -> None:
                     file.write(b"x" * size)
                 except OSError:
                     break
+
+
+async def meets_a_limit(size: int) -> None:
+    """Write under a limit of file sizes until SQLite cannot, lift the limit, go on."""
+    import resource  # not on Windows
+
+    layer = SqliteChannelLayer(capacity=100_000, auto_trim=False)
+    channel = await layer.new_channel()
+    await layer.send(channel, {"type": "test", "number": 0})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    accepted, refused = await write_until_refused(layer, channel)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await layer.send(channel, {"type": "test", "number": -1})
+    got = [(await layer.receive(channel))["number"] for _ in range(len(accepted) + 2)]
+    await layer.close()
+    say({"accepted": accepted, "refused": refused, "received": got})
 
 
 async def writes_whatever_happens(channel: str) -> None:

@@ -19,7 +19,7 @@ import pytest
 from channels_sqlite._storing.files import Files
 from channels_sqlite.exceptions import this_user
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.conftest import OpenLayer
+from tests.conftest import OpenLayer, Start
 from tests.databases import alias_for
 from tests.faults.conftest import StartWith
 from tests.faults.peers import Peer, Refused
@@ -58,6 +58,15 @@ def test_the_disk_is_full(migrated: Path, tmp_path: Path) -> None:
     assert said["processor"] < 0.3  # of a second
     assert said["unread"] == 0
     assert said["integrity"] == "ok"
+
+
+def test_the_file_may_not_grow(start: Start) -> None:
+    """SQLite's I/O errors: sends raise, the connection can be used, nothing is lost or doubled."""
+    child = start(f"{CHILDREN}.meets_a_limit", size=300_000)
+    said = child.hear(60)
+    assert child.wait() == 0
+    assert set(said["refused"]) == {"DatabaseUnavailable"}
+    assert said["received"] == [0, *said["accepted"], -1]
 
 
 INJECT = ("strace", "-qq", "-o/dev/null", "-einject=pwrite64:error=EIO:when=1000", "true")

@@ -127,12 +127,13 @@ async def test_a_burst(
 
 
 @pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
-def test_watches_are_used_up_for_a_while(database: Path) -> None:
+@pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
+def test_watches_are_used_up_for_a_while(database: Path, limit: str) -> None:
     """A warning for each kind of watching, and polling; with a watch to be had again it watches,
     without a restart.
     """
     with_limits = Child.under("unshare", "-Ur")
-    with with_limits(f"{CHILDREN}.watches_again", database, again_after=0.3) as child:
+    with with_limits(f"{CHILDREN}.watches_again", database, limit=limit, again_after=0.3) as child:
         said = child.hear()
         assert child.wait() == 0
         assert len(child.errors().splitlines()) == 2
