@@ -29,14 +29,29 @@ ALL = -1  # rows; what SQLite takes for no limit
 
 
 def trim_delivered(connection: sqlite3.Connection, limit: int, before: float) -> int:
-    """Delete messages that were delivered until `before`."""
-    return _delete(
-        connection,
-        f"select id from {MESSAGE} indexed by {DELIVERED}"
-        " where delivered_at is not null and delivered_at <= :before limit :limit",
-        {"before": before, "limit": limit},
-        f"delete from {MESSAGE} where id = :id and delivered_at <= :before",
-    )
+    """Delete messages that were delivered until `before`, the oldest first.
+
+    By one statement, because this comes all the time: the write lock is never held while the thread
+    waits for the interpreter, which a busy event loop has.
+    """
+    delivered = f"""
+        from {MESSAGE} indexed by {DELIVERED}
+        where delivered_at is not null and delivered_at <= :before
+    """
+    values: dict[str, object] = {"before": before, "limit": limit}
+    last = connection.execute(
+        f"""
+        select delivered_at, id
+        from (select delivered_at, id {delivered} order by delivered_at, id limit :limit)
+        order by delivered_at desc, id desc limit 1
+        """,
+        values,
+    ).fetchall()
+    if not last:
+        return 0
+    ((values["before"], values["id"]),) = last
+    until_last = "(delivered_at, id) <= (:before, :id)"
+    return connection.execute(f"delete {delivered} and {until_last}", values).rowcount
 
 
 def trim_expired(

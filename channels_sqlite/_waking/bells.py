@@ -236,12 +236,10 @@ def ring(database: Database, inboxes: Collection[str]) -> None:
     """
     for client in {client_of(inbox) for inbox in inboxes}:
         if client is None:
-            _ring_here(database, inboxes)
             touch(database.files.wal)
-        elif (reader := database.readers.get(client)) is not None:
-            reader.rung(inboxes, _running_loop())
-        else:
+        elif database.readers.get(client) is None:
             _touch_bell(database, client)
+    _ring_here(database, inboxes)  # last: the others wake up meanwhile
 
 
 def ask_for_room(database: Database, inbox: str) -> bool:

@@ -207,7 +207,7 @@ async def test_a_reader_in_this_process_is_told_another_rung_and_of_normal_chann
     assert touched(local) == set()
     assert touched(remote) == {THEIRS}
     await asyncio.to_thread(ring, database, {local})
-    assert reader.rang == [({local}, here), ({local}, None)]
+    assert reader.rang == [({local}, here), ({remote}, here), ({local}, None)]
     assert touched("mail", "letters") == {"log"}
     assert touched("mail", remote) == {"log", THEIRS}
     other.close(remove=True)
