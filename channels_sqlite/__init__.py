@@ -19,9 +19,9 @@ to its left; a leading underscore says that it may change.
     exceptions                                 what they catch
     _options: times                            how often, and how long
 
-A send passes `layers`, `sender`, `database`, `connections`, `handle`, `sql` and `bells`; a wake
-`inotify`, `listener`, `receiver`, `reading`, `database`, `connections`, `handle`, `sql` and
-`queues`.
+Between its body's two ways through `codec`, a message passes `layers`, `sender`, `database`,
+`connections`, `handle`, `sql` and `bells` as it is sent; and `inotify`, `listener`, `receiver`,
+`reading`, `database`, `connections`, `handle`, `sql` and `queues` as it wakes its reader.
 
 The rules of the house:
 

@@ -144,7 +144,8 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         body, capacity = self.codec.encode(message, channel), self.get_capacity(channel)
         outgoing = Outgoing(inbox, channel, body, time.time() + expiry, capacity)
         if not await self._parts.sender.send(outgoing):
-            raise ChannelFull(f"{channel} has {capacity} messages waiting.")
+            full = channel if inbox == channel else f"The inbox of {channel}"
+            raise ChannelFull(f"{full} has {capacity} messages waiting.")
 
     async def receive(self, channel: str) -> Message:
         """Wait for the next message of a channel. To cancel it loses nothing.

@@ -508,8 +508,20 @@ def test_a_file_that_is_mounted_by_itself(tmp_path: Path) -> None:
         pytest.skip("no user namespaces here")
     said = project.manage("check", prefix=namespace, succeeds=False).stderr
     assert "channels_sqlite.E011" in said
-    assert f"{project.database} is a mount point by itself" in said
+    assert f"{project.database} is mounted as a single file" in said
     project.manage("check")
+
+
+def test_a_file_with_two_names(declare: Declare, tmp_path: Path) -> None:
+    """As `cp -al` makes it; to remove the other name is the remedy."""
+    declare(NAME=tmp_path / "layer.sqlite3")
+    (tmp_path / "layer.sqlite3").touch()
+    other = tmp_path / "other.sqlite3"
+    other.hardlink_to(tmp_path / "layer.sqlite3")
+    assert "2 hard links" in message("E011").msg
+    assert f"-samefile {tmp_path}/layer.sqlite3" in str(message("E011").hint)
+    other.unlink()
+    assert "channels_sqlite.E011" not in {each.id for each in messages()}
 
 
 def test_a_relative_name(declare: Declare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import stat
 from contextlib import suppress
 
 from ..exceptions import DatabaseUnavailable, InvalidOption, this_user
@@ -12,25 +11,34 @@ from .mounts import is_mount_point
 
 
 def refuse_other_names(path: str) -> None:
-    """SQLite names the log after the file: two names are two logs, which damages the file.
+    """Raise InvalidOption for a directory, and for a file that has another name."""
+    if os.path.isdir(path):
+        raise InvalidOption(f"The database {path} is a directory: NAME needs a file in it.")
+    if found := other_names(path):
+        raise InvalidOption(" ".join(found))
+
+
+def other_names(path: str) -> tuple[str, str] | None:
+    """The fault of a file that has another name, and the remedy. SQLite names the log after the
+    file: two names are two logs, which damages the file.
 
     https://www.sqlite.org/howtocorrupt.html#multiple_links_to_the_same_file
     """
-    status = os.stat(path)
-    if stat.S_ISDIR(status.st_mode):
-        raise InvalidOption(f"The database {path} is a directory: NAME needs a file in it.")
-    if status.st_nlink > 1:
-        raise InvalidOption(
-            f"The database {path} has {status.st_nlink} hard links. SQLite would use another log "
-            "for each name: processes would miss each other's messages, and damage the file. Find "
-            f"the other names with find / -xdev -samefile {shlex.quote(path)}, and remove them."
+    links = os.stat(path).st_nlink
+    if links > 1:
+        return (
+            f"The database {path} has {links} hard links. SQLite would use another log for each "
+            "name: processes would miss each other's messages, and damage the file.",
+            f"Find the other names with find / -xdev -samefile {shlex.quote(path)}, and remove "
+            "them.",
         )
     if is_mount_point(path):
-        raise InvalidOption(
+        return (
             f"The database {path} is mounted as a single file, so that each container has a log of "
-            "its own beside it: they would miss each other's messages, and damage the file. Mount "
-            f"its directory, {os.path.dirname(path)}, and not the file."
+            "its own beside it: they would miss each other's messages, and damage the file.",
+            f"Mount its directory, {os.path.dirname(path)}, and not the file.",
         )
+    return None
 
 
 def refuse_read_only(path: str, log: str, index: str) -> None:

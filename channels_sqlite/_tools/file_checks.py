@@ -18,6 +18,7 @@ from django.db.backends.utils import CursorWrapper
 from .._storing import mounts, schema
 from .._storing.files import INDEX, LOG, Files, without_uri
 from .._storing.private import are_tests_running
+from .._storing.refusals import other_names
 from ..db_routers import APP_LABEL
 from ..exceptions import code_of
 from . import tables
@@ -51,6 +52,7 @@ def place(alias: str, entry: str) -> Iterator[checks.CheckMessage]:
     elif path is not None:
         yield from _shared(alias, path, entry)
         yield from _relative(alias, path)
+        yield from _named_twice(path)
         yield from _mounted(alias, path)
 
 
@@ -96,15 +98,13 @@ def _relative(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
         )
 
 
+def _named_twice(path: Path) -> Iterator[checks.CheckMessage]:
+    if os.path.isfile(path) and (found := other_names(str(path))):
+        fault, remedy = found
+        yield checks.Error(fault, hint=remedy, id="channels_sqlite.E011")
+
+
 def _mounted(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
-    if mounts.is_mount_point(path) and not path.is_dir():
-        yield checks.Error(
-            f"{path} is a mount point by itself, without its directory: SQLite's log is beside it, "
-            "where only this host or container sees it, and the others damage the file.",
-            hint=f"Mount the directory that the file is in, to {shlex.quote(str(path.parent))} or "
-            "to a directory of its own, which NAME then says.",
-            id="channels_sqlite.E011",
-        )
     file_system = mounts.file_system_of(path.parent)
     if file_system in NETWORK_FILE_SYSTEMS:
         yield checks.Warning(

@@ -80,7 +80,7 @@ class Command(BaseCommand):
         tail.add_argument("--group", metavar="GLOB", help="Messages to these groups.")
         tail.add_argument("--type", metavar="GLOB", help="Messages of these types.")
         tail.add_argument(
-            "--last", type=row_count, default=0, metavar="N", help="Begin with the last N."
+            "--last", type=row_count, default=0, metavar="N", help="Begin with the last N of all."
         )
 
         send = add(self.send, "Send a message to a channel, or to a group.")
@@ -92,7 +92,7 @@ class Command(BaseCommand):
         groups.add_argument("group", nargs="?", metavar="GROUP")
         groups.add_argument("--json", action="store_true", help="Print JSON.")
 
-        add(self.trim, "Delete expired messages, and delivered ones older than message_retention.")
+        add(self.trim, "Delete expired and long-delivered messages, and lapsed memberships.")
 
         flush = add(self.flush, "Delete all messages and memberships.")
         flush.add_argument("--no-input", "--noinput", action="store_true", help="Do not ask first.")
