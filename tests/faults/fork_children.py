@@ -409,5 +409,4 @@ def close_in_master(_server: object, _workers: int, _before: int | None) -> None
 
 
 if __name__ == "__main__":
-    os.setpgrp()  # so that the test can end all that is forked here
     main(globals(), *sys.argv[1:])

@@ -13,7 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -39,17 +39,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 long = pytest.mark.timeout(120 + FORKS)
 
 
-class Family(Child):
-    """A process and all that it forks: at the end of the `with` none of them is left, though they
-    hang.
-    """
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):  # its group: it has ended, or has not come to make one
-            os.killpg(self.pid, signal.SIGKILL)
-        super().kill()
-
-
 class Receiver:
     """A process that receives on the channel of the tests, and now and then closes its layer."""
 
@@ -70,16 +59,13 @@ class Receiver:
 
 
 @pytest.fixture
-def start(database: Path) -> Iterator[Start]:
-    """Starts functions of the children's module, and kills what has not ended with the test."""
-    with ExitStack() as families:
+def start(start: Start) -> Start:
+    """Starts functions of the children's module."""
 
-        def start_(function: str, **arguments: Any) -> Child:
-            family = families.enter_context(Family(f"{CHILDREN}.{function}", database, **arguments))
-            families.callback(lambda: sys.stderr.write(family.errors()))  # seen if the test fails
-            return family
+    def start_(function: str, **arguments: Any) -> Child:
+        return start(f"{CHILDREN}.{function}", **arguments)
 
-        yield start_
+    return start_
 
 
 @pytest.fixture
