@@ -23,7 +23,8 @@ def main() -> None:
     while (order := socket.recv_fds(orders, 16, 4))[0]:
         if os.fork() == 0:
             orders.detach()
-            return keep(int(order[0]), *order[1])
+            keep(int(order[0]), *order[1])
+            return
         for descriptor in order[1]:
             os.close(descriptor)
 

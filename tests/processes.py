@@ -17,7 +17,6 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -31,36 +30,39 @@ class ChildEnded(Exception):
 class Child:
     """A Python process that runs `function` of tests/children.py, with warnings as errors.
 
-    Or of another module, where `function` is its full name. `prefix` is a command that runs it,
-    such as `unshare` in another namespace. At the end of the `with` it is killed, if it has not
-    ended before, with all that it has forked.
+    Or of another module, where `function` is its full name. `by` is a command that runs it, such as
+    `unshare` in another namespace; it uses the database `on`, if given. At the end of the `with` it
+    is killed, if it has not ended before, with all that it has forked.
     """
 
-    prefix: Sequence[str] = ()
-
-    @classmethod
-    def under(cls, *command: str) -> type[Child]:
-        """Children that the command runs."""
-        return type(cls.__name__, (cls,), {"prefix": command})
-
-    def __init__(self, function: str, database: Path, /, **arguments: Any) -> None:
+    def __init__(
+        self,
+        function: str,
+        database: Path,
+        /,
+        *,
+        by: Sequence[str] = (),
+        on: Path | None = None,
+        **arguments: Any,
+    ) -> None:
         module, _, name = function.rpartition(".")
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in close()
         self._process: subprocess.Popen[str] | Forked
+        env = environment(on or database)
         work = [module or "tests.children", name, json.dumps(arguments)]
-        if self.prefix or module in OF_THEIR_OWN or not hasattr(os, "fork"):
+        if by or module in OF_THEIR_OWN or not hasattr(os, "fork"):
             self._process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-W", "error", "-m", *work],
+                [*by, sys.executable, "-W", "error", "-m", *work],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 text=True,
                 cwd=ROOT,
-                env=environment(database),
+                env=env,
                 process_group=0 if hasattr(os, "fork") else None,
             )
         else:
-            self._process = Forked(work, environment(database), self._errors.fileno())
+            self._process = Forked(work, env, self._errors.fileno())
         self._heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -118,12 +120,7 @@ class Child:
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
         if hasattr(os, "fork"):
             with contextlib.suppress(ProcessLookupError):
@@ -134,8 +131,7 @@ class Child:
         with contextlib.suppress(BrokenPipeError):  # told what it did not live to hear
             self._process.stdin.close()
         self._process.stdout.close()
-        if error is not None:
-            sys.stderr.write(self.errors())
+        sys.stderr.write(self.errors())
         self._errors.close()
 
     def _ended(self) -> ChildEnded:
@@ -190,7 +186,7 @@ def forker() -> tuple[socket.socket, subprocess.Popen[bytes]]:
     ours, theirs = socket.socketpair()
     with theirs:
         command = [sys.executable, "-W", "error", "-m", "tests.forking"]
-        return ours, subprocess.Popen(command, stdin=theirs, cwd=ROOT)
+        return ours, subprocess.Popen(command, stdin=theirs.fileno(), cwd=ROOT)
 
 
 def environment(database: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ from asgiref.sync import async_to_sync
 from tests.children import inotify_descriptors
 from tests.conftest import OpenLayer, SetTimes, Start
 from tests.kinds import ours
-from tests.processes import Child, succeeds  # noqa: F401 - for skipif
+from tests.processes import succeeds  # noqa: F401 - for skipif
 from tests.rows import message
 from tests.waiting import cancel, receive, soon, threads, until, wait_until
 
@@ -187,23 +187,21 @@ can_limit = pytest.mark.skipif(
 )
 
 
-def watches(database: Path, threads: int, watcher: str) -> str:
+def watches(start: Start, threads: int, watcher: str) -> str:
     """What wakes a process that may have so many threads, the first one included."""
-    limited = Child.under("prlimit", f"--nproc={threads}", *ANOTHER)
-    with limited("tests.life_children.watches", database, watcher=watcher) as child:
-        said: str = child.hear()
-        assert child.wait(PROMPTLY) == 0
-        return said
+    limited = ("prlimit", f"--nproc={threads}", *ANOTHER)
+    child = start("tests.life_children.watches", by=limited, watcher=watcher)
+    said: str = child.hear()
+    assert child.wait(PROMPTLY) == 0
+    return said
 
 
 @can_limit
-def test_without_threads_auto_polls_and_watchfiles_says_that_none_can_start(
-    database: Path,
-) -> None:
+def test_without_threads_auto_polls_and_watchfiles_says_that_none_can_start(start: Start) -> None:
     """watchfiles would abort the process. The first two are the process and the layer's worker."""
-    kinds = [watches(database, threads, "auto") for threads in (2, 3, 9)]
+    kinds = [watches(start, threads, "auto") for threads in (2, 3, 9)]
     assert kinds == ["polling", "polling", "watchfiles"]
-    assert "can't start new thread" in watches(database, 2, "watchfiles")
+    assert "can't start new thread" in watches(start, 2, "watchfiles")
 
 
 # Closing

@@ -21,10 +21,9 @@ from channels_sqlite.exceptions import this_user
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer, Start
 from tests.databases import alias_for
-from tests.faults.conftest import StartWith
 from tests.faults.peers import Peer, Refused
 from tests.kinds import by_default
-from tests.processes import Child, has_namespaces, in_namespace, succeeds  # noqa: F401 - for skipif
+from tests.processes import has_namespaces, in_namespace, succeeds  # noqa: F401 - for skipif
 from tests.rows import message, select, sql
 from tests.waiting import soon
 
@@ -36,7 +35,7 @@ namespaces = pytest.mark.skipif("not has_namespaces()", reason="no user namespac
 
 
 @namespaces
-def test_the_disk_is_full(migrated: Path, tmp_path: Path) -> None:
+def test_the_disk_is_full(start: Start, migrated: Path, tmp_path: Path) -> None:
     """Sends raise, what was committed is received once and in order, nothing spins, the log gets a
     line or two; with room again it goes on, acknowledges included.
     """
@@ -45,12 +44,11 @@ def test_the_disk_is_full(migrated: Path, tmp_path: Path) -> None:
     on_small_disk = in_namespace(
         f"mount -t tmpfs -o size=4000k none {disk}; head -c 2000000 /dev/zero > {disk}/room"
     )
-    with Child.under(*on_small_disk)(
-        f"{CHILDREN}.fills_the_disk", disk, directory=str(disk), migrated=str(migrated)
-    ) as child:
-        said = child.hear(60)
-        assert child.wait() == 0
-        assert len(child.errors().splitlines()) <= 4
+    files = {"directory": str(disk), "migrated": str(migrated)}
+    child = start(f"{CHILDREN}.fills_the_disk", by=on_small_disk, **files)
+    said = child.hear(60)
+    assert child.wait() == 0
+    assert len(child.errors().splitlines()) <= 4
     assert len(said["accepted"]) > 20
     assert set(said["refused"]) == {"DatabaseUnavailable"}
     assert said["received"] == said["accepted"]
@@ -76,7 +74,7 @@ injected = pytest.mark.skipif("not succeeds(*INJECT)", reason="no strace here, o
 @injected
 @by_default
 async def test_the_disk_reports_errors(
-    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
+    open_layer: OpenLayer, start: Start, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One in fifty writes of a process fails with EIO, and is tried again, or its sender is told;
     what was accepted is received once and in order, and the rest not at all, or once.
@@ -84,12 +82,10 @@ async def test_the_disk_reports_errors(
     layer = open_layer(capacity=100_000)
     channel = await layer.new_channel()
     calls = database.with_name("calls")
-    on_bad_disk = Child.under(
-        "strace", "-fqq", f"-o{calls}", "-einject=pwrite64:error=EIO:when=30+50"
-    )
-    with on_bad_disk(f"{CHILDREN}.writes_whatever_happens", database, channel=channel) as child:
-        said = await asyncio.to_thread(child.hear, 60)
-        assert await asyncio.to_thread(child.wait) == 0
+    bad_disk = ("strace", "-fqq", f"-o{calls}", "-einject=pwrite64:error=EIO:when=30+50")
+    child = start(f"{CHILDREN}.writes_whatever_happens", by=bad_disk, channel=channel)
+    said = await asyncio.to_thread(child.hear, 60)
+    assert await asyncio.to_thread(child.wait) == 0
     assert calls.read_text().count("(INJECTED)") > 10
     assert set(said["refused"]) <= {"DatabaseUnavailable"}
     assert len(said["accepted"]) > 100
@@ -107,28 +103,26 @@ async def test_the_disk_reports_errors(
 @injected
 @by_default
 async def test_the_log_is_deleted_while_a_slow_disk_takes_it(
-    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
+    open_layer: OpenLayer, start: Start, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever notices must not write to a database into which another process still copies."""
     layer = open_layer(capacity=100_000)
     await layer.send("jobs", {"type": "test"})
-    on_slow_disk = Child.under(
-        "strace", "-fqq", "-o/dev/null", "-einject=fsync,fdatasync:delay_exit=2000000:when=1"
-    )
-    with on_slow_disk(f"{CHILDREN}.makes_a_checkpoint", database) as child:
-        assert await asyncio.to_thread(child.hear) == "ready"
-        child.tell("copy")
-        assert await asyncio.to_thread(child.hear) == "posted"
-        await asyncio.sleep(0.5)
-        for end in ("-wal", "-shm"):
-            os.unlink(f"{database}{end}")
-        for number in range(1000):
-            await layer.send(f"jobs-{number % 10}", {"type": "test", "text": "x" * 500})
-            await asyncio.sleep(0.002)
-            if number % 50 == 0 and (ours := layer.database.connections):
-                ours._worker.post("A checkpoint", ours.checkpoint)
-        child.tell("end")
-        assert await asyncio.to_thread(child.wait) == 0
+    slow = ("strace", "-fqq", "-o/dev/null", "-einject=fsync,fdatasync:delay_exit=2000000:when=1")
+    child = start(f"{CHILDREN}.makes_a_checkpoint", by=slow)
+    assert await asyncio.to_thread(child.hear) == "ready"
+    child.tell("copy")
+    assert await asyncio.to_thread(child.hear) == "posted"
+    await asyncio.sleep(0.5)
+    for end in ("-wal", "-shm"):
+        os.unlink(f"{database}{end}")
+    for number in range(1000):
+        await layer.send(f"jobs-{number % 10}", {"type": "test", "text": "x" * 500})
+        await asyncio.sleep(0.002)
+        if number % 50 == 0 and (ours := layer.database.connections):
+            ours._worker.post("A checkpoint", ours.checkpoint)
+    child.tell("end")
+    assert await asyncio.to_thread(child.wait) == 0
     await layer.close()
     with sql(database) as connection:
         assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
@@ -144,16 +138,14 @@ def unprivileged(script: str) -> Sequence[str]:
 
 @pytest.mark.skipif("os.getuid() == 0 and not shutil.which('setpriv')", reason="no setpriv here")
 @pytest.mark.parametrize("modes", [(0o755, 0o444), (0o555, 0o644)], ids=["file", "directory"])
-async def test_only_others_may_write(
-    start_with: StartWith, database: Path, modes: tuple[int, int]
-) -> None:
+async def test_only_others_may_write(start: Start, database: Path, modes: tuple[int, int]) -> None:
     """Each use says so, with the path and what to do; given the rights, it works."""
     folder = database.parent / "folder"
     os.mkdir(folder)
     path = Path(shutil.move(database, folder))
     rights = f"chmod {modes[1]:o} {path}; chmod {modes[0]:o} {folder}"
     try:
-        peer = Peer(start_with(*unprivileged(rights), database=path))
+        peer = Peer(start, by=unprivileged(rights), on=path)
         await asyncio.to_thread(check_refused, peer, path)
     finally:
         os.chmod(folder, 0o755)
@@ -177,12 +169,12 @@ def check_refused(peer: Peer, path: Path) -> None:
 
 
 @namespaces
-def test_the_disk_is_read_only(start_with: StartWith, database: Path) -> None:
+def test_the_disk_is_read_only(start: Start, database: Path) -> None:
     on_read_only_disk = in_namespace(
         f"mount --bind {database.parent} {database.parent};"
         f" mount -o remount,ro,bind {database.parent}"
     )
-    check_refused(Peer(start_with(*on_read_only_disk)), database)
+    check_refused(Peer(start, by=on_read_only_disk), database)
 
 
 # System calls that fail once, or for a while
@@ -196,13 +188,12 @@ def failing(path: Path | str, *faults: str) -> list[str]:
 @injected
 @pytest.mark.parametrize("connection", [1, 2])
 def test_the_file_could_be_opened_for_reading_only(
-    start_with: StartWith, database: Path, connection: int
+    start: Start, database: Path, connection: int
 ) -> None:
     """SQLite opens it so where no descriptor was left to open it for writing, for as long as the
     connection is open: it is opened again.
     """
-    start = start_with(*failing(database, f"openat:error=EMFILE:when={connection}"))
-    peer = Peer(start)
+    peer = Peer(start, by=failing(database, f"openat:error=EMFILE:when={connection}"))
     with pytest.raises(Refused, match=r"DatabaseUnavailable.*readonly"):
         peer.send("jobs", message(1))
     peer.send("jobs", message(2))
@@ -211,9 +202,9 @@ def test_the_file_could_be_opened_for_reading_only(
 
 
 @injected
-def test_the_record_cannot_be_written(start_with: StartWith, database: Path) -> None:
+def test_the_record_cannot_be_written(start: Start, database: Path) -> None:
     """It is a precaution: the file is used without one, also another one of its name."""
-    peer = Peer(start_with(*failing(f"{database}-bells/.opened", "ftruncate:error=ENOSPC")))
+    peer = Peer(start, by=failing(f"{database}-bells/.opened", "ftruncate:error=ENOSPC"))
     copy = shutil.copy(database, f"{database}.copy")
     peer.send("jobs", message(1))
     assert peer.receive("jobs") == message(1)
@@ -248,17 +239,16 @@ def test_a_disk_does_not_say_whether_the_file_is_there(
 
 
 @pytest.mark.skipif("os.getuid() == 0 and not shutil.which('setpriv')", reason="no setpriv here")
-def test_the_directory_cannot_be_searched_for_a_while(
-    start_with: StartWith, database: Path
-) -> None:
+def test_the_directory_cannot_be_searched_for_a_while(start: Start, database: Path) -> None:
     """A reader that can neither find its bell nor make another one still holds its lock: it lives,
     and stays a member.
     """
     folder = database.parent / "folder"
     os.mkdir(folder)
     path = Path(shutil.move(database, folder))
-    start = start_with(*unprivileged("true"), database=path)
-    reader, sender = Peer(start), Peer(start, capacity=10_000)
+    reader, sender = [
+        Peer(start, by=unprivileged("true"), on=path, capacity=10_000) for _ in range(2)
+    ]
     channel = reader.join("company")
     sender.send("jobs", message(1))
     os.chmod(folder, 0)

@@ -29,7 +29,6 @@ import pytest
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.conftest import Start
-from tests.faults.conftest import StartWith
 from tests.faults.peers import Peer, Refused, stop
 from tests.faults.replaced_children import GROUP, REFUSALS
 from tests.processes import (
@@ -237,8 +236,8 @@ def meet(start: Start, database: Path) -> Meet:
     return meet_
 
 
-def talker(start: Start, watcher: str) -> Child:
-    return start(f"{CHILDREN}.talker", name=watcher, watcher=watcher)
+def talker(start: Start, watcher: str, **where: Any) -> Child:
+    return start(f"{CHILDREN}.talker", name=watcher, watcher=watcher, **where)
 
 
 # Replaced and deleted
@@ -319,11 +318,11 @@ def test_the_log_is_deleted(meet: Meet, database: Path) -> None:
     talkers.end(changes=2, forgets_claims=True)
 
 
-def try_to_send(start: Start) -> str:
+def try_to_send(start: Start, **where: Any) -> str:
     """What comes of a send by a process that opens the file, and closes it: words of an error, or
     "".
     """
-    peer, words = Peer(start), ""
+    peer, words = Peer(start, **where), ""
     try:
         peer.send("test-channel", message(1))
     except Refused as error:
@@ -495,11 +494,11 @@ namespaces = pytest.mark.skipif("not has_namespaces()", reason="no user namespac
 
 
 @namespaces
-def test_the_file_is_a_mount_point_by_itself(start_with: StartWith, database: Path) -> None:
+def test_the_file_is_a_mount_point_by_itself(start: Start, database: Path) -> None:
     """As with a container's `-v file:file`: its log would be another in each; told to mount the
     directory.
     """
-    words = try_to_send(start_with(*in_namespace(f"mount --bind {database} {database}")))
+    words = try_to_send(start, by=in_namespace(f"mount --bind {database} {database}"))
     assert words.startswith("InvalidOption: ")
     assert str(database) in words
     assert "mount" in words.lower()
@@ -550,7 +549,7 @@ def shared(migrated: Path) -> Iterator[Path]:
 
 
 @users
-def test_two_users_of_one_group(start_with: StartWith, shared: Path) -> None:
+def test_two_users_of_one_group(start: Start, shared: Path) -> None:
     """With a umask of 0002, a directory that hands its group on, and a file of mode 0664."""
     group = 62000
     os.chown(shared.parent, OWNER.uid, group)
@@ -558,7 +557,7 @@ def test_two_users_of_one_group(start_with: StartWith, shared: Path) -> None:
     os.chown(shared, OWNER.uid, group)
     os.chmod(shared, 0o664)
     started = {
-        watcher: talker(start_with(*user.prefix, database=shared), watcher)
+        watcher: talker(start, watcher, by=user.prefix, on=shared)
         for watcher, user in (
             ("auto", User(OWNER.uid, group, 0o002)),
             ("watchfiles", User(OTHER.uid, group, 0o002)),
@@ -572,16 +571,15 @@ def test_two_users_of_one_group(start_with: StartWith, shared: Path) -> None:
 
 
 @users
-def test_the_log_is_somebody_elses(start_with: StartWith, shared: Path) -> None:
+def test_the_log_is_somebody_elses(start: Start, shared: Path) -> None:
     """And may not be written: the error names it and its owner."""
-    owner = start_with(*OWNER.prefix, database=shared)
-    peer = Peer(owner)
+    peer = Peer(start, by=OWNER.prefix, on=shared)
     peer.join("group")
     peer.child.kill()
     log = f"{shared}-wal"
     os.chown(log, OTHER.uid, OTHER.gid)
     os.chmod(log, 0o644)
-    words = try_to_send(owner)
+    words = try_to_send(start, by=OWNER.prefix, on=shared)
     assert words.startswith("DatabaseUnavailable: ")
     assert log in words
     assert str(OTHER.uid) in words

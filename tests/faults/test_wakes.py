@@ -20,7 +20,7 @@ from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer, SetTimes, Start
 from tests.faults.peers import Peer, bell_of
 from tests.kinds import by_default, by_each_watcher
-from tests.processes import Child, has_namespaces  # noqa: F401 - for skipif
+from tests.processes import has_namespaces  # noqa: F401 - for skipif
 from tests.rows import put_number
 from tests.waiting import cancel, soon, until
 
@@ -128,15 +128,15 @@ async def test_a_burst(
 
 @pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
-def test_watches_are_used_up_for_a_while(database: Path, limit: str) -> None:
+def test_watches_are_used_up_for_a_while(start: Start, limit: str) -> None:
     """A warning for each kind of watching, and polling; with a watch to be had again it watches,
     without a restart.
     """
-    with_limits = Child.under("unshare", "-Ur")
-    with with_limits(f"{CHILDREN}.watches_again", database, limit=limit, again_after=0.3) as child:
-        said = child.hear()
-        assert child.wait() == 0
-        assert len(child.errors().splitlines()) == 2
+    again = {"limit": limit, "again_after": 0.3}
+    child = start(f"{CHILDREN}.watches_again", by=("unshare", "-Ur"), **again)
+    said = child.hear()
+    assert child.wait() == 0
+    assert len(child.errors().splitlines()) == 2
     assert said["polled"]
     assert said["descriptors"] < 40  # those that failed are given back
     assert said["took"] < 10  # 30 messages; heartbeats alone would take 15 seconds
