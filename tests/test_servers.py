@@ -20,6 +20,7 @@ from websockets.sync.client import ClientConnection, connect
 from tests.conftest import Start
 from tests.example import servers
 from tests.example.servers import Server, free_port
+from tests.faults.peers import Peer
 from tests.projects import Project
 from tests.suites import MANAGE
 from tests.waiting import threads, wait_until
@@ -204,14 +205,14 @@ def test_greenlets_send_one_at_a_time_and_again_after_a_clash(
     told so.
     """
     monkeypatch.delenv("TESTS_LOOP", raising=False)  # uvloop and gevent do not go together
-    reader = start("reader", channel="work")
-    assert reader.hear() == "ready"
+    reader = Peer(start)
+    reader.consume("work")
     sender = start("tests.gevent_children.sends", channel="work", numbers=[*range(40)])
     sent = sender.hear()
     assert sender.errors() == ""
     sender.tell("at once")
     sent += sender.hear()
     assert sender.wait() == 0
-    received = reader.rest()
+    *received, _end = reader.heard("work", -1)
     assert received[:20] == [*range(20)]
     assert sorted(received) == sent

@@ -22,7 +22,7 @@ from channels_sqlite._storing.files import Files
 from channels_sqlite._waking.bells import remove_dead
 from channels_sqlite.exceptions import ChannelFull, ChannelsSqliteError
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import hear, main, say
+from tests.children import hear, main, make_inotify_deaf, say
 from tests.rows import message
 
 PATIENCE = 10.0  # seconds; only what never comes takes so many
@@ -118,7 +118,25 @@ class Obedient:
                 numbers.append(await asyncio.wait_for(self.queues[channel].get(), PATIENCE))
         return numbers
 
+    async def taken(self, channel: str) -> list[int]:
+        """The numbers that came since this or the last was asked before."""
+        queue = self.queues[channel]
+        return [queue.get_nowait() for _ in range(queue.qsize())]
+
     # Senders
+
+    async def send_all(
+        self, channel: str, numbers: list[int], size: int = 0, at: float = 0.0
+    ) -> int:
+        """At that time send messages of that size, a hundred at once; how many were accepted."""
+        await asyncio.sleep(max(0, at - time.time()))
+        accepted = 0
+        for first in range(0, len(numbers), 100):
+            messages = [message(each, text="x" * size) for each in numbers[first : first + 100]]
+            sends = [self.layer.send(channel, each) for each in messages]
+            results = await asyncio.gather(*sends, return_exceptions=True)
+            accepted += sum(result is None for result in results)
+        return accepted
 
     def keep_sending(self, pause: float = 0.01) -> None:
         """Send from now on, to a channel of this process, which is read. So this process sweeps."""
@@ -198,9 +216,12 @@ class Obedient:
 
     # This process
 
-    async def readers(self) -> list[int]:
-        """The process ids of those that receive."""
-        return [each.pid for each in await self.layer.readers()]
+    def make_deaf(self) -> int:
+        """Let nothing wake this process any more; of how many descriptors that was."""
+        return make_inotify_deaf()
+
+    def missed_wakes(self) -> int:
+        return self.layer.counters.missed_wakes
 
     def set_clock(self, ahead: float) -> None:
         """Show this process a wall clock so many seconds ahead of the real one."""

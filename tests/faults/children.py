@@ -56,19 +56,6 @@ def writes_when_told(channel: str) -> None:
             put_number(connection, order["channel"], order["number"])
 
 
-async def bursts(channel: str, count: int, large: int) -> None:
-    """Send as fast as it can: small messages, and then some of a megabyte."""
-    layer = SqliteChannelLayer(capacity=count + large)
-    for first in range(0, count, 100):
-        numbers = range(first, min(first + 100, count))
-        await asyncio.gather(*[layer.send(channel, {"type": "test", "number": n}) for n in numbers])
-    for number in range(count, count + large):
-        text = "x" * 1_000_000
-        await layer.send(channel, {"type": "test", "number": number, "text": text})
-    say("sent")
-    await layer.close()
-
-
 async def watches_again(limit: str, again_after: float) -> None:
     """Receive while the kernel allows for no watch, and then while it does; say what held."""
     times.TIMES = replace(times.TIMES, watch_again=again_after)
@@ -125,15 +112,6 @@ class Ticker:
     def stop(self) -> float:
         self._task.cancel()
         return self.latest
-
-
-def reads_for_long() -> None:
-    """A transaction that reads, from "reading" until something is heard; an idle shell, say."""
-    with closing(connect()) as connection:
-        connection.execute("begin")
-        connection.execute("select count(*) from channels_sqlite_message").fetchall()
-        say("reading")
-        hear()
 
 
 async def ticks() -> None:
@@ -355,26 +333,6 @@ def free_descriptors(number: int) -> Iterator[None]:
         for descriptor in taken:
             with suppress(OSError):
                 os.close(descriptor)
-
-
-# Races
-
-
-def racer(channels: list[str], capacity: int) -> None:
-    """For each channel send at the moment told, until it is full; say how many were accepted."""
-    for channel in channels:
-        say(asyncio.run(race(SqliteChannelLayer(capacity=capacity), channel, capacity)))
-
-
-async def race(layer: SqliteChannelLayer, channel: str, capacity: int) -> int:
-    await layer.group_add("warm", "up")
-    say("ready")
-    moment = await asyncio.to_thread(hear)
-    await asyncio.sleep(max(0, moment - time.time()))
-    sends = [layer.send(channel, {"type": "test"}) for _ in range(capacity)]
-    results = await asyncio.gather(*sends, return_exceptions=True)
-    await layer.close()
-    return sum(result is None for result in results)
 
 
 if __name__ == "__main__":

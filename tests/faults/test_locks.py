@@ -16,6 +16,7 @@ from channels_sqlite._storing.opener import WAL_LIMIT
 from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite._tools import file_checks
 from tests.conftest import OpenLayer, Start
+from tests.faults.peers import Peer
 from tests.kinds import by_default
 from tests.rows import message, select, sql
 from tests.storing.parts import locked
@@ -54,9 +55,7 @@ def test_the_lock_is_held(start: Start, database: Path, seconds: float) -> None:
 
 
 @by_default
-async def test_somebody_reads_for_a_day(
-    open_layer: OpenLayer, start: Start, alias: str, database: Path
-) -> None:
+async def test_somebody_reads_for_a_day(open_layer: OpenLayer, alias: str, database: Path) -> None:
     """Messages flow all the same; the log grows, which the system check says; when the reader has
     ended it is cut back, and the check says nothing.
     """
@@ -71,14 +70,13 @@ async def test_somebody_reads_for_a_day(
         await layer.send(channel, {"type": "test", "number": number, "text": "x" * size})
         assert (await soon(layer.receive(channel)))["number"] == number
 
-    reader = start(f"{CHILDREN}.reads_for_long")
-    assert await asyncio.to_thread(reader.hear) == "reading"
-    while os.stat(log).st_size <= file_checks.LONG_LOG:  # each goes into the log more than once
-        await exchange(2_000_000)
-    (said,) = file_checks.long_log(alias)
-    assert log in said.msg
-    reader.tell("enough")
-    await asyncio.to_thread(reader.finish)
+    with sql(database) as reader:
+        reader.execute("begin")
+        assert select(reader, f"count(*) from {MESSAGE}") == [0]
+        while os.stat(log).st_size <= file_checks.LONG_LOG:  # each goes there more than once
+            await exchange(2_000_000)
+        (said,) = file_checks.long_log(alias)
+        assert log in said.msg
     for _ in range(2000):
         await exchange(1000)
         if os.stat(log).st_size <= WAL_LIMIT:
@@ -112,16 +110,11 @@ async def test_killed_with_a_claim_in_its_hands(
         assert select(connection, f"count(*) from {MESSAGE}") == [6]
 
 
-async def test_processes_race_for_the_last_room(start: Start) -> None:
+def test_processes_race_for_the_last_room(start: Start) -> None:
     """Three times, three at once: what is accepted is the capacity, and not a message more."""
-    channels = [f"race-{turn}" for turn in range(3)]
-    racers = [start(f"{CHILDREN}.racer", channels=channels, capacity=40) for _ in range(3)]
-    for _ in channels:
-        for each in racers:
-            assert await asyncio.to_thread(each.hear) == "ready"
+    racers = [Peer(start, capacity=40) for _ in range(3)]
+    for turn in range(3):
         moment = time.time() + 0.05
-        for each in racers:
-            each.tell(moment)
-        assert sum([await asyncio.to_thread(each.hear) for each in racers]) == 40
-    for each in racers:
-        await asyncio.to_thread(each.finish)
+        for racer in racers:
+            racer.begin("send_all", f"race-{turn}", [*range(40)], at=moment)
+        assert sum(racer.result() for racer in racers) == 40

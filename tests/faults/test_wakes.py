@@ -116,12 +116,13 @@ async def test_a_burst(
         return arrivals(*arguments)
 
     monkeypatch.setattr(sql, "arrivals", counted)
-    child = start(f"{CHILDREN}.bursts", channel=channel, count=count, large=large)
+    sender = Peer(start, capacity=count + large)
+    sender.begin("send_all", channel, [*range(count)])
+    sender.begin("send_all", channel, [*range(count, count + large)], size=1_000_000)
     for number in range(count + large):
         assert (await soon(waiting))["number"] == number
         waiting = asyncio.create_task(layer.receive(channel))
-    assert await asyncio.to_thread(child.hear) == "sent"
-    await asyncio.to_thread(child.finish)
+    assert [await asyncio.to_thread(sender.result) for _ in range(2)] == [count, large]
     await cancel(waiting)
     assert reads < count / 2
 
