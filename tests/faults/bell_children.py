@@ -18,9 +18,10 @@ from typing import Any
 
 from django.db import connections
 
+from channels_sqlite._receiving.queues import Queues
 from channels_sqlite._storing.files import Files
 from channels_sqlite._waking.bells import remove_dead
-from channels_sqlite.exceptions import ChannelFull, ChannelsSqliteError
+from channels_sqlite.exceptions import ChannelFull, ChannelsSqliteError, DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import hear, main, make_inotify_deaf, say
 from tests.rows import message
@@ -126,16 +127,25 @@ class Obedient:
     # Senders
 
     async def send_all(
-        self, channel: str, numbers: list[int], size: int = 0, at: float = 0.0
-    ) -> int:
-        """At that time send messages of that size, a hundred at once; how many were accepted."""
+        self,
+        channel: str,
+        numbers: list[int],
+        size: int = 0,
+        at: float = 0.0,
+        at_once: int = 100,
+    ) -> list[int]:
+        """At that time send messages of that size, so many at once; the numbers of the accepted."""
         await asyncio.sleep(max(0, at - time.time()))
-        accepted = 0
-        for first in range(0, len(numbers), 100):
-            messages = [message(each, text="x" * size) for each in numbers[first : first + 100]]
-            sends = [self.layer.send(channel, each) for each in messages]
+        accepted = []
+        for first in range(0, len(numbers), at_once):
+            part = numbers[first : first + at_once]
+            sends = [self.layer.send(channel, message(each, text="x" * size)) for each in part]
             results = await asyncio.gather(*sends, return_exceptions=True)
-            accepted += sum(result is None for result in results)
+            for number, result in zip(part, results, strict=True):
+                if result is None:
+                    accepted.append(number)
+                elif not isinstance(result, (ChannelFull, DatabaseUnavailable)):
+                    raise result
         return accepted
 
     def keep_sending(self, pause: float = 0.01) -> None:
@@ -215,6 +225,26 @@ class Obedient:
         return ""
 
     # This process
+
+    def limit_files(self, size: int) -> None:
+        """Let no file of this process grow beyond so many bytes; -1 lifts that."""
+        import resource  # not on Windows
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    def die_at_delivery(self) -> None:
+        """Be killed with a claim that is committed, and that nobody has."""
+
+        def die(*_: object, **__: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Queues.deliver = die  # type: ignore[method-assign]
+
+    def checkpoint(self) -> None:
+        """Have the log copied into the database, on the worker's thread."""
+        connections_ = self.layer.database.connections
+        assert connections_ is not None
+        connections_._worker.post("A checkpoint", connections_.checkpoint)
 
     def make_deaf(self) -> int:
         """Let nothing wake this process any more; of how many descriptors that was."""

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
-import signal
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -18,31 +15,13 @@ from typing import Any
 from django.db import connections
 
 from channels_sqlite._options import times
-from channels_sqlite._receiving.queues import Queues
-from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable
+from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import connect, hear, main, say, use
 from tests.rows import put_number
 
 PATIENCE = 10.0  # seconds, of which only a hang takes so many
 ENOUGH = 24  # descriptors
-
-
-def dies_with_a_claim(channel: str) -> None:
-    """For each line heard fork a reader that claims a message, and is killed before anybody has it.
-
-    Between the commit of a claim and its delivery there is nothing of SQLite's to die in.
-    """
-    while hear():
-        pid = os.fork()
-        if pid == 0:
-            Queues.deliver = die  # type: ignore[method-assign]
-            asyncio.run(SqliteChannelLayer().receive(channel))
-        say(os.waitpid(pid, 0)[1])
-
-
-def die(*_: object, **__: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def writes_when_told(channel: str) -> None:
@@ -162,125 +141,6 @@ async def under_a_lock(patience: float, **config: Any) -> None:
     await layer.send("test-channel", {"type": "test", "number": 21})
     last = (await receiving)["number"]
     say({"latest": latest, "waits": waits, "last": last})
-    await layer.close()
-
-
-# Disks
-
-
-async def fills_the_disk(directory: str, migrated: str) -> None:
-    """On a small disk: write until it is full, receive, make room, go on."""
-    path = shutil.copy(migrated, directory)
-    connections.settings["channels"]["NAME"] = path
-    layer = SqliteChannelLayer(capacity=100_000, auto_trim=False)
-    channel = await layer.new_channel()
-    accepted, refused = await write_until_refused(layer, channel)
-    ballast = f"{directory}/ballast"
-    fill(ballast)
-    got = [(await layer.receive(channel))["number"] for _ in range(len(accepted))]
-    waiting = asyncio.create_task(layer.receive("test-channel"))
-    await asyncio.sleep(2.5)  # heartbeats that cannot acknowledge
-    before = os.times()
-    await asyncio.sleep(1)
-    after = os.times()
-    os.unlink(ballast)
-    os.unlink(f"{directory}/room")
-    await layer.send("test-channel", {"type": "test", "number": -1})
-    again = (await waiting)["number"]
-    await asyncio.sleep(1.5)  # a heartbeat that can
-    await layer.close()
-    with closing(sqlite3.connect(path)) as connection:
-        ((unread,),) = connection.execute(
-            "select count(*) from channels_sqlite_message where delivered_at is null"
-        )
-        ((verdict,),) = connection.execute("pragma integrity_check")
-    say(
-        {
-            "accepted": accepted,
-            "refused": refused,
-            "received": got,
-            "again": again,
-            "processor": sum(after[:4]) - sum(before[:4]),
-            "unread": unread,
-            "integrity": verdict,
-        }
-    )
-
-
-async def write_until_refused(
-    layer: SqliteChannelLayer, channel: str
-) -> tuple[list[int], list[str]]:
-    """Send until ten in a row were refused; the numbers accepted, and the kinds of errors."""
-    accepted: list[int] = []
-    refused: list[str] = []
-    number = 0
-    while len(refused) < 10:
-        number += 1
-        try:
-            await layer.send(channel, {"type": "test", "number": number, "text": "x" * 20_000})
-        except ChannelsSqliteError as error:
-            refused.append(type(error).__name__)
-        else:
-            accepted.append(number)
-            refused.clear()
-    return accepted, refused
-
-
-def fill(path: str) -> None:
-    """Take what room is left on the disk, to the last byte."""
-    with open(path, "wb", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            while True:
-                try:
-                    file.write(b"x" * size)
-                except OSError:
-                    break
-
-
-async def meets_a_limit(size: int) -> None:
-    """Write under a limit of file sizes until SQLite cannot, lift the limit, go on."""
-    import resource  # not on Windows
-
-    layer = SqliteChannelLayer(capacity=100_000, auto_trim=False)
-    channel = await layer.new_channel()
-    await layer.send(channel, {"type": "test", "number": 0})
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-    accepted, refused = await write_until_refused(layer, channel)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    await layer.send(channel, {"type": "test", "number": -1})
-    got = [(await layer.receive(channel))["number"] for _ in range(len(accepted) + 2)]
-    await layer.close()
-    say({"accepted": accepted, "refused": refused, "received": got})
-
-
-async def writes_whatever_happens(channel: str) -> None:
-    """Send three hundred messages, whatever becomes of each; say what became of them."""
-    layer = SqliteChannelLayer(capacity=100_000)
-    accepted: list[int] = []
-    refused: list[str] = []
-    for number in range(300):
-        try:
-            await layer.send(channel, {"type": "test", "number": number, "text": "x" * 5000})
-        except ChannelsSqliteError as error:
-            refused.append(type(error).__name__)
-        else:
-            accepted.append(number)
-    say({"accepted": accepted, "refused": refused})
-    await layer.close()
-
-
-async def makes_a_checkpoint() -> None:
-    """Send as much as fills some pages, and copy the log into the database when told to."""
-    layer = SqliteChannelLayer(capacity=100_000)
-    for number in range(300):
-        await layer.send(f"jobs-{number % 7}", {"type": "test", "text": "x" * 900})
-    connections_ = layer.database.connections
-    assert connections_ is not None
-    say("ready")
-    await asyncio.to_thread(hear)
-    connections_._worker.post("A checkpoint", connections_.checkpoint)
-    say("posted")
-    await asyncio.to_thread(hear)
     await layer.close()
 
 

@@ -11,12 +11,15 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from channels_sqlite._storing.files import Files
+from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.exceptions import this_user
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer, Start
@@ -28,7 +31,6 @@ from tests.rows import message, select, sql
 from tests.waiting import soon
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such limits here")
-CHILDREN = "tests.faults.children"
 
 
 namespaces = pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
@@ -42,29 +44,57 @@ def test_the_disk_is_full(start: Start, migrated: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     on_small_disk = in_namespace(
-        f"mount -t tmpfs -o size=4000k none {disk}; head -c 2000000 /dev/zero > {disk}/room"
+        f"mount -t tmpfs -o size=4000k none {disk}; cp {migrated} {disk};"
+        f" head -c 2000000 /dev/zero > {disk}/room"
     )
-    files = {"directory": str(disk), "migrated": str(migrated)}
-    child = start(f"{CHILDREN}.fills_the_disk", by=on_small_disk, **files)
-    said = child.hear(60)
-    assert child.wait() == 0
-    assert len(child.errors().splitlines()) <= 4
-    assert len(said["accepted"]) > 20
-    assert set(said["refused"]) == {"DatabaseUnavailable"}
-    assert said["received"] == said["accepted"]
-    assert said["again"] == -1
-    assert said["processor"] < 0.3  # of a second
-    assert said["unread"] == 0
-    assert said["integrity"] == "ok"
+    config = {"by": on_small_disk, "on": disk / migrated.name}
+    peer = Peer(start, capacity=100_000, auto_trim=False, **config)
+    channel = peer.new_channel()
+    accepted = peer.send_all(channel, [*range(200)], size=20_000, at_once=1)
+    assert 20 < len(accepted) < 190
+    seen = Path(f"/proc/{peer.child.pid}/root/{disk}")  # as the process sees it
+    fill(seen / "ballast")
+    peer.consume(channel)
+    assert peer.heard(channel, accepted[-1]) == accepted
+    peer.consume("test-channel")
+    time.sleep(2.5)  # heartbeats that cannot acknowledge
+    before = sum(psutil.Process(peer.child.pid).cpu_times()[:2])
+    time.sleep(1)
+    assert sum(psutil.Process(peer.child.pid).cpu_times()[:2]) < before + 0.3  # seconds
+    for name in ("ballast", "room"):
+        (seen / name).unlink()
+    peer.send("test-channel", message(-1))
+    assert peer.heard("test-channel", -1) == [-1]
+    time.sleep(1.5)  # a heartbeat that can
+    assert len(peer.log()) <= 4
+    peer.close()
+    copy = shutil.copy(seen / migrated.name, tmp_path)  # SQLite would follow root's link
+    with sql(copy) as connection:
+        assert select(connection, f"count(*) from {MESSAGE} where delivered_at is null") == [0]
+        assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
+
+
+def fill(path: Path) -> None:
+    """Take what room is left on the disk, to the last byte."""
+    with path.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(b"x" * size)
 
 
 def test_the_file_may_not_grow(start: Start) -> None:
     """SQLite's I/O errors: sends raise, the connection can be used, nothing is lost or doubled."""
-    child = start(f"{CHILDREN}.meets_a_limit", size=300_000)
-    said = child.hear(60)
-    assert child.wait() == 0
-    assert set(said["refused"]) == {"DatabaseUnavailable"}
-    assert said["received"] == [0, *said["accepted"], -1]
+    peer = Peer(start, capacity=100_000, auto_trim=False)
+    channel = peer.new_channel()
+    peer.send(channel, message(0))
+    peer.limit_files(300_000)
+    accepted = peer.send_all(channel, [*range(1, 50)], size=20_000, at_once=1)
+    assert len(accepted) < 40
+    peer.limit_files(-1)
+    peer.send(channel, message(50))
+    peer.consume(channel)
+    assert peer.heard(channel, 50) == [0, *accepted, 50]
 
 
 INJECT = ("strace", "-qq", "-o/dev/null", "-einject=pwrite64:error=EIO:when=1000", "true")
@@ -72,32 +102,24 @@ injected = pytest.mark.skipif("not succeeds(*INJECT)", reason="no strace here, o
 
 
 @injected
-@by_default
-async def test_the_disk_reports_errors(
-    open_layer: OpenLayer, start: Start, database: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_disk_reports_errors(start: Start, database: Path) -> None:
     """One in fifty writes of a process fails with EIO, and is tried again, or its sender is told;
     what was accepted is received once and in order, and the rest not at all, or once.
     """
-    layer = open_layer(capacity=100_000)
-    channel = await layer.new_channel()
     calls = database.with_name("calls")
     bad_disk = ("strace", "-fqq", f"-o{calls}", "-einject=pwrite64:error=EIO:when=30+50")
-    child = start(f"{CHILDREN}.writes_whatever_happens", by=bad_disk, channel=channel)
-    said = await asyncio.to_thread(child.hear, 60)
-    assert await asyncio.to_thread(child.wait) == 0
+    sender, reader = Peer(start, by=bad_disk, capacity=100_000), Peer(start, capacity=100_000)
+    channel = reader.new_channel()
+    accepted = sender.send_all(channel, [*range(300)], size=5000, at_once=1)
     assert calls.read_text().count("(INJECTED)") > 10
-    assert set(said["refused"]) <= {"DatabaseUnavailable"}
-    assert len(said["accepted"]) > 100
-    await layer.send(channel, {"type": "test", "number": -1})
-    got = []
-    while (number := (await soon(layer.receive(channel)))["number"]) != -1:
-        got.append(number)
+    assert len(accepted) > 100
+    reader.send(channel, message(300))
+    reader.consume(channel)
+    got = reader.heard(channel, 300)
     assert got == sorted(set(got))
-    assert set(said["accepted"]) <= set(got)
+    assert {*accepted, 300} <= set(got)
     with sql(database) as connection:
         assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
-    caplog.clear()
 
 
 @injected
@@ -109,10 +131,9 @@ async def test_the_log_is_deleted_while_a_slow_disk_takes_it(
     layer = open_layer(capacity=100_000)
     await layer.send("jobs", {"type": "test"})
     slow = ("strace", "-fqq", "-o/dev/null", "-einject=fsync,fdatasync:delay_exit=2000000:when=1")
-    child = start(f"{CHILDREN}.makes_a_checkpoint", by=slow)
-    assert await asyncio.to_thread(child.hear) == "ready"
-    child.tell("copy")
-    assert await asyncio.to_thread(child.hear) == "posted"
+    peer = Peer(start, by=slow, capacity=100_000)
+    await asyncio.to_thread(peer.send_all, "jobs", [*range(300)], size=900)
+    await asyncio.to_thread(peer.checkpoint)
     await asyncio.sleep(0.5)
     for end in ("-wal", "-shm"):
         os.unlink(f"{database}{end}")
@@ -121,8 +142,7 @@ async def test_the_log_is_deleted_while_a_slow_disk_takes_it(
         await asyncio.sleep(0.002)
         if number % 50 == 0 and (ours := layer.database.connections):
             ours._worker.post("A checkpoint", ours.checkpoint)
-    child.tell("end")
-    assert await asyncio.to_thread(child.wait) == 0
+    await asyncio.to_thread(peer.close)
     await layer.close()
     with sql(database) as connection:
         assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
