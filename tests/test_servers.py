@@ -78,18 +78,28 @@ import os
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "settings"
 
+from threading import Thread
+
 from channels.routing import ProtocolTypeRouter
 from django.core.asgi import get_asgi_application
 
 django = get_asgi_application()
 
-from chat import Consumer
+from chat import Consumer, async_to_sync, get_channel_layer, use
 
 application = ProtocolTypeRouter({"http": django, "websocket": Consumer.as_asgi()})
+# Before a server that preloads forks its workers; others import this in an event loop.
+first_use = Thread(target=async_to_sync(use), args=[get_channel_layer()])
+first_use.start()
+first_use.join()
 """
 
 UVICORN = "uvicorn --workers 2 --loop uvloop --port {port} asgi:application"
 SERVERS = {
+    "gunicorn with --preload": (
+        "gunicorn --preload --workers 2 --worker-class uvicorn_worker.UvicornWorker"
+        " --bind 127.0.0.1:{port} asgi:application"
+    ),
     "hypercorn on asyncio": "hypercorn --workers 2 --bind 127.0.0.1:{port} asgi:application",
     "granian on uvloop": (
         "granian --interface asgi --workers 2 --loop uvloop --port {port} asgi:application"
@@ -109,8 +119,9 @@ def project(tmp_path: Path) -> Project:
 
 
 def server(project: Project, command: str) -> Server:
-    for each in command.split():
-        if each in ("uvicorn", "hypercorn", "granian", "uvloop") and find_spec(each) is None:
+    names = {"uvicorn", "gunicorn", "hypercorn", "granian", "uvloop"}
+    for each in names.intersection(command.split()):
+        if find_spec(each) is None:
             pytest.skip(f"no {each} here")
     port = free_port()
     runs = servers.Project(project.directory, "", source=project.directory)

@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import closing
 from typing import Any
 
 from django.db import connections
@@ -23,8 +24,8 @@ from channels_sqlite._storing.files import Files
 from channels_sqlite._waking.bells import remove_dead
 from channels_sqlite.exceptions import ChannelFull, ChannelsSqliteError, DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import hear, main, make_inotify_deaf, say
-from tests.rows import message
+from tests.children import connect, hear, main, make_inotify_deaf, say
+from tests.rows import message, put_number
 
 PATIENCE = 10.0  # seconds; only what never comes takes so many
 OUTLIVES = 300  # seconds, after which a forked process ends by itself if its test has died
@@ -78,12 +79,12 @@ class Obedient:
         method = getattr(self, verb, None) or getattr(self.layer, verb)
         try:
             result = method(*arguments, **options)
+            if verb.startswith("keep_"):  # from now on, beside what else is ordered
+                self.tasks.add(asyncio.create_task(result))
+                return {"result": None}
             return {"result": await result if asyncio.iscoroutine(result) else result}
         except ChannelsSqliteError as error:
             return {"error": f"{type(error).__name__}: {error}"}
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self.tasks.add(asyncio.create_task(coroutine))
 
     # Consumers
 
@@ -91,7 +92,7 @@ class Obedient:
         """Have a consumer wait, on a new channel unless one is given, before this returns."""
         channel = channel or await self.layer.new_channel()
         self.queues[channel] = asyncio.Queue()
-        self.spawn(self._consume(channel))
+        self.tasks.add(asyncio.create_task(self._consume(channel)))
         await asyncio.sleep(0)
         return channel
 
@@ -148,11 +149,8 @@ class Obedient:
                     raise result
         return accepted
 
-    def keep_sending(self, pause: float = 0.01) -> None:
-        """Send from now on, to a channel of this process, which is read. So this process sweeps."""
-        self.spawn(self._keep_sending(pause))
-
-    async def _keep_sending(self, pause: float) -> None:
+    async def keep_sending(self, pause: float = 0.01) -> None:
+        """Send to a channel of this process, which is read. So this process sweeps."""
         channel = await self.layer.new_channel()
         number = 0
         while True:
@@ -162,11 +160,8 @@ class Obedient:
                 await self.layer.receive(channel)
             await asyncio.sleep(pause)
 
-    def keep_opening(self) -> None:
-        """Open the file and close it from now on. Each time this process sweeps."""
-        self.spawn(self._keep_opening())
-
-    async def _keep_opening(self) -> None:
+    async def keep_opening(self) -> None:
+        """Open the file and close it. Each time this process sweeps."""
         while True:
             with contextlib.suppress(FileNotFoundError):  # not only once a second
                 os.unlink(f"{bells()}/.swept")
@@ -174,26 +169,13 @@ class Obedient:
             await self.layer.close()
             await asyncio.sleep(0.001)
 
-    async def echo(self, inbox: str) -> None:
-        """From now on send back what comes to a channel."""
-        self.spawn(self._echo(inbox))
-
-    async def _echo(self, inbox: str) -> None:
-        while True:
-            received = await self.layer.receive(inbox)
-            await self.layer.send(received["reply_to"], received)
-
-    async def ping(self, channel: str, mine: str, count: int) -> list[int]:
-        """Exchange so many messages with an echo; say in which rounds there was no room."""
-        full = []
-        for number in range(count):
-            try:
-                await self.layer.send(channel, message(number, reply_to=mine))
-            except ChannelFull:
-                full.append(number)
-            else:
-                await asyncio.wait_for(self.layer.receive(mine), PATIENCE)
-        return full
+    def put_at(self, channel: str, number: int, at: float) -> None:
+        """Insert a message at that moment, and tell nobody."""
+        with closing(connect()) as connection:
+            connection.execute("pragma busy_timeout = 10000")
+            while time.time() < at:
+                pass
+            put_number(connection, channel, number)
 
     # Births
 

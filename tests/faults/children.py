@@ -24,17 +24,6 @@ PATIENCE = 10.0  # seconds, of which only a hang takes so many
 ENOUGH = 24  # descriptors
 
 
-def writes_when_told(channel: str) -> None:
-    """Insert a message for each moment heard, at that moment, and tell nobody."""
-    with closing(connect()) as connection:
-        connection.execute("pragma busy_timeout = 10000")
-        say("ready")
-        while (order := hear()) is not None:
-            while time.time() < order["at"]:
-                pass
-            put_number(connection, order["channel"], order["number"])
-
-
 async def watches_again(limit: str, again_after: float) -> None:
     """Receive while the kernel allows for no watch, and then while it does; say what held."""
     times.TIMES = replace(times.TIMES, watch_again=again_after)

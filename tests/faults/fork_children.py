@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -386,26 +386,6 @@ async def exits_without_hooks() -> None:
         os._exit(0)
     ended(child)
     say(await layer.group_count(GROUP))
-
-
-# gunicorn
-
-
-def preloaded() -> Callable[..., Iterable[bytes]]:
-    """A WSGI application that has used the layer when it is there, and sends with each request."""
-    send_number(0)
-
-    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        send_number(int(environ["QUERY_STRING"]))
-        start_response("200 OK", [])
-        return []
-
-    return application
-
-
-def close_in_master(_server: object, _workers: int, _before: int | None) -> None:
-    """A hook, called in the master process when the number of workers changes."""
-    close_layer()
 
 
 if __name__ == "__main__":

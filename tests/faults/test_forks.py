@@ -11,24 +11,19 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
-import psutil
 import pytest
 
 from channels_sqlite._storing.locks import lock
 from tests.children import send
 from tests.conftest import Start
-from tests.example.servers import free_port
 from tests.faults.peers import client_of
-from tests.processes import PATIENCE, ROOT, Child, environment
+from tests.processes import PATIENCE, Child
 from tests.rows import message
-from tests.waiting import soon, wait_until
+from tests.waiting import soon
 
 FORKS = int(os.environ.get("FAULTS_FORKS", "20"))
 CHILDREN = "tests.faults.fork_children"
@@ -227,44 +222,3 @@ async def test_a_process_that_forked_last_takes_its_leave(start: Start, layer: A
     assert await asyncio.to_thread(parent.hear) == "joined"
     await asyncio.to_thread(parent.finish)
     assert await layer.group_count(GROUP) == 0
-
-
-@contextmanager
-def gunicorn(database: Path, directory: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """gunicorn with the application preloaded; its master process, and its URL."""
-    configuration = directory / "gunicorn.conf.py"
-    configuration.write_text(
-        f"from {CHILDREN} import close_in_master as nworkers_changed\n"
-        "control_socket_disable = True  # it would be in the home directory\n"
-    )
-    address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers=2", f"--bind={address}"]
-    server = psutil.Popen(
-        [*command, f"--config={configuration}", f"{CHILDREN}:preloaded()"],
-        cwd=ROOT,
-        env=environment(database),
-    )
-    try:
-        yield server, f"http://{address}/"
-    finally:
-        server.terminate()
-        server.wait(PATIENCE)
-
-
-async def test_gunicorn_preloads(
-    start: Start, receiver: Receiver, database: Path, tmp_path: Path
-) -> None:
-    """The application has used the layer when it was imported, the workers send, and the master
-    process closes the layer.
-    """
-    with gunicorn(database, tmp_path) as (master, url), ThreadPoolExecutor(4) as browsers:
-
-        def visit(number: int) -> None:
-            urlopen(f"{url}?{number}", timeout=PATIENCE).close()
-
-        wait_until(lambda: len(master.children()) == 2, PATIENCE)
-        list(browsers.map(visit, range(1, 20)))
-        master.send_signal(signal.SIGTTIN)  # one worker more
-        wait_until(lambda: len(master.children()) == 3, PATIENCE)
-        list(browsers.map(visit, range(20, 40)))
-        await receiver.received(*range(40))

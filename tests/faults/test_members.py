@@ -206,5 +206,7 @@ def test_there_is_always_room_for_an_answer(start: Start) -> None:
     """
     one, other = [Peer(start, capacity=1) for _ in range(2)]
     for mine, yours in ((one.new_channel(), other.new_channel()), ("one", "other")):
-        other.echo(yours)
-        assert one.ping(yours, mine, 150) == []
+        for number in range(150):
+            one.send(yours, message(number))
+            other.send(mine, other.receive(yours))
+            assert one.receive(mine) == message(number)

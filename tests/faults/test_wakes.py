@@ -24,26 +24,23 @@ from tests.processes import has_namespaces  # noqa: F401 - for skipif
 from tests.rows import put_number
 from tests.waiting import cancel, soon, until
 
-CHILDREN = "tests.faults.children"
-
 
 @by_each_watcher
 async def test_a_commit_in_the_midst_of_subscribing(alias: str, start: Start, kind: str) -> None:
     """Thirty times: who looked before it watched would hear of it from a heartbeat only."""
-    writer = start(f"{CHILDREN}.writes_when_told", channel="")
-    assert await asyncio.to_thread(writer.hear) == "ready"
+    writer = Peer(start)
+    await asyncio.to_thread(writer.log)  # it has started
     delays = []
     for number in range(30):
         layer = SqliteChannelLayer(database=alias, watcher=kind)
         channel = await layer.new_channel()
         at = time.time() + 0.005
-        writer.tell({"at": at, "channel": channel, "number": number})
+        writer.begin("put_at", channel, number, at)
         await asyncio.sleep(max(0, at - time.time() - random.uniform(0, 0.01)))
         assert (await soon(layer.receive(channel)))["number"] == number
         delays.append(time.time() - at)
         await layer.close()
-    writer.tell(None)
-    await asyncio.to_thread(writer.finish)
+        writer.result()
     assert statistics.quantiles(delays, n=20)[-1] < 0.5  # a heartbeat's mean delay
     assert statistics.median(delays) < 0.2
 
@@ -134,7 +131,7 @@ def test_watches_are_used_up_for_a_while(start: Start, limit: str) -> None:
     without a restart.
     """
     again = {"limit": limit, "again_after": 0.3}
-    child = start(f"{CHILDREN}.watches_again", by=("unshare", "-Ur"), **again)
+    child = start("tests.faults.children.watches_again", by=("unshare", "-Ur"), **again)
     said = child.hear()
     assert child.wait() == 0
     assert len(child.errors().splitlines()) == 2
