@@ -1,4 +1,4 @@
-"""What the tests' processes do: `python -m tests.children FUNCTION ARGUMENTS`; see processes.py.
+"""The tests' processes: `python -m tests.children FUNCTION ARGUMENTS`; see processes.py.
 
 Each talks with its test in lines of JSON on stdin and stdout. They do not import pytest.
 """
@@ -94,7 +94,7 @@ def make_inotify_deaf() -> int:
 
 
 def inotify_descriptors() -> list[int]:
-    """Those that this process has."""
+    """The descriptors of inotify that this process has."""
     found = []
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         with contextlib.suppress(FileNotFoundError):  # that of listdir itself

@@ -1,4 +1,4 @@
-"""What processes do whose loops and threads end badly; see test_life.py."""
+"""The work of processes whose loops and threads end badly; see test_life.py."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class Child:
         return self._process.pid
 
     def hear(self, patience: float = PATIENCE) -> Any:
-        """What the child says next; raises ChildEnded, or queue.Empty after `patience` seconds."""
+        """The next words of the child; raises ChildEnded, or queue.Empty after `patience` seconds."""
         line = self._heard.get(timeout=patience)
         if line is None:
             raise self._ended()
@@ -113,7 +113,7 @@ class Child:
             raise self._ended()
 
     def errors(self) -> str:
-        """What it has written to stderr so far."""
+        """Its stderr so far."""
         self._errors.seek(0)
         return self._errors.read()
 

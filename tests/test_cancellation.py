@@ -17,7 +17,7 @@ from tests.waiting import cancel, rest, soon, until
 
 
 async def numbers(layer: Any, channel: str) -> list[int]:
-    """Those of the messages that still wait in the channel."""
+    """The numbers of the messages that still wait in the channel."""
     return [each["number"] for each in await rest(layer, channel)]
 
 

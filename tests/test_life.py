@@ -187,7 +187,7 @@ can_limit = pytest.mark.skipif(
 
 
 def watches(start: Start, threads: int, watcher: str) -> str:
-    """What wakes a process that may have so many threads, the first one included."""
+    """The watcher of a process that may have so many threads, the first one included."""
     limited = ("prlimit", f"--nproc={threads}", *ANOTHER)
     child = start("tests.life_children.watches", by=limited, watcher=watcher)
     said: str = child.hear()

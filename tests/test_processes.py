@@ -85,7 +85,7 @@ async def test_two_processes_talk(open_layer: OpenLayer, start: Start, kind: str
 
 @by_each_watcher
 async def test_foreign_writers_wake_receivers(open_layer: OpenLayer, start: Start) -> None:
-    """What SQL alone has written arrives, and long before the next heartbeat: on one channel by the
+    """Rows of SQL alone arrive, and long before the next heartbeat: on one channel by the
     sqlite3 module, and then on another one by Django's ORM.
     """
     layer = open_layer()

@@ -140,7 +140,7 @@ def test_visitors_of_two_workers_hear_a_websocket_and_a_view(project: Project, n
 def test_uvicorn_on_uvloop_in_development_mode_with_warnings_as_errors(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is deprecated breaks it, and what is left open is said in the log."""
+    """Deprecated calls break it, and whatever is left open is said in the log."""
     monkeypatch.setenv("PYTHONDEVMODE", "1")
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     with server(project, UVICORN) as running, ExitStack() as visitors:
@@ -204,7 +204,7 @@ def hear_each_other(running: Server, visitors: ExitStack) -> None:
 
 
 def heard(of_workers: dict[int, ClientConnection]) -> set[str]:
-    """What came next to all of them."""
+    """The texts that came next to all of them."""
     return {json.loads(each.recv(PATIENCE))["text"] for each in of_workers.values()}
 
 

@@ -27,7 +27,7 @@ SECONDS = 1.0
 
 
 def test_loops_come_and_go_on_many_threads(open_layer: OpenLayer) -> None:
-    """They live for three messages. What it once did was to crash."""
+    """They live for three messages. It once crashed."""
     layer = open_layer(capacity=100_000)
     ends_at = time.monotonic() + SECONDS
 

@@ -18,7 +18,7 @@ from tests.processes import ROOT
 PATIENCE = 300  # seconds; only a hang takes that long
 OLD = "channels-sqlite==0.1"
 
-# What the README of 0.1 has its users write.
+# The README of 0.1 has its users write this.
 SETTINGS_OF_0_1 = f'''\
 {projects.SETTINGS}
 DATABASES["channels"] |= {{
@@ -80,7 +80,7 @@ class User:
         subprocess.run(make, check=True, timeout=PATIENCE)
         scripts = "Scripts" if sys.platform == "win32" else "bin"
         self._python = str(directory / "environment" / scripts / "python")
-        # What both versions need is there already; `nox -s package` begins with nothing.
+        # The requirements of both versions are there already; `nox -s package` begins with nothing.
         site = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
         Path(self.python("-c", site)[0], "more.pth").write_text(sysconfig.get_paths()["purelib"])
 

@@ -1,5 +1,5 @@
-"""What can go wrong, with real processes and real files: it goes on, loses nothing in silence, and
-says what is wrong.
+"""Faults, with real processes and real files: the layer goes on, loses nothing in silence, and says
+what is wrong.
 
     forks     children and grandchildren; with and without Python's hooks
     members   groups, while their members stop, die, expire and are discarded

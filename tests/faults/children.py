@@ -1,4 +1,4 @@
-"""What the processes of the tests of faults do; see tests/processes.py."""
+"""The work of processes of the tests of faults; see tests/processes.py."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def watches_again(limit: str, again_after: float) -> None:
 
 
 async def watcher_of(layer: SqliteChannelLayer) -> str:
-    """What wakes this process."""
+    """The watcher that wakes this process."""
     (reader,) = await layer.readers()
     return reader.watcher
 

@@ -1,4 +1,4 @@
-"""What the processes of the tests of forks do; see tests/processes.py."""
+"""The work of the processes of the tests of forks; see tests/processes.py."""
 
 from __future__ import annotations
 
@@ -321,7 +321,7 @@ def forks_as_it_stops_to_listen() -> None:
 
 
 class Slow(forks.Forkable):
-    """What takes a while to forget what is the parent's."""
+    """An owner that takes a while to forget what is the parent's."""
 
     has_forgotten = False
 

@@ -1,4 +1,4 @@
-"""What the processes of the tests of interrupts do; see tests/processes.py."""
+"""The work of the processes of the tests of interrupts; see tests/processes.py."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from tests.waiting import wait_until
 OURS = "channels_sqlite"
 PATIENCE = 10.0  # seconds, of which only a hang takes so many
 THREADS = 8 + 16
-"""Those of asgiref, and of a sweep, among them; and at most so many that were to close inotify. One
-whose start is interrupted may wait for ever, for a lock that Python then has left taken."""
+"""Threads of asgiref and of a sweep, and at most 16 that were to close inotify. One whose start is
+interrupted may wait for ever, for a lock that Python then has left taken."""
 SHORTEST, LONGEST = -5.0, -2.3  # powers of ten, in seconds: 10 us to 5 ms
 NEXT_TRY = 0.00001  # seconds
 WOKEN = 0.1  # of all times
@@ -40,7 +40,7 @@ Coro = Coroutine[Any, Any, Any]
 
 
 class TimeUp(Exception):
-    """What task queues raise when a task takes too long."""
+    """Task queues raise this when a task takes too long."""
 
 
 KINDS: dict[str, type[BaseException]] = {"KeyboardInterrupt": KeyboardInterrupt, "TimeUp": TimeUp}
@@ -186,7 +186,7 @@ class LoopEach:
 
 
 class AsyncToSync(LoopEach):
-    """As views and tasks do. What was interrupted goes on, on a thread."""
+    """As views and tasks do. An interrupted call goes on, on a thread."""
 
     can_give_up = False
 
@@ -241,7 +241,7 @@ class Program:
                 self._go_on()
 
     def _try(self, what: str, coro: Coro) -> tuple[bool, Any]:
-        """Whether it was made without an interrupt, and its result."""
+        """Return True if it was made without an interrupt, and its result."""
         try:
             self._alarm.set()
             result = self._way.run(coro)
@@ -310,7 +310,7 @@ class Program:
         self._try("close", self._layer.close())
 
     def _rest(self, channel: str) -> list[int]:
-        """What still waits in a channel."""
+        """The numbers that still wait in a channel."""
         last = self._message()
         self._way.run(asyncio.wait_for(self._layer.send(channel, last), PATIENCE))
         numbers: list[int] = []

@@ -106,8 +106,8 @@ async def test_a_thread_opens_and_closes_while_its_process_forks(
 
 
 async def test_a_fork_in_a_transaction(start: Start, receiver: Receiver) -> None:
-    """The parent's transaction goes on and is committed. What the child sends after that is refused
-    or arrives.
+    """The parent's transaction goes on and is committed. A message of the child after that is
+    refused or arrives.
     """
     parent = start("in_a_transaction")
     outcome = await asyncio.to_thread(parent.hear)
@@ -184,7 +184,7 @@ def test_a_child_that_is_forked_as_a_loop_stops_listening_has_nothing_of_it(star
 
 
 def test_threads_of_a_child_without_hooks_wait_until_it_has_forgotten(start: Start) -> None:
-    """What is its parent's, before any of them uses it."""
+    """The parent's connections are forgotten before any thread uses them."""
     parent = start("threads_without_hooks")
     assert parent.hear() == [True, True]
     assert parent.hear() == 0

@@ -55,7 +55,7 @@ Sent = tuple[str, str, int]
 
 
 class Record(NamedTuple):
-    """What all talkers have noted."""
+    """The notes of all talkers."""
 
     sent: set[Sent]
     got: list[Sent]
@@ -89,7 +89,7 @@ class Talkers:
         )
 
     def record(self) -> Record:
-        """What all have noted so far."""
+        """The notes of all so far."""
         return self.order("report")
 
     def talk(self) -> None:
@@ -108,7 +108,7 @@ class Talkers:
         query(self.database, "pragma wal_checkpoint")
 
     def kept(self) -> set[Sent]:
-        """What was sent to a normal channel on which nobody receives."""
+        """The messages that were sent to a normal channel on which nobody receives."""
         return {each for each in self.record().sent if each[1] == "kept"}
 
     def hush(self) -> None:
@@ -197,7 +197,7 @@ async def ask(layer: SqliteChannelLayer, channels: dict[str, str], group: bool) 
 
 
 def query(database: Path, statement: str) -> list[Any]:
-    """What a process that knows nothing of the layer gets of it."""
+    """The rows that a process gets which knows nothing of the layer."""
     with sql(database, timeout=10) as connection:
         return connection.execute(statement).fetchall()
 
@@ -247,7 +247,7 @@ def moved_there(database: Path, fresh: Callable[[], Path]) -> None:
 
 
 def moved_there_after_the_bells(database: Path, fresh: Callable[[], Path]) -> None:
-    """What was noted among them is noted again: which log belongs to which file."""
+    """The layer notes again what it had noted there: which log belongs to which file."""
     shutil.rmtree(f"{database}-bells")
     time.sleep(NOTICED)
     os.replace(fresh(), database)
@@ -315,9 +315,7 @@ def test_the_log_is_deleted(meet: Meet, database: Path) -> None:
 
 
 def try_to_send(start: Start, **where: Any) -> str:
-    """What comes of a send by a process that opens the file, and closes it: words of an error, or
-    "".
-    """
+    """Send by a process that opens the file, and closes it; words of an error, or ""."""
     peer, words = Peer(start, **where), ""
     try:
         peer.send("test-channel", message(1))

@@ -48,7 +48,7 @@ async def test_a_commit_in_the_midst_of_subscribing(alias: str, start: Start, ki
 async def test_what_came_before_it_watches_anew_is_found(
     layer: SqliteChannelLayer, set_times: SetTimes, others: sqlite3.Connection
 ) -> None:
-    """What the watcher before had not read yet is announced no more."""
+    """Events that the watcher before had not read yet are lost."""
     set_times(heartbeat=3600)
     receiving = asyncio.create_task(layer.receive("test-channel"))
     listening, here = layer._parts.receiver._listening, asyncio.get_running_loop()
