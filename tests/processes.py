@@ -72,7 +72,7 @@ class Child:
         return self._process.pid
 
     def hear(self, patience: float = PATIENCE) -> Any:
-        """The next words of the child; raises ChildEnded, or queue.Empty after `patience` seconds."""
+        """Its next words; raises ChildEnded, or queue.Empty after `patience` seconds."""
         line = self._heard.get(timeout=patience)
         if line is None:
             raise self._ended()
