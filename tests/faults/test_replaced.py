@@ -197,7 +197,7 @@ async def ask(layer: SqliteChannelLayer, channels: dict[str, str], group: bool) 
 
 
 def query(database: Path, statement: str) -> list[Any]:
-    """The rows that a process gets which knows nothing of the layer."""
+    """The rows that a program gets which knows nothing of the layer."""
     with sql(database, timeout=10) as connection:
         return connection.execute(statement).fetchall()
 
