@@ -215,9 +215,9 @@ def test_greenlets_send_one_at_a_time_and_again_after_a_clash(
     """asyncio has one running loop in a thread: of those that send at once all but one or two are
     told so.
     """
-    monkeypatch.delenv("TESTS_LOOP", raising=False)  # uvloop and gevent do not go together
     reader = Peer(start)
     reader.consume("work")
+    monkeypatch.delenv("TESTS_LOOP", raising=False)  # uvloop and gevent do not go together
     sender = start("tests.gevent_children.sends", channel="work", numbers=[*range(40)])
     sent = sender.hear()
     assert sender.errors() == ""
