@@ -15,10 +15,13 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from django.db import connections
 
+from channels_sqlite._options import times
 from channels_sqlite._receiving.queues import Queues
 from channels_sqlite._storing.files import Files
 from channels_sqlite._waking.bells import remove_dead
@@ -207,6 +210,15 @@ class Obedient:
         return ""
 
     # This process
+
+    def limit_watches(self, limit: str, count: int, again_after: float) -> None:
+        """Let the kernel allow so many watches, and polling end that many seconds later."""
+        times.TIMES = replace(times.TIMES, watch_again=again_after)
+        Path("/proc/sys/user", limit).write_text(str(count))
+
+    async def watcher(self) -> str:
+        (reader,) = await self.layer.readers()
+        return reader.watcher
 
     def limit_files(self, size: int) -> None:
         """Let no file of this process grow beyond so many bytes; -1 lifts that."""

@@ -8,57 +8,17 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.db import connections
 
-from channels_sqlite._options import times
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import connect, hear, main, say, use
-from tests.rows import put_number
+from tests.children import hear, main, say, use
 
 PATIENCE = 10.0  # seconds, of which only a hang takes so many
 ENOUGH = 24  # descriptors
-
-
-async def watches_again(limit: str, again_after: float) -> None:
-    """Receive while the kernel allows for no watch, and then while it does; say what held."""
-    times.TIMES = replace(times.TIMES, watch_again=again_after)
-    file = f"/proc/sys/user/{limit}"
-    with open(file, "w") as limits:  # noqa: ASYNC230
-        limits.write("0")
-    layer = SqliteChannelLayer()
-    channel = await layer.new_channel()
-    with closing(connect()) as connection:
-        for number in range(3):
-            waiting = asyncio.create_task(layer.receive(channel))
-            await asyncio.sleep(again_after)
-            put_number(connection, channel, number)
-            await waiting
-        polled = await watcher_of(layer) == "polling"
-        descriptors = len(os.listdir("/proc/self/fd"))
-        with open(file, "w") as limits:  # noqa: ASYNC230
-            limits.write("1000")
-        while await watcher_of(layer) == "polling":  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        begun = time.monotonic()
-        for number in range(30):
-            waiting = asyncio.create_task(layer.receive(channel))
-            await asyncio.sleep(0.01)
-            put_number(connection, channel, number)
-            await waiting
-        took = time.monotonic() - begun
-    await layer.close()
-    say({"polled": polled, "descriptors": descriptors, "took": took})
-
-
-async def watcher_of(layer: SqliteChannelLayer) -> str:
-    """The watcher that wakes this process."""
-    (reader,) = await layer.readers()
-    return reader.watcher
 
 
 # A locked database

@@ -22,7 +22,7 @@ from tests.faults.peers import Peer, bell_of
 from tests.kinds import by_default, by_each_watcher
 from tests.processes import has_namespaces  # noqa: F401 - for skipif
 from tests.rows import put_number
-from tests.waiting import cancel, soon, until
+from tests.waiting import cancel, soon, until, wait_until
 
 
 @by_each_watcher
@@ -126,15 +126,28 @@ async def test_a_burst(
 
 @pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
-def test_watches_are_used_up_for_a_while(start: Start, limit: str) -> None:
+def test_watches_are_used_up_for_a_while(
+    start: Start, others: sqlite3.Connection, limit: str
+) -> None:
     """A warning for each kind of watching, and polling; with a watch to be had again it watches,
     without a restart.
     """
-    again = {"limit": limit, "again_after": 0.3}
-    child = start("tests.faults.children.watches_again", by=("unshare", "-Ur"), **again)
-    said = child.hear()
-    assert child.wait() == 0
-    assert len(child.errors().splitlines()) == 2
-    assert said["polled"]
-    assert said["descriptors"] < 40  # those that failed are given back
-    assert said["took"] < 10  # 30 messages; heartbeats alone would take 15 seconds
+    peer = Peer(start, by=("unshare", "-Ur"))
+    peer.limit_watches(limit, 0, again_after=0.3)
+    channel = peer.consume()
+    for number in range(3):
+        time.sleep(0.3)
+        put_number(others, channel, number)
+        assert peer.heard(channel, number) == [number]
+    assert peer.watcher() == "polling"
+    # Those that failed are given back.
+    assert len(os.listdir(f"/proc/{peer.child.pid}/fd")) < 40
+    peer.limit_watches(limit, 1000, again_after=0.3)
+    wait_until(lambda: peer.watcher() != "polling")
+    begun = time.monotonic()
+    for number in range(3, 33):
+        time.sleep(0.01)
+        put_number(others, channel, number)
+        assert peer.heard(channel, number) == [number]
+    assert time.monotonic() - begun < 10  # heartbeats alone would take 15 seconds
+    assert [level for level, _ in peer.log()].count("WARNING") == 2
