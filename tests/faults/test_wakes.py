@@ -34,7 +34,7 @@ async def test_a_commit_in_the_midst_of_subscribing(alias: str, start: Start, ki
     for number in range(30):
         layer = SqliteChannelLayer(database=alias, watcher=kind)
         channel = await layer.new_channel()
-        at = time.time() + 0.005
+        at = time.time() + 0.02  # by then the other process has opened the file
         writer.begin("put_at", channel, number, at)
         await asyncio.sleep(max(0, at - time.time() - random.uniform(0, 0.01)))
         assert (await soon(layer.receive(channel)))["number"] == number
