@@ -1,4 +1,4 @@
-"""What the tests' processes do: `python -m tests.children FUNCTION ARGUMENTS`; see processes.py.
+"""The tests' processes: `python -m tests.children FUNCTION ARGUMENTS`; see processes.py.
 
 Each talks with its test in lines of JSON on stdin and stdout. They do not import pytest.
 """
@@ -16,9 +16,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -29,7 +27,6 @@ import psutil
 from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull
 
-from channels_sqlite._options.conf import database_settings
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.rows import inbox_of, message, put_number
 
@@ -43,38 +40,16 @@ def hear() -> Any:
     return json.loads(sys.stdin.readline())
 
 
-async def send(layer: SqliteChannelLayer, channel: str, message: dict[str, Any]) -> None:
+async def send(layer: SqliteChannelLayer, channel: str, content: dict[str, Any]) -> None:
     """Send, and wait for room if there is none."""
     while True:
         try:
-            return await layer.send(channel, message)
+            return await layer.send(channel, content)
         except ChannelFull:
             await asyncio.sleep(0.002)
 
 
 # Readers and writers
-
-
-async def reader(channel: str, **config: Any) -> None:
-    """Receive until a negative number comes, and say each number at once."""
-    layer = SqliteChannelLayer(**config)
-    first = asyncio.create_task(layer.receive(channel))
-    await asyncio.sleep(0)
-    say("ready")
-    message = await first
-    while message["number"] >= 0:
-        say(message["number"])
-        message = await layer.receive(channel)
-    await layer.close()
-
-
-async def writer(channel: str, numbers: list[int], **config: Any) -> None:
-    """Send a message of each number."""
-    layer = SqliteChannelLayer(**config)
-    for number in numbers:
-        await send(layer, channel, {"type": "test.message", "number": number})
-    say("sent")
-    await layer.close()
 
 
 async def echo(**config: Any) -> None:
@@ -91,50 +66,17 @@ async def echo(**config: Any) -> None:
     await layer.close()
 
 
-def nursery(channels: list[str], group: str, **config: Any) -> None:
-    """For each line heard fork a writer that writes until it is killed, and say its pid.
-
-    A writer of its own for each kill, without the second that a new interpreter takes to start.
-    """
+async def writes_for_ever(name: str, channels: list[str], group: str, **config: Any) -> None:
+    """Send to the channels and the group in turn, and say what the channels accepted."""
     layer = SqliteChannelLayer(**config)
-    database_settings("channels")  # imports Django's backend, once for all
-    while name := hear():
-        pid = os.fork()
-        if pid == 0:
-            asyncio.run(write_for_ever(layer, name, channels, group))
-        say({"pid": pid})
-        os.waitpid(pid, 0)
-        say({"gone": pid})
-
-
-async def write_for_ever(
-    layer: SqliteChannelLayer, name: str, channels: list[str], group: str
-) -> None:
-    """Send to the channels and the group in turn, and say what was accepted."""
     number = 0
     while True:
         for channel in channels:
             number += 1
-            await send(layer, channel, {"type": "test", "writer": name, "number": number})
-            say({"writer": name, "number": number, "channel": channel})
+            await send(layer, channel, message(number, writer=name))
+            say([channel, number])
         number += 1
-        await layer.group_send(group, {"type": "test", "writer": name, "number": number})
-
-
-async def deaf_reader(channel: str, count: int, **config: Any) -> None:
-    """Receive with a watcher that hears nothing, and say when; then how many wakes it missed."""
-    layer = SqliteChannelLayer(**config)
-    first = asyncio.create_task(layer.receive(channel))
-    while not make_inotify_deaf():  # noqa: ASYNC110 - nobody could set an event
-        await asyncio.sleep(0.05)
-    say("deaf")
-    await first
-    say(time.time())
-    for _ in range(count - 1):
-        await layer.receive(channel)
-        say(time.time())
-    await layer.close()
-    say(layer.counters.missed_wakes)
+        await layer.group_send(group, message(number, writer=name))
 
 
 def make_inotify_deaf() -> int:
@@ -152,7 +94,7 @@ def make_inotify_deaf() -> int:
 
 
 def inotify_descriptors() -> list[int]:
-    """Those that this process has."""
+    """The descriptors of inotify that this process has."""
     found = []
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         with contextlib.suppress(FileNotFoundError):  # that of listdir itself
@@ -164,61 +106,21 @@ def inotify_descriptors() -> list[int]:
 # Lives and deaths
 
 
-def fresh_loops(sends: list[int], receives: list[int], **config: Any) -> None:
-    """Say what the process holds after so many group_sends, each in an event loop of its own, and
-    after so many more, each with a receive in another one.
+def fresh_loops(counts: list[int], **config: Any) -> None:
+    """Say what the process holds after so many messages, each sent and received in event loops of
+    its own.
     """
     layer = SqliteChannelLayer(**config)
     channel = async_to_sync(layer.new_channel)()
     async_to_sync(layer.group_add)("test-group", channel)
     process = psutil.Process()
-    for count, receiving in (
-        *((each, False) for each in sends),
-        *((each, True) for each in receives),
-    ):
+    for count in counts:
         for number in range(count):
-            async_to_sync(layer.group_send)("test-group", {"type": "test", "number": number})
-            if receiving:
-                async_to_sync(layer.receive)(channel)
+            async_to_sync(layer.group_send)("test-group", message(number))
+            async_to_sync(layer.receive)(channel)
         gc.collect()
         time.sleep(0.5)  # in which the threads of watchers whose loop was closed end
-        say(
-            {
-                "threads": threading.active_count(),
-                "descriptors": process.num_fds(),
-                "memory": process.memory_info().rss,
-            }
-        )
-
-
-def many_loops(threads: int, seconds: float, **config: Any) -> None:
-    """Send and receive on many threads, in event loops that live for three messages; say how that
-    went.
-    """
-    layer = SqliteChannelLayer(capacity=100_000, **config)
-    outcomes: Counter[str] = Counter()
-    end = time.monotonic() + seconds
-
-    async def three(channel: str, close: bool) -> None:
-        for _ in range(3):
-            await layer.send(channel, {"type": "test"})
-        for _ in range(3):
-            await asyncio.wait_for(layer.receive(channel), 10)
-        if close:
-            await layer.close()
-
-    def work(number: int) -> None:
-        while time.monotonic() < end:
-            try:
-                asyncio.run(three(f"test-{number}", close=number == 0))
-            except Exception as error:
-                outcomes[f"{type(error).__name__}: {error}"] += 1
-            else:
-                outcomes["ok"] += 1
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(threads)))
-    say(outcomes)
+        say([threading.active_count(), process.num_fds(), process.memory_info().rss])
 
 
 async def use(layer: SqliteChannelLayer) -> None:

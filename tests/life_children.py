@@ -1,4 +1,4 @@
-"""What processes do whose loops and threads end badly; see test_life.py."""
+"""The work of processes whose loops and threads end badly; see test_life.py."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def exits_beside_loops(threads: int, **config: Any) -> None:
     used = threading.Barrier(threads + 1)
 
     async def use_for_ever() -> None:
-        await use_own(layer)
+        await use(layer)
         await asyncio.to_thread(used.wait)
         while True:
-            await use_own(layer)
+            await use(layer)
 
     def use_in_many() -> None:
-        asyncio.run(use_own(layer))
+        asyncio.run(use(layer))
         used.wait()
         while True:
-            asyncio.run(use_own(layer))
+            asyncio.run(use(layer))
 
     for number in range(threads):
         target = use_in_many if number % 2 else lambda: asyncio.run(use_for_ever())
@@ -44,12 +44,6 @@ def exits_beside_loops(threads: int, **config: Any) -> None:
     used.wait()
     time.sleep(0.1)
     say("ending")
-
-
-async def use_own(layer: SqliteChannelLayer) -> None:
-    channel = await layer.new_channel()
-    await layer.send(channel, {"type": "test"})
-    await layer.receive(channel)
 
 
 def closes_loops_while_it_trims(sends: int, **config: Any) -> None:

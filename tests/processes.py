@@ -6,7 +6,10 @@ import contextlib
 import json
 import os
 import queue
+import select
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +17,6 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
@@ -26,36 +28,41 @@ class ChildEnded(Exception):
 
 
 class Child:
-    """A Python interpreter that runs `function` of tests/children.py, with warnings as errors.
+    """A Python process that runs `function` of tests/children.py, with warnings as errors.
 
-    Or of another module, where `function` is its full name. `prefix` is a command that runs it,
-    such as `unshare` in another namespace. It is killed at the end of the `with`, if it has not
-    ended before.
+    Or of another module, where `function` is its full name. `by` is a command that runs it, such as
+    `unshare` in another namespace; it uses the database `on`, if given. At the end of the `with` it
+    is killed, if it has not ended before, with all that it has forked.
     """
 
-    prefix: Sequence[str] = ()
-
-    @classmethod
-    def under(cls, *command: str) -> type[Child]:
-        """Children that the command runs."""
-        return type(cls.__name__, (cls,), {"prefix": command})
-
-    def __init__(self, function: str, database: Path, /, **arguments: Any) -> None:
+    def __init__(
+        self,
+        function: str,
+        database: Path,
+        /,
+        *,
+        by: Sequence[str] = (),
+        on: Path | None = None,
+        **arguments: Any,
+    ) -> None:
         module, _, name = function.rpartition(".")
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in close()
-        self._process = subprocess.Popen(
-            [
-                *self.prefix,
-                *(sys.executable, "-W", "error", "-m", module or "tests.children", name),
-                json.dumps(arguments),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            cwd=ROOT,
-            env=environment(database),
-        )
+        self._process: subprocess.Popen[str] | Forked
+        env = environment(on or database)
+        work = [module or "tests.children", name, json.dumps(arguments)]
+        if by or module in OF_THEIR_OWN or not hasattr(os, "fork"):
+            self._process = subprocess.Popen(
+                [*by, sys.executable, "-W", "error", "-m", *work],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                cwd=ROOT,
+                env=env,
+                process_group=0 if hasattr(os, "fork") else None,
+            )
+        else:
+            self._process = Forked(work, env, self._errors.fileno())
         self._heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
@@ -65,7 +72,7 @@ class Child:
         return self._process.pid
 
     def hear(self, patience: float = PATIENCE) -> Any:
-        """What the child says next; raises ChildEnded, or queue.Empty after `patience` seconds."""
+        """Its next words; raises ChildEnded, or queue.Empty after `patience` seconds."""
         line = self._heard.get(timeout=patience)
         if line is None:
             raise self._ended()
@@ -106,28 +113,25 @@ class Child:
             raise self._ended()
 
     def errors(self) -> str:
-        """What it has written to stderr so far."""
+        """Its stderr so far."""
         self._errors.seek(0)
         return self._errors.read()
 
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
+        if hasattr(os, "fork"):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._listener.join(PATIENCE)
         with contextlib.suppress(BrokenPipeError):  # told what it did not live to hear
             self._process.stdin.close()
         self._process.stdout.close()
-        if error is not None:
-            sys.stderr.write(self.errors())
+        sys.stderr.write(self.errors())
         self._errors.close()
 
     def _ended(self) -> ChildEnded:
@@ -138,6 +142,51 @@ class Child:
         for line in self._process.stdout:
             self._heard.put(line)
         self._heard.put(None)
+
+
+OF_THEIR_OWN = ("tests.gevent_children", "tests.windows_children")
+"""Modules that change Python before anything of ours is imported."""
+
+
+class Forked:
+    """A process forked by one that has imported Django and the layer; as subprocess.Popen.
+
+    It starts in a hundredth of the second that an interpreter needs. See forking.py.
+    """
+
+    def __init__(self, work: list[str], environment: dict[str, str], errors: int) -> None:
+        order = json.dumps([environment, work]).encode()
+        (theirs, into), (out_of, said), (status, ended) = [os.pipe() for _ in range(3)]
+        os.write(into, order)  # less than a pipe holds
+        socket.send_fds(forker()[0], [b"%d" % len(order)], [theirs, said, errors, ended])
+        for each in (theirs, said, ended):
+            os.close(each)
+        self.stdin, self.stdout = open(into, "w"), open(out_of)  # noqa: SIM115
+        self._status = open(status)  # noqa: SIM115
+        self.pid = int(self._status.readline())
+        self._code: int | None = None
+
+    def wait(self, timeout: float) -> int:
+        if self._code is None:
+            if not select.select([self._status], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            self._code = int(self._status.read())
+            self._status.close()
+        return self._code
+
+    def kill(self) -> None:
+        if self._code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+@cache
+def forker() -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The process that forks, and its socket; it ends with this one."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-W", "error", "-m", "tests.forking"]
+        return ours, subprocess.Popen(command, stdin=theirs.fileno(), cwd=ROOT)
 
 
 def environment(database: Path) -> dict[str, str]:

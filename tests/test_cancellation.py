@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import OpenLayer, Start
+from tests.faults.peers import Peer
 from tests.kinds import by_default, ours
 from tests.rows import message
 from tests.storing.parts import locked
@@ -16,7 +17,7 @@ from tests.waiting import cancel, rest, soon, until
 
 
 async def numbers(layer: Any, channel: str) -> list[int]:
-    """Those of the messages that still wait in the channel."""
+    """The numbers of the messages that still wait in the channel."""
     return [each["number"] for each in await rest(layer, channel)]
 
 
@@ -78,7 +79,8 @@ async def test_receives_are_cancelled_while_another_process_sends(
     layer: Any, channel: str, start: Start
 ) -> None:
     many = [*range(100)]  # as many as a slow consumer's buffer holds
-    writer = start("writer", channel=channel, numbers=many)
+    writer = Peer(start)
+    writer.begin("send_all", channel, many)
     got: list[int] = []
 
     async def keep_receiving() -> None:
@@ -87,7 +89,7 @@ async def test_receives_are_cancelled_while_another_process_sends(
 
     await soon(keep_receiving())
     assert got == many
-    assert await asyncio.to_thread(writer.hear) == "sent"
+    assert await asyncio.to_thread(writer.result) == many
     assert await numbers(layer, channel) == []
 
 

@@ -20,7 +20,7 @@ from asgiref.sync import async_to_sync
 from tests.children import inotify_descriptors
 from tests.conftest import OpenLayer, SetTimes, Start
 from tests.kinds import ours
-from tests.processes import Child, succeeds  # noqa: F401 - for skipif
+from tests.processes import succeeds  # noqa: F401 - for skipif
 from tests.rows import message
 from tests.waiting import cancel, receive, soon, threads, until, wait_until
 
@@ -67,16 +67,15 @@ def test_loops_that_end_before_a_heartbeat_have_one_between_them(
 
 
 @pytest.mark.parametrize("watcher", ["inotify", "watchfiles"], indirect=True)
-def test_hundreds_of_loops_that_send_and_some_that_receive(start: Start, watcher: str) -> None:
+def test_hundreds_of_loops_that_send_and_receive(start: Start, watcher: str) -> None:
     """async_to_sync(layer.group_send) in a synchronous view."""
-    counts = {"sends": [50, 250], "receives": [25, 75]}
-    child = start("fresh_loops", **counts, capacity=10_000, watcher=watcher)  # few are read
-    for _ in counts:
-        before, after = child.hear(), child.hear(60)
-        # Watchers of the last loops may be about to end; what grew with them would be hundreds.
-        assert after["threads"] <= before["threads"] + 10
-        assert after["descriptors"] <= before["descriptors"] + 3
-        assert after["memory"] - before["memory"] < ROOM
+    child = start("fresh_loops", counts=[50, 100], watcher=watcher)
+    threads, descriptors, memory = child.hear()
+    more_threads, more_descriptors, more_memory = child.hear(60)
+    # Watchers of the last loops may be about to end; what grew with them would be a hundred.
+    assert more_threads <= threads + 10
+    assert more_descriptors <= descriptors + 3
+    assert more_memory - memory < ROOM
     child.finish()
 
 
@@ -187,23 +186,21 @@ can_limit = pytest.mark.skipif(
 )
 
 
-def watches(database: Path, threads: int, watcher: str) -> str:
-    """What wakes a process that may have so many threads, the first one included."""
-    limited = Child.under("prlimit", f"--nproc={threads}", *ANOTHER)
-    with limited("tests.life_children.watches", database, watcher=watcher) as child:
-        said: str = child.hear()
-        assert child.wait(PROMPTLY) == 0
-        return said
+def watches(start: Start, threads: int, watcher: str) -> str:
+    """The watcher of a process that may have so many threads, the first one included."""
+    limited = ("prlimit", f"--nproc={threads}", *ANOTHER)
+    child = start("tests.life_children.watches", by=limited, watcher=watcher)
+    said: str = child.hear()
+    assert child.wait(PROMPTLY) == 0
+    return said
 
 
 @can_limit
-def test_without_threads_auto_polls_and_watchfiles_says_that_none_can_start(
-    database: Path,
-) -> None:
+def test_without_threads_auto_polls_and_watchfiles_says_that_none_can_start(start: Start) -> None:
     """watchfiles would abort the process. The first two are the process and the layer's worker."""
-    kinds = [watches(database, threads, "auto") for threads in (2, 3, 9)]
+    kinds = [watches(start, threads, "auto") for threads in (2, 3, 9)]
     assert kinds == ["polling", "polling", "watchfiles"]
-    assert "can't start new thread" in watches(database, 2, "watchfiles")
+    assert "can't start new thread" in watches(start, 2, "watchfiles")
 
 
 # Closing

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
 import statistics
 import sys
 import time
@@ -20,32 +19,35 @@ import pytest
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import send
 from tests.conftest import OpenLayer, Start
+from tests.faults.peers import Peer
 from tests.kinds import by_each_watcher
-from tests.processes import Child
 from tests.rows import message, select, sql
-from tests.waiting import cancel, soon, until
+from tests.waiting import cancel, soon, until, wait_until
 
 Message = dict[str, Any]
 
 
 def test_three_readers_share_a_normal_channel(start: Start) -> None:
     """600 messages from two processes, each message to exactly one of three others."""
-    readers = [start("reader", channel="work") for _ in range(3)]
+    readers = {Peer(start): list[int]() for _ in range(3)}
     for reader in readers:
-        assert reader.hear() == "ready"
-    halves = [[*range(0, 600, 2)], [*range(1, 600, 2)]]
-    writers = [start("writer", channel="work", numbers=numbers) for numbers in halves]
-    for writer in writers:
-        assert writer.hear() == "sent"
-        writer.finish()
-    start("writer", channel="work", numbers=[-1, -1, -1])
-    received: list[list[int]] = [reader.rest() for reader in readers]
-    for reader, numbers in zip(readers, received, strict=True):
-        reader.finish()
-        for remainder in (0, 1):
-            of_one_writer = [number for number in numbers if number % 2 == remainder]
+        reader.consume("work")
+    writers = [Peer(start, capacity=600) for _ in range(2)]
+    for first, writer in enumerate(writers):
+        writer.begin("send_all", "work", [*range(first, 600, 2)])
+    assert [len(writer.result()) for writer in writers] == [300, 300]
+
+    def all_have_come() -> bool:
+        for reader, numbers in readers.items():
+            numbers += reader.taken("work")
+        return sum(map(len, readers.values())) >= 600
+
+    wait_until(all_have_come)
+    for numbers in readers.values():
+        for first in (0, 1):
+            of_one_writer = [number for number in numbers if number % 2 == first]
             assert of_one_writer == sorted(of_one_writer)
-    assert sorted(chain.from_iterable(received)) == [*range(600)]
+    assert sorted(chain.from_iterable(readers.values())) == [*range(600)]
 
 
 def test_two_processes_talk_where_posix_is_missing(start: Start, database: Path) -> None:
@@ -83,7 +85,7 @@ async def test_two_processes_talk(open_layer: OpenLayer, start: Start, kind: str
 
 @by_each_watcher
 async def test_foreign_writers_wake_receivers(open_layer: OpenLayer, start: Start) -> None:
-    """What SQL alone has written arrives, and long before the next heartbeat: on one channel by the
+    """Rows of SQL alone arrive, and long before the next heartbeat: on one channel by the
     sqlite3 module, and then on another one by Django's ORM.
     """
     layer = open_layer()
@@ -106,57 +108,21 @@ async def test_foreign_writers_wake_receivers(open_layer: OpenLayer, start: Star
 
 @pytest.mark.skipif(sys.platform != "linux", reason="no inotify here")
 @pytest.mark.parametrize("watcher", ["inotify", "watchfiles"], indirect=True)
-async def test_a_watcher_gone_deaf(alias: str, start: Start, watcher: str) -> None:
+def test_a_watcher_gone_deaf(start: Start, watcher: str) -> None:
     """Messages come with the heartbeats, which are counted; after three of them polling begins."""
-    layer = SqliteChannelLayer(database=alias)
-    deaf = start("deaf_reader", channel="test-channel", count=10, watcher=watcher)
-    assert await asyncio.to_thread(deaf.hear) == "deaf"
+    deaf, sender = Peer(start, watcher=watcher), Peer(start)
+    channel = deaf.consume("test-channel")
+    wait_until(deaf.make_deaf)
     delays = []
     for number in range(10):
-        await layer.send("test-channel", message(number))
-        sent = time.time()
-        delays.append(await asyncio.to_thread(deaf.hear) - sent)
-        await asyncio.sleep(random.uniform(0, 0.5))
-    await layer.close()
-    assert await asyncio.to_thread(deaf.hear) >= 3
-    assert deaf.wait() == 0
-    assert len(deaf.errors().splitlines()) == 1  # the warning
+        begun = time.monotonic()
+        sender.send(channel, message(number))
+        assert deaf.heard(channel, number) == [number]
+        delays.append(time.monotonic() - begun)
+        time.sleep(random.uniform(0, 0.5))
+    assert deaf.missed_wakes() >= 3
+    assert [level for level, _ in deaf.log()].count("WARNING") == 1
     assert statistics.median(delays[-4:]) < max(delays) / 2
-
-
-class Ledger:
-    """What was accepted from, and what was received of, each writer: by channel."""
-
-    def __init__(self, *channels: str) -> None:
-        self.accepted: dict[str, list[tuple[str, int]]] = {channel: [] for channel in channels}
-        self.received: dict[str, list[tuple[str, int]]] = {channel: [] for channel in channels}
-
-    async def read(self, layer: Any, channel: str) -> None:
-        while True:
-            got = await layer.receive(channel)
-            self.received[channel].append((got["writer"], got["number"]))
-
-    def listen(self, child: Child, key: str, count: int = 1) -> Any:
-        """What the child says under the key, the `count`-th time; notes what was accepted."""
-        while count:
-            said = child.hear()
-            if "number" in said:
-                self.accepted[said["channel"]].append((said["writer"], said["number"]))
-            count -= key in said
-        return said[key]
-
-    def has(self, writer: str, number: int) -> bool:
-        return all((writer, number) in got for got in self.received.values())
-
-    def check(self) -> None:
-        for channel, got in self.received.items():
-            assert len(set(got)) == len(got)
-            assert set(self.accepted[channel]) <= set(got)
-            by_writer = defaultdict(list)
-            for name, number in got:
-                by_writer[name].append(number)
-            for numbers in by_writer.values():
-                assert numbers == sorted(numbers)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -164,43 +130,36 @@ async def test_writers_are_killed(alias: str, database: Path, start: Start) -> N
     """kill -9 at 30 random moments: the others go on, nothing twice, what was accepted is there."""
     layer = SqliteChannelLayer(database=alias, capacity=1000)
     local = await layer.new_channel()
-    ledger = Ledger(local, "work")
     await layer.group_add("test-group", local)
-    readers = [asyncio.create_task(ledger.read(layer, channel)) for channel in (local, "work")]
-    nursery = start("nursery", channels=[local, "work"], group="test-group", capacity=1000)
+    accepted: set[tuple[str, str, int]] = set()
+    received: list[tuple[str, str, int]] = []
+
+    async def read(channel: str) -> None:
+        while True:
+            got = await layer.receive(channel)
+            received.append((channel, got["writer"], got["number"]))
+
+    readers = [asyncio.create_task(read(channel)) for channel in (local, "work")]
+    writes = {"channels": [local, "work"], "group": "test-group", "capacity": 1000}
     for turn in range(30):
-        nursery.tell(f"writer {turn}")
-        pid = await asyncio.to_thread(ledger.listen, nursery, "pid")
-        await asyncio.to_thread(ledger.listen, nursery, "number", random.randint(1, 20))
+        writer = start("writes_for_ever", name=f"writer {turn}", **writes)
+        for _ in range(random.randint(1, 20)):
+            said = await asyncio.to_thread(writer.hear)
+            accepted.add((said[0], f"writer {turn}", said[1]))
         await asyncio.sleep(random.uniform(0, 0.002))
-        os.kill(pid, signal.SIGKILL)
-        mine = {"type": "test", "writer": "survivor", "number": turn}
-        for channel in (local, "work"):
-            await soon(send(layer, channel, mine))
-        await asyncio.to_thread(ledger.listen, nursery, "gone")
-        await until(partial(ledger.has, "survivor", turn))
-    nursery.tell("")
-    await asyncio.to_thread(nursery.finish)
+        writer.kill()
+        accepted |= {(channel, f"writer {turn}", number) for channel, number in writer.rest()}
+        mine = {(channel, "survivor", turn) for channel in (local, "work")}
+        for channel, name, number in mine:
+            await soon(send(layer, channel, message(number, writer=name)))
+        await until(partial(mine.issubset, received))
     await cancel(*readers)
     await layer.close()
-    ledger.check()
+    assert len(set(received)) == len(received)
+    assert accepted <= set(received)
+    by_writer = defaultdict(list)
+    for channel, name, number in received:
+        by_writer[channel, name].append(number)
+    assert all(numbers == sorted(numbers) for numbers in by_writer.values())
     with sql(database) as connection:
         assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
-
-
-async def test_a_stopped_process_harms_nobody(start: Start, alias: str) -> None:
-    """SIGSTOP: the others go on; when it goes on, it gets what came meanwhile."""
-    layer = SqliteChannelLayer(database=alias)
-    stopped, running = start("echo"), start("echo")
-    mine = await layer.new_channel()
-    theirs = [await asyncio.to_thread(child.hear) for child in (stopped, running)]
-    stopped.signal(signal.SIGSTOP)
-    for number in range(50):
-        for channel in theirs:
-            question = {"type": "question", "number": number, "reply_to": mine}
-            await layer.send(channel, question)
-        assert (await soon(layer.receive(mine)))["number"] == number
-    stopped.signal(signal.SIGCONT)
-    answers = [(await soon(layer.receive(mine)))["number"] for _ in range(50)]
-    assert answers == [*range(50)]
-    await layer.close()

@@ -27,9 +27,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a file in use c
 
 GROUP, CHANNEL = "room", "jobs"  # also those of the suites
 
-on_both = pytest.mark.parametrize("where", ["", ON_A_FILE], ids=["in-memory", "on-a-file"])
-"""What the settings say of the test database."""
-
 Run = Callable[..., int]
 """Runs a suite, with a method of it; the number of tests, all of which passed."""
 Passed = Callable[..., int]
@@ -139,115 +136,23 @@ setup_test_environment()
 PLAIN = CASES.format(head=SET_UP, classes="class Tests(Both, unittest.TestCase): ...")
 
 
-django = pytest.param(DJANGO, Suite.test, 4, id="django")
-unmarked = pytest.param(UNMARKED, Suite.pytest, 2, id="pytest")
-plain = pytest.param(PLAIN, Suite.unittest, 2, id="unittest")
-
-
-@pytest.mark.parametrize(("code", "run", "count"), [django, unmarked, plain])
+@pytest.mark.parametrize(
+    ("code", "run", "count"),
+    [(DJANGO, Suite.test, 4), (UNMARKED, Suite.pytest, 2), (PLAIN, Suite.unittest, 2)],
+    ids=["django", "pytest", "unittest"],
+)
 def test_tests_that_name_no_database_stay_away_from_the_developers_file(
     passed: Passed, code: str, run: Run, count: int
 ) -> None:
     assert passed(code, run=run) == count
 
 
-@pytest.mark.parametrize(("code", "run", "count"), [django, unmarked])
-def test_tests_need_no_developers_file(tmp_path: Path, code: str, run: Run, count: int) -> None:
+def test_tests_need_no_developers_file(tmp_path: Path) -> None:
     """As where only the tests run, and nobody has migrated."""
-    suite = Suite(tmp_path, code)
-    assert run(suite) == count
+    suite = Suite(tmp_path, UNMARKED)
+    assert suite.pytest() == 2
     assert suite.left() == []
 
-
-EARLY = """\
-from django.test import TransactionTestCase
-
-from .apps import ask_the_thread
-from .steps import chat, count, receive, send
-
-
-class Tests(TransactionTestCase):
-    databases = {"default", "channels"}
-
-    def test_a_thread_that_waits_answers(self):
-        send("orders")
-        self.assertEqual(receive("answers")["sender"], "suite")
-        self.assertEqual(count("orders"), 1)
-
-    def test_the_orm_counts_what_another_thread_sends(self):
-        ask_the_thread()
-        self.assertEqual(count("notes"), 1)
-        receive("notes")
-
-    def test_a_chat(self):
-        chat()
-"""
-
-USED_EARLY = """\
-import asyncio
-import threading
-
-from asgiref.sync import async_to_sync
-from channels.layers import get_channel_layer
-from django.apps import AppConfig
-from django.db.models.signals import post_migrate
-
-from channels_sqlite.exceptions import ChannelsSqliteError
-
-asked, sent = threading.Event(), threading.Event()
-
-
-class ChatConfig(AppConfig):
-    name = "chat"
-
-    def ready(self):
-        use_the_layer()
-        for work in send_when_asked, lambda: asyncio.run(answer()):
-            threading.Thread(target=work, daemon=True).start()
-        post_migrate.connect(send, sender=self)
-
-
-def use_the_layer():
-    async_to_sync(get_channel_layer().group_count)("room")
-
-
-def send(**kwargs):
-    async_to_sync(get_channel_layer().send)("notes", {"type": "note"})
-
-
-def send_when_asked():
-    use_the_layer()
-    asked.wait()
-    send()
-    sent.set()
-
-
-def ask_the_thread():
-    asked.set()
-    assert sent.wait(10)
-
-
-async def answer():
-    layer = get_channel_layer()
-    while True:
-        try:
-            await layer.send("answers", await layer.receive("orders"))
-        except ChannelsSqliteError:  # the tables are being made
-            await asyncio.sleep(0.1)
-"""
-
-
-@on_both
-def test_a_layer_used_before_the_runner_changes_name_works_in_the_test_database(
-    passed: Passed, where: str
-) -> None:
-    """In ready(), in threads that are started there, of which one waits in receive(), and in a
-    handler of post_migrate.
-    """
-    assert passed(EARLY, settings=where, app=USED_EARLY) == 3
-
-
-# Test databases that are files
 
 TWO_CASES = """\
 from django.test import TestCase, TransactionTestCase
@@ -276,6 +181,184 @@ class TransactionTests(Cases, TransactionTestCase):
     def test_a_chat(self):
         chat()
 """
+
+OVERRIDDEN = """\
+from channels.exceptions import ChannelFull
+from channels.layers import get_channel_layer
+from django.test import SimpleTestCase, TransactionTestCase, override_settings
+
+from .steps import chat, count, flush, send, send_and_receive
+
+MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+OURS = {
+    "default": {
+        "BACKEND": "channels_sqlite.layers.SqliteChannelLayer",
+        "CONFIG": {"database": "channels", "capacity": 1},
+    }
+}
+
+
+class Overridden:
+    def test_another_config(self):
+        with override_settings(CHANNEL_LAYERS=OURS):
+            flush()
+            send_and_receive()
+            send("full")
+            with self.assertRaises(ChannelFull):
+                send("full")
+
+    def test_another_layer(self):
+        with override_settings(CHANNEL_LAYERS=MEMORY):
+            self.assertEqual(type(get_channel_layer()).__name__, "InMemoryChannelLayer")
+            send_and_receive()
+            chat()
+        send_and_receive()
+        chat()
+
+
+class WithoutDatabases(Overridden, SimpleTestCase):
+    pass
+"""
+
+SERIAL = f"""\
+import time
+
+from asgiref.sync import async_to_sync
+
+from channels_sqlite.exceptions import DatabaseUnavailable
+from channels_sqlite.models import LayerMessage
+
+{TWO_CASES}
+{OVERRIDDEN}
+from .apps import ask_the_thread
+from .steps import JOB, receive
+
+
+class WithDatabases(Overridden, TransactionTestCase):
+    databases = {{"default", "channels"}}
+
+    def test_the_orm_counts(self):
+        with override_settings(CHANNEL_LAYERS=OURS):
+            send("counted")
+            self.assertEqual(count("counted"), 1)
+
+    def test_a_thread_that_waits_answers(self):
+        send("orders")
+        self.assertEqual(receive("answers")["sender"], "suite")
+        self.assertEqual(count("orders"), 1)
+
+    def test_the_orm_counts_what_another_thread_sends(self):
+        ask_the_thread()
+        self.assertEqual(count("notes"), 1)
+        receive("notes")
+
+
+class OwnTransaction(TestCase):
+    databases = {{"default", "channels"}}
+
+    def setUp(self):
+        now = time.time()
+        LayerMessage.objects.create(
+            inbox="jobs", channel="jobs", body=b"", created_at=now, expires_at=now + 60
+        )
+
+    def test_to_send(self):
+        self.check("send", "jobs", JOB)
+
+    def test_to_join(self):
+        self.check("group_add", "room", "jobs")
+
+    def check(self, verb, *arguments):
+        began = time.monotonic()
+        try:
+            async_to_sync(getattr(get_channel_layer(), verb))(*arguments)
+        except DatabaseUnavailable as error:
+            self.assertIn("A test's own transaction", str(error))
+            self.assertIn("use a TransactionTestCase", str(error))
+        self.assertLess(time.monotonic() - began, 10)  # the timeout is 20
+"""
+
+USED_EARLY = """\
+import asyncio
+import threading
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.apps import AppConfig
+
+from channels_sqlite.exceptions import ChannelsSqliteError
+
+asked, sent = threading.Event(), threading.Event()
+
+
+class ChatConfig(AppConfig):
+    name = "chat"
+
+    def ready(self):
+        use_the_layer()
+        for work in send_when_asked, lambda: asyncio.run(answer()):
+            threading.Thread(target=work, daemon=True).start()
+
+
+def use_the_layer():
+    async_to_sync(get_channel_layer().group_count)("room")
+
+
+def send():
+    async_to_sync(get_channel_layer().send)("notes", {"type": "note"})
+
+
+def send_when_asked():
+    use_the_layer()
+    asked.wait()
+    send()
+    sent.set()
+
+
+def ask_the_thread():
+    asked.set()
+    assert sent.wait(10)
+
+
+async def answer():
+    layer = get_channel_layer()
+    while True:
+        try:
+            await layer.send("answers", await layer.receive("orders"))
+        except ChannelsSqliteError:  # the tables are being made
+            await asyncio.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("where", ["", ON_A_FILE], ids=["in-memory", "on-a-file"])
+def test_tests_with_databases_use_those(passed: Passed, where: str) -> None:
+    """The layer was used before the runner has changed NAME: in ready(), and in threads that are
+    started there, of which one waits in receive(). CHANNEL_LAYERS are overridden, to another layer
+    and back.
+
+    The transaction of a TestCase that has written with the ORM holds SQLite's lock until the test
+    ends. The error of a send names that transaction and the remedy, long before the timeout. To
+    work is as good.
+    """
+    assert passed(SERIAL, settings=where, app=USED_EARLY) == 14
+
+
+RELATIVE = """\
+DATABASES["channels"]["NAME"] = "channels.sqlite3"
+DATABASES["channels"]["TEST"] = {"NAME": "test_channels.sqlite3"}
+"""
+
+
+@pytest.mark.parametrize(("code", "count"), [(DJANGO, 4), (TWO_CASES, 5)], ids=["none", "both"])
+def test_a_relative_name_is_that_of_the_working_directory(
+    passed: Passed, tmp_path: Path, code: str, count: int
+) -> None:
+    """Layer and ORM agree about it; the developer's file is in another directory."""
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    assert passed(code, settings=RELATIVE, cwd=elsewhere) == count
+
+
+# Several processes
 
 
 def test_tests_run_in_parallel_in_memory(passed: Passed) -> None:
@@ -381,135 +464,8 @@ def test_a_mirror_of_the_default_database_is_the_layers_too(passed: Passed) -> N
     assert passed(TWO_CASES, "--shuffle", settings=file + mirror) == 5
 
 
-RELATIVE = """\
-DATABASES["channels"]["NAME"] = "channels.sqlite3"
-DATABASES["channels"]["TEST"] = {"NAME": "test_channels.sqlite3"}
-"""
-
-
-@pytest.mark.parametrize(
-    ("code", "count"),
-    [(DJANGO, 4), (TWO_CASES, 5)],
-    ids=["without-databases", "with-databases"],
-)
-def test_a_relative_name_is_that_of_the_working_directory(
-    passed: Passed, tmp_path: Path, code: str, count: int
-) -> None:
-    """Layer and ORM agree about it; the developer's file is in another directory."""
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    assert passed(code, settings=RELATIVE, cwd=elsewhere) == count
-
-
-OVERRIDDEN = """\
-from channels.exceptions import ChannelFull
-from channels.layers import get_channel_layer
-from django.test import SimpleTestCase, TransactionTestCase, override_settings
-
-from .steps import chat, count, flush, send, send_and_receive
-
-MEMORY = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
-OURS = {
-    "default": {
-        "BACKEND": "channels_sqlite.layers.SqliteChannelLayer",
-        "CONFIG": {"database": "channels", "capacity": 1},
-    }
-}
-
-
-class Tests:
-    def test_another_config(self):
-        with override_settings(CHANNEL_LAYERS=OURS):
-            flush()
-            send_and_receive()
-            send("full")
-            with self.assertRaises(ChannelFull):
-                send("full")
-
-    def test_another_layer(self):
-        with override_settings(CHANNEL_LAYERS=MEMORY):
-            self.assertEqual(type(get_channel_layer()).__name__, "InMemoryChannelLayer")
-            send_and_receive()
-            chat()
-        send_and_receive()
-        chat()
-
-
-class WithoutDatabases(Tests, SimpleTestCase):
-    pass
-"""
-
-AND_WITH_DATABASES = """
-
-class WithDatabases(Tests, TransactionTestCase):
-    databases = {"default", "channels"}
-
-    def test_the_orm_counts(self):
-        with override_settings(CHANNEL_LAYERS=OURS):
-            send("counted")
-            self.assertEqual(count("counted"), 1)
-"""
-
 MEMORY = 'CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}\n'
 
 
-@pytest.mark.parametrize(
-    ("settings", "code", "count"),
-    [("", OVERRIDDEN + AND_WITH_DATABASES, 5), (MEMORY, OVERRIDDEN, 2)],
-    ids=["from-ours-with-databases", "from-in-memory-without"],
-)
-def test_tests_override_channel_layers(
-    passed: Passed, settings: str, code: str, count: int
-) -> None:
-    """From this layer to another and back, and from another to this one and back."""
-    assert passed(code, settings=settings) == count
-
-
-OWN_TRANSACTION = """\
-import time
-
-from asgiref.sync import async_to_sync
-from channels.layers import get_channel_layer
-from django.test import TestCase
-
-from channels_sqlite.exceptions import DatabaseUnavailable
-from channels_sqlite.models import LayerMessage
-
-from .steps import JOB
-
-
-class Tests(TestCase):
-    databases = {"default", "channels"}
-
-    def setUp(self):
-        now = time.time()
-        LayerMessage.objects.create(
-            inbox="jobs", channel="jobs", body=b"", created_at=now, expires_at=now + 60
-        )
-
-    def test_to_send(self):
-        self.check("send", "jobs", JOB)
-
-    def test_to_join(self):
-        self.check("group_add", "room", "jobs")
-
-    def check(self, verb, *arguments):
-        began = time.monotonic()
-        try:
-            async_to_sync(getattr(get_channel_layer(), verb))(*arguments)
-        except DatabaseUnavailable as error:
-            self.assertIn("A test's own transaction", str(error))
-            self.assertIn("use a TransactionTestCase", str(error))
-        self.assertLess(time.monotonic() - began, 10)  # the timeout is 20
-"""
-
-
-@on_both
-def test_a_test_that_has_written_with_the_orm_is_told_so_when_it_sends(
-    passed: Passed, where: str
-) -> None:
-    """The transaction of a TestCase holds SQLite's lock until the test ends: to wait is in vain.
-
-    The error names that transaction and the remedy, long before the timeout. To work is as good.
-    """
-    assert passed(OWN_TRANSACTION, settings=where) == 2
+def test_tests_override_another_layer_by_this_one(passed: Passed) -> None:
+    assert passed(OVERRIDDEN, settings=MEMORY) == 2

@@ -6,18 +6,19 @@ import os
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests import projects
+from tests.processes import ROOT
 
-ROOT = Path(__file__).parent.parent
 PATIENCE = 300  # seconds; only a hang takes that long
 OLD = "channels-sqlite==0.1"
 
-# What the README of 0.1 has its users write.
+# The README of 0.1 has its users write this.
 SETTINGS_OF_0_1 = f'''\
 {projects.SETTINGS}
 DATABASES["channels"] |= {{
@@ -64,14 +65,10 @@ asyncio.run(use())
 """
 
 
-OLD_TABLES = {"channels_sqlite_channelmessage", "channels_sqlite_channelgroup"}
-
-
 class User:
     """Somebody who has 0.1: an environment, and a project in a directory beside it."""
 
     def __init__(self, directory: Path) -> None:
-        self.environment = directory / "environment"
         self.project = directory / "project"
         package = self.project / "mysite"
         self.database = package / "channels.sqlite3"
@@ -79,16 +76,20 @@ class User:
         (package / "__init__.py").touch()
         (package / "settings.py").write_text(SETTINGS_OF_0_1)
         (self.project / "use.py").write_text(USE_OF_0_1)
-        make = [sys.executable, "-m", "virtualenv", "--quiet", str(self.environment)]
+        make = [sys.executable, "-m", "virtualenv", "--quiet", str(directory / "environment")]
         subprocess.run(make, check=True, timeout=PATIENCE)
-
-    def try_python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the environment's Python in the project; no checkout is in its path."""
         scripts = "Scripts" if sys.platform == "win32" else "bin"
+        self._python = str(directory / "environment" / scripts / "python")
+        # The requirements of both versions are there already; `nox -s package` begins with nothing.
+        site = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+        Path(self.python("-c", site)[0], "more.pth").write_text(sysconfig.get_paths()["purelib"])
+
+    def run(self, *arguments: str, check: bool) -> subprocess.CompletedProcess[str]:
+        """Run the environment's Python in the project; no checkout is in its path."""
         ours = {"DJANGO_SETTINGS_MODULE", "PYTHONPATH", "PYTHONSAFEPATH"}
         others = {name: value for name, value in os.environ.items() if name not in ours}
-        return subprocess.run(
-            [str(self.environment / scripts / "python"), *arguments],
+        ran = subprocess.run(
+            [self._python, *arguments],
             cwd=self.project,
             env={**others, "DJANGO_SETTINGS_MODULE": "mysite.settings"},
             capture_output=True,
@@ -96,19 +97,15 @@ class User:
             timeout=PATIENCE,
             check=False,
         )
+        assert not (check and ran.returncode), f"{arguments}: {ran.stdout}{ran.stderr}"
+        return ran
 
     def python(self, *arguments: str) -> list[str]:
-        """Run it, and return the lines that it printed; it must succeed."""
-        ran = self.try_python(*arguments)
-        assert ran.returncode == 0, f"{arguments}: {ran.stdout}{ran.stderr}"
-        return ran.stdout.splitlines()
+        """The lines that it printed; it must succeed."""
+        return self.run(*arguments, check=True).stdout.splitlines()
 
     def manage(self, *arguments: str) -> None:
         self.python("-m", "django", *arguments, "--pythonpath=.")
-
-    def migrate(self) -> None:
-        self.manage("migrate", "--verbosity=0")
-        self.manage("migrate", "--verbosity=0", "--database=channels")
 
     def tables(self) -> set[str]:
         with closing(sqlite3.connect(self.database)) as database:
@@ -116,33 +113,24 @@ class User:
             return {name for (name,) in rows}
 
 
-@pytest.fixture
-def user(tmp_path: Path) -> User:
-    """A user whose project runs on 0.1."""
+@pytest.mark.timeout(3 * PATIENCE)
+def test_an_upgrade_from_0_1_takes_pip_and_migrate(tmp_path: Path) -> None:
+    """Afterwards `check` finds no error in 0.1's settings, and two processes talk."""
     user = User(tmp_path)
     patience = ["--quiet", "--no-compile", "--retries=1", "--timeout=20"]
-    if user.try_python("-m", "pip", "install", *patience, "channels", OLD).returncode:
+    if user.run("-m", "pip", "install", *patience, OLD, check=False).returncode:
         pytest.skip("no package index to be reached")
-    user.migrate()
+    user.manage("migrate", "--verbosity=0", "--database=channels")
     assert "first" in user.python("use.py")
-    return user
+    old_tables = {"channels_sqlite_channelmessage", "channels_sqlite_channelgroup"}
+    assert user.tables() >= old_tables
 
-
-@pytest.fixture
-def wheel(tmp_path: Path) -> str:
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=PATIENCE)
-    return str(next(tmp_path.glob("*.whl")))
-
-
-@pytest.mark.timeout(3 * PATIENCE)
-def test_an_upgrade_from_0_1_takes_pip_and_migrate(user: User, wheel: str) -> None:
-    """Afterwards `check` finds no error in 0.1's settings, and two processes talk."""
-    assert user.tables() >= OLD_TABLES
-
+    wheel = str(next(tmp_path.glob("*.whl")))
     user.python("-m", "pip", "install", "--quiet", "--no-compile", "-U", wheel)
-    user.migrate()
-    assert not user.tables() & OLD_TABLES
+    user.manage("migrate", "--verbosity=0", "--database=channels")
+    assert not user.tables() & old_tables
     user.manage("makemigrations", "--check", "--dry-run")
     user.manage("check", "--database=channels")
     assert "first" in user.python("use.py")

@@ -1,7 +1,7 @@
-"""What can go wrong, with real processes and real files: it goes on, loses nothing in silence, and
-says what is wrong.
+"""Faults, with real processes and real files: the layer goes on, loses nothing in silence, and says
+what is wrong.
 
-    forks     children, grandchildren, servers that preload; with and without Python's hooks
+    forks     children and grandchildren; with and without Python's hooks
     members   groups, while their members stop, die, expire and are discarded
     bells     the directory of bells in every state; births, kills and containers
     disks     full, failing, read-only; system calls that fail once

@@ -14,16 +14,21 @@ import sys
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from django.db import connections
 
+from channels_sqlite._options import times
+from channels_sqlite._receiving.queues import Queues
 from channels_sqlite._storing.files import Files
 from channels_sqlite._waking.bells import remove_dead
-from channels_sqlite.exceptions import ChannelFull, ChannelsSqliteError
+from channels_sqlite.exceptions import ChannelFull, ChannelsSqliteError, DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import hear, main, say
-from tests.rows import message
+from tests.children import connect, hear, main, make_inotify_deaf, say
+from tests.rows import message, put_number
 
 PATIENCE = 10.0  # seconds; only what never comes takes so many
 OUTLIVES = 300  # seconds, after which a forked process ends by itself if its test has died
@@ -77,12 +82,12 @@ class Obedient:
         method = getattr(self, verb, None) or getattr(self.layer, verb)
         try:
             result = method(*arguments, **options)
+            if verb.startswith("keep_"):  # from now on, beside what else is ordered
+                self.tasks.add(asyncio.create_task(result))
+                return {"result": None}
             return {"result": await result if asyncio.iscoroutine(result) else result}
         except ChannelsSqliteError as error:
             return {"error": f"{type(error).__name__}: {error}"}
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self.tasks.add(asyncio.create_task(coroutine))
 
     # Consumers
 
@@ -90,7 +95,7 @@ class Obedient:
         """Have a consumer wait, on a new channel unless one is given, before this returns."""
         channel = channel or await self.layer.new_channel()
         self.queues[channel] = asyncio.Queue()
-        self.spawn(self._consume(channel))
+        self.tasks.add(asyncio.create_task(self._consume(channel)))
         await asyncio.sleep(0)
         return channel
 
@@ -118,13 +123,37 @@ class Obedient:
                 numbers.append(await asyncio.wait_for(self.queues[channel].get(), PATIENCE))
         return numbers
 
+    async def taken(self, channel: str) -> list[int]:
+        """The numbers that came since this or the last was asked before."""
+        queue = self.queues[channel]
+        return [queue.get_nowait() for _ in range(queue.qsize())]
+
     # Senders
 
-    def keep_sending(self, pause: float = 0.01) -> None:
-        """Send from now on, to a channel of this process, which is read. So this process sweeps."""
-        self.spawn(self._keep_sending(pause))
+    async def send_all(
+        self,
+        channel: str,
+        numbers: list[int],
+        size: int = 0,
+        at: float = 0.0,
+        at_once: int = 100,
+    ) -> list[int]:
+        """At that time send messages of that size, so many at once; the numbers of the accepted."""
+        await asyncio.sleep(max(0, at - time.time()))
+        accepted = []
+        for first in range(0, len(numbers), at_once):
+            part = numbers[first : first + at_once]
+            sends = [self.layer.send(channel, message(each, text="x" * size)) for each in part]
+            results = await asyncio.gather(*sends, return_exceptions=True)
+            for number, result in zip(part, results, strict=True):
+                if result is None:
+                    accepted.append(number)
+                elif not isinstance(result, (ChannelFull, DatabaseUnavailable)):
+                    raise result
+        return accepted
 
-    async def _keep_sending(self, pause: float) -> None:
+    async def keep_sending(self, pause: float = 0.01) -> None:
+        """Send to a channel of this process, which is read. So this process sweeps."""
         channel = await self.layer.new_channel()
         number = 0
         while True:
@@ -134,11 +163,8 @@ class Obedient:
                 await self.layer.receive(channel)
             await asyncio.sleep(pause)
 
-    def keep_opening(self) -> None:
-        """Open the file and close it from now on. Each time this process sweeps."""
-        self.spawn(self._keep_opening())
-
-    async def _keep_opening(self) -> None:
+    async def keep_opening(self) -> None:
+        """Open the file and close it. Each time this process sweeps."""
         while True:
             with contextlib.suppress(FileNotFoundError):  # not only once a second
                 os.unlink(f"{bells()}/.swept")
@@ -146,26 +172,13 @@ class Obedient:
             await self.layer.close()
             await asyncio.sleep(0.001)
 
-    async def echo(self, inbox: str) -> None:
-        """From now on send back what comes to a channel."""
-        self.spawn(self._echo(inbox))
-
-    async def _echo(self, inbox: str) -> None:
-        while True:
-            received = await self.layer.receive(inbox)
-            await self.layer.send(received["reply_to"], received)
-
-    async def ping(self, channel: str, mine: str, count: int) -> list[int]:
-        """Exchange so many messages with an echo; say in which rounds there was no room."""
-        full = []
-        for number in range(count):
-            try:
-                await self.layer.send(channel, message(number, reply_to=mine))
-            except ChannelFull:
-                full.append(number)
-            else:
-                await asyncio.wait_for(self.layer.receive(mine), PATIENCE)
-        return full
+    def put_at(self, channel: str, number: int, at: float) -> None:
+        """Insert a message at that moment, and tell nobody."""
+        with closing(connect()) as connection:
+            connection.execute("pragma busy_timeout = 10000")
+            while time.time() < at:
+                pass
+            put_number(connection, channel, number)
 
     # Births
 
@@ -198,9 +211,41 @@ class Obedient:
 
     # This process
 
-    async def readers(self) -> list[int]:
-        """The process ids of those that receive."""
-        return [each.pid for each in await self.layer.readers()]
+    def limit_watches(self, limit: str, count: int, again_after: float) -> None:
+        """Let the kernel allow so many watches, and polling end that many seconds later."""
+        times.TIMES = replace(times.TIMES, watch_again=again_after)
+        Path("/proc/sys/user", limit).write_text(str(count))
+
+    async def watcher(self) -> str:
+        (reader,) = await self.layer.readers()
+        return reader.watcher
+
+    def limit_files(self, size: int) -> None:
+        """Let no file of this process grow beyond so many bytes; -1 lifts that."""
+        import resource  # not on Windows
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    def die_at_delivery(self) -> None:
+        """Be killed with a claim that is committed, and that nobody has."""
+
+        def die(*_: object, **__: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        Queues.deliver = die  # type: ignore[method-assign]
+
+    def checkpoint(self) -> None:
+        """Have the log copied into the database, on the worker's thread."""
+        connections_ = self.layer.database.connections
+        assert connections_ is not None
+        connections_._worker.post("A checkpoint", connections_.checkpoint)
+
+    def make_deaf(self) -> int:
+        """Let nothing wake this process any more; of how many descriptors that was."""
+        return make_inotify_deaf()
+
+    def missed_wakes(self) -> int:
+        return self.layer.counters.missed_wakes
 
     def set_clock(self, ahead: float) -> None:
         """Show this process a wall clock so many seconds ahead of the real one."""

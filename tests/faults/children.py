@@ -1,109 +1,24 @@
-"""What the processes of the tests of faults do; see tests/processes.py."""
+"""The work of processes of the tests of faults; see tests/processes.py."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-import shutil
-import signal
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.db import connections
 
-from channels_sqlite._options import times
-from channels_sqlite._receiving.queues import Queues
-from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable
+from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import connect, hear, main, say, use
-from tests.rows import put_number
+from tests.children import hear, main, say, use
 
 PATIENCE = 10.0  # seconds, of which only a hang takes so many
 ENOUGH = 24  # descriptors
-
-
-def dies_with_a_claim(channel: str) -> None:
-    """For each line heard fork a reader that claims a message, and is killed before anybody has it.
-
-    Between the commit of a claim and its delivery there is nothing of SQLite's to die in.
-    """
-    while hear():
-        pid = os.fork()
-        if pid == 0:
-            Queues.deliver = die  # type: ignore[method-assign]
-            asyncio.run(SqliteChannelLayer().receive(channel))
-        say(os.waitpid(pid, 0)[1])
-
-
-def die(*_: object, **__: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def writes_when_told(channel: str) -> None:
-    """Insert a message for each moment heard, at that moment, and tell nobody."""
-    with closing(connect()) as connection:
-        connection.execute("pragma busy_timeout = 10000")
-        say("ready")
-        while (order := hear()) is not None:
-            while time.time() < order["at"]:
-                pass
-            put_number(connection, order["channel"], order["number"])
-
-
-async def bursts(channel: str, count: int, large: int) -> None:
-    """Send as fast as it can: small messages, and then some of a megabyte."""
-    layer = SqliteChannelLayer(capacity=count + large)
-    for first in range(0, count, 100):
-        numbers = range(first, min(first + 100, count))
-        await asyncio.gather(*[layer.send(channel, {"type": "test", "number": n}) for n in numbers])
-    for number in range(count, count + large):
-        text = "x" * 1_000_000
-        await layer.send(channel, {"type": "test", "number": number, "text": text})
-    say("sent")
-    await layer.close()
-
-
-async def watches_again(limit: str, again_after: float) -> None:
-    """Receive while the kernel allows for no watch, and then while it does; say what held."""
-    times.TIMES = replace(times.TIMES, watch_again=again_after)
-    file = f"/proc/sys/user/{limit}"
-    with open(file, "w") as limits:  # noqa: ASYNC230
-        limits.write("0")
-    layer = SqliteChannelLayer()
-    channel = await layer.new_channel()
-    with closing(connect()) as connection:
-        for number in range(3):
-            waiting = asyncio.create_task(layer.receive(channel))
-            await asyncio.sleep(again_after)
-            put_number(connection, channel, number)
-            await waiting
-        polled = await watcher_of(layer) == "polling"
-        descriptors = len(os.listdir("/proc/self/fd"))
-        with open(file, "w") as limits:  # noqa: ASYNC230
-            limits.write("1000")
-        while await watcher_of(layer) == "polling":  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        begun = time.monotonic()
-        for number in range(30):
-            waiting = asyncio.create_task(layer.receive(channel))
-            await asyncio.sleep(0.01)
-            put_number(connection, channel, number)
-            await waiting
-        took = time.monotonic() - begun
-    await layer.close()
-    say({"polled": polled, "descriptors": descriptors, "took": took})
-
-
-async def watcher_of(layer: SqliteChannelLayer) -> str:
-    """What wakes this process."""
-    (reader,) = await layer.readers()
-    return reader.watcher
 
 
 # A locked database
@@ -125,15 +40,6 @@ class Ticker:
     def stop(self) -> float:
         self._task.cancel()
         return self.latest
-
-
-def reads_for_long() -> None:
-    """A transaction that reads, from "reading" until something is heard; an idle shell, say."""
-    with closing(connect()) as connection:
-        connection.execute("begin")
-        connection.execute("select count(*) from channels_sqlite_message").fetchall()
-        say("reading")
-        hear()
 
 
 async def ticks() -> None:
@@ -187,125 +93,6 @@ async def under_a_lock(patience: float, **config: Any) -> None:
     await layer.close()
 
 
-# Disks
-
-
-async def fills_the_disk(directory: str, migrated: str) -> None:
-    """On a small disk: write until it is full, receive, make room, go on."""
-    path = shutil.copy(migrated, directory)
-    connections.settings["channels"]["NAME"] = path
-    layer = SqliteChannelLayer(capacity=100_000, auto_trim=False)
-    channel = await layer.new_channel()
-    accepted, refused = await write_until_refused(layer, channel)
-    ballast = f"{directory}/ballast"
-    fill(ballast)
-    got = [(await layer.receive(channel))["number"] for _ in range(len(accepted))]
-    waiting = asyncio.create_task(layer.receive("test-channel"))
-    await asyncio.sleep(2.5)  # heartbeats that cannot acknowledge
-    before = os.times()
-    await asyncio.sleep(1)
-    after = os.times()
-    os.unlink(ballast)
-    os.unlink(f"{directory}/room")
-    await layer.send("test-channel", {"type": "test", "number": -1})
-    again = (await waiting)["number"]
-    await asyncio.sleep(1.5)  # a heartbeat that can
-    await layer.close()
-    with closing(sqlite3.connect(path)) as connection:
-        ((unread,),) = connection.execute(
-            "select count(*) from channels_sqlite_message where delivered_at is null"
-        )
-        ((verdict,),) = connection.execute("pragma integrity_check")
-    say(
-        {
-            "accepted": accepted,
-            "refused": refused,
-            "received": got,
-            "again": again,
-            "processor": sum(after[:4]) - sum(before[:4]),
-            "unread": unread,
-            "integrity": verdict,
-        }
-    )
-
-
-async def write_until_refused(
-    layer: SqliteChannelLayer, channel: str
-) -> tuple[list[int], list[str]]:
-    """Send until ten in a row were refused; the numbers accepted, and the kinds of errors."""
-    accepted: list[int] = []
-    refused: list[str] = []
-    number = 0
-    while len(refused) < 10:
-        number += 1
-        try:
-            await layer.send(channel, {"type": "test", "number": number, "text": "x" * 20_000})
-        except ChannelsSqliteError as error:
-            refused.append(type(error).__name__)
-        else:
-            accepted.append(number)
-            refused.clear()
-    return accepted, refused
-
-
-def fill(path: str) -> None:
-    """Take what room is left on the disk, to the last byte."""
-    with open(path, "wb", buffering=0) as file:
-        for size in (65536, 4096, 1):
-            while True:
-                try:
-                    file.write(b"x" * size)
-                except OSError:
-                    break
-
-
-async def meets_a_limit(size: int) -> None:
-    """Write under a limit of file sizes until SQLite cannot, lift the limit, go on."""
-    import resource  # not on Windows
-
-    layer = SqliteChannelLayer(capacity=100_000, auto_trim=False)
-    channel = await layer.new_channel()
-    await layer.send(channel, {"type": "test", "number": 0})
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-    accepted, refused = await write_until_refused(layer, channel)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    await layer.send(channel, {"type": "test", "number": -1})
-    got = [(await layer.receive(channel))["number"] for _ in range(len(accepted) + 2)]
-    await layer.close()
-    say({"accepted": accepted, "refused": refused, "received": got})
-
-
-async def writes_whatever_happens(channel: str) -> None:
-    """Send three hundred messages, whatever becomes of each; say what became of them."""
-    layer = SqliteChannelLayer(capacity=100_000)
-    accepted: list[int] = []
-    refused: list[str] = []
-    for number in range(300):
-        try:
-            await layer.send(channel, {"type": "test", "number": number, "text": "x" * 5000})
-        except ChannelsSqliteError as error:
-            refused.append(type(error).__name__)
-        else:
-            accepted.append(number)
-    say({"accepted": accepted, "refused": refused})
-    await layer.close()
-
-
-async def makes_a_checkpoint() -> None:
-    """Send as much as fills some pages, and copy the log into the database when told to."""
-    layer = SqliteChannelLayer(capacity=100_000)
-    for number in range(300):
-        await layer.send(f"jobs-{number % 7}", {"type": "test", "text": "x" * 900})
-    connections_ = layer.database.connections
-    assert connections_ is not None
-    say("ready")
-    await asyncio.to_thread(hear)
-    connections_._worker.post("A checkpoint", connections_.checkpoint)
-    say("posted")
-    await asyncio.to_thread(hear)
-    await layer.close()
-
-
 # Few descriptors
 
 
@@ -355,26 +142,6 @@ def free_descriptors(number: int) -> Iterator[None]:
         for descriptor in taken:
             with suppress(OSError):
                 os.close(descriptor)
-
-
-# Races
-
-
-def racer(channels: list[str], capacity: int) -> None:
-    """For each channel send at the moment told, until it is full; say how many were accepted."""
-    for channel in channels:
-        say(asyncio.run(race(SqliteChannelLayer(capacity=capacity), channel, capacity)))
-
-
-async def race(layer: SqliteChannelLayer, channel: str, capacity: int) -> int:
-    await layer.group_add("warm", "up")
-    say("ready")
-    moment = await asyncio.to_thread(hear)
-    await asyncio.sleep(max(0, moment - time.time()))
-    sends = [layer.send(channel, {"type": "test"}) for _ in range(capacity)]
-    results = await asyncio.gather(*sends, return_exceptions=True)
-    await layer.close()
-    return sum(result is None for result in results)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the processes of the tests of forks do; see tests/processes.py."""
+"""The work of the processes of the tests of forks; see tests/processes.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -321,7 +321,7 @@ def forks_as_it_stops_to_listen() -> None:
 
 
 class Slow(forks.Forkable):
-    """What takes a while to forget what is the parent's."""
+    """An owner that takes a while to forget what is the parent's."""
 
     has_forgotten = False
 
@@ -388,26 +388,5 @@ async def exits_without_hooks() -> None:
     say(await layer.group_count(GROUP))
 
 
-# gunicorn
-
-
-def preloaded() -> Callable[..., Iterable[bytes]]:
-    """A WSGI application that has used the layer when it is there, and sends with each request."""
-    send_number(0)
-
-    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
-        send_number(int(environ["QUERY_STRING"]))
-        start_response("200 OK", [])
-        return []
-
-    return application
-
-
-def close_in_master(_server: object, _workers: int, _before: int | None) -> None:
-    """A hook, called in the master process when the number of workers changes."""
-    close_layer()
-
-
 if __name__ == "__main__":
-    os.setpgrp()  # so that the test can end all that is forked here
     main(globals(), *sys.argv[1:])

@@ -1,4 +1,4 @@
-"""What the processes of the tests of interrupts do; see tests/processes.py."""
+"""The work of the processes of the tests of interrupts; see tests/processes.py."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import signal
 import sqlite3
 import sys
 import threading
-import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import closing, suppress
 from functools import partial
 from types import FrameType
@@ -30,8 +29,8 @@ from tests.waiting import wait_until
 OURS = "channels_sqlite"
 PATIENCE = 10.0  # seconds, of which only a hang takes so many
 THREADS = 8 + 16
-"""Those of asgiref, and of a sweep, among them; and at most so many that were to close inotify. One
-whose start is interrupted may wait for ever, for a lock that Python then has left taken."""
+"""Threads of asgiref and of a sweep, and at most 16 that were to close inotify. One whose start is
+interrupted may wait for ever, for a lock that Python then has left taken."""
 SHORTEST, LONGEST = -5.0, -2.3  # powers of ten, in seconds: 10 us to 5 ms
 NEXT_TRY = 0.00001  # seconds
 WOKEN = 0.1  # of all times
@@ -40,10 +39,7 @@ Coro = Coroutine[Any, Any, Any]
 
 
 class TimeUp(Exception):
-    """What task queues raise when a task takes too long."""
-
-
-KINDS: dict[str, type[BaseException]] = {"KeyboardInterrupt": KeyboardInterrupt, "TimeUp": TimeUp}
+    """Task queues raise this when a task takes too long."""
 
 
 class Stuck(Exception):
@@ -186,7 +182,7 @@ class LoopEach:
 
 
 class AsyncToSync(LoopEach):
-    """As views and tasks do. What was interrupted goes on, on a thread."""
+    """As views and tasks do. An interrupted call goes on, on a thread."""
 
     can_give_up = False
 
@@ -195,13 +191,6 @@ class AsyncToSync(LoopEach):
             return await coro
 
         return async_to_sync(awaits)()
-
-
-WAYS: dict[str, Callable[[], Any]] = {
-    "one loop": OneLoop,
-    "a loop each": LoopEach,
-    "async_to_sync": AsyncToSync,
-}
 
 
 class Program:
@@ -241,7 +230,7 @@ class Program:
                 self._go_on()
 
     def _try(self, what: str, coro: Coro) -> tuple[bool, Any]:
-        """Whether it was made without an interrupt, and its result."""
+        """Return True if it was made without an interrupt, and its result."""
         try:
             self._alarm.set()
             result = self._way.run(coro)
@@ -310,7 +299,7 @@ class Program:
         self._try("close", self._layer.close())
 
     def _rest(self, channel: str) -> list[int]:
-        """What still waits in a channel."""
+        """The numbers that still wait in a channel."""
         last = self._message()
         self._way.run(asyncio.wait_for(self._layer.send(channel, last), PATIENCE))
         numbers: list[int] = []
@@ -322,7 +311,7 @@ class Program:
 
     def _go_on(self) -> None:
         try:
-            self._lock_is_free()
+            wait_until(self._lock_is_free)
             rest = [self._rest(channel) for channel in self._channels]
             if random.random() < WOKEN:
                 self._is_woken()
@@ -337,17 +326,13 @@ class Program:
         self._raw.execute(insert, (self._local,))
         self._way.run(asyncio.wait_for(self._layer.receive(self._local), PATIENCE))
 
-    def _lock_is_free(self) -> None:
+    def _lock_is_free(self) -> bool:
         """SQLite's write lock; the layer's own thread may have it for a moment."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            with suppress(sqlite3.OperationalError):
-                self._raw.execute("begin immediate")
-                self._raw.execute("rollback")
-                return
-            if time.monotonic() > deadline:
-                raise Stuck("the write lock is taken")
-            time.sleep(0.001)
+        with suppress(sqlite3.OperationalError):
+            self._raw.execute("begin immediate")
+            self._raw.execute("rollback")
+            return True
+        return False
 
     def on_a_thread(self) -> None:
         """Use and close the layer on another thread, which needs every lock of ours."""
@@ -371,21 +356,17 @@ class Program:
         if thread.is_alive() or errors:
             raise Stuck(f"a thread is stuck: {errors} after an interrupt at\n{self._alarm.where}")
 
-    def kept(self) -> list[int]:
-        """The numbers in the table that were sent to nobody."""
-        rows = self._raw.execute(
-            "select body from channels_sqlite_message where inbox = 'out' order by id"
-        )
-        return [msgpack.unpackb(body)["number"] for (body,) in rows.fetchall()]
-
     def end(self) -> dict[str, Any]:
         """Close the layer, and wait until few threads are left; the account."""
         self._way.run(self._layer.close())
         ((checked,),) = self._raw.execute("pragma integrity_check")
+        kept = self._raw.execute(
+            "select body from channels_sqlite_message where inbox = 'out' order by id"
+        )
         noted = ("interrupted", "sent", "maybe", "got", "lost", "joined", "perhaps_joined")
         account = {
             **{name: getattr(self, name) for name in noted},
-            "kept": self.kept(),
+            "kept": [msgpack.unpackb(body)["number"] for (body,) in kept],
             "members": self._way.run(self._layer.group_channels("others")),
             "integrity": checked,
         }
@@ -394,13 +375,11 @@ class Program:
         return account
 
 
-def interrupted(way: str, kind: str, count: int, seed: int | None = None) -> None:
+def interrupted(way: str, kind: str, count: int) -> None:
     """Use the layer until it was interrupted so often; say what came of it."""
-    seed = random.randrange(10**6) if seed is None else seed
-    random.seed(seed)
-    alarm = Alarm(KINDS[kind], anywhere=way == "async_to_sync")
+    alarm = Alarm(globals().get(kind, KeyboardInterrupt), anywhere=way == "AsyncToSync")
     with closing(connect()) as raw:
-        program = Program(WAYS[way](), alarm, raw)
+        program = Program(globals()[way](), alarm, raw)
         turns = 0
         while program.interrupted.total() < count:
             program.step()

@@ -14,10 +14,9 @@ from typing import Any
 
 import psutil
 
-from channels_sqlite._storing.schema import MESSAGE
 from tests.conftest import Start
 from tests.processes import PATIENCE, Child
-from tests.rows import inbox_of, message, select, sql
+from tests.rows import message, sql
 from tests.waiting import wait_until
 
 EXAMPLES = int(os.environ.get("FAULTS_EXAMPLES", "200"))
@@ -162,11 +161,3 @@ def client_of(channel: str) -> str:
 
 def bell_of(database: Path, channel: str) -> Path:
     return bells(database) / client_of(channel)
-
-
-def waiting_for(database: Path, channel: str) -> int:
-    """How many rows wait for the reader of a process-local channel."""
-    with sql(database) as connection:
-        waiting = f"count(*) from {MESSAGE} where inbox = ? and delivered_at is null"
-        (count,) = select(connection, waiting, inbox_of(channel))
-        return int(count)

@@ -1,4 +1,4 @@
-"""What the processes of test_replaced.py do; see tests/processes.py."""
+"""The work of the processes of test_replaced.py; see tests/processes.py."""
 
 from __future__ import annotations
 

@@ -20,7 +20,6 @@ from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import WATCHERS, Start
 from tests.databases import alias_for
-from tests.faults.conftest import StartWith
 from tests.faults.peers import (
     AT_LENGTH,
     EXAMPLES,
@@ -32,7 +31,7 @@ from tests.faults.peers import (
     bells_in,
     client_of,
 )
-from tests.processes import Child, succeeds  # noqa: F401 - for skipif
+from tests.processes import succeeds  # noqa: F401 - for skipif
 from tests.rows import message
 from tests.waiting import soon, wait_until
 
@@ -42,7 +41,7 @@ pytestmark = [
 ]
 CHILDREN = "tests.faults.bell_children"
 kinds = pytest.mark.parametrize("watcher", WATCHERS if AT_LENGTH else ["auto"], indirect=True)
-STALE = 10_000
+STALE = 10_000 if AT_LENGTH else 3_000
 HANGS = 30.0  # seconds, of which only a hang takes so many
 
 
@@ -83,16 +82,16 @@ WEAK = ("setpriv", "--inh-caps=-all", "--bounding-set=-all")
 
 @kinds
 def test_the_directory_is_full_of_bells_of_the_dead_and_then_read_only(
-    start_with: StartWith, database: Path, watcher: str
+    start: Start, database: Path, watcher: str
 ) -> None:
-    """Ten thousand are swept when the file is opened, while messages pass. Later, readers that have
+    """Thousands are swept when the file is opened, while messages pass. Later, readers that have
     a bell keep it. One that comes then cannot have one, and hears all the same.
     """
     (folder := bells(database)).mkdir()
     for _ in range(STALE):
         (folder / secrets.token_urlsafe(9)).touch()
     weak = WEAK if IS_ROOT and shutil.which(WEAK[0]) else ()
-    company = Company(start_with(*weak), watcher=watcher)
+    company = Company(start, by=weak, watcher=watcher)
     company.exchange()
     wait_until(lambda: len(bells_in(database)) <= 3, HANGS)
     company.check()
@@ -251,17 +250,15 @@ CONTAINED = (*CONTAINER, "sh", "-c", WITH_VOLUME, "/tmp", "true")
 
 
 @pytest.mark.skipif("not succeeds(*CONTAINED)", reason="no namespaces here")
-def test_two_containers_share_a_directory(start_with: StartWith, database: Path) -> None:
+def test_two_containers_share_a_directory(start: Start, database: Path) -> None:
     """Each has process ids of its own and sees the directory at another path: they hear each other,
     take each other for living while they live, and for dead when they are killed.
     """
     in_volume = Path("/mnt", database.name)
-    first = start_with(*CONTAINER)
-    second = start_with(
-        *CONTAINER, "sh", "-c", WITH_VOLUME, str(database.parent), database=in_volume
-    )
-    company = Company(first, 1)
-    company.members.append((other := Peer(second), channel := other.join(company.group)))
+    company = Company(start, 1, by=CONTAINER)
+    second = (*CONTAINER, "sh", "-c", WITH_VOLUME, str(database.parent))
+    other = Peer(start, by=second, on=in_volume)
+    company.members.append((other, channel := other.join(company.group)))
     for peer in (company.sender, other):
         peer.keep_sending()
     company.check()

@@ -32,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @by_default
 async def test_the_clock_is_set_forward(open_layer: OpenLayer, clock: Clock) -> None:
-    """What waited in the table has expired; what this process had in its hands has not."""
+    """A message that waited in the table has expired; one that the process holds has not."""
     layer = open_layer()
     local, other = await layer.new_channel(), await layer.new_channel()
     await layer.send(local, message(1))
@@ -47,7 +47,7 @@ async def test_the_clock_is_set_forward(open_layer: OpenLayer, clock: Clock) -> 
 
 @by_default
 async def test_the_clock_is_set_back(open_layer: OpenLayer, clock: Clock) -> None:
-    """What was sent before is delivered; in a buffer it lives no longer than it would have."""
+    """Earlier messages are delivered; in a buffer they live no longer than they would have."""
     layer = open_layer(expiry=0.5)
     local, other = await layer.new_channel(), await layer.new_channel()
     await layer.send("shared", message(1))

@@ -11,62 +11,89 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from channels_sqlite._storing.files import Files
+from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite.exceptions import this_user
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer, Start
 from tests.databases import alias_for
-from tests.faults.conftest import StartWith
 from tests.faults.peers import Peer, Refused
 from tests.kinds import by_default
-from tests.processes import Child, has_namespaces, in_namespace, succeeds  # noqa: F401 - for skipif
+from tests.processes import has_namespaces, in_namespace, succeeds  # noqa: F401 - for skipif
 from tests.rows import message, select, sql
 from tests.waiting import soon
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no such limits here")
-CHILDREN = "tests.faults.children"
 
 
 namespaces = pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
 
 
 @namespaces
-def test_the_disk_is_full(migrated: Path, tmp_path: Path) -> None:
+def test_the_disk_is_full(start: Start, migrated: Path, tmp_path: Path) -> None:
     """Sends raise, what was committed is received once and in order, nothing spins, the log gets a
     line or two; with room again it goes on, acknowledges included.
     """
     disk = tmp_path / "disk"
     disk.mkdir()
     on_small_disk = in_namespace(
-        f"mount -t tmpfs -o size=4000k none {disk}; head -c 2000000 /dev/zero > {disk}/room"
+        f"mount -t tmpfs -o size=4000k none {disk}; cp {migrated} {disk};"
+        f" head -c 2000000 /dev/zero > {disk}/room"
     )
-    with Child.under(*on_small_disk)(
-        f"{CHILDREN}.fills_the_disk", disk, directory=str(disk), migrated=str(migrated)
-    ) as child:
-        said = child.hear(60)
-        assert child.wait() == 0
-        assert len(child.errors().splitlines()) <= 4
-    assert len(said["accepted"]) > 20
-    assert set(said["refused"]) == {"DatabaseUnavailable"}
-    assert said["received"] == said["accepted"]
-    assert said["again"] == -1
-    assert said["processor"] < 0.3  # of a second
-    assert said["unread"] == 0
-    assert said["integrity"] == "ok"
+    config = {"by": on_small_disk, "on": disk / migrated.name}
+    peer = Peer(start, capacity=100_000, auto_trim=False, **config)
+    channel = peer.new_channel()
+    accepted = peer.send_all(channel, [*range(200)], size=20_000, at_once=1)
+    assert 20 < len(accepted) < 190
+    seen = Path(f"/proc/{peer.child.pid}/root/{disk}")  # as the process sees it
+    fill(seen / "ballast")
+    peer.consume(channel)
+    assert peer.heard(channel, accepted[-1]) == accepted
+    peer.consume("test-channel")
+    time.sleep(2.5)  # heartbeats that cannot acknowledge
+    before = sum(psutil.Process(peer.child.pid).cpu_times()[:2])
+    time.sleep(1)
+    assert sum(psutil.Process(peer.child.pid).cpu_times()[:2]) < before + 0.3  # seconds
+    for name in ("ballast", "room"):
+        (seen / name).unlink()
+    peer.send("test-channel", message(-1))
+    assert peer.heard("test-channel", -1) == [-1]
+    time.sleep(1.5)  # a heartbeat that can
+    assert len(peer.log()) <= 4
+    copy = shutil.copytree(seen, tmp_path / "copy")  # SQLite itself would follow root's link
+    with sql(copy / migrated.name) as connection:
+        assert select(connection, f"count(*) from {MESSAGE} where delivered_at is null") == [0]
+        assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
+
+
+def fill(path: Path) -> None:
+    """Take what room is left on the disk, to the last byte."""
+    with path.open("wb", buffering=0) as file:
+        for size in (65536, 4096, 1):
+            with suppress(OSError):
+                while True:
+                    file.write(b"x" * size)
 
 
 def test_the_file_may_not_grow(start: Start) -> None:
     """SQLite's I/O errors: sends raise, the connection can be used, nothing is lost or doubled."""
-    child = start(f"{CHILDREN}.meets_a_limit", size=300_000)
-    said = child.hear(60)
-    assert child.wait() == 0
-    assert set(said["refused"]) == {"DatabaseUnavailable"}
-    assert said["received"] == [0, *said["accepted"], -1]
+    peer = Peer(start, capacity=100_000, auto_trim=False)
+    channel = peer.new_channel()
+    peer.send(channel, message(0))
+    peer.limit_files(300_000)
+    accepted = peer.send_all(channel, [*range(1, 50)], size=20_000, at_once=1)
+    assert len(accepted) < 40
+    peer.limit_files(-1)
+    peer.send(channel, message(50))
+    peer.consume(channel)
+    assert peer.heard(channel, 50) == [0, *accepted, 50]
 
 
 INJECT = ("strace", "-qq", "-o/dev/null", "-einject=pwrite64:error=EIO:when=1000", "true")
@@ -74,61 +101,47 @@ injected = pytest.mark.skipif("not succeeds(*INJECT)", reason="no strace here, o
 
 
 @injected
-@by_default
-async def test_the_disk_reports_errors(
-    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_disk_reports_errors(start: Start, database: Path) -> None:
     """One in fifty writes of a process fails with EIO, and is tried again, or its sender is told;
     what was accepted is received once and in order, and the rest not at all, or once.
     """
-    layer = open_layer(capacity=100_000)
-    channel = await layer.new_channel()
     calls = database.with_name("calls")
-    on_bad_disk = Child.under(
-        "strace", "-fqq", f"-o{calls}", "-einject=pwrite64:error=EIO:when=30+50"
-    )
-    with on_bad_disk(f"{CHILDREN}.writes_whatever_happens", database, channel=channel) as child:
-        said = await asyncio.to_thread(child.hear, 60)
-        assert await asyncio.to_thread(child.wait) == 0
+    bad_disk = ("strace", "-fqq", f"-o{calls}", "-einject=pwrite64:error=EIO:when=30+50")
+    sender, reader = Peer(start, by=bad_disk, capacity=100_000), Peer(start, capacity=100_000)
+    channel = reader.new_channel()
+    accepted = sender.send_all(channel, [*range(300)], size=5000, at_once=1)
     assert calls.read_text().count("(INJECTED)") > 10
-    assert set(said["refused"]) <= {"DatabaseUnavailable"}
-    assert len(said["accepted"]) > 100
-    await layer.send(channel, {"type": "test", "number": -1})
-    got = []
-    while (number := (await soon(layer.receive(channel)))["number"]) != -1:
-        got.append(number)
+    assert len(accepted) > 100
+    reader.send(channel, message(300))
+    reader.consume(channel)
+    got = reader.heard(channel, 300)
     assert got == sorted(set(got))
-    assert set(said["accepted"]) <= set(got)
+    assert {*accepted, 300} <= set(got)
     with sql(database) as connection:
         assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
-    caplog.clear()
 
 
 @injected
 @by_default
 async def test_the_log_is_deleted_while_a_slow_disk_takes_it(
-    open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
+    open_layer: OpenLayer, start: Start, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whoever notices must not write to a database into which another process still copies."""
     layer = open_layer(capacity=100_000)
     await layer.send("jobs", {"type": "test"})
-    on_slow_disk = Child.under(
-        "strace", "-fqq", "-o/dev/null", "-einject=fsync,fdatasync:delay_exit=2000000:when=1"
-    )
-    with on_slow_disk(f"{CHILDREN}.makes_a_checkpoint", database) as child:
-        assert await asyncio.to_thread(child.hear) == "ready"
-        child.tell("copy")
-        assert await asyncio.to_thread(child.hear) == "posted"
-        await asyncio.sleep(0.5)
-        for end in ("-wal", "-shm"):
-            os.unlink(f"{database}{end}")
-        for number in range(1000):
-            await layer.send(f"jobs-{number % 10}", {"type": "test", "text": "x" * 500})
-            await asyncio.sleep(0.002)
-            if number % 50 == 0 and (ours := layer.database.connections):
-                ours._worker.post("A checkpoint", ours.checkpoint)
-        child.tell("end")
-        assert await asyncio.to_thread(child.wait) == 0
+    slow = ("strace", "-fqq", "-o/dev/null", "-einject=fsync,fdatasync:delay_exit=2000000:when=1")
+    peer = Peer(start, by=slow, capacity=100_000)
+    await asyncio.to_thread(peer.send_all, "jobs", [*range(300)], size=900)
+    await asyncio.to_thread(peer.checkpoint)
+    await asyncio.sleep(0.5)
+    for end in ("-wal", "-shm"):
+        os.unlink(f"{database}{end}")
+    for number in range(1000):
+        await layer.send(f"jobs-{number % 10}", {"type": "test", "text": "x" * 500})
+        await asyncio.sleep(0.002)
+        if number % 50 == 0 and (ours := layer.database.connections):
+            ours._worker.post("A checkpoint", ours.checkpoint)
+    await asyncio.to_thread(peer.close)
     await layer.close()
     with sql(database) as connection:
         assert select(connection, "integrity_check from pragma_integrity_check") == ["ok"]
@@ -144,16 +157,14 @@ def unprivileged(script: str) -> Sequence[str]:
 
 @pytest.mark.skipif("os.getuid() == 0 and not shutil.which('setpriv')", reason="no setpriv here")
 @pytest.mark.parametrize("modes", [(0o755, 0o444), (0o555, 0o644)], ids=["file", "directory"])
-async def test_only_others_may_write(
-    start_with: StartWith, database: Path, modes: tuple[int, int]
-) -> None:
+async def test_only_others_may_write(start: Start, database: Path, modes: tuple[int, int]) -> None:
     """Each use says so, with the path and what to do; given the rights, it works."""
     folder = database.parent / "folder"
     os.mkdir(folder)
     path = Path(shutil.move(database, folder))
     rights = f"chmod {modes[1]:o} {path}; chmod {modes[0]:o} {folder}"
     try:
-        peer = Peer(start_with(*unprivileged(rights), database=path))
+        peer = Peer(start, by=unprivileged(rights), on=path)
         await asyncio.to_thread(check_refused, peer, path)
     finally:
         os.chmod(folder, 0o755)
@@ -177,12 +188,12 @@ def check_refused(peer: Peer, path: Path) -> None:
 
 
 @namespaces
-def test_the_disk_is_read_only(start_with: StartWith, database: Path) -> None:
+def test_the_disk_is_read_only(start: Start, database: Path) -> None:
     on_read_only_disk = in_namespace(
         f"mount --bind {database.parent} {database.parent};"
         f" mount -o remount,ro,bind {database.parent}"
     )
-    check_refused(Peer(start_with(*on_read_only_disk)), database)
+    check_refused(Peer(start, by=on_read_only_disk), database)
 
 
 # System calls that fail once, or for a while
@@ -196,13 +207,12 @@ def failing(path: Path | str, *faults: str) -> list[str]:
 @injected
 @pytest.mark.parametrize("connection", [1, 2])
 def test_the_file_could_be_opened_for_reading_only(
-    start_with: StartWith, database: Path, connection: int
+    start: Start, database: Path, connection: int
 ) -> None:
     """SQLite opens it so where no descriptor was left to open it for writing, for as long as the
     connection is open: it is opened again.
     """
-    start = start_with(*failing(database, f"openat:error=EMFILE:when={connection}"))
-    peer = Peer(start)
+    peer = Peer(start, by=failing(database, f"openat:error=EMFILE:when={connection}"))
     with pytest.raises(Refused, match=r"DatabaseUnavailable.*readonly"):
         peer.send("jobs", message(1))
     peer.send("jobs", message(2))
@@ -211,9 +221,9 @@ def test_the_file_could_be_opened_for_reading_only(
 
 
 @injected
-def test_the_record_cannot_be_written(start_with: StartWith, database: Path) -> None:
+def test_the_record_cannot_be_written(start: Start, database: Path) -> None:
     """It is a precaution: the file is used without one, also another one of its name."""
-    peer = Peer(start_with(*failing(f"{database}-bells/.opened", "ftruncate:error=ENOSPC")))
+    peer = Peer(start, by=failing(f"{database}-bells/.opened", "ftruncate:error=ENOSPC"))
     copy = shutil.copy(database, f"{database}.copy")
     peer.send("jobs", message(1))
     assert peer.receive("jobs") == message(1)
@@ -248,17 +258,16 @@ def test_a_disk_does_not_say_whether_the_file_is_there(
 
 
 @pytest.mark.skipif("os.getuid() == 0 and not shutil.which('setpriv')", reason="no setpriv here")
-def test_the_directory_cannot_be_searched_for_a_while(
-    start_with: StartWith, database: Path
-) -> None:
+def test_the_directory_cannot_be_searched_for_a_while(start: Start, database: Path) -> None:
     """A reader that can neither find its bell nor make another one still holds its lock: it lives,
     and stays a member.
     """
     folder = database.parent / "folder"
     os.mkdir(folder)
     path = Path(shutil.move(database, folder))
-    start = start_with(*unprivileged("true"), database=path)
-    reader, sender = Peer(start), Peer(start, capacity=10_000)
+    reader, sender = [
+        Peer(start, by=unprivileged("true"), on=path, capacity=10_000) for _ in range(2)
+    ]
     channel = reader.join("company")
     sender.send("jobs", message(1))
     os.chmod(folder, 0)

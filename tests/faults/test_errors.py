@@ -29,7 +29,7 @@ DEAF = 5.0  # seconds: a heartbeat or two, and a busy machine
 
 
 def records(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What was said, except of drops: another test's may be told of by now."""
+    """The layer's log, except of drops: another test's may be told of by now."""
     said = [each for each in caplog.records if each.name == "channels_sqlite"]
     return [each for each in said if "dropped because" not in each.getMessage()]
 
@@ -71,7 +71,7 @@ async def test_a_reader_goes_on_after_looks_that_failed(
             connection.execute(f"alter table {SEQUENCE} rename to elsewhere")
             await asyncio.sleep(2.2)
             assert not any(each.done() for each in receiving)
-            # What was received a moment before may be acknowledged meanwhile, which fails as well.
+            # A message of a moment before may be acknowledged meanwhile, which fails as well.
             (record,) = [each for each in records(caplog) if "Looking" in each.getMessage()]
             assert "no such table" in record.getMessage()
             caplog.clear()
@@ -167,7 +167,7 @@ async def test_watching_goes_on_after_errors(
     set_times: SetTimes,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What watches fails, again and again: heartbeats go on meanwhile, then it watches anew."""
+    """Watching fails, again and again: heartbeats go on meanwhile, then it watches again."""
     broken, heard = threading.Event(), list[Any]()
     real = watchfiles.WatchfilesWatcher._listen
 

@@ -14,9 +14,9 @@ from asgiref.sync import async_to_sync
 from channels_sqlite.exceptions import DatabaseUnavailable, InvalidOption, NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
-from tests.conftest import OpenLayer
+from tests.conftest import OpenLayer, Start
+from tests.faults.peers import Peer
 from tests.kinds import by_default
-from tests.processes import Child
 from tests.rows import message, sql
 from tests.waiting import receive, soon
 
@@ -90,21 +90,22 @@ async def test_a_file_with_two_names(database: Path, alias: str, tmp_path: Path)
     await layer.close()
 
 
-async def test_processes_meet_under_any_name(migrated: Path, tmp_path: Path) -> None:
-    """By whatever way to the same file; `start` would have given it the test's own."""
+async def test_processes_meet_under_any_name(start: Start, migrated: Path, tmp_path: Path) -> None:
+    """By whatever way to the same file."""
     name = "-a?b=c#d %41;ä 'quote\".sqlite3"
     (tmp_path / "folder").mkdir()
     path = Path(shutil.copy(migrated, tmp_path / "folder" / name))
     link = tmp_path / "link"
     link.symlink_to(path)
-    with databases.alias_for(path) as alias, Child("echo", link) as peer:
+    peer = Peer(start, on=link)
+    with databases.alias_for(path) as alias:
         layer = SqliteChannelLayer(database=alias)
         mine = await layer.new_channel()
-        yours = await asyncio.to_thread(peer.hear)
+        yours = await asyncio.to_thread(peer.new_channel)
         for number in range(5):
-            await layer.send(yours, {**message(number), "reply_to": mine})
-            assert (await soon(layer.receive(mine)))["number"] == number
-        await layer.send(yours, message(-1))
+            await layer.send(yours, message(number))
+            await asyncio.to_thread(peer.send, mine, await asyncio.to_thread(peer.receive, yours))
+            assert await soon(layer.receive(mine)) == message(number)
         await asyncio.to_thread(peer.finish)
         await layer.close()
     assert {each.name for each in path.parent.iterdir()} == {name, f"{name}-bells"}

@@ -11,24 +11,19 @@ import signal
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
-import psutil
 import pytest
 
 from channels_sqlite._storing.locks import lock
 from tests.children import send
 from tests.conftest import Start
-from tests.example.servers import free_port
 from tests.faults.peers import client_of
-from tests.processes import PATIENCE, ROOT, Child, environment
+from tests.processes import PATIENCE, Child
 from tests.rows import message
-from tests.waiting import soon, wait_until
+from tests.waiting import soon
 
 FORKS = int(os.environ.get("FAULTS_FORKS", "20"))
 CHILDREN = "tests.faults.fork_children"
@@ -37,17 +32,6 @@ GROUP = "test-group"
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 long = pytest.mark.timeout(120 + FORKS)
-
-
-class Family(Child):
-    """A process and all that it forks: at the end of the `with` none of them is left, though they
-    hang.
-    """
-
-    def kill(self) -> None:
-        with suppress(ProcessLookupError):  # its group: it has ended, or has not come to make one
-            os.killpg(self.pid, signal.SIGKILL)
-        super().kill()
 
 
 class Receiver:
@@ -70,16 +54,13 @@ class Receiver:
 
 
 @pytest.fixture
-def start(database: Path) -> Iterator[Start]:
-    """Starts functions of the children's module, and kills what has not ended with the test."""
-    with ExitStack() as families:
+def start(start: Start) -> Start:
+    """Starts functions of the children's module."""
 
-        def start_(function: str, **arguments: Any) -> Child:
-            family = families.enter_context(Family(f"{CHILDREN}.{function}", database, **arguments))
-            families.callback(lambda: sys.stderr.write(family.errors()))  # seen if the test fails
-            return family
+    def start_(function: str, **arguments: Any) -> Child:
+        return start(f"{CHILDREN}.{function}", **arguments)
 
-        yield start_
+    return start_
 
 
 @pytest.fixture
@@ -125,8 +106,8 @@ async def test_a_thread_opens_and_closes_while_its_process_forks(
 
 
 async def test_a_fork_in_a_transaction(start: Start, receiver: Receiver) -> None:
-    """The parent's transaction goes on and is committed. What the child sends after that is refused
-    or arrives.
+    """The parent's transaction goes on and is committed. A message of the child after that is
+    refused or arrives.
     """
     parent = start("in_a_transaction")
     outcome = await asyncio.to_thread(parent.hear)
@@ -203,7 +184,7 @@ def test_a_child_that_is_forked_as_a_loop_stops_listening_has_nothing_of_it(star
 
 
 def test_threads_of_a_child_without_hooks_wait_until_it_has_forgotten(start: Start) -> None:
-    """What is its parent's, before any of them uses it."""
+    """The parent's connections are forgotten before any thread uses them."""
     parent = start("threads_without_hooks")
     assert parent.hear() == [True, True]
     assert parent.hear() == 0
@@ -241,44 +222,3 @@ async def test_a_process_that_forked_last_takes_its_leave(start: Start, layer: A
     assert await asyncio.to_thread(parent.hear) == "joined"
     await asyncio.to_thread(parent.finish)
     assert await layer.group_count(GROUP) == 0
-
-
-@contextmanager
-def gunicorn(database: Path, directory: Path) -> Iterator[tuple[psutil.Process, str]]:
-    """gunicorn with the application preloaded; its master process, and its URL."""
-    configuration = directory / "gunicorn.conf.py"
-    configuration.write_text(
-        f"from {CHILDREN} import close_in_master as nworkers_changed\n"
-        "control_socket_disable = True  # it would be in the home directory\n"
-    )
-    address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "gunicorn", "--preload", "--workers=2", f"--bind={address}"]
-    server = psutil.Popen(
-        [*command, f"--config={configuration}", f"{CHILDREN}:preloaded()"],
-        cwd=ROOT,
-        env=environment(database),
-    )
-    try:
-        yield server, f"http://{address}/"
-    finally:
-        server.terminate()
-        server.wait(PATIENCE)
-
-
-async def test_gunicorn_preloads(
-    start: Start, receiver: Receiver, database: Path, tmp_path: Path
-) -> None:
-    """The application has used the layer when it was imported, the workers send, and the master
-    process closes the layer.
-    """
-    with gunicorn(database, tmp_path) as (master, url), ThreadPoolExecutor(4) as browsers:
-
-        def visit(number: int) -> None:
-            urlopen(f"{url}?{number}", timeout=PATIENCE).close()
-
-        wait_until(lambda: len(master.children()) == 2, PATIENCE)
-        list(browsers.map(visit, range(1, 20)))
-        master.send_signal(signal.SIGTTIN)  # one worker more
-        wait_until(lambda: len(master.children()) == 3, PATIENCE)
-        list(browsers.map(visit, range(20, 40)))
-        await receiver.received(*range(40))

@@ -34,10 +34,10 @@ of_python = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("way", "kind", "share"),
     [
-        ("one loop", "KeyboardInterrupt", 0.6),
-        ("one loop", "TimeUp", 0.2),
-        ("a loop each", "KeyboardInterrupt", 0.1),
-        ("async_to_sync", "KeyboardInterrupt", 0.1),
+        ("OneLoop", "KeyboardInterrupt", 0.6),
+        ("OneLoop", "TimeUp", 0.2),
+        ("LoopEach", "KeyboardInterrupt", 0.1),
+        ("AsyncToSync", "KeyboardInterrupt", 0.1),
     ],
 )
 def test_calls_are_interrupted_at_random_moments(

@@ -4,7 +4,6 @@ senders are told. Readers die with what they have claimed; senders race.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import time
@@ -16,10 +15,11 @@ from channels_sqlite._storing.opener import WAL_LIMIT
 from channels_sqlite._storing.schema import MESSAGE
 from channels_sqlite._tools import file_checks
 from tests.conftest import OpenLayer, Start
+from tests.faults.peers import Peer
 from tests.kinds import by_default
 from tests.rows import message, select, sql
 from tests.storing.parts import locked
-from tests.waiting import cancel, soon
+from tests.waiting import soon
 
 CHILDREN = "tests.faults.children"
 SECONDS = [1.0, *map(float, os.environ.get("FAULTS_LOCK_SECONDS", "").split())]
@@ -54,9 +54,7 @@ def test_the_lock_is_held(start: Start, database: Path, seconds: float) -> None:
 
 
 @by_default
-async def test_somebody_reads_for_a_day(
-    open_layer: OpenLayer, start: Start, alias: str, database: Path
-) -> None:
+async def test_somebody_reads_for_a_day(open_layer: OpenLayer, alias: str, database: Path) -> None:
     """Messages flow all the same; the log grows, which the system check says; when the reader has
     ended it is cut back, and the check says nothing.
     """
@@ -71,14 +69,13 @@ async def test_somebody_reads_for_a_day(
         await layer.send(channel, {"type": "test", "number": number, "text": "x" * size})
         assert (await soon(layer.receive(channel)))["number"] == number
 
-    reader = start(f"{CHILDREN}.reads_for_long")
-    assert await asyncio.to_thread(reader.hear) == "reading"
-    while os.stat(log).st_size <= file_checks.LONG_LOG:  # each goes into the log more than once
-        await exchange(2_000_000)
-    (said,) = file_checks.long_log(alias)
-    assert log in said.msg
-    reader.tell("enough")
-    await asyncio.to_thread(reader.finish)
+    with sql(database) as reader:
+        reader.execute("begin")
+        assert select(reader, f"count(*) from {MESSAGE}") == [0]
+        while os.stat(log).st_size <= file_checks.LONG_LOG:  # each goes there more than once
+            await exchange(2_000_000)
+        (said,) = file_checks.long_log(alias)
+        assert log in said.msg
     for _ in range(2000):
         await exchange(1000)
         if os.stat(log).st_size <= WAL_LIMIT:
@@ -88,40 +85,31 @@ async def test_somebody_reads_for_a_day(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@by_default
-async def test_killed_with_a_claim_in_its_hands(
-    open_layer: OpenLayer, start: Start, database: Path
-) -> None:
+def test_killed_with_a_claim_in_its_hands(start: Start, database: Path) -> None:
     """The claim is committed, and nobody has the message: it is lost, and nobody gets it twice."""
-    layer = open_layer()
-    readers = start(f"{CHILDREN}.dies_with_a_claim", channel="test-channel")
+    survivor = Peer(start)
     for turn in range(3):
-        await layer.send("test-channel", message(turn))
-        readers.tell("die")
-        assert await asyncio.to_thread(readers.hear) == signal.SIGKILL
-        await layer.send("test-channel", message(turn + 100))
-        assert (await soon(layer.receive("test-channel")))["number"] == turn + 100
-        nothing = asyncio.create_task(layer.receive("test-channel"))
-        await asyncio.sleep(0.05)
-        assert not nothing.done()
-        await cancel(nothing)
-    readers.tell("")
-    await asyncio.to_thread(readers.finish)
+        doomed = Peer(start)
+        doomed.die_at_delivery()
+        survivor.send("test-channel", message(turn))
+        doomed.begin("receive", "test-channel")
+        assert doomed.child.wait() == -signal.SIGKILL
+        survivor.send("test-channel", message(turn + 100))
+        assert survivor.receive("test-channel")["number"] == turn + 100
+    survivor.consume("test-channel")
+    time.sleep(0.05)
+    assert survivor.taken("test-channel") == []
+    survivor.close()
     with sql(database) as connection:
         assert select(connection, f"count(*) from {MESSAGE} where delivered_at is null") == [0]
         assert select(connection, f"count(*) from {MESSAGE}") == [6]
 
 
-async def test_processes_race_for_the_last_room(start: Start) -> None:
+def test_processes_race_for_the_last_room(start: Start) -> None:
     """Three times, three at once: what is accepted is the capacity, and not a message more."""
-    channels = [f"race-{turn}" for turn in range(3)]
-    racers = [start(f"{CHILDREN}.racer", channels=channels, capacity=40) for _ in range(3)]
-    for _ in channels:
-        for each in racers:
-            assert await asyncio.to_thread(each.hear) == "ready"
+    racers = [Peer(start, capacity=40) for _ in range(3)]
+    for turn in range(3):
         moment = time.time() + 0.05
-        for each in racers:
-            each.tell(moment)
-        assert sum([await asyncio.to_thread(each.hear) for each in racers]) == 40
-    for each in racers:
-        await asyncio.to_thread(each.finish)
+        for racer in racers:
+            racer.begin("send_all", f"race-{turn}", [*range(40)], at=moment)
+        assert sum(len(racer.result()) for racer in racers) == 40

@@ -1,4 +1,4 @@
-"""Who may read the file, and what they find in it."""
+"""The rights of the files, and what a reader of them finds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def message(number: int) -> dict[str, Any]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no umask here")
 async def test_the_files_have_the_rights_of_the_umask(tmp_path: Path) -> None:
-    """Those that `migrate` makes, and those that SQLite makes beside them, with any umask."""
+    """Of the file that `migrate` makes, and of SQLite's beside it."""
     mask = 0o027
     before = os.umask(mask)
     try:
@@ -71,8 +71,8 @@ def content(path: Path) -> bytes:
 async def test_a_body_is_for_one_address_only(
     open_layer: OpenLayer, database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who can write the file moves each row to each other address: of the same process, of another,
-    to a normal channel, to a group, to a group of a channel's name. None is taken.
+    """A user who can write the file moves each row to each other address: of the same process, of
+    another, to a normal channel, to a group, to a group of a channel's name. None is taken.
     """
     config = {"symmetric_encryption_keys": ["a key"], "capacity": 1000}
     layer, other = open_layer(**config), open_layer(**config)
@@ -101,7 +101,7 @@ async def test_a_body_is_for_one_address_only(
 
 
 def sent_to(address: tuple[str | None, str | None], layer: Any) -> bytes:
-    """What stands in a row that was sent to a group, or to a channel."""
+    """The body of a row that was sent to a group, or to a channel."""
     group, channel = address
     body: bytes = layer.codec.encode(message(0), channel or "", group)
     return body

@@ -28,7 +28,7 @@ from tests.waiting import soon
 async def test_a_schema_of_another_version(
     database: Path, alias: str, change: str, works: bool
 ) -> None:
-    """What a newer version adds does no harm; what is missing is named."""
+    """Additions of a newer version do no harm; whatever is missing is named."""
     with sql(database) as connection:
         connection.execute("pragma legacy_alter_table = on")
         connection.execute(change)

@@ -20,30 +20,27 @@ from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer, SetTimes, Start
 from tests.faults.peers import Peer, bell_of
 from tests.kinds import by_default, by_each_watcher
-from tests.processes import Child, has_namespaces  # noqa: F401 - for skipif
+from tests.processes import has_namespaces  # noqa: F401 - for skipif
 from tests.rows import put_number
-from tests.waiting import cancel, soon, until
-
-CHILDREN = "tests.faults.children"
+from tests.waiting import cancel, soon, until, wait_until
 
 
 @by_each_watcher
 async def test_a_commit_in_the_midst_of_subscribing(alias: str, start: Start, kind: str) -> None:
     """Thirty times: who looked before it watched would hear of it from a heartbeat only."""
-    writer = start(f"{CHILDREN}.writes_when_told", channel="")
-    assert await asyncio.to_thread(writer.hear) == "ready"
+    writer = Peer(start)
+    await asyncio.to_thread(writer.log)  # it has started
     delays = []
     for number in range(30):
         layer = SqliteChannelLayer(database=alias, watcher=kind)
         channel = await layer.new_channel()
-        at = time.time() + 0.005
-        writer.tell({"at": at, "channel": channel, "number": number})
+        at = time.time() + 0.02  # by then the other process has opened the file
+        writer.begin("put_at", channel, number, at)
         await asyncio.sleep(max(0, at - time.time() - random.uniform(0, 0.01)))
         assert (await soon(layer.receive(channel)))["number"] == number
         delays.append(time.time() - at)
         await layer.close()
-    writer.tell(None)
-    await asyncio.to_thread(writer.finish)
+        writer.result()
     assert statistics.quantiles(delays, n=20)[-1] < 0.5  # a heartbeat's mean delay
     assert statistics.median(delays) < 0.2
 
@@ -51,7 +48,7 @@ async def test_a_commit_in_the_midst_of_subscribing(alias: str, start: Start, ki
 async def test_what_came_before_it_watches_anew_is_found(
     layer: SqliteChannelLayer, set_times: SetTimes, others: sqlite3.Connection
 ) -> None:
-    """What the watcher before had not read yet is announced no more."""
+    """Events that the watcher before had not read yet are lost."""
     set_times(heartbeat=3600)
     receiving = asyncio.create_task(layer.receive("test-channel"))
     listening, here = layer._parts.receiver._listening, asyncio.get_running_loop()
@@ -116,27 +113,41 @@ async def test_a_burst(
         return arrivals(*arguments)
 
     monkeypatch.setattr(sql, "arrivals", counted)
-    child = start(f"{CHILDREN}.bursts", channel=channel, count=count, large=large)
+    sender = Peer(start, capacity=count + large)
+    sender.begin("send_all", channel, [*range(count)])
+    sender.begin("send_all", channel, [*range(count, count + large)], size=1_000_000)
     for number in range(count + large):
         assert (await soon(waiting))["number"] == number
         waiting = asyncio.create_task(layer.receive(channel))
-    assert await asyncio.to_thread(child.hear) == "sent"
-    await asyncio.to_thread(child.finish)
+    assert [len(await asyncio.to_thread(sender.result)) for _ in range(2)] == [count, large]
     await cancel(waiting)
     assert reads < count / 2
 
 
 @pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
 @pytest.mark.parametrize("limit", ["max_inotify_instances", "max_inotify_watches"])
-def test_watches_are_used_up_for_a_while(database: Path, limit: str) -> None:
+def test_watches_are_used_up_for_a_while(
+    start: Start, others: sqlite3.Connection, limit: str
+) -> None:
     """A warning for each kind of watching, and polling; with a watch to be had again it watches,
     without a restart.
     """
-    with_limits = Child.under("unshare", "-Ur")
-    with with_limits(f"{CHILDREN}.watches_again", database, limit=limit, again_after=0.3) as child:
-        said = child.hear()
-        assert child.wait() == 0
-        assert len(child.errors().splitlines()) == 2
-    assert said["polled"]
-    assert said["descriptors"] < 40  # those that failed are given back
-    assert said["took"] < 10  # 30 messages; heartbeats alone would take 15 seconds
+    peer = Peer(start, by=("unshare", "-Ur"))
+    peer.limit_watches(limit, 0, again_after=0.3)
+    channel = peer.consume()
+    for number in range(3):
+        time.sleep(0.3)
+        put_number(others, channel, number)
+        assert peer.heard(channel, number) == [number]
+    assert peer.watcher() == "polling"
+    # Those that failed are given back.
+    assert len(os.listdir(f"/proc/{peer.child.pid}/fd")) < 40
+    peer.limit_watches(limit, 1000, again_after=0.3)
+    wait_until(lambda: peer.watcher() != "polling")
+    begun = time.monotonic()
+    for number in range(3, 33):
+        time.sleep(0.01)
+        put_number(others, channel, number)
+        assert peer.heard(channel, number) == [number]
+    assert time.monotonic() - begun < 10  # heartbeats alone would take 15 seconds
+    assert [level for level, _ in peer.log()].count("WARNING") == 2
