@@ -1,4 +1,4 @@
-"""What the harness does to our layer really happens to it, and the ledger says what it was."""
+"""The harness's faults really happen to our layer, and the ledger names them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def clock(here: Lab) -> Clock:
 
 
 async def after(here: Lab, *met: faults.Fault, own_disk: bool = False) -> tuple[History, Verdict]:
-    """What the ledger of a small troupe says that met with these faults."""
+    """The ledger of a small troupe that met with these faults, and its verdict."""
     troupe = Troupe(here, size=130)
     await troupe.enter(2, 1, own_disk=own_disk)
     await asyncio.sleep(0.3)
