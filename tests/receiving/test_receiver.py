@@ -108,6 +108,14 @@ async def test_to_cancel_does_not_wait_for_a_lock_and_loses_nothing(
     assert await soon(open_().receive(NORMAL)) == 1
 
 
+async def test_to_cancel_after_the_layer_was_closed_opens_nothing(process: Process) -> None:
+    task = await process.begin(NORMAL)
+    await soon(process.layer.close_pools())  # another name of close
+    await cancel(task)
+    await asyncio.sleep(0.05)
+    assert process.layer.database.connections is None
+
+
 async def test_a_loop_that_is_stopped_claims_nothing_that_another_process_waits_for(
     process: Process, open_: Open
 ) -> None:
@@ -303,11 +311,7 @@ async def test_a_consumer_that_still_waits_is_served_by_the_next_send(process: P
     """It listens again at the next use of the layer, whichever that is."""
     for count_first in (False, True):
         tasks = [await process.begin(channel) for channel in (None, NORMAL)]
-        other = await process.begin(NORMAL)
         await soon(process.layer.close())
-        await cancel(other)
-        await asyncio.sleep(0.05)
-        assert process.layer.database.connections is None  # to cancel opens nothing
         assert not process.receiver._listening.loops()
         if count_first:
             await process.layer.group_count("test-group")
