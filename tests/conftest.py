@@ -1,4 +1,4 @@
-"""What the tests share: a database file for each, and layers on it, ours and the rivals'."""
+"""Shared fixtures: a database file for each, and layers on it, ours and the rivals'."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process under gevent does; see test_servers.py."""
+"""A process under gevent; see test_servers.py."""
 
 # ruff: noqa: E402 - gevent wants to be first
 from gevent import monkey

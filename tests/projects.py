@@ -56,7 +56,7 @@ class Project:
     def manage(
         self, *arguments: str, prefix: Sequence[str] = (), succeeds: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """What `manage.py` says; by itself it must end well, unless told that it fails."""
+        """The words of `manage.py`; by itself it must end well, unless told that it fails."""
         environment: dict[str, Any] = {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "settings",
@@ -76,6 +76,6 @@ class Project:
         return done
 
     def select(self, what: str, database: str = "channels") -> list[Any]:
-        """What `select {what}` finds in a database of the project."""
+        """The rows of `select {what}` in a database of the project."""
         with closing(sqlite3.connect(self.directory / f"{database}.sqlite3")) as connection:
             return connection.execute(f"select {what}").fetchall()

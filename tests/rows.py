@@ -67,7 +67,7 @@ def to_group(number: int, group: str = "test-group", **fields: Any) -> GroupMess
 
 
 def inbox_of(channel: str) -> str:
-    """What one reader drains: the name up to the "!", if it has one."""
+    """The inbox, which one reader drains: the name up to the "!", if it has one."""
     local, mark, _ = channel.partition("!")
     return local + mark
 
@@ -108,7 +108,7 @@ def sql(path: Path | str, timeout: float = 5) -> Iterator[sqlite3.Connection]:
 
 
 def select(connection: sqlite3.Connection, what: str, *values: Any) -> list[Any]:
-    """What `select {what}` finds: tuples, or the values themselves where it asks for one column."""
+    """The rows of `select {what}`: tuples, or the values themselves if it asks for one column."""
     rows = connection.execute(f"select {what}", values).fetchall()
     return [found[0] if len(found) == 1 else found for found in rows]
 

@@ -1,4 +1,4 @@
-"""`manage.py channels_sqlite`: what it prints, what it does, and what it says when it cannot."""
+"""`manage.py channels_sqlite`: what it prints and does, and how it declines."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import msgpack
 import pytest
@@ -89,35 +90,28 @@ def members(group: str, count: int) -> list[str]:
 # Another process
 
 
-class Tailing:
-    """`manage.py channels_sqlite tail`, running; its lines come with the tests's patience."""
+class Begun:
+    """`manage.py channels_sqlite`, running until it is interrupted, as it says on stderr."""
 
-    def __init__(self, database: Path, *arguments: str) -> None:
+    def __init__(self, database: Path, *arguments: str, says: str) -> None:
         self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-W", "error", "-m", "django", "channels_sqlite", "tail"),
-                *arguments,
-            ],
+            [*(sys.executable, "-W", "error", "-m", "django", "channels_sqlite"), *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
             env=environment(database),
         )
-        assert self.process.stderr is not None
-        assert "until Ctrl-C" in self.process.stderr.readline()
+        assert self.process.stdout
+        assert self.process.stderr
+        self.stdout, self.stderr = self.process.stdout, self.process.stderr
+        assert says in self.stderr.readline()
 
-    def line(self) -> str:
-        """What it prints next."""
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().rstrip()
-
-    def end(self) -> tuple[list[str], str]:
-        """What it has printed, and complained of, when Ctrl-C has ended it."""
+    def end(self) -> tuple[int, str, str]:
+        """Its exit status, and what it has printed and complained of, after Ctrl-C."""
         self.process.send_signal(signal.SIGINT)
-        printed, complaints = self.process.communicate(timeout=PATIENCE)
-        assert self.process.returncode == 0, complaints
-        return printed.splitlines(), complaints
+        said = self.process.communicate(timeout=PATIENCE)
+        return self.process.returncode, *said
 
 
 # No sub-command
@@ -133,12 +127,13 @@ def test_alone_it_lists_its_sub_commands() -> None:
 
 def test_stats_of_a_new_file(run: Run, database: Path) -> None:
     printed = run("stats")
-    assert re.search(rf"^File +{re.escape(str(database))}$", printed, re.MULTILINE)
-    assert "journal mode wal" in printed
-    assert re.search(r"^Messages +0 waiting, 0 delivered, 0 expired$", printed, re.MULTILINE)
-    assert f"which is {next(watchers.kinds())} here" in printed
-    assert "Groups    none with messages, none with members" in printed
-    assert "none alive" in printed
+    for words in (
+        *(rf"^File +{re.escape(str(database))}$", "journal mode wal", "none alive"),
+        "^Messages +0 waiting, 0 delivered, 0 expired$",
+        "^Groups    none with messages, none with members",
+        f"which is {next(watchers.kinds())} here",
+    ):
+        assert re.search(words, printed, re.MULTILINE)
 
 
 def test_stats_are_tables_by_inbox_and_group_and_in_json_hold_everything(
@@ -231,17 +226,14 @@ def test_a_number_that_means_nothing(arguments: str) -> None:
 
 
 def test_tail_shows_messages_as_they_come(database: Path, others: sqlite3.Connection) -> None:
-    tailing = Tailing(database)
+    tailing = Begun(database, "tail", says="until Ctrl-C")
     message = {"type": "test.mail", "text": "Grüß\x1b[31m", "raw": b"\xff"}
     put(others, "mail", msgpack.packb(message))
     put_to_group(others, "chat", "mail", b"\xc1")
     put(others, "mail", b"\x81\xa4type" + b"\x91" * 999 + b"\x90")  # lists within lists
-    first, second, third = tailing.line(), tailing.line(), tailing.line()
-    assert re.fullmatch(
-        r'\d\d:\d\d:\d\d\.\d{3}  mail  {"type": "test.mail", "text": "Grüß\\u001b\[31m",'
-        r' "raw": "\\\\xff"}',
-        first,
-    )
+    first, second, third = (tailing.stdout.readline().rstrip() for _ in range(3))
+    shown = r'{"type": "test.mail", "text": "Grüß\\u001b\[31m", "raw": "\\\\xff"}'
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d\.\d{{3}}  mail  {shown}", first)
     assert re.search(r"  chat \(group\)  \(cannot be read: .+\)$", second)
     assert re.search(r"it is nested too deep|\[{999}", third)  # as Python has its limits
     assert select(others, f"count(*) from {schema.MESSAGE} where delivered_at is null") == [3]
@@ -249,8 +241,8 @@ def test_tail_shows_messages_as_they_come(database: Path, others: sqlite3.Connec
         put(others, "mail")
         others.execute(f"delete from {schema.MESSAGE}")
     put(others, "mail", msgpack.packb({"type": "test"}))
-    tailing.line()
-    assert tailing.end() == ([], "Not shown: 1 message, deleted before that.\n")
+    tailing.stdout.readline()
+    assert tailing.end() == (0, "", "Not shown: 1 message, deleted before that.\n")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no pipes that break here")
@@ -259,41 +251,35 @@ def test_tail_in_json_is_an_object_a_line_and_ends_with_who_reads_it(
 ) -> None:
     for type_ in ("test.mail", "test.other"):
         put(others, "mail", msgpack.packb({"type": type_}))
-    tailing = Tailing(database, "--json", "--last", "9", "--type", "*.mail", "--channel", "m*")
+    arguments = ("--json", "--last", "9", "--type", "*.mail", "--channel", "m*")
+    tailing = Begun(database, "tail", *arguments, says="until Ctrl-C")
     put(others, "mail", msgpack.packb({"type": "late.mail"}))
-    lines = [json.loads(tailing.line()) for _ in range(2)]
+    lines = [json.loads(tailing.stdout.readline()) for _ in range(2)]
     assert [line["message"] for line in lines] == [{"type": "test.mail"}, {"type": "late.mail"}]
     assert lines[0]["id"] == 1
     assert lines[0]["channel"] == lines[0]["inbox"] == "mail"
     assert lines[0]["group"] is lines[0]["problem"] is None
-    assert tailing.process.stdout is not None
-    tailing.process.stdout.close()
+    tailing.stdout.close()
     put(others, "mail", msgpack.packb({"type": "last.mail"}))
     assert tailing.process.wait(PATIENCE) == 0
-    assert tailing.process.stderr is not None
-    assert tailing.process.stderr.read() == ""
-    tailing.process.stderr.close()
+    assert tailing.stderr.read() == ""
+    tailing.stderr.close()
 
 
 # send
 
 
-def test_send_to_a_channel(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("send", "mail", '{"type": "test", "text": "Grüß"}') == "Sent to mail.\n"
-    assert "Nobody has taken it yet" in capsys.readouterr().err
-    assert receive("mail") == {"type": "test", "text": "Grüß"}
-
-
-def test_send_to_a_process_that_receives(
-    run: Run, start: Start, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_send_to_a_channel(run: Run, start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+    """A process receives it, and is then killed."""
     peer = start("echo")
     channel = peer.hear()
-    message = json.dumps({"type": "test", "number": 1, "reply_to": "mail"})
-    assert run("send", channel, message) == f"Sent to {channel}.\n"
+    message = {"type": "test", "number": 1, "reply_to": "mail", "text": "Grüß"}
+    words = json.dumps(message, ensure_ascii=False)
+    assert run("send", channel, words) == f"Sent to {channel}.\n"
     assert capsys.readouterr().err == ""
+    assert receive("mail") == message
     peer.kill()
-    run("send", channel, message)
+    run("send", channel, words)
     assert "Nobody has taken it yet" in capsys.readouterr().err
 
 
@@ -348,10 +334,7 @@ def test_groups(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "No group has members.\n"
     channels = members("chat", 2)
     lines = [re.split(r"  +", line) for line in run("groups").splitlines()]
-    assert lines == [
-        ["GROUP", "members", "inboxes", "first lapses in"],
-        ["chat", "2", "1", "24 h"],
-    ]
+    assert lines == [["GROUP", "members", "inboxes", "first lapses in"], ["chat", "2", "1", "24 h"]]
     assert json.loads(run("groups", "--json"))[0]["members"] == 2
     assert run("groups", "chat").splitlines() == channels
     assert json.loads(run("groups", "chat", "--json")) == channels
@@ -377,38 +360,28 @@ def test_trim_deletes_what_nobody_needs(run: Run, others: sqlite3.Connection) ->
     assert run("trim") == "There was nothing to delete.\n"
 
 
-@pytest.mark.parametrize(("answer", "left"), [("yes", 0), ("no", 1), ("", 1)])
-def test_flush_asks_first(
-    run: Run, others: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
+def test_flush_asks_first_and_need_not_where_nobody_can_answer(
+    run: Run, others: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(others, "mail")
     members("chat", 2)
-    asked = []
-
-    def input_(words: str) -> str:
-        asked.append(words)
-        return answer
-
-    monkeypatch.setattr("builtins.input", input_)
-    if left:
-        with pytest.raises(CommandError, match="Nothing was deleted"):
-            run("flush")
-    else:
+    ask = Mock(side_effect=["no", "", "yes"])
+    with monkeypatch.context() as answering:
+        answering.setattr("builtins.input", ask)
+        for _ in range(2):
+            with pytest.raises(CommandError, match="Nothing was deleted"):
+                run("flush")
+        assert select(others, f"count(*) from {schema.MESSAGE}") == [1]
         assert run("flush") == "Deleted all messages and memberships.\n"
-    assert "deletes 1 message, 1 of them waiting, and 2 memberships" in asked[0]
-    assert select(others, f"count(*) from {schema.MESSAGE}") == [left]
-
-
-def test_flush_where_nobody_can_answer_need_not_ask(
-    run: Run, others: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    assert "deletes 1 message, 1 of them waiting, and 2 memberships" in ask.call_args.args[0]
+    assert select(others, f"count(*) from {schema.MESSAGE}") == [0]
+    assert run("flush") == "There is nothing to delete.\n"
     put(others, "mail")
     monkeypatch.setattr(sys, "stdin", StringIO())
     with pytest.raises(CommandError, match="--no-input"):
         run("flush")
     assert select(others, f"count(*) from {schema.MESSAGE}") == [1]
     assert run("flush", "--no-input") == "Deleted all messages and memberships.\n"
-    assert run("flush") == "There is nothing to delete.\n"
 
 
 # doctor
@@ -438,19 +411,11 @@ def test_doctor_talks_with_a_second_process_and_keeps_what_the_project_keeps(
 
 def test_a_doctor_that_is_interrupted_has_found_nothing_out(database: Path) -> None:
     """The exit status is a shell's own, so that `doctor && deploy` stops."""
-    command = [sys.executable, "-m", "django", "channels_sqlite", "doctor"]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment(database)
-    ) as process:
-        assert process.stderr is not None
-        assert "Trying" in process.stderr.readline()
-        process.send_signal(signal.SIGINT)
-        process.stderr.read()
-    assert process.returncode == 130
+    assert Begun(database, "doctor", says="Trying").end()[0] == 130
 
 
 def unwell() -> str:
-    """What a doctor says who finds something wrong."""
+    """The words of a doctor that finds something wrong."""
     printed = StringIO()
     with pytest.raises(SystemExit) as ended:
         call_command("channels_sqlite", "doctor", stdout=printed)
@@ -478,8 +443,7 @@ def test_doctor_says_what_the_checks_say_and_apart_what_matters_in_production(
 @pytest.mark.usefixtures("hasty", "run")
 def test_doctor_says_once_that_there_are_no_tables(database: Path) -> None:
     database.unlink()
-    verdict = unwell().splitlines()[0]
-    assert re.search(r"does not exist\. Run: python manage\.py migrate", verdict)
+    assert re.match(r".*does not exist\. Run: python manage\.py migrate", unwell())
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no shell scripts here")
@@ -524,18 +488,12 @@ def test_the_verdict(findings: list[Finding], watcher: str, well: bool, words: s
 # Django's own options
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["stats", "--settings=tests.settings", "--traceback"],
-        ["--settings=tests.settings", "--traceback", "stats"],
-    ],
-    ids=" ".join,
-)
-def test_djangos_options_stand_on_either_side_of_the_sub_command(arguments: list[str]) -> None:
+def test_djangos_options_stand_on_either_side_of_the_sub_command() -> None:
     parser = load_command_class("channels_sqlite", "channels_sqlite").create_parser("", "")
-    options = parser.parse_args(arguments)
-    assert (options.settings, options.traceback) == ("tests.settings", True)
+    given = ["--settings=tests.settings", "--traceback"]
+    for arguments in (["stats", *given], [*given, "stats"]):
+        options = parser.parse_args(arguments)
+        assert (options.settings, options.traceback) == ("tests.settings", True)
 
 
 # Which layer
@@ -572,20 +530,21 @@ def test_a_layer_is_chosen_by_name(run: Run, settings: Settings) -> None:
         run("stats", "--layer", "other")
 
 
-@pytest.mark.parametrize("subcommand", ["stats", "groups", "tail", "trim"])
-def test_a_config_that_is_no_dict(settings: Settings, subcommand: str) -> None:
-    settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND, "CONFIG": [("capacity", 5)]}}
-    with pytest.raises(CommandError, match=r"CONFIG is \[.*\]; allowed is a dict"):
-        command(subcommand)
-
-
 @pytest.mark.usefixtures("hasty", "run")
-def test_a_database_without_a_name(alias: str) -> None:
+def test_a_database_without_a_name_and_a_config_that_is_no_dict(
+    alias: str, settings: Settings
+) -> None:
     connections.settings[alias]["NAME"] = ""
     words = re.escape(f'DATABASES["{alias}"] has no NAME.')
     with pytest.raises(CommandError, match=words):
         command("stats")
     assert re.search(words, unwell())
+    ours = settings.CHANNEL_LAYERS
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND, "CONFIG": [("capacity", 5)]}}
+    for subcommand in ("stats", "groups", "tail", "trim"):
+        with pytest.raises(CommandError, match=r"CONFIG is \[.*\]; allowed is a dict"):
+            command(subcommand)
+    settings.CHANNEL_LAYERS = ours
 
 
 # Formats
@@ -599,19 +558,13 @@ def test_a_table_has_columns() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("written", "text"),
-    [
-        *((duration(None), "-"), (duration(0), "0.0 s"), (duration(119.9), "119.9 s")),
-        *((duration(120), "2 min"), (duration(7200), "2 h"), (duration(1e6), "12 d")),
-        *((counted(0, "member"), "no members"), (counted(1, "member"), "1 member")),
-        *((counted(2, "member"), "2 members"), (size(0), "0 bytes"), (size(1023), "1023 bytes")),
-        *((size(1024), "1.0 KB"), (size(4_299_162), "4.1 MB")),
-        *((clock(float("inf")), "inf"), (clock(1e30), "1e+30"), (clock(float("nan")), "nan")),
-    ],
-)
-def test_a_number_is_written_as_people_read_it(written: str, text: str) -> None:
-    assert written == text
+def test_a_number_is_written_as_people_read_it() -> None:
+    durations = [duration(each) for each in (None, 0, 119.9, 120, 7200, 1e6)]
+    assert durations == ["-", "0.0 s", "119.9 s", "2 min", "2 h", "12 d"]
+    assert [counted(n, "member") for n in range(3)] == ["no members", "1 member", "2 members"]
+    sizes = [size(each) for each in (0, 1023, 1024, 4_299_162)]
+    assert sizes == ["0 bytes", "1023 bytes", "1.0 KB", "4.1 MB"]
+    assert [clock(each) for each in (float("inf"), 1e30, float("nan"))] == ["inf", "1e+30", "nan"]
 
 
 def test_text_of_strangers_stays_on_its_line() -> None:

@@ -32,45 +32,34 @@ def test_our_models_are_read_and_written_where_the_layer_is(settings: Settings) 
             assert router.db_for_read(model) == router.db_for_write(model) == database
 
 
-class Subclass(SqliteChannelLayer):
-    """A project's own."""
-
-
-def test_a_subclass_of_the_layer_is_ours(settings: Settings) -> None:
-    backend = f"{__name__}.{Subclass.__name__}"
-    settings.CHANNEL_LAYERS = {
-        "default": {"BACKEND": backend, "CONFIG": {"database": "elsewhere"}},
-        "missing": {"BACKEND": "no_such_package.Layer"},
-    }
-    assert ChannelsRouter().db_for_read(LayerMessage) == "elsewhere"
-
-
 def test_our_tables_stay_put_while_another_layer_stands_in(settings: Settings) -> None:
-    settings.CHANNEL_LAYERS = {
-        "default": {
-            "BACKEND": "channels.layers.InMemoryChannelLayer",
-            "CONFIG": {"database": "default"},
-        }
-    }
+    in_memory = {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    settings.CHANNEL_LAYERS = {"default": {**in_memory, "CONFIG": {"database": "default"}}}
     assert ChannelsRouter().db_for_read(LayerMessage) == "channels"
     del settings.CHANNEL_LAYERS
     assert ChannelsRouter().db_for_read(LayerMessage) == "channels"
 
 
-@pytest.mark.parametrize("hints", [{"model_name": "user"}, {"anything": "else"}], ids=str)
-def test_a_database_of_the_layers_own_gets_our_tables_and_no_others(hints: dict[str, Any]) -> None:
+def test_a_database_of_the_layers_own_gets_our_tables_and_no_others() -> None:
     """Also where RunSQL and RunPython ask, with hints of their own and no model."""
     router = ChannelsRouter()
-    assert router.allow_migrate("channels", "channels_sqlite", **hints) is True
-    assert router.allow_migrate("default", "channels_sqlite", **hints) is False
-    assert router.allow_migrate("channels", "auth", **hints) is False
+    hints: Any
+    for hints in ({"model_name": "user"}, {"anything": "else"}):
+        assert router.allow_migrate("channels", "channels_sqlite", **hints) is True
+        assert router.allow_migrate("default", "channels_sqlite", **hints) is False
+        assert router.allow_migrate("channels", "auth", **hints) is False
+
+
+class Subclass(SqliteChannelLayer):
+    """A project's own."""
 
 
 def test_several_layers_have_their_tables_in_each_database(settings: Settings) -> None:
     settings.CHANNEL_LAYERS = {
-        "default": layer(database="fast"),
+        "default": layer(database="fast") | {"BACKEND": f"{__name__}.{Subclass.__name__}"},
         "jobs": layer(database="slow"),
         "again": layer(database="fast"),
+        "missing": {"BACKEND": "no_such_package.Layer"},
     }
     router = ChannelsRouter()
     assert router.allow_migrate("fast", "channels_sqlite") is True
@@ -79,16 +68,13 @@ def test_several_layers_have_their_tables_in_each_database(settings: Settings) -
     assert router.db_for_read(LayerMessage) == router.db_for_write(LayerMessage) == "fast"
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_the_router_has_no_opinion_on_other_apps_elsewhere(
-    settings: Settings, shared: bool
-) -> None:
-    if shared:
-        settings.CHANNEL_LAYERS = {"default": layer(database="default")}
-    router = ChannelsRouter()
-    assert router.db_for_read(User) is router.db_for_write(User) is None
-    assert router.allow_migrate("default", "auth", model_name="user") is None
-    assert router.allow_migrate("replica", "auth", model_name="user") is None
+def test_the_router_has_no_opinion_on_other_apps_elsewhere(settings: Settings) -> None:
+    for entry in (layer(), layer(database="default")):
+        settings.CHANNEL_LAYERS = {"default": entry}
+        router = ChannelsRouter()
+        assert router.db_for_read(User) is router.db_for_write(User) is None
+        assert router.allow_migrate("default", "auth", model_name="user") is None
+        assert router.allow_migrate("replica", "auth", model_name="user") is None
 
 
 def test_a_backend_that_cannot_be_imported_now_may_be_later(

@@ -1,4 +1,4 @@
-"""Exceptions: what can be caught, and what SQLite's errors become."""
+"""Exceptions: how they can be caught, and the words that SQLite's errors get."""
 
 from __future__ import annotations
 
@@ -9,43 +9,33 @@ from pathlib import Path
 import pytest
 from channels.exceptions import ChannelFull
 from django.core.exceptions import ImproperlyConfigured
-from django.db.utils import DatabaseError, OperationalError
+from django.db.utils import OperationalError
 
 from channels_sqlite import exceptions
 from channels_sqlite.exceptions import ChannelsSqliteError, DatabaseUnavailable, MessageTooLarge
 from tests.rows import sql
+from tests.storing.parts import locked
+
+CAUGHT_AS: dict[str, type[Exception]] = {
+    **dict.fromkeys(["InvalidOption", "NotMigrated", "WatcherUnavailable"], ImproperlyConfigured),
+    **dict.fromkeys(["ForeignChannel", "MessageTooLarge"], ValueError),
+    "DatabaseUnavailable": OperationalError,
+    "UndecodableMessage": ChannelsSqliteError,
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "caught_as"),
-    [
-        ("InvalidOption", ImproperlyConfigured),
-        ("NotMigrated", ImproperlyConfigured),
-        ("WatcherUnavailable", ImproperlyConfigured),
-        ("ForeignChannel", ValueError),
-        ("DatabaseUnavailable", OperationalError),
-        ("DatabaseUnavailable", DatabaseError),
-        ("MessageTooLarge", ValueError),
-        ("UndecodableMessage", ChannelsSqliteError),
-    ],
-)
-def test_an_error_is_ours_and_what_django_people_catch(
-    name: str, caught_as: type[Exception]
-) -> None:
-    error = getattr(exceptions, name)
-    assert issubclass(error, ChannelsSqliteError)
-    assert issubclass(error, caught_as)
-
-
-def test_a_database_that_does_not_answer_is_no_full_channel() -> None:
-    """Code that drops a message on a full channel would drop it silently."""
+def test_an_error_is_ours_and_what_django_people_catch() -> None:
+    """None is a full channel: code that drops a message on that would drop it silently."""
+    for name, caught_as in CAUGHT_AS.items():
+        error = getattr(exceptions, name)
+        assert issubclass(error, ChannelsSqliteError), name
+        assert issubclass(error, caught_as), name
+        assert not issubclass(error, ChannelFull), name
     assert exceptions.ChannelFull is ChannelFull
-    assert not issubclass(DatabaseUnavailable, ChannelFull)
-    assert not issubclass(MessageTooLarge, ChannelFull)
 
 
 def failure(path: Path | str, *statements: str) -> sqlite3.Error:
-    """What SQLite raises when it runs the statements."""
+    """The error that SQLite raises when it runs the statements."""
 
     def run() -> None:
         with sql(path, timeout=0) as connection:
@@ -97,33 +87,23 @@ def test_a_closed_directory_is_named_with_the_user() -> None:
     assert f"{exceptions.this_user()} may not use the directory /srv/chat," in words
 
 
-def test_a_lock_held_for_too_long_points_at_what_may_hold_it(
-    database: Path,
-) -> None:
-    with sql(database) as other:
-        other.execute("begin immediate")
+def test_a_lock_held_for_too_long_points_at_what_may_hold_it(database: Path) -> None:
+    """In memory that is this process. An error that Python raises has no result code."""
+    with locked(database):
         words = translated(failure(database, "begin immediate"))
     for each in ("OPTIONS['timeout']", "this thread's own transaction", "GroupSend"):
         assert each in words
-
-
-def test_a_lock_in_memory_points_at_this_process() -> None:
     name = "file:locked?mode=memory&cache=shared"
     with sql(name) as other:
         other.execute("create table t (x)")
         other.execute("begin immediate")
         other.execute("insert into t values (1)")
         assert "in this process" in translated(failure(name, "select * from t"))
-
-
-def test_an_error_without_a_result_code_keeps_its_words() -> None:
-    """Python raises such ones itself."""
     assert "database is locked" in translated(sqlite3.OperationalError("database is locked"))
 
 
 def test_a_message_too_large_is_no_fault_of_the_database(database: Path) -> None:
-    error = exceptions.translate(
-        failure(database, "select zeroblob(2147483647)"), "/srv/channels.sqlite3"
-    )
+    too_large = failure(database, "select zeroblob(2147483647)")
+    error = exceptions.translate(too_large, "/srv/channels.sqlite3")
     assert type(error) is MessageTooLarge
     assert "/srv/channels.sqlite3" in str(error)

@@ -1,4 +1,4 @@
-"""What `migrate` makes of a database, and what it leaves alone."""
+"""`migrate`: the tables that it makes, and the ones that it leaves alone."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def select(alias: str, what: str) -> list[Any]:
 
 
 def ours(alias: str) -> dict[str, set[str]]:
-    """What there is of ours in the database, by its kind."""
+    """The names of ours in the database, by their kind."""
     found = select(alias, "type, name from sqlite_master where name like 'channels%'")
     return {kind: {name for each, name in found if each == kind} for kind in KINDS}
 
@@ -127,7 +127,7 @@ def execute(alias: str, script: str) -> None:
         connection.executescript(script)
 
 
-# What it makes
+# Its results
 
 
 @pytest.mark.django_db(databases=["default", "channels"])
@@ -177,27 +177,23 @@ def test_tables_made_without_migrations_are_the_same(
 def shape(connection: sqlite3.Connection) -> dict[str, Any]:
     """Each table's columns and indexes, with all that SQLite tells of them."""
 
-    def rows(sql: str, *values: str) -> list[tuple[Any, ...]]:
-        found = connection.execute(sql, values).fetchall()
-        return [
-            tuple(each.lower() if isinstance(each, str) else each for each in row) for row in found
-        ]
+    def rows(sql: str, *values: str) -> list[list[str]]:
+        found = connection.execute(f"select {sql}", values).fetchall()
+        return [[str(each).lower() for each in row] for row in found]
 
-    def condition(index: str) -> list[str]:
-        sql = connection.execute("select sql from sqlite_master where name = ?", [index]).fetchall()
-        return [each.lower().replace('"', "").partition(" where ")[2] for (each,) in sql if each]
+    definition = "sql from sqlite_master where name = ?"
+
+    def condition(index: str) -> str:
+        return str(rows(definition, index)).replace('"', "").partition(" where ")[2]
 
     def indexes(table: str) -> dict[str, Any]:
-        listed = rows('select name, "unique", origin, partial from pragma_index_list(?)', table)
-        columns = "select seqno, cid, name, desc, coll, key from pragma_index_xinfo(?)"
-        return {
-            name: [rest, rows(columns, name), condition(name)] for name, *rest in sorted(listed)
-        }
+        listed = rows('name, "unique", origin, partial from pragma_index_list(?)', table)
+        columns = "seqno, cid, name, desc, coll, key from pragma_index_xinfo(?)"
+        return {name: [rest, rows(columns, name), condition(name)] for name, *rest in listed}
 
-    definition = "select sql from sqlite_master where name = ?"
     return {
         table: {
-            "columns": rows("select * from pragma_table_xinfo(?)", table),
+            "columns": rows("* from pragma_table_xinfo(?)", table),
             "numbered": "autoincrement" in str(rows(definition, table)),
             # Django makes no table without rowids: its primary key is an index of its own then.
             "indexes": {} if table == schema.SEQUENCE else indexes(table),
@@ -215,9 +211,8 @@ def test_a_file_of_channels_sqlite_0_1_works_after_migrate(
     execute(fresh, OF_0_1)
     migrate(fresh)
     assert ours(fresh) == KINDS
-    assert select(fresh, "name from django_migrations where app = 'channels_sqlite'") == [
-        tables.MIGRATION
-    ]
+    recorded = select(fresh, "name from django_migrations where app = 'channels_sqlite'")
+    assert recorded == [tables.MIGRATION]
     [words] = caplog.messages
     assert "channels-sqlite 0.1" in words
     assert fresh in words
@@ -327,10 +322,8 @@ def test_the_default_database_is_migrated_even_if_the_layers_cannot_be(tmp_path:
     said = project.manage("migrate").stdout
     assert 'Did not make the layer\'s tables in the database "channels": file is not a data' in said
     assert project.select("1 from django_content_type limit 1", "db") == [(1,)]
-    assert (
-        "is not a database"
-        in project.manage("migrate", "--database=channels", succeeds=False).stderr
-    )
+    failed = project.manage("migrate", "--database=channels", succeeds=False)
+    assert "is not a database" in failed.stderr
 
 
 # As the interpreter ends, Python's Pool waits for ever if a worker was killed with one of its

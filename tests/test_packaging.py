@@ -1,4 +1,4 @@
-"""What is shipped, and what the project's commands promise."""
+"""The wheel and the sdist, and the promises of the project's commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import tarfile
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
-from operator import attrgetter
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -64,20 +63,12 @@ def test_every_link_of_the_readme_leads_somewhere_from_an_index_too(dist: Path) 
     assert [link for link in links if not link.startswith(("https://", "#"))] == []
 
 
-def test_the_sdist_can_be_tested(in_sdist: set[str]) -> None:
-    assert {
-        "CHANGELOG.md",
-        "LICENSE",
-        "README.md",
-        "channels_sqlite/__init__.py",
-        "noxfile.py",
-        "pyproject.toml",
-        "tests/settings.py",
-        "tests/smoke.py",
-    } <= in_sdist
-
-
-def test_nothing_a_run_leaves_behind_is_shipped(in_wheel: set[str], in_sdist: set[str]) -> None:
+def test_the_sdist_can_be_tested_and_nothing_a_run_leaves_behind_is_shipped(
+    in_wheel: set[str], in_sdist: set[str]
+) -> None:
+    needed = {"CHANGELOG.md", "LICENSE", "README.md", "noxfile.py", "pyproject.toml"}
+    modules = {"channels_sqlite/__init__.py", "tests/settings.py", "tests/smoke.py"}
+    assert needed | modules <= in_sdist
     leftovers = re.compile(r"\.(pyc|sqlite3(-\w+)?)$|__pycache__|\.venv/|\.nox/|uv\.lock$")
     assert [name for name in in_wheel | in_sdist if leftovers.search(name)] == []
 
@@ -113,30 +104,22 @@ def imports(path: Path) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-@pytest.mark.parametrize(
-    "file", ["README.md", "CONTRIBUTING.md", ".ci/run", ".github/workflows/ci.yml"]
-)
-def test_every_nox_command_written_down_names_a_session(file: str) -> None:
-    written = re.findall(r"nox -s ([\w ]+\w)", (ROOT / file).read_text(encoding="utf-8"))
-    assert written
-    assert {name for names in written for name in names.split()} <= sessions()
-
-
-@pytest.mark.parametrize(
-    "workflow", sorted((ROOT / ".github" / "workflows").iterdir()), ids=attrgetter("name")
-)
-def test_every_action_is_pinned_to_a_commit(workflow: Path) -> None:
-    used = re.findall(r"uses: (.+)", workflow.read_text(encoding="utf-8"))
-    assert used
-    assert [
-        each for each in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", each)
-    ] == []
-
-
-def sessions() -> set[str]:
-    """The noxfile's sessions; read, as nox itself is not here."""
-    return {
+def test_every_nox_command_written_down_names_a_session() -> None:
+    """The noxfile is read, as nox itself is not here."""
+    sessions = {
         node.name
         for node in ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8")).body
         if isinstance(node, ast.FunctionDef) and node.decorator_list
     }
+    for file in ("README.md", "CONTRIBUTING.md", ".ci/run", ".github/workflows/ci.yml"):
+        written = re.findall(r"nox -s ([\w ]+\w)", (ROOT / file).read_text(encoding="utf-8"))
+        assert written
+        assert {name for names in written for name in names.split()} <= sessions
+
+
+def test_every_action_is_pinned_to_a_commit() -> None:
+    for workflow in (ROOT / ".github" / "workflows").iterdir():
+        used = re.findall(r"uses: (.+)", workflow.read_text(encoding="utf-8"))
+        assert used
+        pinned = re.compile(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+")
+        assert [each for each in used if not pinned.fullmatch(each)] == []

@@ -51,7 +51,7 @@ def messages(scalars: st.SearchStrategy[Any]) -> st.SearchStrategy[Message]:
     return st.dictionaries(text, values)
 
 
-# What is sent arrives
+# Messages that arrive as they were sent
 
 
 @unhurried
@@ -75,7 +75,7 @@ def test_msgpack_brings_back_keys_that_are_no_strings() -> None:
     assert written(decode(MSGPACK, encode(MSGPACK, message))) == written(message)
 
 
-# What stands for other types is text, the same from both
+# Text for values of other types, the same from both
 
 offsets = st.timedeltas(
     datetime.timedelta(hours=-23, minutes=-59), datetime.timedelta(hours=23, minutes=59)
@@ -122,10 +122,7 @@ def test_other_types_arrive_as_text_that_reads_as_what_was_sent(
     ("value", "text"),
     [
         (datetime.datetime(2026, 1, 2, 3, 4, 5, 678901), "2026-01-02T03:04:05.678901"),
-        (
-            datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC),
-            "2026-01-02T03:04:00+00:00",
-        ),
+        (datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC), "2026-01-02T03:04:00+00:00"),
         (datetime.date(2026, 1, 2), "2026-01-02"),
         (datetime.time(3, 4, 5), "03:04:05"),
         (datetime.timedelta(days=1, seconds=2, microseconds=3), "P1DT00H00M02.000003S"),
@@ -142,12 +139,12 @@ def test_the_text_is_the_documented_one(serializer: Serializer, value: object, t
     assert round_trip(serializer, value) == text
 
 
-@BOTH
-def test_lazy_text_is_in_the_language_of_who_sends_it(serializer: Serializer) -> None:
+def test_lazy_text_is_in_the_language_of_who_sends_it() -> None:
     lazy = gettext_lazy("Yes")
-    with translation.override("de"):
-        body = encode(serializer, {"value": lazy})
-    assert decode(serializer, body) == {"value": "Ja"}
+    for serializer in (MSGPACK, JSON):
+        with translation.override("de"):
+            body = encode(serializer, {"value": lazy})
+        assert decode(serializer, body) == {"value": "Ja"}
 
 
 class Nickname(str):
@@ -194,14 +191,9 @@ def test_subclasses_and_enums_arrive_as_the_plain_value(
     assert repr(arrived) == repr(plain)  # which tells a subclass, too
 
 
-@pytest.mark.parametrize(
-    "value", [bytearray(b"bytes"), memoryview(b"bytes")], ids=["bytearray", "memoryview"]
-)
-def test_msgpack_makes_bytes_of_what_is_like_them(value: object) -> None:
-    assert round_trip(MSGPACK, value) == b"bytes"
-
-
-def test_json_brings_back_ints_of_any_size() -> None:
+def test_msgpack_makes_bytes_of_what_is_like_them_and_json_brings_back_ints_of_any_size() -> None:
+    for value in (bytearray(b"bytes"), memoryview(b"bytes")):
+        assert round_trip(MSGPACK, value) == b"bytes"
     assert round_trip(JSON, 2**100) == 2**100
 
 
@@ -209,7 +201,7 @@ def round_trip(serializer: Serializer, value: object) -> Any:
     return decode(serializer, encode(serializer, {"value": value}))["value"]
 
 
-# What cannot be written fails when it is sent
+# Messages that cannot be written fail when they are sent
 
 
 NOON_IN_LONDON = datetime.time(12, tzinfo=ZoneInfo("Europe/London"))  # an hour off in summer
@@ -262,21 +254,17 @@ def test_keys_that_would_come_back_as_others_or_not_at_all_are_refused(
         encode(serializer, {"deep": [0, {key: "value"}]})
 
 
-@BOTH
-def test_what_contains_itself_is_refused(serializer: Serializer) -> None:
-    loop: list[Any] = []
-    loop.append(loop)
-    with pytest.raises(TypeError, match=r"message\['loop'\]\[0\]\[0\]"):
-        encode(serializer, {"loop": loop})
-
-
 class Broken:
     def __repr__(self) -> str:
         raise RuntimeError("not even a repr")
 
 
 @BOTH
-def test_what_has_no_repr_is_named_all_the_same(serializer: Serializer) -> None:
+def test_what_contains_itself_or_has_no_repr_is_refused_and_named(serializer: Serializer) -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    with pytest.raises(TypeError, match=r"message\['loop'\]\[0\]\[0\]"):
+        encode(serializer, {"loop": loop})
     with pytest.raises(TypeError, match=r"message\['value'\] cannot be sent: Broken <Broken "):
         encode(serializer, {"value": Broken()})
 
@@ -306,7 +294,7 @@ def from_a_deep_stack(call: Callable[[], T], frames: int = 200) -> T:
     return from_a_deep_stack(call, frames - 1) if frames else call()
 
 
-# What comes back may be anything
+# Any bytes may come back
 
 
 @BOTH
@@ -326,19 +314,13 @@ def test_damaged_bytes_are_a_message_or_undecodable(
 
 
 @BOTH
-@pytest.mark.parametrize("value", [None, "text", 1, 1.5, [1, 2]], ids=repr)
-def test_a_body_that_is_no_blob_or_holds_no_dict_is_undecodable(
-    serializer: Serializer, value: object
-) -> None:
-    """What an SQL shell can put there."""
-    for body in (value, serializer.dumps(value)):
-        with pytest.raises(UndecodableMessage, match=type(value).__name__):
-            decode(serializer, body)
-
-
-def test_an_unknown_name_is_told_which_ones_there_are() -> None:
-    with pytest.raises(InvalidOption, match=r"'pickle'.* json, msgpack"):
-        serializers.create("pickle")
+def test_a_body_that_is_no_blob_or_holds_no_dict_is_undecodable(serializer: Serializer) -> None:
+    """An SQL shell can put them there."""
+    values: list[Any] = [None, "text", 1, 1.5, [1, 2]]
+    for value in values:
+        for body in (value, serializer.dumps(value)):
+            with pytest.raises(UndecodableMessage, match=type(value).__name__):
+                decode(serializer, body)
 
 
 class Plain:
@@ -351,7 +333,11 @@ class Plain:
         return {"read": body.decode()}
 
 
-def test_a_project_can_register_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_project_can_register_its_own_and_is_told_which_ones_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(InvalidOption, match=r"'pickle'.* json, msgpack"):
+        serializers.create("pickle")
     monkeypatch.setattr(serializers, "_registry", dict(serializers._registry))
     serializers.register("plain", Plain)
     serializer = serializers.create("plain")

@@ -24,7 +24,7 @@ from tests.children import send
 from tests.conftest import OpenLayer
 from tests.kinds import everybody
 from tests.rows import message
-from tests.waiting import cancel, receive, rest, soon, threads, until
+from tests.waiting import cancel, members, receive, rest, soon, threads, until
 
 pytestmark = everybody
 
@@ -51,10 +51,6 @@ async def test_send_receive(layer: Any) -> None:
             await layer.send(channel, message(number, text="Ahoy-hoy!"))
         for number in range(20):
             assert await receive(layer, channel) == message(number, text="Ahoy-hoy!")
-
-
-async def test_receive_waits_for_a_message(layer: Any) -> None:
-    for channel in ("test-channel", await layer.new_channel()):
         waiting = asyncio.create_task(layer.receive(channel))
         await asyncio.sleep(0.05)
         assert not waiting.done()
@@ -97,9 +93,7 @@ async def test_a_normal_channel_gives_each_message_to_one_reader(open_layer: Ope
 
 @pytest.mark.fails("redis", because="it hands the same dict to all members in a process")
 async def test_everyone_has_a_copy_of_its_own(layer: Any) -> None:
-    channels = [await layer.new_channel() for _ in range(2)]
-    for channel in channels:
-        await layer.group_add("test-group", channel)
+    channels = await members(layer, 2)
     sent = {"type": "test.message", "items": [1]}
     await layer.group_send("test-group", sent)
     sent["items"] = "changed by the sender"
@@ -112,8 +106,7 @@ async def test_message_of_a_megabyte_is_left_as_it_was(layer: Any) -> None:
     def large() -> dict[str, Any]:
         return {"type": "test.message", "text": "x" * 2**20, "items": [1, {"two": b"3"}]}
 
-    channel, sent = await layer.new_channel(), large()
-    await layer.group_add("test-group", channel)
+    (channel,), sent = await members(layer, 1), large()
     await layer.send(channel, sent)
     await layer.group_send("test-group", sent)
     assert sent == large()
@@ -147,14 +140,12 @@ async def test_type__tuples_become_lists(layer: Any) -> None:
 
 @pytest.mark.fails("memory", because=NO_SERIALISER)
 async def test_type__others_are_refused_when_sent(layer: Any) -> None:
-    channel = await layer.new_channel()
-    await layer.group_add("test-group", channel)
+    (channel,) = await members(layer, 1)
     for value in (object(), {1, 2}, 1j, 2**64):
         unserialisable = {"type": "test.message", "deep": [{"inside": value}]}
-        with pytest.raises((TypeError, ValueError, OverflowError)):
-            await layer.send(channel, unserialisable)
-        with pytest.raises((TypeError, ValueError, OverflowError)):
-            await layer.group_send("test-group", unserialisable)
+        for send_, to in ((layer.send, channel), (layer.group_send, "test-group")):
+            with pytest.raises((TypeError, ValueError, OverflowError)):
+                await send_(to, unserialisable)
     assert await rest(layer, channel) == []
 
 
@@ -184,7 +175,7 @@ BAD_NAMES: list[Any] = [
 ]
 
 
-async def test_reject_bad_channel(layer: Any) -> None:
+async def test_reject_bad_channel_and_group(layer: Any) -> None:
     for name in [*BAD_NAMES, "!", "!a", "a!b!c", "=+135!"]:
         for refused in (
             layer.send(name, message(1)),
@@ -194,15 +185,12 @@ async def test_reject_bad_channel(layer: Any) -> None:
         ):
             with pytest.raises(TypeError):
                 await refused
-
-
-async def test_reject_bad_group(layer: Any) -> None:
     channel = await layer.new_channel()
-    for name in [*BAD_NAMES, "group!local"]:
+    for group in [*BAD_NAMES, "group!local"]:
         for refused in (
-            layer.group_add(name, channel),
-            layer.group_discard(name, channel),
-            layer.group_send(name, message(1)),
+            layer.group_add(group, channel),
+            layer.group_discard(group, channel),
+            layer.group_send(group, message(1)),
         ):
             with pytest.raises(TypeError):
                 await refused
@@ -335,9 +323,7 @@ async def test_groups_channel_full(open_layer: OpenLayer) -> None:
 
 async def test_group_of_more_members_than_the_capacity(open_layer: OpenLayer) -> None:
     layer = open_layer(capacity=5)
-    channels = [await layer.new_channel() for _ in range(100)]
-    for channel in channels:
-        await layer.group_add("test-group", channel)
+    channels = await members(layer, 100)
     await layer.group_send("test-group", message(1))
     for channel in channels:
         assert await receive(layer, channel) == message(1)
@@ -361,14 +347,11 @@ async def test_groups_basic(layer: Any) -> None:
 @pytest.mark.fails("memory", because=ONE_PROCESS)
 async def test_groups_basic__between_clients(open_layer: OpenLayer) -> None:
     layers = [open_layer() for _ in range(3)]
-    members = [(layer, await layer.new_channel()) for layer in layers for _ in range(2)]
-    waiting = []
-    for layer, channel in members:
-        await layer.group_add("test-group", channel)
-        waiting.append(asyncio.create_task(layer.receive(channel)))
+    readers = [(layer, channel) for layer in layers for channel in await members(layer, 2)]
+    waiting = [asyncio.create_task(layer.receive(channel)) for layer, channel in readers]
     await layers[0].group_send("test-group", message(1))
     assert await soon(asyncio.gather(*waiting)) == [message(1)] * 6
-    for layer, channel in members:
+    for layer, channel in readers:
         assert await rest(layer, channel) == []
 
 
@@ -387,10 +370,9 @@ async def test_group_add_and_discard_twice(layer: Any) -> None:
 
 
 async def test_group_add_later_gets_only_later_messages(layer: Any) -> None:
-    early, late = await layer.new_channel(), await layer.new_channel()
-    await layer.group_add("test-group", early)
+    (early,) = await members(layer, 1)
     await layer.group_send("test-group", message(1))
-    await layer.group_add("test-group", late)
+    (late,) = await members(layer, 1)
     await layer.group_send("test-group", message(2))
     assert await rest(layer, late) == [message(2)]
     assert await rest(layer, early) == [message(1), message(2)]
@@ -410,9 +392,7 @@ async def test_a_channel_in_two_groups(layer: Any) -> None:
 
 
 async def test_group_and_direct_messages_keep_their_order(layer: Any) -> None:
-    channels = [await layer.new_channel() for _ in range(2)]
-    for channel in channels:
-        await layer.group_add("test-group", channel)
+    channels = await members(layer, 2)
     for number in range(0, 30, 3):
         await layer.send(channels[0], message(number))
         await layer.group_send("test-group", message(number + 1))
@@ -477,7 +457,7 @@ def brief(kind: str) -> Brief:
 
 @pytest.mark.fails("redis", because="what it has taken into its buffers does not expire")
 async def test_message_expiry__in_a_buffer(open_layer: OpenLayer, brief: Brief) -> None:
-    """What a process has taken for a consumer that does not read expires like the rest."""
+    """A message that a process has taken for a consumer that does not read expires as well."""
     layer = open_layer(expiry=brief.expiry)
     slow, quick = await layer.new_channel(), await layer.new_channel()
     await layer.send(slow, message(1))
@@ -521,8 +501,7 @@ async def test_group_expiry__counts_from_the_latest_group_add(
     open_layer: OpenLayer, kind: str
 ) -> None:
     layer = open_layer(group_expiry=1)
-    channel = await layer.new_channel()
-    await layer.group_add("test-group", channel)
+    (channel,) = await members(layer, 1)
     await asyncio.sleep(0.6)
     await layer.group_add("test-group", channel)
     await asyncio.sleep(0.6)
@@ -590,7 +569,7 @@ def test_double_receive__at_once(open_layer: OpenLayer) -> None:
 
 
 def test_repeated_group_send_with_async_to_sync(open_layer: OpenLayer) -> None:
-    """What a synchronous view does: each call has an event loop of its own."""
+    """As a synchronous view does it: each call has an event loop of its own."""
     layer = open_layer()
     channel = async_to_sync(layer.new_channel)()
     async_to_sync(layer.group_add)("test-group", channel)

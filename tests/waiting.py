@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -20,12 +22,20 @@ async def soon(awaitable: Awaitable[T]) -> T:
 
 
 async def receive(layer: Any, channel: str) -> Any:
-    """What comes next on the channel."""
+    """The next message of the channel."""
     return await soon(layer.receive(channel))
 
 
+async def members(layer: Any, count: int, group: str = "test-group") -> list[str]:
+    """New channels in the group."""
+    channels = [await layer.new_channel() for _ in range(count)]
+    for channel in channels:
+        await layer.group_add(group, channel)
+    return channels
+
+
 async def rest(layer: Any, channel: str) -> list[Any]:
-    """What still waits in the channel."""
+    """The messages that still wait in the channel."""
     end = {"type": "test.end"}
     await layer.send(channel, end)
     messages = []
@@ -42,6 +52,13 @@ async def until(condition: Callable[[], Any]) -> None:
             await asyncio.sleep(0.01)
 
     await soon(poll())
+
+
+async def until_gone(reference: weakref.ref[Any]) -> None:
+    """Wait until the garbage collector has taken it."""
+    while reference() is not None:
+        await asyncio.sleep(0.01)
+        gc.collect()
 
 
 def wait_until(condition: Callable[[], Any], patience: float = PATIENCE) -> None:

@@ -12,7 +12,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 TUTORIAL = "tutorial.md"
 
 NO_CODE = {"{toctree}", "{include}", "{eval-rst}"}
-"""Directives that hold no code. Those that hold text are written with colons, `:::{note}`, so that
+"""Directives that hold no code. Directives of text are written with colons, `:::{note}`, so that
 the code inside them is found."""
 
 
@@ -28,7 +28,7 @@ class Block:
 
     @property
     def kind(self) -> str:
-        """What is to be done with it: its class says so, and where it has none its language."""
+        """The way to run it, by its class, or by its language if it has none."""
         return self.options.get("class") or ("file" if self.file else self.language)
 
     @property

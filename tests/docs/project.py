@@ -1,11 +1,12 @@
 """A reader's project: a directory, into which the blocks of a page are written, and where they run.
 
-There is one method for each kind of block. What has none fails the page's test, so that no block
-can be left out without a word.
+There is one method for each kind of block. A kind that has none fails the page's test, so that no
+block can be left out without a word.
 """
 
 from __future__ import annotations
 
+import atexit
 import configparser
 import contextlib
 import doctest
@@ -21,6 +22,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -59,16 +61,6 @@ ADDS_THE_APP = 'INSTALLED_APPS += ["channels_sqlite"]'
 
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
-CHECK = """\
-import django
-django.setup()
-from django.core.checks import run_checks
-from channels.layers import channel_layers
-said = [each for each in run_checks() if not each.is_silenced()]
-assert said == [], said
-assert all(channel_layers[name] for name in channel_layers.configs)
-"""
-
 
 class BlockFailed(AssertionError):
     """A block did not do what its page says."""
@@ -85,7 +77,6 @@ class Project:
         self.servers: list[subprocess.Popen[bytes]] = []
         self.commands: list[list[str]] = []
         self.said = ""
-        self._interpreter: subprocess.Popen[str] | None = None
         self._settings = 0
         self._modules: list[str] = []
 
@@ -115,8 +106,7 @@ class Project:
 
     def import_files(self) -> None:
         """Import each Python file of the page, once all of them are there."""
-        for module in self._modules:
-            self._ask(module=module)
+        self._ask(modules=self._modules)
 
     # Python
 
@@ -131,25 +121,17 @@ class Project:
         # The project of a page that adds the app has another layer until then.
         before = 'INSTALLED_APPS.remove("channels_sqlite")' if ADDS_THE_APP in block.code else ""
         file.write_text(f"from .settings import *\n{before}\n{block.code}", encoding="utf-8")
-        self._execute(
-            [sys.executable, "-W", "error", "-c", CHECK], DJANGO_SETTINGS_MODULE=f"config.{module}"
-        )
+        self._ask(settings=f"config.{module}", check=True)
 
-    def _ask(self, **question: str) -> None:
-        if self._interpreter is None:
-            self._interpreter = subprocess.Popen(
-                [sys.executable, "-W", "error", "-m", "tests.docs.interpreter"],
-                cwd=self.root,
-                env=self.environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        assert self._interpreter.stdin
-        assert self._interpreter.stdout
-        self._interpreter.stdin.write(json.dumps(question) + "\n")
-        self._interpreter.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._interpreter.stdout.readline())
+    def _ask(self, settings: str = "config.settings", **question: Any) -> None:
+        environment = self.environment | {"DJANGO_SETTINGS_MODULE": settings}
+        question |= {"root": str(self.root), "environment": environment}
+        process = interpreter()
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(json.dumps(question) + "\n")
+        process.stdin.flush()
+        answer = json.loads(process.stdout.readline())
         if answer["error"]:
             raise BlockFailed(answer["error"])
         self.said = answer["said"]
@@ -205,14 +187,14 @@ class Project:
         self.run_file(block)
 
     def run_elsewhere(self, block: Block) -> None:
-        """What cannot be run in a test: its syntax is checked."""
+        """Not to be run in a test: its syntax is checked."""
         subprocess.run(["bash", "-n"], input=block.code, text=True, check=True, timeout=PATIENCE)
         words = [shlex.split(line, comments=True) for line in joined_lines(block.code)]
         assert words
         assert {line[0] for line in words if line} <= ELSEWHERE
 
     def run_output(self, block: Block) -> None:
-        """What the block before it has printed; `...` stands for anything."""
+        """The output of the block before it; `...` stands for anything."""
         compare(block.code, self.said)
 
     def run_sample(self, block: Block) -> None:
@@ -258,7 +240,7 @@ class Project:
                 rows += connection.execute(statement).fetchall()
         self.said = "".join("|".join(map(str, row)) + "\n" for row in rows)
 
-    # What configures other programs
+    # Other programs' configuration
 
     def run_yaml(self, block: Block) -> None:
         assert isinstance(yaml.safe_load(block.code), dict)
@@ -281,20 +263,17 @@ class Project:
         assert (self.root / f"{module}.py").exists()
 
     def run_nginx(self, block: Block) -> None:
-        """Its braces match, statements end, and it passes on to what the page starts."""
+        """As `caddy`, with a sign at the end of each statement."""
         lines = [line.strip() for line in block.code.splitlines() if line.strip()]
         assert [line for line in lines if line[-1] not in "{};"] == []
-        self._check_proxy(block.code)
+        self.run_caddy(block)
 
     def run_caddy(self, block: Block) -> None:
-        """As `nginx`; statements end with their lines."""
-        self._check_proxy(block.code)
-
-    def _check_proxy(self, configuration: str) -> None:
-        braces = re.findall(r"[{}](?=\s)", configuration)
+        """Its braces match, and it passes on to what the page starts."""
+        braces = re.findall(r"[{}](?=\s)", block.code)
         assert braces.count("{") == braces.count("}")
         started = {word for command in self.commands for word in command if PORT.fullmatch(word)}
-        assert set(re.findall(r"127\.0\.0\.1:(\d+)", configuration)) == started
+        assert set(re.findall(r"127\.0\.0\.1:(\d+)", block.code)) == started
 
     def run_dockerfile(self, block: Block) -> None:
         """Instructions that there are, files that there are, a command that the page has shown."""
@@ -347,10 +326,18 @@ class Project:
             except subprocess.TimeoutExpired:
                 os.killpg(server.pid, signal.SIGKILL)
                 server.wait(10)
-        if self._interpreter is not None:
-            self._interpreter.communicate(timeout=PATIENCE)
         if ended and error is None:
             raise BlockFailed(f"ended before the page did: {ended}")
+
+
+@cache
+def interpreter() -> subprocess.Popen[str]:
+    """The process that runs Python for all pages."""
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-W", "error", "-m", "tests.docs.interpreter"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
+    atexit.register(process.communicate)
+    return process
 
 
 def installed(command: re.Match[str]) -> str:

@@ -68,28 +68,24 @@ async def test_the_redis_layer_of_a_page_waits_for_as_long_as_it_takes(redis_url
 # The runner itself
 
 
-@pytest.mark.parametrize(
-    ("kind", "code"),
-    [
-        ("cobol", "STOP RUN."),
-        ("sh", "false\ntrue\n"),
-        ("sh", "python -m pip install 'channels>=99'  # not yet\n"),
-        ("sh", "python -m pip install no-such-package\n"),
-        ("elsewhere", "python manage.py migrate\n"),
-        ("elsewhere", "docker 'run\n"),
-        ("output", "what was not said\n"),
-        ("yaml", "a: [1\n"),
-        ("ini", "[Service]\nExecStart=/bin/none\nWorkingDirectory=/\n"),
-        ("uwsgi", "[uwsgi]\nmodule = none.wsgi\n"),
-        ("nginx", "server {\n    listen 80\n}\n"),
-        ("nginx", "server {\n    proxy_pass http://127.0.0.1:8000;\n}\n"),
-        ("caddy", "chat.example.com {\n"),
-        ("dockerfile", "FROM python\nCOPY nothing .\n"),
-    ],
-)
-def test_a_wrong_block_fails(tmp_path: Path, kind: str, code: str) -> None:
-    with Project(tmp_path) as project, pytest.raises(BlockFailed):
-        project.run(Block("page.md", 1, kind, {}, code))
+WRONG = [
+    *(("cobol", "STOP RUN."), ("sh", "false\ntrue\n"), ("yaml", "a: [1\n")),
+    ("sh", "python -m pip install 'channels>=99'  # not yet\n"),
+    ("sh", "python -m pip install no-such-package\n"),
+    *(("elsewhere", "python manage.py migrate\n"), ("elsewhere", "docker 'run\n")),
+    *(("output", "what was not said\n"), ("uwsgi", "[uwsgi]\nmodule = none.wsgi\n")),
+    ("ini", "[Service]\nExecStart=/bin/none\nWorkingDirectory=/\n"),
+    ("nginx", "server {\n    listen 80\n}\n"),
+    ("nginx", "server {\n    proxy_pass http://127.0.0.1:8000;\n}\n"),
+    *(("caddy", "chat.example.com {\n"), ("dockerfile", "FROM python\nCOPY nothing .\n")),
+]
+
+
+def test_a_wrong_block_fails(tmp_path: Path) -> None:
+    with Project(tmp_path) as project:
+        for kind, code in WRONG:
+            with pytest.raises(BlockFailed):
+                project.run(Block("page.md", 1, kind, {}, code))
 
 
 def test_wrong_python_fails(project: Project) -> None:
@@ -102,16 +98,15 @@ def test_wrong_python_fails(project: Project) -> None:
         project.run(Block("page.md", 1, "sql", {}, "select * from missing;"))
 
 
-@pytest.mark.parametrize(
-    "text", ["    indented\n", "```\nno language\n```\n", "```{note}\n```sh\nhidden\n```\n```\n"]
-)
 def test_a_block_that_would_be_left_out_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.docs.blocks.DOCS", tmp_path)
-    (tmp_path / "page.md").write_text(text)
-    with pytest.raises(ValueError, match=r"docs/page\.md, line 1"):
-        list(blocks("page.md"))
+    no_language, hidden = "```\nno language\n```\n", "```{note}\n```sh\nhidden\n```\n```\n"
+    for text in ("    indented\n", no_language, hidden):
+        (tmp_path / "page.md").write_text(text)
+        with pytest.raises(ValueError, match=r"docs/page\.md, line 1"):
+            list(blocks("page.md"))
 
 
 def test_no_line_of_code_is_wider_than_the_page() -> None:

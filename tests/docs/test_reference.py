@@ -27,7 +27,7 @@ def page(name: str) -> str:
 
 
 def sections(text: str, mark: str) -> dict[str, str]:
-    """What stands under each heading that is a name in code."""
+    """The text under each heading that is a name in code."""
     parts = re.split(rf"^{mark} `([^`]+)`$", text, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 

@@ -20,17 +20,10 @@ CHROMEDRIVER = shutil.which("chromedriver")
 PATIENCE = 30.0
 
 FLAGS = (
-    "--headless=new",
     "--no-sandbox",  # tests run as root in containers
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--lang=en-GB",
-    "--window-size=1100,800",
+    *("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic"),
+    *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--lang=en-GB", "--window-size=1100,800"),
 )
 
 LINES = """
@@ -64,10 +57,10 @@ class Window:
     def __init__(self, driver: Chrome) -> None:
         self.driver = driver
 
-    # What a person does
+    # The deeds of a person
 
     def enter(self, server: str, room: str, name: str) -> None:
-        """Open the room's page for the first time, and say who one is."""
+        """Open the room's page for the first time, and tell a name."""
         self.open(server, room)
         self.tell_name(name)
         self.wait_until_connected()
@@ -132,7 +125,7 @@ class Window:
     def find_all(self, selector: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
-    # What a person sees
+    # The things that a person sees
 
     @property
     def lines(self) -> list[tuple[str, str]]:
@@ -155,7 +148,7 @@ class Window:
 
     @property
     def focused(self) -> str:
-        """What has the focus: its id, or what a screen reader calls it."""
+        """The element with the focus: its id, or its name for a screen reader."""
         element = self.driver.switch_to.active_element
         return element.get_attribute("id") or element.accessible_name
 
@@ -174,10 +167,10 @@ class Window:
     def wait_for(self, what: Any) -> None:
         WebDriverWait(self.driver, PATIENCE, poll_frequency=0.05).until(lambda _: what())
 
-    # What went wrong
+    # Complaints
 
     def complaints(self) -> list[dict[str, Any]]:
-        """What the console holds, in full, since the last call."""
+        """All entries of the console since the last call."""
         get_log: Any = self.driver.get_log  # which selenium has not typed
         entries: list[dict[str, Any]] = get_log("browser")
         return entries

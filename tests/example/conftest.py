@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -24,14 +24,6 @@ class Chat:
     project: Project
     first: Server
     second: Server
-
-
-@contextmanager
-def deployed(project: Project) -> Iterator[Chat]:
-    with ExitStack() as stack:
-        servers = [stack.enter_context(project.daphne()) for _ in range(2)]
-        stack.enter_context(project.worker("summaries"))
-        yield Chat(project, *servers)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,8 +46,9 @@ def migrated_example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chat(migrated_example: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
     """A deployment that tests share."""
     place = tmp_path_factory.mktemp("example") / "data"
-    with deployed(Project(Path(shutil.copytree(migrated_example, place)), "sqlite://")) as chat:
-        yield chat
+    project = Project(Path(shutil.copytree(migrated_example, place)), "sqlite://")
+    with project.daphne() as first, project.daphne() as second, project.worker("summaries"):
+        yield Chat(project, first, second)
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_axe_finds_no_fault(windows: tuple[Window, Window], chat: Chat, room: st
 
 
 def faults(window: Window, *screens: Callable[[], AbstractContextManager[None]]) -> list[str]:
-    """What axe-core says of the page as it stands, on each screen and in each light."""
+    """The verdict of axe-core on the page as it stands, on each screen and in each light."""
     Axe(window.driver).inject()
     found: list[str] = []
     for screen in screens or (nullcontext, window.on_a_phone):

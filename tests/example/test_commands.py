@@ -7,6 +7,7 @@ import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
+from textwrap import dedent
 from uuid import uuid4
 
 import pytest
@@ -76,5 +77,9 @@ def test_an_unknown_layer_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_out_of_the_migrations(project: Project) -> None:
-    project.manage("makemigrations", "--check", "--dry-run")
-    project.manage("check", "--fail-level=WARNING", "--database=default", "--database=channels")
+    code = """
+        from django.core.management import call_command
+        call_command("makemigrations", check_changes=True, dry_run=True)
+        call_command("check", fail_level="WARNING", databases=["default", "channels"])
+    """
+    project.manage("shell", "-c", dedent(code))

@@ -94,10 +94,7 @@ async def test_a_message_passes_one_that_is_being_cancelled(consuming: Consuming
     consuming.leave(cancelled)
     assert not consuming.queues.is_waited_for(CHANNEL)
     assert consuming.take_all() == []
-
-
-async def test_who_was_cancelled_and_has_not_left_is_not_waited_for(consuming: Consuming) -> None:
-    """An interruption may come amid its leaving."""
+    # An interruption may come amid its leaving.
     consuming.begin().cancel()
     assert consuming.queues.wanted(CHANNEL) == 0
     assert not consuming.queues.is_waited_for(CHANNEL)
@@ -119,7 +116,7 @@ async def test_a_consumer_of_this_loop_is_told_first_and_tells_the_next_if_it_is
     await until(other.done)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 async def test_any_history_of_cancelling_keeps_the_order(consuming: Consuming, seed: int) -> None:
     """Nothing twice, nothing lost."""
     chance, got = random.Random(seed), list[int]()

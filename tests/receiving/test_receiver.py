@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import shutil
@@ -30,10 +29,10 @@ from channels_sqlite._waking.bells import Bell
 from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.models import ChannelSend
 from tests.conftest import SetTimes
-from tests.receiving.processes import NORMAL, Open, Process, waiting
+from tests.receiving.conftest import NORMAL, Open, Process, waiting
 from tests.rows import count, inbox_of, put, put_number, select, sql, to_group
 from tests.storing.parts import locked
-from tests.waiting import PATIENCE, cancel, soon, threads, until
+from tests.waiting import PATIENCE, cancel, soon, threads, until, until_gone
 
 ELSEWHERE = "elsewhere-12"
 """The client of a reader in another process."""
@@ -190,9 +189,8 @@ async def test_a_consumer_that_skips_a_row_listens_again_if_the_layer_was_closed
 async def test_in_memory_nothing_is_read_that_django_may_undo(
     open_: Open, memory_alias: str, settings: Settings, django_db_blocker: DjangoDbBlocker
 ) -> None:
-    settings.CHANNEL_LAYERS = {
-        "default": {"BACKEND": BACKEND, "CONFIG": {"database": memory_alias}}
-    }
+    config = {"database": memory_alias}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND, "CONFIG": config}}
     process = open_(memory_alias)
     task = await process.begin()
 
@@ -218,7 +216,7 @@ async def test_in_memory_nothing_is_read_that_django_may_undo(
 
 @pytest.mark.usefixtures("quick_heart")
 async def test_of_many_inboxes_those_that_nobody_waits_for_are_forgotten(process: Process) -> None:
-    """A prefix may be made for one answer. What comes later is there for the next consumer."""
+    """A prefix may be made for one answer. Later messages are there for the next consumer."""
     client = process.layer.client_prefix
     channels = [f"answer-{number}.{client}!x" for number in range(2 * MANY)]
     lasting = await process.begin()
@@ -303,28 +301,24 @@ async def test_closing_acknowledges_and_gives_back(process: Process, database: P
         await asyncio.sleep(0.02)
         assert not closing.done()
     await soon(closing)
-    await soon(process.layer.close())
+    await soon(process.layer.close_pools())  # another name of close
     assert waiting(database) == 1
     assert process.layer.database.connections is None
     assert await soon(process.receive()) == 2
 
 
 async def test_a_consumer_that_still_waits_is_served_by_the_next_send(process: Process) -> None:
-    tasks = [await process.begin(channel) for channel in (None, NORMAL)]
-    await soon(process.layer.close())
-    for channel in (None, NORMAL):
-        await process.send(7, channel=channel)
-    assert await soon(asyncio.gather(*tasks)) == [7, 7]
-
-
-async def test_one_that_still_waits_listens_again_at_the_next_use(process: Process) -> None:
-    task = await process.begin(NORMAL)
-    await soon(process.layer.close())
-    assert not process.receiver._listening.loops()
-    await process.layer.group_count("test-group")
-    await until(lambda: process.receiver._listening.loops())
-    await process.send(7, channel=NORMAL)
-    assert await soon(task) == 7
+    """It listens again at the next use of the layer, whichever that is."""
+    for count_first in (False, True):
+        tasks = [await process.begin(channel) for channel in (None, NORMAL)]
+        await soon(process.layer.close())
+        assert not process.receiver._listening.loops()
+        if count_first:
+            await process.layer.group_count("test-group")
+            await until(lambda: process.receiver._listening.loops())
+        for channel in (None, NORMAL):
+            await process.send(7, channel=channel)
+        assert await soon(asyncio.gather(*tasks)) == [7, 7]
 
 
 async def test_a_layer_that_nobody_holds_listens_no_more(alias: str, database: Path) -> None:
@@ -337,12 +331,7 @@ async def test_a_layer_that_nobody_holds_listens_no_more(alias: str, database: P
     gone = weakref.ref(process.receiver)
     del process
     await asyncio.sleep(0.1)  # the timer of an acknowledgement
-
-    def is_gone() -> bool:
-        gc.collect()
-        return gone() is None
-
-    await until(is_gone)
+    await soon(until_gone(gone))
     other = Process(alias)
     await soon(other.layer.close())
     await soon(other.layer.database.close())
@@ -437,7 +426,7 @@ async def test_in_memory_what_others_write_is_found_and_nobody_called_deaf(
 
 
 async def test_a_garbage_collected_consumer_takes_no_lock(process: Process, database: Path) -> None:
-    """It may come amid anything. What was claimed for that consumer goes to the next one."""
+    """It may come amid anything. The message claimed for that consumer goes to the next one."""
     await cancel(await process.begin(NORMAL))  # it listens by now
     coroutine = process.receive(NORMAL)
     coroutine.send(None)

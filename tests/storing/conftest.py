@@ -1,4 +1,4 @@
-"""What the tests of the storing modules share."""
+"""Fixtures for the tests of the storing modules."""
 
 from __future__ import annotations
 

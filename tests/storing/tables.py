@@ -80,6 +80,6 @@ def group_send(
 
 
 def arrivals(connection: sqlite3.Connection, cursor: int = 0) -> list[tuple[int, list[str]]]:
-    """What one reader finds, and the channels that each message is for."""
+    """The messages that one reader finds, and the channels that each message is for."""
     found = sql.arrivals(connection, INBOX, cursor, 100)
     return [(int(row.body), sorted(channels)) for row, _, channels in found]

@@ -1,4 +1,4 @@
-"""What a day of retained messages costs a statement: nothing, whatever an ANALYZE has found."""
+"""A day of retained messages costs a statement nothing, whatever an ANALYZE has found."""
 
 from __future__ import annotations
 
@@ -125,8 +125,8 @@ OURS = "channels_sqlite|sqlite_sequence|message|membership|waiting|sequence"
 def test_a_statement_seeks_and_costs_no_more_when_50_000_messages_are_retained(
     full: sqlite3.Connection, connection: sqlite3.Connection, name: str
 ) -> None:
-    """Those on the thread scan only what waits or is left, whose indexes are partial, and the table
-    of sequences, which has a row for each inbox.
+    """Statements on the thread scan only what waits or is left, whose indexes are partial, and the
+    table of sequences, which has a row for each inbox.
     """
     fill(connection)
     work = (IN_PLACE | ASIDE | BY_SQL)[name]

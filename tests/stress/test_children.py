@@ -8,11 +8,10 @@ import signal
 import psutil
 import pytest
 
-from stress import ledger, roles
+from stress import roles
 from stress.children import ChildError, Children
 from stress.lab import Lab
 from stress.roles import Worker
-from stress.verdict import check
 from tests.stress.conftest import new_lab
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -22,11 +21,6 @@ LAB = {"layer": "memory"}
 
 async def fail(worker: Worker) -> None:
     raise LookupError(f"nothing here, says {worker.name}")
-
-
-async def exchange(worker: Worker) -> None:
-    (channel,) = await roles.open_channels(worker, many=1)
-    await roles.send_paced(worker, "s", channel, rate=1000, seconds=0.01, size=100)
 
 
 async def environment(worker: Worker, name: str) -> str | None:
@@ -45,17 +39,6 @@ async def test_a_child_is_another_process_that_answers_and_tells_of_errors(here:
     assert not child.alive
     with pytest.raises(ChildError, match="alice has ended"):
         await child.call(roles.arrived)
-
-
-async def test_a_childs_ledger_balances_unless_the_harness_takes_away_a_message(here: Lab) -> None:
-    (child,) = await here.start("alice")
-    await child.call(exchange)
-    await here.settle(10)
-    entries = await here.entries()
-    verdict = check(entries)
-    assert (verdict.sent, verdict.received, verdict.broken) == (10, 10, False)
-    entries.remove(next(entry for entry in entries if entry.kind == ledger.RECEIVED))
-    assert check(entries).lost == 1
 
 
 async def test_a_stopped_child_is_ended_all_the_same(children: Children) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from typing import Any
 
 import pytest
@@ -36,23 +35,6 @@ async def let_go(worker: Worker) -> None:
     worker.kept["go"].set()
 
 
-async def test_a_full_inbox(here: Lab) -> None:
-    """Its process does not read meanwhile: what has no room in the table is dropped there."""
-    sender, receiver = await here.start("sender", "receiver")
-    await receiver.call(roles.open_channels, many=MEMBERS, group=GROUP)
-    receiver.signal(signal.SIGSTOP)
-    await sender.call(send, start=0, many=4 * CAPACITY)
-    receiver.signal(signal.SIGCONT)
-    await here.settle(MEMBERS * CAPACITY)
-    verdict = check(await here.entries())
-    assert verdict.dropped > 0
-    assert (verdict.examples, verdict.broken) == ([], False)
-    assert verdict.owed - verdict.received == MEMBERS * verdict.dropped
-    # The count is what makes it balance.
-    entries = [entry for entry in await here.entries() if entry.kind != ledger.DROPPED]
-    assert check(entries).lost == MEMBERS * verdict.dropped
-
-
 async def test_full_buffers(here: Lab) -> None:
     """Its process reads, and its consumers do not: each buffer drops its oldest."""
     sender, receiver = await here.start("sender", "receiver")
@@ -69,3 +51,5 @@ async def test_full_buffers(here: Lab) -> None:
     entries = await here.entries()
     entries.remove(next(entry for entry in entries if entry.kind == ledger.RECEIVED))
     assert check(entries).lost == 1
+    # The count is what makes it balance.
+    assert check(entry for entry in entries if entry.kind != ledger.DROPPED).lost > 1

@@ -1,4 +1,4 @@
-"""What the harness does to our layer really happens to it, and the ledger says what it was."""
+"""The harness's faults really happen to our layer, and the ledger names them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def clock(here: Lab) -> Clock:
 
 
 async def after(here: Lab, *met: faults.Fault, own_disk: bool = False) -> tuple[History, Verdict]:
-    """What the ledger of a small troupe says that met with these faults."""
+    """The ledger of a small troupe that met with these faults, and its verdict."""
     troupe = Troupe(here, size=130)
     await troupe.enter(2, 1, own_disk=own_disk)
     await asyncio.sleep(0.3)
@@ -73,23 +73,21 @@ async def test_who_loses_the_file_finds_together_again(here: Lab) -> None:
         assert [each for each in history.messages.values() if each.sent_at > end]
 
 
-async def test_a_clock_that_jumped_is_right_and_doubles_nothing(here: Lab, clock: Clock) -> None:
-    history, verdict = await after(here, faults.jump)
-    assert len(history.jumps) == 1  # one of two goes forward
-    assert clock.offset == 0
-    assert (verdict.doubled, verdict.misordered, verdict.invented) == (0, 0, 0)
-
-
 async def wall(worker: Worker) -> float:
     return time.time()
 
 
-async def test_the_clock_of_all_children_is_set_at_once(here: Lab, clock: Clock) -> None:
+async def test_a_clock_that_jumped_is_right_and_doubles_nothing(here: Lab, clock: Clock) -> None:
+    """It is set for all children at once."""
     children = await here.start("alice", "bob")
     for offset in (3600.0, -3600.0, 0.0):
         clock.offset = offset
         for child in children:
             assert await child.call(wall) - time.time() == pytest.approx(offset, abs=60)
+    history, verdict = await after(here, faults.jump)
+    assert len(history.jumps) == 1  # one of two goes forward
+    assert clock.offset == 0
+    assert (verdict.doubled, verdict.misordered, verdict.invented) == (0, 0, 0)
 
 
 async def test_every_part_is_hit(here: Lab) -> None:

@@ -13,7 +13,7 @@ ROWS = [line[:NAMES] for line in str(stress.__doc__).splitlines() if line.starts
 ORDER = [name.rstrip("/") for row in ROWS for name in row.split()]
 """The names on the map, from the roof down and from left to right."""
 MODULES = {path: path.relative_to(ROOT).parts[0].removesuffix(".py") for path in ROOT.rglob("*.py")}
-# What a module needs at run time; what only its types need is indented, and does not count.
+# Imports that a module needs at run time; one that only its types need is indented.
 IMPORTS = re.compile(r"^from stress(?:\.(\w+)\S* import .*| import (.+))$", re.MULTILINE)
 
 

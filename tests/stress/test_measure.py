@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ import pytest
 from stress import ledger, measure
 from stress.ledger import Entry
 from stress.measure import Ratio
+from tests.rows import sql
 
 
 def test_quantiles_are_those_of_the_textbook_and_of_no_samples_there_are_none() -> None:
@@ -66,73 +65,55 @@ def test_a_rate_is_of_the_intervals_between_entries() -> None:
     assert measure.rate(entries[:1], ledger.RECEIVED) == 0
 
 
-@contextmanager
-def running(*codes: str) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes that run these programs, each of which has printed a line."""
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for code in codes
-    ]
-    try:
-        for process in processes:
-            assert process.stdout is not None
-            process.stdout.readline()
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-
-
-def used(*processes: subprocess.Popen[bytes]) -> list[measure.Spent]:
-    """What each has used in half a second."""
-    before = [measure.usage(process.pid) for process in processes]
-    time.sleep(0.5)
-    return [
-        measure.spent(was, measure.usage(process.pid))
-        for was, process in zip(before, processes, strict=True)
-    ]
-
-
-def test_the_usage_of_a_process_is_its_own() -> None:
-    """One that works uses more processor than one that sleeps; both are other processes."""
-    sleeps = "import time; print(flush=True); time.sleep(60)"
-    with running("print(flush=True)\nwhile True: pass", sleeps) as processes:
-        working, sleeping = used(*processes)
-        usage = measure.usage(processes[1].pid)
-    assert working.cpu_percent > 10 * sleeping.cpu_percent
-    assert usage.threads == 1
-    assert usage.memory > 1_000_000
+WORKS = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+print(flush=True)
+while True: pass
+"""
+SLEEPS = """
+import threading, time
+def work():
+    while True: time.sleep(0.001)
+threading.Thread(target=work, daemon=True).start()
+print(flush=True)
+time.sleep(60)
+"""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of each thread")
-def test_the_switches_of_all_threads_count_and_those_of_who_has_to_give_way_apart() -> None:
-    """Two work on one core. The first thread of a third one sleeps, the other hardly does."""
-    core = min(os.sched_getaffinity(0))
-    works = f"import os\nos.sched_setaffinity(0, {{{core}}})\nprint(flush=True)\nwhile True: pass"
-    sleeps = (
-        "import threading, time\n"
-        "def work():\n    while True: time.sleep(0.001)\n"
-        "threading.Thread(target=work, daemon=True).start()\n"
-        "print(flush=True)\ntime.sleep(60)"
-    )
-    with running(works, works, sleeps) as processes:
-        assert measure.usage(processes[2].pid).threads == 2
-        working, _, sleeping = used(*processes)
+def test_the_usage_of_a_process_is_its_own_and_of_all_its_threads() -> None:
+    """Two work on one core, and have to give way. The first thread of a third one sleeps, the
+    other hardly does.
+    """
+    with ExitStack() as stack:
+        pids, before = [], []
+        for code in (WORKS, WORKS, SLEEPS):
+            command = [sys.executable, "-c", code]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            process.stdout.readline()
+            pids.append(process.pid)
+        before = [measure.usage(pid) for pid in pids]
+        time.sleep(0.5)
+        after = [measure.usage(pid) for pid in pids]
+    working, _, sleeping = map(measure.spent, before, after)
+    assert working.cpu_percent > 5 * sleeping.cpu_percent
     assert working.preempted > 10 * working.switches
     assert sleeping.switches > 10
+    assert [each.threads for each in after] == [1, 1, 2]
+    assert after[0].memory > 1_000_000
 
 
 def test_the_bytes_of_a_database_count_what_is_only_in_the_wal(tmp_path: Path) -> None:
     path = tmp_path / "database.sqlite3"
-    connection = sqlite3.connect(path)
-    connection.execute("pragma journal_mode=wal")
-    connection.execute("create table t (b blob)")
-    connection.commit()
-    before = measure.bytes_used(path)
-    connection.execute("insert into t values (zeroblob(100000))")
-    connection.commit()
-    assert 95_000 <= measure.bytes_used(path) - before <= 120_000
-    assert measure.file_sizes(path)["wal"] > 100_000
-    connection.close()
+    with sql(path) as connection:
+        connection.execute("pragma journal_mode=wal").fetchall()
+        connection.execute("create table t (b blob)")
+        before = measure.bytes_used(path)
+        connection.execute("insert into t values (zeroblob(100000))")
+        assert 95_000 <= measure.bytes_used(path) - before <= 120_000
+        assert measure.file_sizes(path)["wal"] > 100_000
     assert measure.file_sizes(path)["wal"] == 0
     assert measure.file_sizes(path)["file"] == os.path.getsize(path)

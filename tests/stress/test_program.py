@@ -1,16 +1,14 @@
-"""What a run is going to measure, before anything is."""
+"""The program of a run, before anything is measured."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-import pytest
-
 from stress import screen, tables
 from stress.__main__ import FIGURES, USUAL
 from stress.layers import LAYERS
-from stress.plan import Plan, Profile
+from stress.plan import Plan
 from stress.program import Item, Program, program
 from stress.scenarios import SCENARIOS
 
@@ -47,6 +45,8 @@ def test_the_profiles_last_no_longer_than_they_promise() -> None:
     assert whole(Plan("quick"), USUAL).seconds <= 3 * 60
     for plan in (Plan("figures", rounds=1), Plan("figures", seconds=0.5)):
         assert whole(plan).seconds < 0.8 * figures.seconds
+    for plan in (Plan("quick"), Plan("normal"), Plan("figures")):
+        assert [item for item in whole(plan).items if item.case.lasts < 1] == []
     said = screen.estimate(figures)
     assert "measurements, about 2" in said
     assert " min " in said
@@ -59,11 +59,6 @@ def test_quick_leaves_out_websockets_alone_and_both_have_what_neighbours_and_dea
     assert not {"busy", "crowd", "killed", "foreign"} & {each.scenario for each in figures.skipped}
     shapes = [item.case.name for item in figures.items if item.scenario.name == "websockets"]
     assert len(shapes) == 4
-
-
-@pytest.mark.parametrize("profile", ["quick", "normal", "figures"])
-def test_every_case_says_how_long_it_lasts(profile: Profile) -> None:
-    assert [item for item in whole(Plan(profile)).items if item.case.lasts < 1] == []
 
 
 def test_in_a_round_each_layer_has_its_turn_and_another_one_begins() -> None:

@@ -20,11 +20,6 @@ def ours(tmp_path: Path) -> Recorder:
     return Recorder(tmp_path / "alice.ledger")
 
 
-@pytest.fixture
-def durable(tmp_path: Path) -> Recorder:
-    return Recorder(tmp_path / "bob.ledger", durable=True)
-
-
 def written(by: Recorder) -> list[Entry]:
     by.write()
     return recorder.read(by.path)
@@ -42,8 +37,7 @@ def test_what_is_written_is_read_back_with_the_name_of_the_process(ours: Recorde
     assert [entry.kind for entry in entries] == kinds + kinds[:2]
     assert {entry.who for entry in entries} == {"alice"}
     assert entries[2][3:] == ("s", 7, "c", "c")
-    assert entries[3].number == 3
-    assert entries[4].channel == ""
+    assert (entries[3].number, entries[4].channel) == (3, "")
     assert sorted(entry.at for entry in entries) == [entry.at for entry in entries]
 
 
@@ -62,7 +56,8 @@ def test_a_refusal_and_an_error_end_the_attempt_and_are_told_apart(ours: Recorde
     assert outcomes == [ledger.REFUSED, ledger.FAILED, ledger.FAILED]
 
 
-def test_a_durable_ledger_is_there_at_once_and_a_cut_line_is_skipped(durable: Recorder) -> None:
+def test_a_durable_ledger_is_there_at_once_and_a_cut_line_is_skipped(tmp_path: Path) -> None:
+    durable = Recorder(tmp_path / "bob.ledger", durable=True)
     durable.received("c", MESSAGE)
     durable.received("c", MESSAGE)
     assert len(recorder.read(durable.path)) == 2

@@ -1,4 +1,4 @@
-"""What children are told to do, told to a worker in this process."""
+"""The tasks of children, given to a worker in this process."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ CROWD = 3
 
 
 async def run(scenario: Scenario, here: Lab, **changed: Any) -> tuple[Measured, list[Entry]]:
-    """What the only case of this plan finds, and its ledger, which balances."""
+    """The figures of the only case of this plan, and its ledger, which balances."""
     (case,) = scenario.cases(Plan(**changed))
     measured = await scenario.measure(here, case)
     entries = await here.entries()

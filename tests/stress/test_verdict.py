@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import asdict
 from typing import Any
 
 import pytest
 
 from stress import ledger
-from stress.ledger import DROPPED, EXPIRED, FAILED, JUMPED, KILLED, REFUSED, Entry
+from stress.ledger import ACCEPTED, DROPPED, EXPIRED, FAILED, JUMPED, KILLED, REFUSED, SENT, Entry
 from stress.verdict import ZERO, check
 
 
@@ -25,42 +24,30 @@ class Forger:
         self.now += 1
         return self
 
-    def begins(self, number: int, to: str = "c", who: str = "p", sender: str = "s") -> Forger:
+    def begins(self, number: int, to: str = "c", kind: str = SENT, **more: str) -> Forger:
         """A send of which nobody knows how it ended, unless that follows."""
-        return self._send(ledger.SENT, number, to, who, sender)
-
-    def sent(
-        self,
-        *numbers: int,
-        to: str = "c",
-        who: str = "p",
-        sender: str = "s",
-        outcome: str = ledger.ACCEPTED,
-    ) -> Forger:
-        for number in numbers:
-            self.begins(number, to, who, sender)._send(outcome, number, to, who, sender)
-        return self
-
-    def _send(self, kind: str, number: int, to: str, who: str, sender: str) -> Forger:
         channel = "" if to == "group" else to
-        return self(kind, who, sender=sender, number=number, target=to, channel=channel)
+        named = {"sender": "s", "channel": channel, **more}
+        return self(kind, number=number, target=to, **named)
+
+    def sent(self, *numbers: int, to: str = "c", outcome: str = ACCEPTED, **more: str) -> Forger:
+        for number in numbers:
+            self.begins(number, to, **more).begins(number, to, outcome, **more)
+        return self
 
     def waits(self, seconds: float) -> Forger:
         """Nothing happens for so long."""
         self.now += int(seconds * 1e9)
         return self
 
-    def received(
-        self, *numbers: int, on: str = "c", of: str = "", who: str = "p", sender: str = "s"
-    ) -> Forger:
+    def received(self, *numbers: int, on: str = "c", of: str = "", **more: str) -> Forger:
         for number in numbers:
-            named = {"sender": sender, "number": number, "target": of or on}
-            self(ledger.RECEIVED, who, **named, channel=on)
+            self.begins(number, of or on, ledger.RECEIVED, channel=on, **more)
         return self
 
-    def tells(self, *numbers: int, who: str = "p") -> Forger:
+    def tells(self, *numbers: int, **more: str) -> Forger:
         """Messages to the group."""
-        return self.sent(*numbers, to="group", who=who)
+        return self.sent(*numbers, to="group", **more)
 
     def hears(self, channel: str, *numbers: int) -> Forger:
         """A member receives them."""
@@ -97,13 +84,6 @@ def members_of_one_process() -> Forger:
     return joins("a", "b", "c").tells(0, who="w")
 
 
-def joined_and_left_meanwhile() -> Forger:
-    """b joins the group while something is sent, and a leaves it."""
-    history = joins("a").member(ledger.JOINING, "b").begins(0, "group")
-    history.member(ledger.JOINED, "b").leaves("a")
-    return history(ledger.ACCEPTED, sender="s", number=0, target="group")
-
-
 def fault_during_the_second_of_three() -> Forger:
     history = listens().sent(0, 1, 2)
     _, _, _, begin, end, *_ = (entry.at for entry in history.entries)
@@ -111,13 +91,7 @@ def fault_during_the_second_of_three() -> Forger:
     return history
 
 
-def full_inboxes_and_buffers(drops_of_buffers: int) -> Forger:
-    """Of 0 nothing arrived, of 2 nothing either."""
-    history = joins("a", "b", "c").tells(0, 1, 2, who="w")
-    return history.hears("a", 1)(DROPPED, "w", number=1)(DROPPED, "p", number=drops_of_buffers)
-
-
-# What the verdict says of each: all that must be zero and is not, and whatever else is named.
+# The verdict on each: all that must be zero and is not, and whatever else is named.
 HISTORIES: dict[str, tuple[Forger, dict[str, Any]]] = {
     "nothing": (Forger(), {"sent": 0, "examples": []}),
     "all in order": (
@@ -129,43 +103,25 @@ HISTORIES: dict[str, tuple[Forger, dict[str, Any]]] = {
         listens().sent(0, 1).received(1, 0),
         {"misordered": 1, "examples": ["misordered: s#0 to c after #1"]},
     ),
-    "to nobody": (Forger().sent(0), {"lost": 1}),
     "received twice": (listens().sent(0).received(0, 0), {"doubled": 1}),
-    "received by two that compete": (
-        listens().listens(who="q").sent(0).received(0).received(0, who="q"),
-        {"doubled": 1},
+    # A double is old by then, and known: it is not out of order as well.
+    "several things": (
+        listens().sent(*range(9)).received(0, 2, 3, 6, 7, 8, 2, 6, 10),
+        {"lost": 3, "doubled": 2, "invented": 1},
     ),
-    "received twice by a member": (joins("a").tells(0).hears("a", 0, 0), {"doubled": 1}),
-    "never sent": (listens().received(0), {"invented": 1}),
-    "another number": (listens().sent(0).received(0, 1), {"invented": 1}),
     "refused, and arrived": (listens().sent(0, outcome=REFUSED).received(0), {"invented": 1}),
     "on the wrong channel": (
         listens("c", "d").sent(0).received(0, on="d", of="c"),
         {"invented": 1, "lost": 1},
     ),
     "to who joined later": (Forger().tells(0).joins("a").hears("a", 0), {"invented": 1}),
-    "to who had left": (joins("a").leaves("a").tells(0).hears("a", 0), {"invented": 1}),
     "two readers of a channel share no order": (
         listens().listens(who="q").sent(0, 1, 2).received(2, 0).received(1, who="q"),
-        {},
-    ),
-    "two senders share no order": (
-        listens().sent(5).sent(1, sender="t").received(1, sender="t").received(5),
         {},
     ),
     "refused, failed and unfinished sends are owed to nobody": (
         listens().sent(0, outcome=REFUSED).sent(1, outcome=FAILED).begins(2),
         {"refused": 1, "failed": 1, "unknown": 1, "owed": 0},
-    ),
-    "failed, and arrived": (listens().sent(0, outcome=FAILED).received(0), {}),
-    "every member is owed its copy": (
-        joins("a", "b").tells(0).hears("a", 0),
-        {"lost": 1, "owed": 2, "examples": ["lost: s#0 to group on b"]},
-    ),
-    "who joins or leaves meanwhile may not get it": (joined_and_left_meanwhile(), {}),
-    "who joins or leaves meanwhile may get it": (
-        joined_and_left_meanwhile().hears("a", 0).hears("b", 0),
-        {},
     ),
     "who left and came back is owed only what was sent while it was there": (
         joins("a").tells(0).leaves("a").tells(1).joins("a").tells(2).hears("a", 0, 2),
@@ -175,16 +131,10 @@ HISTORIES: dict[str, tuple[Forger, dict[str, Any]]] = {
         listens().sent(0, 1, 2)(DROPPED, number=1)(EXPIRED, number=1),
         {"lost": 1},
     ),
-    "a drop of what failed": (listens().sent(0, outcome=FAILED)(DROPPED, number=1), {}),
-    "a drop of what has no outcome": (
-        listens().sent(0, outcome=FAILED).begins(1)(DROPPED, number=2),
-        {},
-    ),
     "a drop of what arrived after all": (
         listens().sent(0).received(0)(DROPPED, number=1),
         {"overcounted": 1, "examples": ["overcounted: 1 counted, 0 missing at most"]},
     ),
-    "a full inbox that nobody has counted": (members_of_one_process(), {"lost": 3}),
     "a full inbox is one drop of the sender for all its members": (
         members_of_one_process()(DROPPED, "w", number=1),
         {},
@@ -194,22 +144,16 @@ HISTORIES: dict[str, tuple[Forger, dict[str, Any]]] = {
         {"lost": 1},
     ),
     **{
-        f"a full buffer is a drop for each of three channels, of which {count} are {kind}": (
-            members_of_one_process()(kind, "p", number=count),
+        f"a full buffer is a drop for each of three channels, of which {count} are counted": (
+            members_of_one_process()(DROPPED, "p", number=count),
             {"lost": max(0, 3 - count), "overcounted": max(0, count - 3)},
         )
-        for kind in (DROPPED, EXPIRED)
         for count in range(5)
     },
-    **{
-        f"{count} drops of a process that sends and reads may be of inboxes or buffers": (
-            joins("a", "b", "c").tells(0)(DROPPED, "p", number=count),
-            {},
-        )
-        for count in (1, 2, 3)
-    },
-    "full inboxes and full buffers add up": (full_inboxes_and_buffers(5), {}),
-    "full inboxes and full buffers do not add up": (full_inboxes_and_buffers(4), {"lost": 1}),
+    "drops of a process that sends and reads may be of inboxes or buffers": (
+        joins("a", "b", "c").tells(0)(DROPPED, "p", number=2),
+        {},
+    ),
     "what a killed process was owed": (
         listens(who="victim").sent(0)(KILLED, "victim"),
         {"excused": 1, "excuses": ["s#0 to c: victim was killed"]},
@@ -224,10 +168,6 @@ HISTORIES: dict[str, tuple[Forger, dict[str, Any]]] = {
     ),
     "due for long when its reader was killed": (
         listens(who="victim").sent(0).waits(60).sent(1)(KILLED, "victim"),
-        {"lost": 1},
-    ),
-    "another one was killed": (
-        listens(who="survivor").sent(0)(KILLED, "victim", number=9),
         {"lost": 1},
     ),
     "of a shared channel a killed reader excuses only what it held": (
@@ -281,15 +221,3 @@ def test_verdicts_add_up() -> None:
     one = check(listens().sent(0).entries)
     total = one + one
     assert (total.sent, total.lost, len(total.examples)) == (2, 2, 2)
-
-
-def test_in_a_long_history_each_forgery_is_found_once() -> None:
-    """500 messages, a handful of forgeries at random places: the counts are exact."""
-    arrivals = list(range(500))
-    for number in random.sample(arrivals[10:490:4], 5):
-        arrivals.remove(number)
-    # At the end, where it is old and known: doubled, not misordered.
-    arrivals += random.sample(arrivals, 7)
-    verdict = check(listens().sent(*range(500)).received(*arrivals, *range(900, 903)).entries)
-    found = {name: getattr(verdict, name) for name in ZERO}
-    assert found == dict.fromkeys(ZERO, 0) | {"lost": 5, "doubled": 7, "invented": 3}

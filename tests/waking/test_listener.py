@@ -146,7 +146,7 @@ async def test_after_a_lock_a_listener_looks_again_and_later_each_time(listener:
 
 
 async def test_a_loop_that_stands_still_is_rung_once(listener: Subject) -> None:
-    """What is rung from other threads meanwhile does not pile up, and the next ring is heard."""
+    """The rings from other threads meanwhile do not pile up, and the next one is heard."""
     for rounds in (1, 2):
         for _ in range(100):  # while this loop runs nothing else
             listener.ring_from_elsewhere()
@@ -211,22 +211,17 @@ class Interrupt(BaseException):
 
 
 @pytest.mark.usefixtures("quick_heart")
-@pytest.mark.parametrize("after", [1.2, 3], ids=["a moment later", "later"])
-@pytest.mark.parametrize("go_on", [Subject.go_on, Subject.ring], ids=["waits", "is rung"])
-async def test_a_heart_that_an_interruption_has_stopped_beats_again(
-    listener: Subject, go_on: Callable[[Subject], None], after: float
-) -> None:
-    """When somebody begins to wait, or is rung. It had replaced the heartbeat itself."""
-
-    listener.call_after(BEAT, "beat", lambda: None)
-    await asyncio.sleep(after * BEAT)
-    assert listener.beats == 0
-    go_on(listener)
-    await until(lambda: listener.beats >= 2)
-
-
-@pytest.mark.usefixtures("quick_heart")
-async def test_a_call_that_an_interrupt_has_replaced_is_asked_for_again(listener: Subject) -> None:
+async def test_calls_that_an_interrupt_has_replaced_are_asked_for_again(listener: Subject) -> None:
+    """A heart beats again when somebody begins to wait, or is rung."""
+    for go_on in (listener.go_on, listener.ring):
+        for after in (1.2, 3):
+            listener.call_after(BEAT, "beat", lambda: None)
+            before = listener.beats
+            await asyncio.sleep(after * BEAT)
+            assert listener.beats == before
+            go_on()
+            await until(lambda before=before: listener.beats >= before + 2)  # type: ignore[misc]
+    listener.looks.clear()
     listener.call_after(BEAT, "again", lambda: None)
     await asyncio.sleep(3 * BEAT)
     listener.look_again()

@@ -30,7 +30,7 @@ from channels_sqlite.exceptions import WatcherUnavailable
 from tests.children import inotify_descriptors
 from tests.conftest import SetTimes, available
 from tests.waiting import PATIENCE, until
-from tests.waking.listeners import QUIET, Noting, Place, touch, write
+from tests.waking.conftest import QUIET, Noting, Place, touch, write
 
 inotify = pytest.mark.parametrize("kind", ["inotify"], indirect=True)
 by_watchfiles = pytest.mark.parametrize("kind", ["watchfiles"], indirect=True)
@@ -63,7 +63,7 @@ async def heard(
     *,
     nothing: bool = False,
 ) -> set[str]:
-    """What comes of a change of a file, if anything is to come."""
+    """The calls that a change of a file makes, if any is to come."""
     listener.heard.clear()
     change(path)
     if not nothing:
@@ -146,11 +146,11 @@ async def test_watchfiles_is_quick_while_there_is_traffic_and_then_slow_again(
     watcher.stop()
 
 
-# What it costs
+# Its costs
 
 
 def descriptors() -> int:
-    """How many this process has of inotify."""
+    """The number that this process has of inotify."""
     gc.collect()  # those of earlier tests
     for thread in threading.enumerate():
         if thread.name in ("channels-sqlite-watchfiles", "channels-sqlite-closing"):
@@ -217,17 +217,17 @@ def test_a_loop_that_ends_keeps_no_descriptor(kind: str, place: Place) -> None:
 
 
 @by_watchfiles
-@pytest.mark.parametrize("changes", [False, True], ids=["idle", "busy"])
 def test_the_thread_of_watchfiles_ends_with_its_loop(
-    kind: str, place: Place, changes: bool, set_times: SetTimes
+    kind: str, place: Place, set_times: SetTimes
 ) -> None:
     set_times(idle_wait=0.05)
-    thread = asyncio.run(begin(kind, place)).thread
-    assert thread.daemon
-    if changes:
-        touch(place.bell.path)
-    thread.join(PATIENCE)
-    assert not thread.is_alive()
+    for changes in (False, True):
+        thread = asyncio.run(begin(kind, place)).thread
+        assert thread.daemon
+        if changes:
+            touch(place.bell.path)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
 
 
 # Where watching does not work
@@ -278,10 +278,8 @@ async def test_auto_gives_way_with_one_warning(
         watch(listener, database, Options(), place.bell)
         assert listener.watcher is None
     tried = [each for each in ("inotify", "watchfiles") if is_installed(each)]
-    said = [record.getMessage() for record in caplog.records]
-    assert all(kind in each for kind, each in zip(tried, said, strict=True))
-    following = [*tried[1:], "polling"]
-    assert [each.rpartition(". ")[2] for each in said] == [
-        f"Trying {k} instead." for k in following
-    ]
-    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+    said = zip(tried, [*tried[1:], "polling"], caplog.records, strict=True)
+    for kind, following, record in said:
+        assert record.levelno == logging.WARNING
+        assert kind in record.getMessage()
+        assert record.getMessage().endswith(f". Trying {following} instead.")
