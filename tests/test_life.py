@@ -10,6 +10,7 @@ import sqlite3
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ def test_what_was_read_on_a_loop_that_ends_at_once_does_not_wait_any_more(layer:
     async_to_sync(layer.send)(channel, message(1))
     assert async_to_sync(receive)(layer, channel) == message(1)
     assert async_to_sync(layer.stats)().total.waiting == 0
+
+
+def test_loops_whose_clocks_stand_still(layer: Any) -> None:
+    """freezegun stops them in a test, and no timer of such a loop ends."""
+    channel = async_to_sync(layer.new_channel)()
+
+    async def exchange() -> None:
+        await layer.send(channel, message(1))
+        assert await layer.receive(channel) == message(1)
+
+    for _ in range(2):
+        with closing(asyncio.SelectorEventLoop()) as loop:
+            loop.time = lambda: 0.0  # type: ignore[method-assign]
+            loop.run_until_complete(exchange())
 
 
 def test_loops_that_end_before_a_heartbeat_have_one_between_them(
