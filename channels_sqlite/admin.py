@@ -62,8 +62,8 @@ class NameFilter(admin.SimpleListFilter):
 
     def lookups(self, _request: HttpRequest, model_admin: ModelAdmin) -> list[tuple[str, str]]:
         newest = model_admin.model._default_manager.order_by("-pk")[:NEWEST]
-        names = Counter(newest.values_list(self.parameter_name, flat=True))
-        del names[None]
+        found = newest.values_list(self.parameter_name, flat=True)
+        names = Counter(name for name in found if isinstance(name, str))  # others write anything
         offered = {name for name, _ in names.most_common(OFFERED)} | {self.value() or ""} - {""}
         return [(name, name) for name in sorted(offered)]
 

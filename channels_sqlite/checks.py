@@ -20,7 +20,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, router
 
 from . import serializers
 from ._options.codec import Codec
-from ._options.conf import Options, problems_of
+from ._options.conf import KEYS, Options, problems_of
 from ._options.settings import (
     BACKEND,
     SETTING,
@@ -161,11 +161,14 @@ def _beside_config(name: str, config: Any) -> Iterator[checks.CheckMessage]:
         for key, value in beside.items():  # OPTIONS as in CACHES, or CONFIG in lower case
             if key.upper() in {"OPTIONS", "CONFIG"} and isinstance(value, Mapping):
                 options |= value
+        options |= config
+        if KEYS in options:
+            options[KEYS] = "not shown here"
         yield checks.Warning(
             f'CHANNEL_LAYERS["{name}"] has {" and ".join(map(str, beside))} beside "CONFIG", '
             f"where Channels ignores {_them(beside)}.",
             hint=f"Remove {_them(beside)}, and give the layer its options inside:\n"
-            f'"CONFIG": {options | dict(config)!r}',
+            f'"CONFIG": {options!r}',
             id="channels_sqlite.W009",
         )
 

@@ -73,7 +73,9 @@ class DropLog:
         try:
             self._timer.start()
         except RuntimeError:  # no thread can be started
-            self._say()
+            self._timer = None
+            if time.monotonic() >= self._quiet_until:
+                self._say()
 
     def forget(self) -> None:
         """Warn of none of these: in the child of a fork they are the parent's."""

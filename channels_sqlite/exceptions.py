@@ -73,8 +73,10 @@ def translate(error: BaseException | None, path: str) -> Exception:
     if not isinstance(error, sqlite3.Error):  # no descriptors, no thread
         return DatabaseUnavailable(f"{path}: {error}.")
     code = code_of(error)
-    if isinstance(error, sqlite3.DataError) or code == sqlite3.SQLITE_TOOBIG:
-        return MessageTooLarge(f"A message is too large for one row of {path}: {error}.")
+    if code == sqlite3.SQLITE_TOOBIG:
+        return MessageTooLarge(
+            f"A message is too large for one row of {path}: {error}. Send where to find it instead."
+        )
     remedy = _REMEDIES.get(code, "").format(user=this_user())
     return DatabaseUnavailable(f"{path}: {error}.{remedy}")
 

@@ -16,7 +16,7 @@ from channels.layers import BaseChannelLayer
 
 from . import serializers, stats
 from ._options.codec import Codec
-from ._options.conf import Options, database_settings
+from ._options.conf import SECONDS, Options, database_settings, is_duration
 from ._receiving.receiver import Receiver, Retired
 from ._sending.sender import Sender
 from ._sending.trimmer import Trimmer
@@ -31,7 +31,6 @@ from .exceptions import ForeignChannel, MessageTooLarge
 from .serializers import Message
 from .stats import Reader
 
-LONGEST_EXPIRY = 1e300  # seconds
 IN_A_ROW = 8  # messages that one task receives, at most, before others have their turn
 NAMES = 16_384  # of channels that were used lately, and need not be checked again
 
@@ -139,13 +138,15 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         inbox = self._inbox_of(channel)
         if expiry is None:
             expiry = self.expiry
-        elif not (isinstance(expiry, (int, float)) and 0 < expiry < LONGEST_EXPIRY):
-            raise ValueError(f"expiry is {expiry!r}; allowed is a number of seconds above 0.")
+        elif not is_duration(expiry):
+            raise ValueError(f"expiry is {expiry!r}; allowed is {SECONDS}.")
         body, capacity = self.codec.encode(message, channel), self.get_capacity(channel)
         outgoing = Outgoing(inbox, channel, body, time.time() + expiry, capacity)
         if not await self._parts.sender.send(outgoing):
             full = channel if inbox == channel else f"The inbox of {channel}"
-            raise ChannelFull(f"{full} has {capacity} messages waiting.")
+            raise ChannelFull(
+                f"{full} has {capacity} messages waiting, as many as `capacity` allows."
+            )
 
     async def receive(self, channel: str) -> Message:
         """Wait for the next message of a channel. To cancel it loses nothing.
@@ -269,9 +270,10 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
 
         You need not call it: connections and threads do not keep the interpreter from exiting.
         """
-        if self._made is not None:
-            await self._made.receiver.close()
-            await self._made.database.close()
+        forks.notice()
+        if (made := self._made) is not None:
+            await made.receiver.close()
+            await made.database.close()
 
     close_pools = close  # as channels_redis calls it
 

@@ -128,13 +128,12 @@ def register(name: str, factory: Callable[[], Serializer]) -> None:
 
 def create(name: str) -> Serializer:
     """The serializer called `name`; raises `InvalidOption` where there is none."""
-    try:
-        return _registry[name]()
-    except KeyError:
+    if name not in _registry:
         raise InvalidOption(
             f"CHANNEL_LAYERS CONFIG key 'serializer_format' is {name!r}; "
             f"registered are {', '.join(sorted(_registry))}."
-        ) from None
+        )
+    return _registry[name]()
 
 
 def encode(serializer: Serializer, message: object) -> bytes:

@@ -16,6 +16,7 @@ from django.db import connections
 from ..exceptions import InvalidOption
 
 WATCHERS = ("auto", "inotify", "watchfiles", "polling")
+KEYS = "symmetric_encryption_keys"  # whose value no message shows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +55,13 @@ def problems_of(config: Any) -> Iterator[str]:
         return
     for name, value in config.items():
         if name not in _RULES:
-            yield (
-                f"CHANNEL_LAYERS CONFIG has no key {name!r} (value {value!r}). "
-                f"{_meant_by(name)}It may have: {', '.join(_RULES)}."
-            )
+            unknown = f"CHANNEL_LAYERS CONFIG has no key {name!r}. {_meant_by(name)}"
+            yield f"{unknown}It may have: {', '.join(_RULES)}."
             continue
         valid, allowed = _RULES[name]
         if not valid(value):
-            yield f"CHANNEL_LAYERS CONFIG key {name!r} is {value!r}; allowed is {allowed}."
+            shown = "not shown here" if name == KEYS else repr(value)
+            yield f"CHANNEL_LAYERS CONFIG key {name!r} is {shown}; allowed is {allowed}."
 
 
 def _meant_by(name: object) -> str:
@@ -92,7 +92,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _is_duration(value: Any) -> bool:
+def is_duration(value: Any) -> bool:
     return _is_number(value) and 0 < value < 1e300
 
 
@@ -113,7 +113,7 @@ def _are_keys(value: object) -> bool:
     )
 
 
-_SECONDS = "a number of seconds above 0 and below 1e300"
+SECONDS = "a number of seconds above 0 and below 1e300"
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "database": (lambda value: isinstance(value, str) and value != "", "an alias of DATABASES"),
@@ -130,8 +130,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         _are_capacities,
         "a dict of globs or compiled regular expressions to whole numbers from 1 to 2**63 - 1",
     ),
-    "expiry": (_is_duration, _SECONDS),
-    "group_expiry": (_is_duration, _SECONDS),
+    "expiry": (is_duration, SECONDS),
+    "group_expiry": (is_duration, SECONDS),
     "trim_batch_size": (
         lambda value: _is_count(value) and value <= 10**9,
         "a whole number of rows from 1 to 10**9",
@@ -142,5 +142,5 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: isinstance(value, str) and value != "",
         "a serializer's name",
     ),
-    "symmetric_encryption_keys": (_are_keys, "a list of secret strings or bytes"),
+    KEYS: (_are_keys, "a list of secret strings or bytes"),
 }

@@ -17,7 +17,7 @@ from .._storing.weak import Weak
 from .._waking.bells import Bell
 from .._waking.listener import Listener
 from .._waking.watchers import watch
-from ..exceptions import WatcherUnavailable
+from ..exceptions import WatcherUnavailable, this_user
 from .queues import Loop, Queues
 
 
@@ -62,7 +62,7 @@ class Listening:
         self._all.add(listener)
         listener.wants_touches = self._wants_touches
         try:
-            self.watch(loop)
+            self.watch(loop, begins=True)
         except BaseException:  # an interruption, too: a loop that does not watch does not listen
             self.stop(loop)
             raise
@@ -80,9 +80,9 @@ class Listening:
         if closed:
             self._queues.forget_closed_loops()
 
-    def watch(self, loop: Loop) -> None:
+    def watch(self, loop: Loop, *, begins: bool = False) -> None:
         """Watch the files that are open by now, and a bell of ours among them; what is watched
-        already is not watched again.
+        already is not watched again. A listener that does not only begin polls where it cannot.
         """
         self.make_bell()
         listener, wanted = self.of(loop), (self._database.connections, self.bell)
@@ -93,13 +93,16 @@ class Listening:
         if not (self._database.in_memory or self._database.is_ending):
             try:
                 watch(listener, self._database, self._setup.options, self.bell)
-            except WatcherUnavailable:
-                if not self._database.is_ending:
+            except WatcherUnavailable as error:
+                if begins and not self._database.is_ending:
                     raise
+                self._database.once.warn("Watching", f"{error} Polling instead, for a while.")
         listener.watched = wanted
         polls = listener.watcher is None and not self._database.in_memory
         listener.start(self._setup.options.polling_interval if polls else None)
-        if polls and self._setup.options.watcher == "auto":
+        if not polls:
+            self._database.once.well("Watching")
+        elif self._setup.options.watcher != "polling":
             listener.watch_again_later()
         self.say()
         # No event tells of what came before: a ring, or a write that is about to be committed.
@@ -162,11 +165,16 @@ class Listening:
         try:
             self.bell = Bell(self._database.files, self._setup.client, self.status())
         except OSError as error:
+            remedy = ""
+            if isinstance(error, PermissionError):
+                remedy = f" Give this process's {this_user()} write access to that directory."
+            elif isinstance(error, NotADirectoryError):
+                remedy = " Move it away."
             self._database.once.warn(
                 "Making a bell",
                 f"No bell can be made in {self._database.files.bells}: {error}. Other processes"
                 " cannot wake this one, so its messages may be up to a second late, and its"
-                " memberships stay when it dies. Give its user write access to that directory.",
+                f" memberships stay when it dies.{remedy}",
             )
             return
         self._database.once.well("Making a bell")
@@ -178,8 +186,8 @@ class Listening:
 
     def say(self) -> None:
         """Write into the bell how this reader is."""
-        if self.bell is not None:
-            self.bell.say(self.status())
+        if bell := self.bell:  # another thread may make another one
+            bell.say(self.status())
 
     def status(self) -> dict[str, Any]:
         """On how many channels consumers wait, what was counted, what wakes this process, and when

@@ -75,7 +75,7 @@ class Sender:
             return await verdict
         outbox.owner = message
         try:
-            (accepted,) = await self._write([message], time.monotonic(), checks_expiry=False)
+            (accepted,) = await self._write([message], time.monotonic())
         finally:
             outbox.owner = None  # first: an exception out of a signal handler may come at any call
             self._hand_on(outbox, loop)
@@ -83,19 +83,13 @@ class Sender:
             raise self._expired()
         return accepted
 
-    async def _write(
-        self, messages: list[Outgoing], since: float, *, checks_expiry: bool
-    ) -> Sequence[bool | None]:
+    async def _write(self, messages: list[Outgoing], since: float) -> Sequence[bool | None]:
         """For each message, whether there was room for it; None for one that has expired while it
-        waited, here or for a lock. The first try of a single message has not waited.
+        waited: here, for a lock, or for the database to be opened.
         """
 
         def write(connection: sqlite3.Connection) -> Sequence[bool | None]:
-            nonlocal checks_expiry
             now = time.time()
-            if not checks_expiry:
-                checks_expiry = True
-                return sql.send(connection, messages, now)
             living = [message for message in messages if message.expires_at > now]
             accepted = iter(sql.send(connection, living, now))
             return [next(accepted) if each.expires_at > now else None for each in messages]
@@ -125,22 +119,18 @@ class Sender:
             self._reached.discard(group)
             # Without waiting for a lock: an empty group needs none, and it may be one by now.
             with suppress(DatabaseUnavailable):
-                await self._write_to_group(message, until=0.0)
+                await self._write_to_group(message, waits=False)
                 return
         if await self._database.read(lambda connection: groups.has_members(connection, group)):
-            until = time.monotonic() + message.expires_at - message.created_at
-            try:
-                await self._write_to_group(message, until)
-            except DatabaseUnavailable as error:
-                if code_of(error.__cause__) in LOCKED and time.monotonic() >= until:
-                    raise self._expired() from error
-                raise
+            await self._write_to_group(message)
         else:
             self._counters.sent += 1
             await asyncio.sleep(0)
 
-    async def _write_to_group(self, message: GroupMessage, until: float) -> None:
+    async def _write_to_group(self, message: GroupMessage, *, waits: bool = True) -> None:
         def write(connection: sqlite3.Connection) -> tuple[list[str], dict[str, float]]:
+            if message.expires_at <= time.time():
+                raise self._expired()
             return groups.send(connection, message, self._capacity_of)
 
         def account(result: tuple[list[str], dict[str, float]]) -> None:
@@ -157,7 +147,7 @@ class Sender:
                 self._drops.dropped(inbox, message.group, self._capacity_of(inbox), now - oldest)
 
         long = len(message.body) > LARGE
-        await self._database.write(write, then=account, until=until, long=long)
+        await self._database.write(write, then=account, waits=waits, long=long)
         await asyncio.sleep(0)
 
     # Batches
@@ -202,7 +192,7 @@ class Sender:
         try:
             # A lock of others is waited for as long as the first sender may wait.
             messages, since = [each.message for each in batch], batch[0].since
-            verdicts = await self._write(messages, since, checks_expiry=True)
+            verdicts = await self._write(messages, since)
         except Exception as error:
             failed = batch
             if code_of(error.__cause__) in LOCKED:  # those that came later may wait for longer

@@ -88,17 +88,17 @@ class Database:
         *,
         then: Callable[[T], object] = lambda _: None,
         since: float | None = None,
-        until: float = float("inf"),
+        waits: bool = True,
         long: bool = False,
     ) -> T:
         """The result of a short transaction, made in place; of a long one, on the thread.
 
         `then` is called with the result as soon as it is committed, even if the caller has gone by
         then. A lock of others is waited for as long as OPTIONS["timeout"] says, counted from
-        `since`, by default now, and not after `until`, both of the monotonic clock.
+        `since`, of the monotonic clock and by default now; or not at all.
         """
         since = time.monotonic() if since is None else since
-        until = min(until, since + self.timeout)
+        until = since + self.timeout * waits
         if long or (self._connections is not None and self._connections.is_slow):
 
             def write(connections: Connections) -> T:

@@ -112,8 +112,8 @@ def _before() -> None:
     _forks.lock.acquire()
     _forks.resting = []
     for member in _forks.members:
+        _forks.resting.append(member)  # first: an interruption must not leave its lock taken
         member.before_fork()
-        _forks.resting.append(member)
 
 
 def _after_in_parent() -> None:

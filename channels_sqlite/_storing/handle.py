@@ -86,7 +86,7 @@ class Handle(forks.Forkable):
                     raise Lost from error
                 if code in LOCKED:
                     raise Busy from error
-                if code is None and not isinstance(error, sqlite3.DataError):
+                if code is None:
                     raise  # Python's own: a bug of ours
                 raise translate(error, self._files.path) from error
             finally:

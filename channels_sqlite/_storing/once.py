@@ -30,9 +30,9 @@ class Once:
             return
         self._said[topic] = words
         if type(error).__module__.startswith(__package__.partition(".")[0]):
-            logger.warning("%s failed: %s Trying again within a second.", topic, error)
+            logger.warning("%s failed: %s", topic, error)
         else:
-            logger.error("%s failed; trying again within a second.", topic, exc_info=error)
+            logger.error("%s failed.", topic, exc_info=error)
 
     def well(self, topic: str) -> None:
         """Note that it went well, so that the next failure is news."""

@@ -273,11 +273,9 @@ def flush(connection: sqlite3.Connection) -> None:
 
 
 class Transaction:
-    """A transaction, for work that cannot be one statement.
+    """A transaction, for work that cannot be one statement. `Handle.run` rolls back where it fails.
 
-    IMMEDIATE, because a transaction that begins as a reader cannot wait for the write lock. No
-    generator, because one that an exception out of a signal handler has left is closed when it is
-    collected, and would roll back another transaction.
+    IMMEDIATE, because a transaction that begins as a reader cannot wait for the write lock.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -287,9 +285,5 @@ class Transaction:
         self._connection.execute("begin immediate")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._connection.execute("commit")
-        finally:
-            if self._connection.in_transaction:
-                self._connection.execute("rollback")
+        if kind is None:
+            self._connection.execute("commit")

@@ -283,7 +283,7 @@ def _user_name(number: int) -> str:
 def readable_by_others(alias: str) -> Iterator[checks.CheckMessage]:
     """A file that every user of the machine may read."""
     path = _path(alias)
-    if os.name != "posix" or path is None or not path.exists():
+    if os.name != "posix" or path is None or not os.path.exists(path):
         return
     # SQLite gives the -wal and -shm files the mode of the database file.
     open_to_all = path.stat().st_mode & stat.S_IROTH
@@ -301,7 +301,7 @@ def long_log(alias: str) -> Iterator[checks.CheckMessage]:
     if path is None:
         return
     wal = Path(f"{path}{LOG}")
-    size = wal.stat().st_size if wal.exists() else 0
+    size = wal.stat().st_size if os.path.exists(wal) else 0
     if size > LONG_LOG:
         yield checks.Warning(
             f"{wal} has grown to {size // 10**6} MB: a process has been reading the database for "

@@ -7,6 +7,7 @@ descriptor in blocking mode, and closes it at exit before us.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 import threading
@@ -126,7 +127,7 @@ class InotifyWatcher:
 
 def _unavailable(path: str) -> WatcherUnavailable:
     error = ctypes.get_errno()
-    return WatcherUnavailable(
-        f"inotify cannot watch {path}: {os.strerror(error)}. "
-        "The limits are fs.inotify.max_user_instances and fs.inotify.max_user_watches."
-    )
+    words = f"inotify cannot watch {path}: {os.strerror(error)}."
+    if error in (errno.EMFILE, errno.ENOSPC):
+        words += " The limits are fs.inotify.max_user_instances and fs.inotify.max_user_watches."
+    return WatcherUnavailable(words)

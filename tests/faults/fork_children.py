@@ -280,6 +280,7 @@ async def outcomes(of_the_parent: str) -> list[Any]:
     """A channel of one's own; what comes of waiting on the parent's; and of each use of an
     inherited layer, and of a new one: words of an error, or "".
     """
+    await asyncio.wait_for(get_channel_layer().close(), PATIENCE / 4)  # nothing of its own
     own = await get_channel_layer().new_channel()
     verbs = [get_channel_layer().receive(of_the_parent)]
     for number, layer in enumerate((get_channel_layer(), SqliteChannelLayer()), 2):
@@ -363,6 +364,22 @@ def forks_without_closing() -> None:
     os.write(free, b".")
     say(ended(child))
     send_number(1)
+
+
+def forks_interrupted() -> None:
+    """Fork while the test has the lock for closing, and a handler of a signal raises meanwhile. Say
+    so, and when another thread has sent.
+    """
+    send_number(0)
+    say("used")
+    hear()
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    ended(forked(time.sleep, 0))
+    say("forked")
+    with ThreadPoolExecutor(1) as another:
+        another.submit(send_number, 1).result(PATIENCE)
+    say("sent")
 
 
 async def ends_after_a_fork() -> None:

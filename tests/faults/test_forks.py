@@ -216,6 +216,18 @@ async def test_a_child_of_a_process_that_could_not_close_is_refused(
     await receiver.received(0, 1)
 
 
+async def test_a_fork_is_interrupted(start: Start, receiver: Receiver, layer: Any) -> None:
+    """The locks that it had taken are free again afterwards."""
+    parent = start("forks_interrupted")
+    assert await asyncio.to_thread(parent.hear) == "used"
+    with open(f"{layer.database.path}-bells/.opened") as opened:  # noqa: ASYNC230
+        assert lock(opened.fileno(), PATIENCE)
+        parent.tell("fork")
+        assert await asyncio.to_thread(parent.hear) == "forked"
+    assert await asyncio.to_thread(parent.hear) == "sent"
+    await receiver.received(0, 1)
+
+
 async def test_a_process_that_forked_last_takes_its_leave(start: Start, layer: Any) -> None:
     """The fork has closed its connections; at its end it opens them once more."""
     parent = start("ends_after_a_fork")

@@ -140,7 +140,7 @@ def test_watches_are_used_up_for_a_while(
         put_number(others, channel, number)
         assert peer.heard(channel, number) == [number]
     assert peer.watcher() == "polling"
-    # Those that failed are given back.
+    # No descriptor of the vain tries is left.
     assert len(os.listdir(f"/proc/{peer.child.pid}/fd")) < 40
     peer.limit_watches(limit, 1000, again_after=0.3)
     wait_until(lambda: peer.watcher() != "polling")
@@ -151,3 +151,26 @@ def test_watches_are_used_up_for_a_while(
         assert peer.heard(channel, number) == [number]
     assert time.monotonic() - begun < 10  # heartbeats alone would take 15 seconds
     assert [level for level, _ in peer.log()].count("WARNING") == 2
+
+
+@pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
+def test_a_named_watcher_cannot_watch_again_for_a_while(
+    start: Start, database: Path, others: sqlite3.Connection
+) -> None:
+    """Its bell was deleted, and there is no watch for the new one: it polls until there is."""
+    peer = Peer(start, by=("unshare", "-Ur"), watcher="inotify")
+    channel = peer.consume()
+    wait_until((bell := bell_of(database, channel)).exists)
+    peer.limit_watches("max_inotify_watches", 0, again_after=0.3)
+    bell.unlink()
+    wait_until(bell.exists)
+    wait_until(lambda: peer.watcher() == "polling")
+    begun = time.monotonic()
+    for number in range(10):
+        put_number(others, channel, number)
+        assert peer.heard(channel, number) == [number]
+    assert time.monotonic() - begun < 5  # heartbeats alone would take 10 seconds
+    peer.limit_watches("max_inotify_watches", 1000, again_after=0.3)
+    wait_until(lambda: peer.watcher() == "inotify")
+    (words,) = [words for level, words in peer.log() if level == "WARNING"]
+    assert "fs.inotify.max_user_watches" in words

@@ -32,7 +32,7 @@ from ...db_routers import APP_LABEL
 from ...exceptions import ChannelsSqliteError
 from ...layers import SqliteChannelLayer
 from ..arguments import EXAMPLE, message_of, pause, row_count
-from ..formats import as_json, counted, table
+from ..formats import as_json, counted, one_line, table
 from ..pages import decoded, delays, described, failure, lapse, line_of, object_of
 
 Answer = TypeVar("Answer")
@@ -149,7 +149,7 @@ class Command(BaseCommand):
         layer = layer_called(options.layer)
         if options.group is not None:
             found: list[Any] = answer_of(layer.group_channels(options.group))
-            lines = found
+            lines = [one_line(str(each)) for each in found]
         else:
             question = partial(stats.groups, now=time.time())
             groups = asyncio.run(layer.database.read_on_own_thread(question))
