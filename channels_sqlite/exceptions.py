@@ -101,7 +101,8 @@ _REMEDIES: dict[int | None, str] = {
     " OPTIONS['timeout']. It may be this thread's own transaction: send after it, with"
     " transaction.on_commit(), or in it, with channels_sqlite.models.GroupSend.",
     sqlite3.SQLITE_LOCKED: " Another connection in this process has a transaction open on the"
-    " database. It may be this thread's own: send after it, with transaction.on_commit().",
+    " database. It may be this thread's own: send after it, with transaction.on_commit(), or in it,"
+    " with channels_sqlite.models.GroupSend.",
     sqlite3.SQLITE_READONLY: " This process's {user} needs write access to the file and to its"
     " directory; or there was no file descriptor left (ulimit -n).",
     sqlite3.SQLITE_IOERR: " The disk reported an error, or is full; see the system's log.",

@@ -149,7 +149,7 @@ async def test_what_a_reader_says_is_read_as_far_as_it_is_understood(file: Datab
 async def test_in_memory_this_process_is_the_reader(memory_alias: str) -> None:
     layer = SqliteChannelLayer(database=memory_alias)
     task = asyncio.create_task(layer.receive("mail"))
-    await until(lambda: len(layer._parts.receiver._queues) == 1)
+    await until(lambda: layer._parts.receiver._queues.count_channels() == 1)
     [reader] = await layer.readers()
     assert (reader.client, reader.watcher, reader.channels) == (layer.client_prefix, "none", 1)
     await layer.send("letters", {"type": "test"})

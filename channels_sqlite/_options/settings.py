@@ -14,9 +14,10 @@ from typing import Any
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from .conf import Options
+
 BACKEND = "channels_sqlite.layers.SqliteChannelLayer"
 SETTING = f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}'  # for hints
-DEFAULT_DATABASE = "channels"
 ALIKE = 0.9  # of two names, the part that has to be the same for one to be the other misspelt
 BEGINNINGS = "channels_sqlite", "channels.layers.sqlite", "sqlitechannellayer"
 """How a BACKEND begins that means ours. Only the beginning counts, because the layers of other
@@ -66,7 +67,7 @@ def looks_like_ours(backend: str) -> bool:
 def alias_of(config: Any) -> Any:
     """The alias that a CONFIG names, as it stands there; the default one if it is no dict."""
     named = config if isinstance(config, Mapping) else {}
-    return named.get("database", DEFAULT_DATABASE)
+    return named.get("database", Options.database)
 
 
 def configured_databases() -> list[str]:
@@ -78,4 +79,4 @@ def configured_databases() -> list[str]:
     aliases = [alias_of(config) for config in configured_layers().values()]
     # The system checks report what is no alias at all; a router must not fail on it.
     named = [alias for alias in aliases if isinstance(alias, str)]
-    return list(dict.fromkeys(named)) or [DEFAULT_DATABASE]
+    return list(dict.fromkeys(named)) or [Options.database]

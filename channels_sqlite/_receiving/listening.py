@@ -198,7 +198,7 @@ class Listening:
         otherwise = "none" if self._database.in_memory else "polling"
         return {
             "pid": os.getpid(),
-            "channels": len(self._queues),
+            "channels": self._queues.count_channels(),
             "counters": asdict(self._setup.drops.counters),
             "watcher": next((each.kind for each in listeners if each.kind), otherwise),
             "woken_at": round(time.time() - time.monotonic() + woken_at, 3) if woken_at else None,

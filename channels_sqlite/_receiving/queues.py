@@ -213,7 +213,7 @@ class Queues:
 
     # All of them
 
-    def __len__(self) -> int:
+    def count_channels(self) -> int:
         """On how many channels consumers wait."""
         return len(self._waiters)
 

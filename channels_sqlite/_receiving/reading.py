@@ -63,7 +63,7 @@ class Reading:
         self._queues = queues
         self._counters = setup.drops.counters
         self._capacity_of = setup.capacity_of
-        self._keep = setup.options.message_retention > 0
+        self._retains = setup.options.message_retention > 0
         self.inboxes: dict[str, Inbox] = {}  # the process-local inboxes that are read
         self.normal: dict[str, int | None] = {}
         """The normal channels that consumers have waited for, with their sequences at the last
@@ -77,9 +77,7 @@ class Reading:
         return any(inbox in self.inboxes or inbox in self.normal for inbox in inboxes)
 
     def add(self, inbox: str) -> None:
-        """Read this inbox from now on: all of it, because its name is as new as its first
-        message.
-        """
+        """Read this inbox from now on, from its first undelivered message."""
         if inbox not in self.inboxes:
             self.inboxes[inbox] = Inbox(self._capacity_of(inbox))
 
@@ -233,7 +231,7 @@ class Reading:
             inbox.newest_created_at,
             self._epoch,
             time.time(),
-            keep=self._keep,
+            keep=self._retains,
             large=inbox.took_large,
         )
 
@@ -247,11 +245,11 @@ class Reading:
         """
         now, database = time.time(), self._database
         seen = self.normal.get(channel)
-        self.normal[channel] = None
+        self.normal[channel] = None  # if anything is raised, the next look tries again
         claimed: list[tuple[Row, int]] = []
-        is_kept = not self._queues.is_empty(channel)  # to count thousands that wait takes long
+        is_queued = not self._queues.is_empty(channel)  # to count thousands that wait takes long
         if (
-            is_kept
+            is_queued
             and self._queues.wanted(channel) < 0
             and self.give_back(channel, running) is None
         ):
@@ -260,7 +258,7 @@ class Reading:
             epoch, waits = database.try_read(lambda each: sql.has_waiting(each, channel, now))
             if waits and (wanted := self._queues.wanted(channel)) > 0:
                 claimed = database.try_write(
-                    lambda each: sql.claim(each, channel, wanted, now, keep=self._keep)
+                    lambda each: sql.claim(each, channel, wanted, now, keep=self._retains)
                 )
             self._notice_epoch(claimed[0][1] if claimed else epoch)
         self.normal[channel] = seen

@@ -233,16 +233,16 @@ class Receiver:
             loop.call_soon(partial(self._listening.look, loop, rung=True))
         return found
 
-    def _acknowledge_later(self, loop: Loop, at_once: float = 0) -> None:
-        """After a pause; on a loop that has had no heartbeat, and may end before, `at_once`."""
+    def _acknowledge_later(self, loop: Loop, before_a_heartbeat: float = 0) -> None:
+        """After a pause, which is shorter on a loop that may end before its first heartbeat."""
         if listener := self._listening.of(loop):
-            pause = times.TIMES.acknowledge if listener.has_beaten else at_once
+            pause = times.TIMES.acknowledge if listener.has_beaten else before_a_heartbeat
             listener.call_once(pause, "acknowledge", self._acknowledge, loop)
 
     def _acknowledge(self, loop: Loop) -> None:
         with self._lock:
             if not self._reading.acknowledge():  # a lock of others
-                self._acknowledge_later(loop, at_once=times.TIMES.locked[-1])
+                self._acknowledge_later(loop, before_a_heartbeat=times.TIMES.locked[-1])
 
     def _beat(self, loop: Loop) -> bool:
         """Look at everything, trusting nothing, and do what is to be done now and then."""

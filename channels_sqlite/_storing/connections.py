@@ -21,7 +21,7 @@ from .worker import Worker
 
 PAGES_A_WRITE = 10  # pages of the log that a write fills, at most as a rule
 LOOK_EVERY = 8  # writes, at the size of the log: those of large bodies fill more
-GROWN = 16 * 2**20  # bytes that the log is longer than it was
+GROWN = 16 * 2**20  # bytes by which the log may grow until it is copied back
 
 
 class Connections:
@@ -41,7 +41,8 @@ class Connections:
         self._on_thread.run(_take_over)
         pages = self._in_place.run(_take_over)
         self._checkpoint_every = -(-pages // PAGES_A_WRITE)
-        self._writes = self._log_size = 0
+        self._writes = 0
+        self._log_size = 0  # when a checkpoint was last asked for; less if it has begun again
         self._slow_until = 0.0
 
     @property
@@ -50,7 +51,7 @@ class Connections:
 
     # In place
 
-    def read(self, function: Function[T]) -> T:
+    def try_read(self, function: Function[T]) -> T:
         """The result of a short read. Raises Busy, Lost, or DatabaseUnavailable."""
         return self._in_place.run(function)
 

@@ -165,7 +165,7 @@ class Database:
         """The result of a short read, now. Raises Busy, Lost, or DatabaseUnavailable."""
         if (connections := self._connections) is None:
             raise Lost
-        return connections.read(function)
+        return connections.try_read(function)
 
     async def run_beside(self, job: Callable[[Connections], T]) -> T:
         """The result of a job that may take long, on the second thread."""
@@ -236,7 +236,7 @@ class Database:
         self.once.well("Opening")
         for reader in self.readers:
             reader.on_opened()
-        self._second.post("Sweeping", lambda: self.when_opened(connections))
+        self._second.post("Forgetting dead readers", lambda: self.when_opened(connections))
         return connections
 
     # Closing

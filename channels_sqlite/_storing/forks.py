@@ -57,7 +57,7 @@ class _Forks:
         self.members: Weak[Forkable] = Weak()
         self.resting: list[Forkable] = []
         """The members that were told of the fork that is under way; others may have come since."""
-        self.unsafe: set[Identity] = set()  # files that this process must not open
+        self.tainted: set[Identity] = set()  # files that this process must not open
         self.leaked: set[Identity] = set()  # files that its children must not open
 
     def begin_in_child(self) -> list[Forkable]:
@@ -66,7 +66,7 @@ class _Forks:
         self.members = Weak()
         self.lock = threading.RLock()
         self.resting = []
-        self.unsafe |= self.leaked
+        self.tainted |= self.leaked
         return inherited
 
 
@@ -86,7 +86,7 @@ def no_fork() -> threading.RLock:
 def taint(file: Identity | None) -> None:
     """Note that this process has inherited an open connection to the file, if it is one."""
     if file is not None:
-        _forks.unsafe.add(file)
+        _forks.tainted.add(file)
 
 
 def leak(file: Identity | None) -> None:
@@ -105,7 +105,7 @@ def notice() -> None:
 
 def is_tainted(file: Identity | None) -> bool:
     """Return True if this process must not open the file."""
-    return file in _forks.unsafe
+    return file in _forks.tainted
 
 
 def _before() -> None:

@@ -71,7 +71,8 @@ class Item:
         row = self.row
         message = decode(row.body, channel, row.group)
         if row.group is not None:
-            is_flat = all(type(value) in UNCHANGING for value in message.values())
-            again = partial(decode, row.body, channel, row.group)
-            self.copy = message.copy().copy if is_flat else again
+            if all(type(value) in UNCHANGING for value in message.values()):
+                self.copy = message.copy().copy  # of a copy: this consumer may change its own
+            else:
+                self.copy = partial(decode, row.body, channel, row.group)
         return message

@@ -33,8 +33,8 @@ class Listener:
 
     `look(rung)` returns True if it found anything new. A look that is rung reads the reader's own
     inboxes; one that is not asks what has changed. `beat` is the look of a heartbeat, which trusts
-    nothing. `log_age()` is how many seconds ago the log was written. All methods but
-    `ring_from_elsewhere` belong to the loop's thread.
+    nothing. `log_age()` is how many seconds ago the log was written. All methods belong to the
+    loop's thread, except `ring_from_elsewhere` and `want_touches`.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class Listener:
 
     def call_once(self, delay: float, what: str, call: Callable[..., None], *given: Any) -> None:
         """Call it later, unless stopped, or something is to be called as the same `what`."""
-        if self._has_ended(what):
+        if not self._is_scheduled(what):
             self.call_after(delay, what, self._call_once, what, call, *given)
 
     def _call_once(self, what: str, call: Callable[..., None], *given: Any) -> None:
@@ -127,17 +127,17 @@ class Listener:
 
     def go_on(self) -> None:
         """A consumer begins to wait, or something was announced: beat again, if that has ended."""
-        if self._has_ended("beat"):
+        if not self._is_scheduled("beat"):
             self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
         elif self._timers["beat"][0] < time.monotonic():  # it is late, or has ended just now
             self.call_once(times.TIMES.heartbeat, "go on", self.go_on)
 
-    def _has_ended(self, what: str) -> bool:
-        """Return True if this is not to be called, or is overdue: an exception out of a signal
+    def _is_scheduled(self, what: str) -> bool:
+        """Return True if this is to be called. Not if it is overdue: an exception out of a signal
         handler replaced a call, which would have scheduled the next one.
         """
         timer = self._timers.get(what)
-        return timer is None or timer[0] < time.monotonic() - times.TIMES.heartbeat
+        return timer is not None and timer[0] >= time.monotonic() - times.TIMES.heartbeat
 
     # Waking
 
@@ -260,7 +260,7 @@ class Listener:
         if lull := self._timers.pop("lull", None):  # this was its next look: one wake-up less
             lull[1].cancel()
             self._listen_or_lull(found, times.TIMES.lull)
-        elif not self.hears_writes and self._has_ended("write"):
+        elif not (self.hears_writes or self._is_scheduled("write")):
             self._listen_again()
 
     def beat_now(self) -> bool:

@@ -91,7 +91,7 @@ class WatchfilesWatcher:
         self._interrupted.set()
 
     def _watch(self) -> RustNotify:
-        try_threads(SPARE_THREADS)
+        try_threads()
         return RustNotify(
             [self._wal] * self._watches_log + ([self._bell.path] if self._bell else []),
             debug=False,
@@ -155,15 +155,15 @@ class WatchfilesWatcher:
             self._listener.loop.call_soon_threadsafe(wake)
 
 
-def try_threads(count: int) -> None:
-    """Start so many threads at once, and end them; RuntimeError if one cannot start.
+def try_threads() -> None:
+    """Start SPARE_THREADS threads at once, and end them; RuntimeError if one cannot start.
 
     RustNotify aborts the process where its own thread cannot.
     """
     ended = threading.Event()
     started = []
     try:
-        for _ in range(count):
+        for _ in range(SPARE_THREADS):
             thread = threading.Thread(target=ended.wait, daemon=True)
             thread.start()
             started.append(thread)

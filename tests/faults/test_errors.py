@@ -45,7 +45,7 @@ def failing(table: str, event: str, when: str = "1") -> str:
 async def begin(layer: Any, *channels: str) -> list[asyncio.Task[Any]]:
     """Consumers that wait."""
     receiving = [asyncio.create_task(layer.receive(each)) for each in channels]
-    await until(lambda: len(layer._parts.receiver._queues) == len(channels))
+    await until(lambda: layer._parts.receiver._queues.count_channels() == len(channels))
     return receiving
 
 

@@ -443,7 +443,7 @@ async def test_a_garbage_collected_consumer_takes_no_lock(process: Process, data
         closed.set()
     await process.send(1, channel=NORMAL)
     assert await soon(process.receive(NORMAL)) == 1
-    assert len(process.receiver._queues) == 0
+    assert process.receiver._queues.count_channels() == 0
 
 
 async def test_a_lock_of_others_after_the_clock_was_set_takes_no_message_of_a_group(
