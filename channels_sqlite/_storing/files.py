@@ -215,7 +215,7 @@ class Files:
         `forks.no_fork()`, for the other threads.
         """
         if self.in_memory or not SUPPORTED or self._record >= 0:
-            yield self._is_alone if self._record >= 0 else True  # the caller has it already, or none
+            yield self._is_alone if self._record >= 0 else True  # where a caller has it
             return
         try:
             self._record = self._open_lock(RECORD)
