@@ -15,17 +15,16 @@ from pathlib import Path
 from tests import projects
 from tests.docs.project import PATIENCE, Project
 
-SETTINGS = f"""\
-{projects.SETTINGS}
+SETTINGS = """\
 INSTALLED_APPS += ["chat"]
 ASGI_APPLICATION = "chat.asgi.application"
-LOGGING = {{
+LOGGING = {
     "version": 1,
-    "handlers": {{
-        "file": {{"class": "logging.FileHandler", "filename": BASE_DIR / "log", "delay": True}}
-    }},
-    "loggers": {{"channels_sqlite": {{"handlers": ["file"], "level": "WARNING"}}}},
-}}
+    "handlers": {
+        "file": {"class": "logging.FileHandler", "filename": BASE_DIR / "log", "delay": True}
+    },
+    "loggers": {"channels_sqlite": {"handlers": ["file"], "level": "WARNING"}},
+}
 """
 
 ON_A_FILE = 'DATABASES["channels"]["TEST"] = {"NAME": BASE_DIR / "test_channels.sqlite3"}\n'
@@ -64,36 +63,28 @@ from tests.chat import ChatConsumer
 
 JOB = {"type": "job", "sender": "suite"}
 
-
 def flush():
     async_to_sync(get_channel_layer().flush)()
-
 
 def send(channel):
     async_to_sync(get_channel_layer().send)(channel, JOB)
 
-
 def receive(channel):
     return async_to_sync(arrival)(channel)
-
 
 async def arrival(channel):
     return await asyncio.wait_for(get_channel_layer().receive(channel), 10)
 
-
 def count(channel):
     return LayerMessage.objects.filter(channel=channel).count()
-
 
 def send_and_receive():
     send("jobs")
     assert receive("jobs") == JOB
 
-
 def say(text):
     event = {**JOB, "type": "chat.message", "text": text}
     async_to_sync(get_channel_layer().group_send)("room", event)
-
 
 @async_to_sync
 async def chat():
@@ -109,29 +100,25 @@ async def chat():
 """
 
 
-class Suite:
-    """A project in `directory`, whose tests are the module `code`; `app` is its apps.py."""
+class Suite(projects.Project):
+    """A project whose tests are the module `code`, and run in `cwd`; `app` is its apps.py."""
 
-    def __init__(self, directory: Path, code: str, *, settings: str = "", app: str = "") -> None:
-        self.directory = directory
-        (directory / "chat").mkdir()
-        files = {
-            "manage.py": MANAGE,
-            "settings.py": SETTINGS + settings,
-            "chat/__init__.py": "",
-            "chat/apps.py": app,
-            "chat/asgi.py": ASGI,
-            "chat/steps.py": STEPS,
-            "chat/tests.py": code,
-        }
-        for name, text in files.items():
-            (directory / name).write_text(text)
+    def __init__(
+        self, directory: Path, code: str, settings: str = "", app: str = "", cwd: Path | None = None
+    ) -> None:
+        super().__init__(directory, SETTINGS + settings)
+        self.write("manage.py", MANAGE)
+        self.write("chat/apps.py", app)
+        self.write("chat/asgi.py", ASGI)
+        self.write("chat/steps.py", STEPS)
+        self.write("chat/tests.py", code)
+        self._cwd = cwd or directory
         self._before = set(self._files())
 
-    def test(self, *arguments: str, cwd: Path | None = None) -> int:
+    def test(self, *arguments: str) -> int:
         """Run `manage.py test`; the number of tests, all of which passed."""
         manage = str(self.directory / "manage.py")
-        said = self._run(manage, "test", "chat", "--noinput", *arguments, cwd=cwd)
+        said = self._run(manage, "test", "chat", "--noinput", *arguments)
         return count_in(said, r"Ran (\d+) test")
 
     def pytest(self, *arguments: str) -> int:
@@ -147,10 +134,10 @@ class Suite:
         """The names of the files that its runs have made and not removed."""
         return sorted(path.name for path in set(self._files()) - self._before)
 
-    def _run(self, *arguments: str, cwd: Path | None = None) -> str:
+    def _run(self, *arguments: str) -> str:
         done = subprocess.run(
             [sys.executable, *arguments],
-            cwd=cwd or self.directory,
+            cwd=self._cwd,
             env=Project(self.directory).environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

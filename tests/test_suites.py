@@ -7,11 +7,10 @@ tests as the developer does: with `manage.py test`, or with pytest.
 from __future__ import annotations
 
 import re
-import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -20,7 +19,7 @@ from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import Start
 from tests.docs.project import NO_LIVE_SERVER
 from tests.faults.peers import Peer
-from tests.rows import message
+from tests.rows import message, select, sql
 from tests.suites import ON_A_FILE, Suite
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a file in use cannot be removed")
@@ -54,15 +53,15 @@ class Developer:
         self._send(CHANNEL, message(2))
         assert self._server.heard(CHANNEL, 2) == [2]
 
-    def _rows(self) -> list[list[tuple[object, ...]]]:
+    def _rows(self) -> list[list[Any]]:
         """The messages, the memberships, and the highest id that a message ever had."""
         questions = (
-            "select id, channel from channels_sqlite_message order by id",
-            'select channel, "group" from channels_sqlite_membership',
-            "select seq from sqlite_sequence where name = 'channels_sqlite_message'",
+            "id, channel from channels_sqlite_message order by id",
+            'channel, "group" from channels_sqlite_membership',
+            "seq from sqlite_sequence where name = 'channels_sqlite_message'",
         )
-        with closing(sqlite3.connect(self._database)) as connection:
-            return [connection.execute(question).fetchall() for question in questions]
+        with sql(self._database) as connection:
+            return [select(connection, question) for question in questions]
 
 
 @pytest.fixture
@@ -74,16 +73,9 @@ def developer(database: Path, alias: str, start: Start) -> Iterator[Developer]:
 
 @pytest.fixture
 def passed(developer: Developer, tmp_path: Path) -> Passed:
-    def passed(
-        code: str,
-        *arguments: str,
-        run: Run = Suite.test,
-        settings: str = "",
-        app: str = "",
-        **options: Path,
-    ) -> int:
-        suite = Suite(tmp_path, code, settings=settings, app=app)
-        count = run(suite, *arguments, **options)
+    def passed(code: str, *arguments: str, run: Run = Suite.test, **options: Any) -> int:
+        suite = Suite(tmp_path, code, **options)
+        count = run(suite, *arguments)
         assert suite.left() == []
         developer.must_be_undisturbed()
         return count
@@ -94,9 +86,7 @@ def passed(developer: Developer, tmp_path: Path) -> Passed:
 # The developer's file
 
 CASES = """\
-{head}
 from .steps import chat, flush, send_and_receive
-
 
 class Both:
     def test_a_job(self):
@@ -106,20 +96,17 @@ class Both:
     def test_a_chat(self):
         flush()
         chat()
-
-
-{classes}
 """
 
-DJANGO = CASES.format(
-    head="from django.test import SimpleTestCase, TransactionTestCase",
-    classes="""\
+DJANGO = f"""\
+from django.test import SimpleTestCase, TransactionTestCase
+
+{CASES}
 class Tests(Both, SimpleTestCase): ...
 class TransactionTests(Both, TransactionTestCase): ...
-""",
-)
+"""
 
-UNMARKED = CASES.format(head="", classes="class TestBoth(Both): ...")
+UNMARKED = f"{CASES}\nclass TestBoth(Both): ..."
 
 SET_UP = """\
 import os
@@ -133,7 +120,7 @@ django.setup()
 setup_test_environment()
 """
 
-PLAIN = CASES.format(head=SET_UP, classes="class Tests(Both, unittest.TestCase): ...")
+PLAIN = f"{SET_UP}\n{CASES}\nclass Tests(Both, unittest.TestCase): ..."
 
 
 @pytest.mark.parametrize(
@@ -159,7 +146,6 @@ from django.test import TestCase, TransactionTestCase
 
 from .steps import chat, count, flush, send, send_and_receive
 
-
 class Cases:
     databases = {"default", "channels"}
 
@@ -172,10 +158,7 @@ class Cases:
         flush()
         send_and_receive()
 
-
-class Tests(Cases, TestCase):
-    pass
-
+class Tests(Cases, TestCase): ...
 
 class TransactionTests(Cases, TransactionTestCase):
     def test_a_chat(self):
@@ -197,7 +180,6 @@ OURS = {
     }
 }
 
-
 class Overridden:
     def test_another_config(self):
         with override_settings(CHANNEL_LAYERS=OURS):
@@ -215,9 +197,7 @@ class Overridden:
         send_and_receive()
         chat()
 
-
-class WithoutDatabases(Overridden, SimpleTestCase):
-    pass
+class WithoutDatabases(Overridden, SimpleTestCase): ...
 """
 
 SERIAL = f"""\
@@ -232,7 +212,6 @@ from channels_sqlite.models import LayerMessage
 {OVERRIDDEN}
 from .apps import ask_the_thread
 from .steps import JOB, receive
-
 
 class WithDatabases(Overridden, TransactionTestCase):
     databases = {{"default", "channels"}}
@@ -251,7 +230,6 @@ class WithDatabases(Overridden, TransactionTestCase):
         ask_the_thread()
         self.assertEqual(count("notes"), 1)
         receive("notes")
-
 
 class OwnTransaction(TestCase):
     databases = {{"default", "channels"}}
@@ -290,7 +268,6 @@ from channels_sqlite.exceptions import ChannelsSqliteError
 
 asked, sent = threading.Event(), threading.Event()
 
-
 class ChatConfig(AppConfig):
     name = "chat"
 
@@ -299,14 +276,11 @@ class ChatConfig(AppConfig):
         for work in send_when_asked, lambda: asyncio.run(answer()):
             threading.Thread(target=work, daemon=True).start()
 
-
 def use_the_layer():
     async_to_sync(get_channel_layer().group_count)("room")
 
-
 def send():
     async_to_sync(get_channel_layer().send)("notes", {"type": "note"})
-
 
 def send_when_asked():
     use_the_layer()
@@ -314,11 +288,9 @@ def send_when_asked():
     send()
     sent.set()
 
-
 def ask_the_thread():
     asked.set()
     assert sent.wait(10)
-
 
 async def answer():
     layer = get_channel_layer()
@@ -396,7 +368,6 @@ from django.db import connections
 from websockets.sync.client import connect
 
 from .steps import say
-
 
 class Tests(ChannelsLiveServerTestCase):
     serve_static = False
