@@ -32,21 +32,13 @@ from channels_sqlite._tools.doctor import Finding
 from channels_sqlite._waking import watchers
 from channels_sqlite.checks import check_settings
 from channels_sqlite.layers import SqliteChannelLayer
+from channels_sqlite.management import formats
 from channels_sqlite.management.commands.channels_sqlite import Command
-from channels_sqlite.management.formats import (
-    as_json,
-    clock,
-    counted,
-    duration,
-    one_line,
-    size,
-    table,
-)
+from tests import waiting
 from tests.conftest import SetTimes, Start
 from tests.processes import PATIENCE, ROOT, environment
 from tests.rows import inbox_of, put, put_to_group, select
 from tests.storing.tables import join
-from tests.waiting import soon
 
 Run = Callable[..., str]
 """Runs the command with its arguments; what it printed."""
@@ -72,19 +64,12 @@ def the_layer() -> SqliteChannelLayer:
 
 
 def receive(channel: str) -> Any:
-    return asyncio.run(soon(the_layer().receive(channel)))
+    return asyncio.run(waiting.receive(the_layer(), channel))
 
 
 def members(group: str, count: int) -> list[str]:
     """New channels in the group."""
-
-    async def join() -> list[str]:
-        channels = [await the_layer().new_channel() for _ in range(count)]
-        for channel in channels:
-            await the_layer().group_add(group, channel)
-        return sorted(channels)
-
-    return asyncio.run(join())
+    return sorted(asyncio.run(waiting.members(the_layer(), count, group)))
 
 
 # Another process
@@ -539,19 +524,17 @@ def test_a_database_without_a_name_and_a_config_that_is_no_dict(
     with pytest.raises(CommandError, match=words):
         command("stats")
     assert re.search(words, unwell())
-    ours = settings.CHANNEL_LAYERS
     settings.CHANNEL_LAYERS = {"default": {"BACKEND": BACKEND, "CONFIG": [("capacity", 5)]}}
     for subcommand in ("stats", "groups", "tail", "trim"):
         with pytest.raises(CommandError, match=r"CONFIG is \[.*\]; allowed is a dict"):
             command(subcommand)
-    settings.CHANNEL_LAYERS = ours
 
 
 # Formats
 
 
 def test_a_table_has_columns() -> None:
-    assert table(("NAME", "count"), [("a", 1), ("long name", 1000)]) == [
+    assert formats.table(("NAME", "count"), [("a", 1), ("long name", 1000)]) == [
         "NAME       count",
         "a              1",
         "long name   1000",
@@ -559,26 +542,27 @@ def test_a_table_has_columns() -> None:
 
 
 def test_a_number_is_written_as_people_read_it() -> None:
-    durations = [duration(each) for each in (None, 0, 119.9, 120, 7200, 1e6)]
+    durations = [formats.duration(each) for each in (None, 0, 119.9, 120, 7200, 1e6)]
     assert durations == ["-", "0.0 s", "119.9 s", "2 min", "2 h", "12 d"]
-    assert [counted(n, "member") for n in range(3)] == ["no members", "1 member", "2 members"]
-    sizes = [size(each) for each in (0, 1023, 1024, 4_299_162)]
+    counts = [formats.counted(each, "member") for each in range(3)]
+    assert counts == ["no members", "1 member", "2 members"]
+    sizes = [formats.size(each) for each in (0, 1023, 1024, 4_299_162)]
     assert sizes == ["0 bytes", "1023 bytes", "1.0 KB", "4.1 MB"]
-    assert [clock(each) for each in (float("inf"), 1e30, float("nan"))] == ["inf", "1e+30", "nan"]
+    times = [formats.clock(each) for each in (float("inf"), 1e30, float("nan"))]
+    assert times == ["inf", "1e+30", "nan"]
 
 
 def test_text_of_strangers_stays_on_its_line() -> None:
-    assert one_line("Grüß 😀") == "Grüß 😀"
-    assert one_line("a\x1b[2J\r\n\x9b\u202e\ud800") == r"a\x1b[2J\r\n\x9b\u202e\ud800"
+    assert formats.one_line("Grüß 😀") == "Grüß 😀"
+    assert formats.one_line("a\x1b[2J\r\n\x9b\u202e\ud800") == r"a\x1b[2J\r\n\x9b\u202e\ud800"
 
 
 def test_json_of_what_json_does_not_know() -> None:
-    assert as_json({"a": b"\xff", "b": [1.5, None]}, indent=None) == (
-        '{"a": "\\\\xff", "b": [1.5, null]}'
+    assert formats.as_json({b"key": 1}) == "\"{b'key': 1}\""
+    strange = {"bytes": b"\xff", "list": [1.5, None], "text": "\ud800", "number": float("nan")}
+    assert formats.as_json(strange, indent=None) == (
+        r'{"bytes": "\\xff", "list": [1.5, null], "text": "\ud800", "number": "NaN"}'
     )
-    assert as_json({b"key": 1}) == "\"{b'key': 1}\""
-    strange = {"text": "\ud800", "number": float("nan")}
-    assert as_json(strange, indent=None) == '{"text": "\\ud800", "number": "NaN"}'
 
 
 def test_what_a_terminal_cannot_show_is_escaped() -> None:
