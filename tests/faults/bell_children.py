@@ -76,7 +76,12 @@ class Obedient:
         self.logged: list[list[str]] = []
         logger = logging.getLogger("channels_sqlite")
         logger.setLevel(logging.INFO)
-        logger.addHandler(Notes(self.logged))
+        logger.addFilter(self._note)
+
+    def _note(self, record: logging.LogRecord) -> bool:
+        """Note what is logged, and let nobody print it."""
+        self.logged.append([record.levelname, record.getMessage()])
+        return False
 
     async def do(self, verb: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, Any]:
         method = getattr(self, verb, None) or getattr(self.layer, verb)
@@ -131,12 +136,7 @@ class Obedient:
     # Senders
 
     async def send_all(
-        self,
-        channel: str,
-        numbers: list[int],
-        size: int = 0,
-        at: float = 0.0,
-        at_once: int = 100,
+        self, channel: str, numbers: list[int], size: int = 0, at: float = 0, at_once: int = 100
     ) -> list[int]:
         """At that time send messages of that size, so many at once; the numbers of the accepted."""
         await asyncio.sleep(max(0, at - time.time()))
@@ -167,7 +167,7 @@ class Obedient:
         """Open the file and close it. Each time this process sweeps."""
         while True:
             with contextlib.suppress(FileNotFoundError):  # not only once a second
-                os.unlink(f"{bells()}/.swept")
+                os.unlink(f"{self.layer.database.files.bells}/.swept")
             await self.layer.group_count("nobody")
             await self.layer.close()
             await asyncio.sleep(0.001)
@@ -196,7 +196,7 @@ class Obedient:
             await newborn.group_add(group, channel)
             await self.layer.group_send(group, message(1))
             await asyncio.wait_for(receiving, PATIENCE)
-            if not os.access(bell_of(channel), os.F_OK):
+            if newborn.client_prefix not in os.listdir(newborn.database.files.bells):
                 return f"{group}: its bell"
             await asyncio.sleep(random.uniform(0, 0.01))
             if await self.layer.group_count(group) != 1:
@@ -228,11 +228,8 @@ class Obedient:
 
     def die_at_delivery(self) -> None:
         """Be killed with a claim that is committed, and that nobody has."""
-
-        def die(*_: object, **__: object) -> None:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        Queues.deliver = die  # type: ignore[method-assign]
+        me = os.getpid()
+        Queues.deliver = lambda *_, **__: os.kill(me, signal.SIGKILL)  # type: ignore[method-assign]
 
     def checkpoint(self) -> None:
         """Have the log copied into the database, on the worker's thread."""
@@ -272,17 +269,6 @@ class Obedient:
 
 
 REAL_TIME = time.time
-
-
-class Notes(logging.Handler):
-    """Notes what is logged."""
-
-    def __init__(self, logged: list[list[str]]) -> None:
-        super().__init__()
-        self._logged = logged
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._logged.append([record.levelname, record.getMessage()])
 
 
 # Processes that fork others
@@ -336,12 +322,9 @@ def crowd(processes: int, layers: int, group: str) -> None:
     async def attend() -> None:
         before = descriptors()
         readers = [SqliteChannelLayer() for _ in range(layers)]
-        channels = [await reader.new_channel() for reader in readers]
-        receiving = [
-            asyncio.create_task(reader.receive(channel))
-            for reader, channel in zip(readers, channels, strict=True)
-        ]
-        for reader, channel in zip(readers, channels, strict=True):
+        members = [(reader, await reader.new_channel()) for reader in readers]
+        receiving = [asyncio.create_task(reader.receive(channel)) for reader, channel in members]
+        for reader, channel in members:
             await reader.group_add(group, channel)
         say("joined")
         heard = [received["number"] for received in await asyncio.gather(*receiving)]
@@ -361,15 +344,6 @@ def forks_while_sweeping(path: str) -> None:
         hear()
 
     remove_dead(Files(path), fork_)
-
-
-def bell_of(channel: str) -> str:
-    client = channel.partition("!")[0].rpartition(".")[2]
-    return f"{bells()}/{client}"
-
-
-def bells() -> str:
-    return f"{os.environ['CHANNELS_DATABASE']}-bells"
 
 
 def descriptors() -> int:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import django
 from channels import layers
@@ -89,24 +89,23 @@ USES = {"layer": (send_number, close_layer), "Django": (insert_number, close_dja
 # Forks
 
 
-def forked(function: Callable[..., None], *arguments: Any) -> int:
-    """Fork a child that calls the function and ends; its pid."""
-    pid = os.fork()
+def forked(
+    function: Callable[..., None], *arguments: Any, fork: Callable[[], int] = os.fork
+) -> int:
+    """Fork a child that calls the function, and ends without the rest of the program, which is its
+    parent's; its pid.
+    """
+    pid = fork()
     if pid == 0:
-        call_and_end(function, *arguments)
+        status = 1
+        try:
+            function(*arguments)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
     return pid
-
-
-def call_and_end(function: Callable[..., None], *arguments: Any) -> NoReturn:
-    """End without the rest of the program, which is the parent's."""
-    status = 1
-    try:
-        function(*arguments)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
 
 
 def ended(pid: int) -> int:
@@ -229,8 +228,7 @@ async def while_it_receives() -> None:
     receiving = asyncio.create_task(say_numbers("parent"))
     await asyncio.sleep(0.2)  # so that it waits
     for name in ("child", "child that closes"):
-        if os.fork() == 0:
-            call_and_end(lives_on, name)
+        forked(lives_on, name)
     await receiving
 
 
@@ -269,9 +267,7 @@ def without_hooks(uses: str | None) -> None:
     if uses is not None:
         send_one, _ = USES[uses]
         send_one(0)
-    child = fork_without_hooks()
-    if child == 0:
-        call_and_end(lambda: say(asyncio.run(outcomes(ours))))
+    child = forked(lambda: say(asyncio.run(outcomes(ours))), fork=fork_without_hooks)
     say([ours, ended(child)])
     send_number(1)
 
@@ -303,22 +299,19 @@ async def outcomes(of_the_parent: str) -> list[Any]:
 
 
 def forks_as_it_stops_to_listen() -> None:
-    """Fork as an event loop has just stopped to listen, again and again; say how many children had
-    a descriptor of inotify.
+    """Fork as an event loop has just stopped to listen, twenty times. Each child says which
+    descriptors of inotify it has.
     """
-    layer, inherited = SqliteChannelLayer(), 0
+    layer = SqliteChannelLayer()
 
-    async def receive_and_fork() -> int:
+    async def receive_and_fork() -> None:
         await layer.send(CHANNEL, message(1))
         await layer.receive(CHANNEL)
         layer._parts.receiver._stop(asyncio.get_running_loop())  # as close() does
-        if (child := os.fork()) == 0:
-            os._exit(bool(inotify_descriptors()))
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])  # noqa: ASYNC222
+        ended(forked(lambda: say(inotify_descriptors())))
 
     for _ in range(20):
-        inherited += asyncio.run(receive_and_fork())
-    say(inherited)
+        asyncio.run(receive_and_fork())
 
 
 class Slow(forks.Forkable):
@@ -342,12 +335,11 @@ def threads_without_hooks() -> None:
         forks.notice()
         return slow.has_forgotten
 
-    child = fork_without_hooks()
-    if child == 0:
+    def notice_twice() -> None:
         with ThreadPoolExecutor(2) as threads:
-            found = [*threads.map(notice, range(2))]
-        call_and_end(say, found)
-    say(ended(child))
+            say([*threads.map(notice, range(2))])
+
+    say(ended(forked(notice_twice, fork=fork_without_hooks)))
 
 
 def forks_without_closing() -> None:
@@ -397,11 +389,7 @@ async def exits_without_hooks() -> None:
     layer = get_channel_layer()
     channel = await layer.new_channel()
     await layer.group_add(GROUP, channel)
-    child = fork_without_hooks()
-    if child == 0:
-        atexit._run_exitfuncs()
-        os._exit(0)
-    ended(child)
+    ended(forked(atexit._run_exitfuncs, fork=fork_without_hooks))
     say(await layer.group_count(GROUP))
 
 

@@ -9,7 +9,6 @@ import random
 import signal
 import sqlite3
 import sys
-import threading
 import traceback
 from collections import Counter
 from collections.abc import Coroutine
@@ -23,11 +22,11 @@ import psutil
 from asgiref.sync import async_to_sync
 
 from channels_sqlite.layers import SqliteChannelLayer
-from tests.children import connect, main, say
-from tests.waiting import wait_until
+from tests.children import connect, main, say, use, use_and_close
+from tests.rows import put_number
+from tests.waiting import PATIENCE, soon, threads, wait_until
 
 OURS = "channels_sqlite"
-PATIENCE = 10.0  # seconds, of which only a hang takes so many
 THREADS = 8 + 16
 """Threads of asgiref and of a sweep, and at most 16 that were to close inotify. One whose start is
 interrupted may wait for ever, for a lock that Python then has left taken."""
@@ -140,8 +139,6 @@ def is_ours(frame: FrameType | None) -> bool:
 class OneLoop:
     """`loop.run_until_complete`, on the same loop each time."""
 
-    can_give_up = True
-
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self.task: asyncio.Task[Any] | None = None
@@ -168,8 +165,6 @@ class OneLoop:
 class LoopEach:
     """A loop for each call, which is closed afterwards, whatever is left on it."""
 
-    can_give_up = True
-
     def run(self, coro: Coro) -> Any:
         loop = asyncio.new_event_loop()
         try:
@@ -183,8 +178,6 @@ class LoopEach:
 
 class AsyncToSync(LoopEach):
     """As views and tasks do. An interrupted call goes on, on a thread."""
-
-    can_give_up = False
 
     def run(self, coro: Coro) -> Any:
         async def awaits() -> Any:
@@ -213,7 +206,7 @@ class Program:
     def step(self) -> None:
         """One call, under the alarm, and then a look whether all goes on."""
         acts = [self._send, self._group_add, self._group_send, self._close]
-        if self._way.can_give_up:
+        if not isinstance(self._way, AsyncToSync):  # whose interrupted call would take the next one
             acts.append(self._receive)
         random.choices(acts, [10, 5, 5, 1, 10][: len(acts)])[0]()
         self._go_on()
@@ -301,10 +294,10 @@ class Program:
     def _rest(self, channel: str) -> list[int]:
         """The numbers that still wait in a channel."""
         last = self._message()
-        self._way.run(asyncio.wait_for(self._layer.send(channel, last), PATIENCE))
+        self._way.run(soon(self._layer.send(channel, last)))
         numbers: list[int] = []
         while True:
-            message = self._way.run(asyncio.wait_for(self._layer.receive(channel), PATIENCE))
+            message = self._way.run(soon(self._layer.receive(channel)))
             if message == last:
                 return numbers
             numbers.append(message["number"])
@@ -314,17 +307,12 @@ class Program:
             wait_until(self._lock_is_free)
             rest = [self._rest(channel) for channel in self._channels]
             if random.random() < WOKEN:
-                self._is_woken()
+                put_number(self._raw, self._local, 0)  # as others write, who cannot ring
+                self._way.run(soon(self._layer.receive(self._local)))
         except Exception as error:
             raise Stuck(f"{error!r} after an interrupt at\n{self._alarm.where}") from error
         if rest != [[], []]:
             raise Stuck(f"{rest} came late")
-
-    def _is_woken(self) -> None:
-        """By what others write, who cannot ring."""
-        insert = "insert into channels_sqlite_send values (?, json_object('number', 0))"
-        self._raw.execute(insert, (self._local,))
-        self._way.run(asyncio.wait_for(self._layer.receive(self._local), PATIENCE))
 
     def _lock_is_free(self) -> bool:
         """SQLite's write lock; the layer's own thread may have it for a moment."""
@@ -336,25 +324,11 @@ class Program:
 
     def on_a_thread(self) -> None:
         """Use and close the layer on another thread, which needs every lock of ours."""
-        errors: list[BaseException] = []
-
-        async def use() -> None:
-            channel = await self._layer.new_channel()
-            await self._layer.send(channel, {"type": "test"})
-            await self._layer.receive(channel)
-            await self._layer.close()
-
-        def run() -> None:
-            try:
-                asyncio.run(asyncio.wait_for(use(), PATIENCE))
-            except BaseException as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        thread.join(2 * PATIENCE)
-        if thread.is_alive() or errors:
-            raise Stuck(f"a thread is stuck: {errors} after an interrupt at\n{self._alarm.where}")
+        try:
+            with threads(lambda: asyncio.run(soon(use_and_close(self._layer)))):
+                pass
+        except BaseException as error:
+            raise Stuck(f"a thread is stuck after an interrupt at\n{self._alarm.where}") from error
 
     def end(self) -> dict[str, Any]:
         """Close the layer, and wait until few threads are left; the account."""
@@ -404,17 +378,17 @@ def in_a_late_handler() -> None:
     """Use the layer, and again in an exit handler that runs after its own; say what came there."""
     layer = SqliteChannelLayer()
 
-    async def use(number: int) -> dict[str, Any]:
+    async def use_a_group(number: int) -> dict[str, Any]:
         channel = await layer.new_channel()
         await layer.group_add("test-group", channel)
         await layer.group_send("test-group", {"type": "test", "number": number})
         return await layer.receive(channel)
 
-    asyncio.run(use(-1))
+    asyncio.run(use_a_group(-1))
     # Handlers run in the reverse order of their registration, and the layer's is there by now.
     atexit._run_exitfuncs()
     for number in range(3):
-        say(asyncio.run(asyncio.wait_for(use(number), PATIENCE))["number"])
+        say(asyncio.run(soon(use_a_group(number)))["number"])
 
 
 def on_loops_that_end(size: int) -> None:
@@ -442,12 +416,8 @@ def on_loops_that_end(size: int) -> None:
         loop.close()
         del tasks
         gc.collect()
-
-    async def use() -> dict[str, Any]:
-        await layer.send("test-channel", {"type": "test"})
-        return await layer.receive("test-channel")
-
-    say(asyncio.run(asyncio.wait_for(use(), PATIENCE)))
+    asyncio.run(soon(use(layer)))
+    say("used")
 
 
 if __name__ == "__main__":

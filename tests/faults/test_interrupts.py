@@ -80,6 +80,6 @@ def test_loops_are_stopped_and_closed_in_the_middle_of_sends(start: Start, size:
     the program has left.
     """
     child = start(f"{CHILDREN}.on_loops_that_end", size=size)
-    assert child.hear(60) == {"type": "test"}
+    assert child.hear(60) == "used"
     assert child.wait() == 0
     assert "RuntimeError" not in child.errors()

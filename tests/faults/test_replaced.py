@@ -502,30 +502,22 @@ def test_the_file_is_a_mount_point_by_itself(start: Start, database: Path) -> No
 # Shared by users
 
 
-class User(NamedTuple):
-    """Somebody with the rights of a file's mode, but to read whatever Python itself needs."""
-
-    uid: int
-    gid: int
-    umask: int = 0o022
-
-    @property
-    def prefix(self) -> Sequence[str]:
-        """The command that runs another one as this user."""
-        return (
-            *("setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--clear-groups"),
-            *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
-            *("sh", "-ec", f'umask {self.umask:o}; exec "$@"', "sh"),
-        )
+OWNER, OTHER = 61001, 61002  # users, each with a group of the same number
 
 
-OWNER, OTHER = User(61001, 61001), User(61002, 61002)
+def as_user(uid: int, gid: int | None = None, umask: int = 0o022) -> Sequence[str]:
+    """The command that runs another one as this user, who may read what Python itself needs."""
+    return (
+        *("setpriv", f"--reuid={uid}", f"--regid={gid or uid}", "--clear-groups"),
+        *("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"),
+        *("sh", "-ec", f'umask {umask:o}; exec "$@"', "sh"),
+    )
 
 
 def may_be_others() -> bool:
     """Return True if processes may be run as other users: by root, with its rights, on Linux."""
     is_root = getattr(os, "geteuid", lambda: None)() == 0
-    return is_root and succeeds(*OTHER.prefix, sys.executable, "-c", "import django")
+    return is_root and succeeds(*as_user(OTHER), sys.executable, "-c", "import django")
 
 
 users = pytest.mark.skipif("not may_be_others()", reason="no rights to be other users here")
@@ -537,7 +529,7 @@ def shared(migrated: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         os.chmod(name, 0o777)
         path = Path(shutil.copy(migrated, name))
-        os.chown(path, OWNER.uid, OWNER.gid)
+        os.chown(path, OWNER, OWNER)
         os.chmod(path, 0o644)
         yield path
 
@@ -546,16 +538,13 @@ def shared(migrated: Path) -> Iterator[Path]:
 def test_two_users_of_one_group(start: Start, shared: Path) -> None:
     """With a umask of 0002, a directory that hands its group on, and a file of mode 0664."""
     group = 62000
-    os.chown(shared.parent, OWNER.uid, group)
+    os.chown(shared.parent, OWNER, group)
     os.chmod(shared.parent, 0o2775)
-    os.chown(shared, OWNER.uid, group)
+    os.chown(shared, OWNER, group)
     os.chmod(shared, 0o664)
     started = {
-        watcher: talker(start, watcher, by=user.prefix, on=shared)
-        for watcher, user in (
-            ("auto", User(OWNER.uid, group, 0o002)),
-            ("watchfiles", User(OTHER.uid, group, 0o002)),
-        )
+        watcher: talker(start, watcher, by=as_user(user, group, 0o002), on=shared)
+        for watcher, user in (("auto", OWNER), ("watchfiles", OTHER))
     }
     talkers = Talkers(started, shared)
     talkers.talk()
@@ -567,13 +556,13 @@ def test_two_users_of_one_group(start: Start, shared: Path) -> None:
 @users
 def test_the_log_is_somebody_elses(start: Start, shared: Path) -> None:
     """And may not be written: the error names it and its owner."""
-    peer = Peer(start, by=OWNER.prefix, on=shared)
+    peer = Peer(start, by=as_user(OWNER), on=shared)
     peer.join("group")
     peer.child.kill()
     log = f"{shared}-wal"
-    os.chown(log, OTHER.uid, OTHER.gid)
+    os.chown(log, OTHER, OTHER)
     os.chmod(log, 0o644)
-    words = try_to_send(start, by=OWNER.prefix, on=shared)
+    words = try_to_send(start, by=as_user(OWNER), on=shared)
     assert words.startswith("DatabaseUnavailable: ")
     assert log in words
-    assert str(OTHER.uid) in words
+    assert str(OTHER) in words
