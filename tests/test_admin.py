@@ -199,17 +199,15 @@ def test_a_name_that_is_not_utf8_is_shown_and_nothing_taken_for_html(admin_clien
 def test_nothing_can_be_added_changed_or_deleted(admin_client: Client, name: str) -> None:
     row = send() if name == "layermessage" else join("chat")
     before = list(type(row).objects.values())
-    change, add, delete = (
-        reverse(f"admin:channels_sqlite_{name}_change", args=[row.pk]),
-        reverse(f"admin:channels_sqlite_{name}_add"),
-        reverse(f"admin:channels_sqlite_{name}_delete", args=[row.pk]),
-    )
-    for url, data in [(change, {"group": "x"}), (add, {"group": "x"}), (delete, {"post": "yes"})]:
+    of_all = reverse(f"admin:channels_sqlite_{name}_changelist")
+    for url, data in (
+        (f"{of_all}add/", {"group": "x"}),
+        (f"{of_all}{row.pk}/change/", {"group": "x"}),
+        (f"{of_all}{row.pk}/delete/", {"post": "yes"}),
+    ):
         assert admin_client.post(url, data).status_code == 403
-    admin_client.post(
-        reverse(f"admin:channels_sqlite_{name}_changelist"),
-        {"action": "delete_selected", "_selected_action": row.pk, "post": "yes"},
-    )
+    delete = {"action": "delete_selected", "_selected_action": row.pk, "post": "yes"}
+    admin_client.post(of_all, delete)
     assert list(type(row).objects.values()) == before
 
 
@@ -365,7 +363,6 @@ def test_it_says_so_if_there_are_more_rows_than_it_lists(
 
 
 def test_nothing_of_it_is_loaded_where_the_admin_is_not_installed(tmp_path: Path) -> None:
-    code = (
-        "import sys; assert not {'django.contrib.admin', 'channels_sqlite.admin'} & {*sys.modules}"
-    )
+    admins = "{'django.contrib.admin', 'channels_sqlite.admin'}"
+    code = f"import sys; assert not {admins} & {{*sys.modules}}"
     Project(tmp_path).manage("shell", "--command", code)

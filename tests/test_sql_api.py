@@ -216,22 +216,17 @@ def test_names_are_judged_as_channels_judges_them(name: str) -> None:
             others.execute(statement)
         layer = BaseChannelLayer()
         narrower = name.isascii() and not name.endswith("\n")
-        valid = accepted(layer.require_valid_channel_name, name, TypeError)
-        assert accepted(lambda name: send(others, name), name, sqlite3.IntegrityError) == (
-            valid and narrower
-        )
-        if valid and narrower:
-            assert messages(others)[-1][0] == layer.non_local_name(name)
-        valid = accepted(layer.require_valid_group_name, name, TypeError)
-        assert accepted(lambda name: group_send(others, name), name, sqlite3.IntegrityError) == (
-            valid and narrower
-        )
+        valid = accepted(layer.require_valid_channel_name, name) and narrower
+        assert accepted(send, others, name) == valid
+        assert [row[0] for row in messages(others)] == [layer.non_local_name(name)] * valid
+        valid = accepted(layer.require_valid_group_name, name) and narrower
+        assert accepted(group_send, others, name) == valid
 
 
-def accepted(function: Callable[[str], object], name: str, error: type[Exception]) -> bool:
+def accepted(function: Callable[..., object], *arguments: Any) -> bool:
     try:
-        function(name)
-    except error:
+        function(*arguments)
+    except (TypeError, sqlite3.IntegrityError):
         return False
     return True
 

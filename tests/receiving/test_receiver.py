@@ -34,9 +34,6 @@ from tests.rows import count, inbox_of, put, put_number, select, sql, to_group
 from tests.storing.parts import locked
 from tests.waiting import PATIENCE, cancel, soon, threads, until, until_gone
 
-ELSEWHERE = "elsewhere-12"
-"""The client of a reader in another process."""
-
 
 def memory(alias: str) -> closing[sqlite3.Connection]:
     """Another connection to a database in memory, as Django has one."""
@@ -272,11 +269,11 @@ async def test_what_was_taken_and_not_acknowledged_is_not_counted_as_expired(
 
 async def test_the_reader_of_a_full_inbox_is_asked_for_room(process: Process) -> None:
     """Whatever this process owes: another one has what takes up the room."""
-    bell = Bell(process.layer.database.files, ELSEWHERE, {})
+    bell = Bell(process.layer.database.files, "elsewhere-12", {})
+    theirs = "specific.elsewhere-12!x"
     try:
         await process.send(1)
         assert await soon(process.receive()) == 1
-        theirs = f"specific.{ELSEWHERE}!x"
         await process.send(*range(100), channel=theirs)
         os.utime(bell.path, (1, 1))
         with pytest.raises(ChannelFull):
