@@ -69,10 +69,8 @@ def flush():
 def send(channel):
     async_to_sync(get_channel_layer().send)(channel, JOB)
 
-def receive(channel):
-    return async_to_sync(arrival)(channel)
-
-async def arrival(channel):
+@async_to_sync
+async def receive(channel):
     return await asyncio.wait_for(get_channel_layer().receive(channel), 10)
 
 def count(channel):
@@ -88,15 +86,14 @@ def say(text):
 
 @async_to_sync
 async def chat():
-    one = WebsocketCommunicator(ChatConsumer.as_asgi(), "/")
-    two = WebsocketCommunicator(ChatConsumer.as_asgi(), "/")
-    assert (await one.connect(timeout=30))[0]
-    assert (await two.connect(timeout=30))[0]
+    one, two = [WebsocketCommunicator(ChatConsumer.as_asgi(), "/") for _ in range(2)]
+    for each in one, two:
+        assert (await each.connect(timeout=30))[0]
     await one.send_json_to({"text": "hello"})
     assert await two.receive_json_from(timeout=30) == {"text": "hello"}
     await get_channel_layer().group_send("room", {**JOB, "type": "chat.message", "text": "bye"})
-    await one.disconnect()
-    await two.disconnect()
+    for each in one, two:
+        await each.disconnect()
 """
 
 

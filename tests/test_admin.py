@@ -23,7 +23,7 @@ from channels_sqlite import admin
 from channels_sqlite._options.settings import BACKEND
 from channels_sqlite.models import LayerMembership, LayerMessage
 from tests.projects import Project
-from tests.rows import steps
+from tests.rows import inbox_of, put, steps
 
 pytestmark = pytest.mark.django_db(databases=["default", "channels"])
 
@@ -40,29 +40,18 @@ def admin_user(db: None) -> User:
 
 def send(channel: str | None = "worker", content: Any = None, **fields: Any) -> LayerMessage:
     """A message in the table, sent now."""
-    now = time.time()
-    defaults = {
-        "inbox": (channel or "in!").partition("!")[0],
-        "channel": channel,
-        "body": msgpack.packb(content or {"type": "chat.message"}),
-        "created_at": now,
-        "expires_at": now + 60,
-    }
-    message: LayerMessage = LayerMessage.objects.create(**defaults | fields)
+    body = msgpack.packb(content or {"type": "chat.message"})
+    put(connections["channels"].connection, channel or "in!", body, channel=channel, **fields)
+    message: LayerMessage = LayerMessage.objects.latest("pk")
     return message
 
 
 def join(
-    group: str, channel: str = "in!a", expires_in: float = 60, left_after: int | None = None
+    group: str, channel: str = "in!a", expires_in: float = 60, **fields: Any
 ) -> LayerMembership:
-    prefix, mark, _ = channel.partition("!")
+    fields |= {"inbox": inbox_of(channel), "expires_at": time.time() + expires_in}
     member: LayerMembership = LayerMembership.objects.create(
-        group=group,
-        channel=channel,
-        inbox=prefix + mark,
-        expires_at=time.time() + expires_in,
-        joined_after=0,
-        left_after=left_after,
+        group=group, channel=channel, joined_after=0, **fields
     )
     return member
 

@@ -27,6 +27,7 @@ from channels_sqlite._storing import schema
 from channels_sqlite.models import ChannelSend, GroupSend
 from tests.conftest import OpenLayer
 from tests.processes import has_node_sqlite
+from tests.rows import select
 from tests.storing.tables import join
 from tests.waiting import receive, rest, soon, threads
 
@@ -44,9 +45,7 @@ def group_send(
 
 
 def messages(others: sqlite3.Connection) -> list[tuple[Any, ...]]:
-    return others.execute(
-        f'select inbox, channel, "group", body from {schema.MESSAGE} order by id'
-    ).fetchall()
+    return select(others, f'inbox, channel, "group", body from {schema.MESSAGE} order by id')
 
 
 # Programs that are not ours
@@ -131,7 +130,7 @@ def test_a_message_to_a_channel_is_one_row(others: sqlite3.Connection) -> None:
         ("specific.abc!", "specific.abc!def", None, b"{}"),
     ]
     for view in schema.VIEWS:
-        assert others.execute(f"select * from {view}").fetchall() == []
+        assert select(others, f"* from {view}") == []
 
 
 def test_a_message_to_a_group_is_one_row_for_each_inbox(others: sqlite3.Connection) -> None:
@@ -151,9 +150,7 @@ def test_a_message_expires_after_the_layers_default(others: sqlite3.Connection) 
     before = time.time()
     send(others, "mail")
     group_send(others, "chat")
-    times = others.execute(
-        f"select created_at, expires_at, delivered_at from {schema.MESSAGE}"
-    ).fetchall()
+    times = select(others, f"created_at, expires_at, delivered_at from {schema.MESSAGE}")
     for created_at, expires_at, delivered_at in times:
         assert before - 0.01 <= created_at <= time.time() + 0.01
         assert expires_at - created_at == pytest.approx(60)
@@ -179,8 +176,7 @@ def test_the_sequence_rises_whatever_the_insert_says_of_conflicts(
 ) -> None:
     for expected, conflict in enumerate(["or ignore", "or replace", "or fail", "or ignore"], 1):
         others.execute(f"insert {conflict} into {schema.SEND} values ('mail', '{{}}')")
-        sequence = others.execute(f"select seq from {schema.SEQUENCE} where inbox = 'mail'")
-        assert sequence.fetchall() == [(expected,)]
+        assert select(others, f"seq from {schema.SEQUENCE} where inbox = 'mail'") == [expected]
 
 
 # Refusals

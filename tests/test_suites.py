@@ -7,19 +7,19 @@ tests as the developer does: with `manage.py test`, or with pytest.
 from __future__ import annotations
 
 import re
+import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 
-from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import Start
 from tests.docs.project import NO_LIVE_SERVER
 from tests.faults.peers import Peer
-from tests.rows import message, select, sql
+from tests.rows import message, select
 from tests.suites import ON_A_FILE, Suite
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a file in use cannot be removed")
@@ -32,52 +32,44 @@ Passed = Callable[..., int]
 """The same for the code of a suite, which leaves no file, nor a trace in the developer's."""
 
 
-class Developer:
-    """A developer's file in use: a server receives from it, and a message waits in it."""
+@pytest.fixture
+def must_be_undisturbed(layer: Any, others: sqlite3.Connection, start: Start) -> Callable[[], None]:
+    """Check a developer's file in use: a server receives from it, and a message waits in it. No row
+    came or went; the server is a member still, and hears first what is sent here.
+    """
+    server = Peer(start)
+    member = server.join(GROUP)
+    server.consume(CHANNEL)
+    async_to_sync(layer.send)("waiting", message(0))
+    before = rows_of_the_layer(others)
 
-    def __init__(self, database: Path, layer: SqliteChannelLayer, server: Peer) -> None:
-        self._database = database
-        self._server = server
-        self._send = async_to_sync(layer.send)
-        self._group_send = async_to_sync(layer.group_send)
-        self._member = server.join(GROUP)
-        server.consume(CHANNEL)
-        self._send("waiting", message(0))
-        self._before = self._rows()
+    def check() -> None:
+        assert rows_of_the_layer(others) == before
+        async_to_sync(layer.group_send)(GROUP, message(1))
+        assert server.heard(member, 1) == [1]
+        async_to_sync(layer.send)(CHANNEL, message(2))
+        assert server.heard(CHANNEL, 2) == [2]
 
-    def must_be_undisturbed(self) -> None:
-        """No row came or went; the server is a member still, and hears first what is sent here."""
-        assert self._rows() == self._before
-        self._group_send(GROUP, message(1))
-        assert self._server.heard(self._member, 1) == [1]
-        self._send(CHANNEL, message(2))
-        assert self._server.heard(CHANNEL, 2) == [2]
+    return check
 
-    def _rows(self) -> list[list[Any]]:
-        """The messages, the memberships, and the highest id that a message ever had."""
-        questions = (
-            "id, channel from channels_sqlite_message order by id",
-            'channel, "group" from channels_sqlite_membership',
-            "seq from sqlite_sequence where name = 'channels_sqlite_message'",
-        )
-        with sql(self._database) as connection:
-            return [select(connection, question) for question in questions]
+
+def rows_of_the_layer(connection: sqlite3.Connection) -> list[list[Any]]:
+    """The messages, the memberships, and the highest id that a message ever had."""
+    questions = (
+        "id, channel from channels_sqlite_message order by id",
+        'channel, "group" from channels_sqlite_membership',
+        "seq from sqlite_sequence where name = 'channels_sqlite_message'",
+    )
+    return [select(connection, question) for question in questions]
 
 
 @pytest.fixture
-def developer(database: Path, alias: str, start: Start) -> Iterator[Developer]:
-    layer = SqliteChannelLayer(database=alias)
-    yield Developer(database, layer, Peer(start))
-    async_to_sync(layer.close)()
-
-
-@pytest.fixture
-def passed(developer: Developer, tmp_path: Path) -> Passed:
+def passed(must_be_undisturbed: Callable[[], None], tmp_path: Path) -> Passed:
     def passed(code: str, *arguments: str, run: Run = Suite.test, **options: Any) -> int:
         suite = Suite(tmp_path, code, **options)
         count = run(suite, *arguments)
         assert suite.left() == []
-        developer.must_be_undisturbed()
+        must_be_undisturbed()
         return count
 
     return passed
@@ -340,7 +332,9 @@ def test_tests_run_in_parallel_in_memory(passed: Passed) -> None:
     assert passed(TWO_CASES, "--parallel=2", app=USED_EARLY) == 5
 
 
-def test_tests_run_in_parallel_on_files(developer: Developer, tmp_path: Path) -> None:
+def test_tests_run_in_parallel_on_files(
+    must_be_undisturbed: Callable[[], None], tmp_path: Path
+) -> None:
     """With --keepdb the databases stay, and only they; the next run without it removes them."""
     suite = Suite(tmp_path, TWO_CASES, settings=ON_A_FILE, app=USED_EARLY)
     kept = [f"test_channels{each}.sqlite3" for each in ("", "_1", "_2")]
@@ -350,7 +344,7 @@ def test_tests_run_in_parallel_on_files(developer: Developer, tmp_path: Path) ->
         assert [name for name in suite.left() if re.fullmatch(r"test_\w*\.sqlite3", name)] == kept
     assert suite.test("--parallel=2") == 5
     assert suite.left() == []
-    developer.must_be_undisturbed()
+    must_be_undisturbed()
 
 
 def test_pytest_runs_tests_in_parallel(passed: Passed) -> None:

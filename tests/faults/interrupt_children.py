@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import sys
 import traceback
-from collections import Counter
 from collections.abc import Coroutine
 from contextlib import closing, suppress
 from functools import partial
@@ -195,13 +194,9 @@ class Program:
         self._local = way.run(self._layer.new_channel())
         self._channels = (self._local, "in")
         self._numbers = 0
-        self.sent: list[int] = []
-        self.maybe: list[int] = []
-        self.got: list[int] = []
-        self.lost = 0
-        self.joined: list[str] = []
-        self.perhaps_joined: list[str] = []
-        self.interrupted: Counter[str] = Counter()
+        kinds = ("sent", "perhaps sent", "got", "joined", "perhaps joined")
+        self._account: dict[str, list[Any]] = {kind: [] for kind in kinds}
+        self.interrupts = 0
 
     def step(self) -> None:
         """One call, under the alarm, and then a look whether all goes on."""
@@ -222,7 +217,7 @@ class Program:
                 act()
                 self._go_on()
 
-    def _try(self, what: str, coro: Coro) -> tuple[bool, Any]:
+    def _try(self, coro: Coro) -> tuple[bool, Any]:
         """Return True if it was made without an interrupt, and its result."""
         try:
             self._alarm.set()
@@ -232,7 +227,7 @@ class Program:
             if not self._alarm.rang:
                 raise
             self._alarm.clear()
-            self.interrupted[what] += 1
+            self.interrupts += 1
             return False, self._way.give_up()
         return True, result
 
@@ -242,19 +237,20 @@ class Program:
 
     def _send(self) -> None:
         message = self._message()
-        done, _ = self._try("send", self._layer.send("out", message))
-        (self.sent if done else self.maybe).append(message["number"])
+        done, _ = self._try(self._layer.send("out", message))
+        self._account["sent" if done else "perhaps sent"].append(message["number"])
 
     def _group_send(self) -> None:
         self._way.run(self._layer.group_add("test-group", "out"))
         message = self._message()
-        done, _ = self._try("group_send", self._layer.group_send("test-group", message))
-        (self.sent if done else self.maybe).append(message["number"])
+        done, _ = self._try(self._layer.group_send("test-group", message))
+        self._account["sent" if done else "perhaps sent"].append(message["number"])
 
     def _group_add(self) -> None:
-        channel = f"{self._local}{len(self.joined) + len(self.perhaps_joined)}"
-        done, _ = self._try("group_add", self._layer.group_add("others", channel))
-        (self.joined if done else self.perhaps_joined).append(channel)
+        self._numbers += 1
+        channel = f"{self._local}{self._numbers}"
+        done, _ = self._try(self._layer.group_add("others", channel))
+        self._account["joined" if done else "perhaps joined"].append(channel)
 
     def _receive(self, channel: str | None = None) -> None:
         """One message waits, and nothing else; it may be lost with the interrupt."""
@@ -264,17 +260,17 @@ class Program:
         receiving = self._layer.receive(channel)
         if self._alarm.kind is TimeUp:  # which asyncio logs where a call-back raises it
             receiving = asyncio.wait_for(receiving, SWALLOWED_AFTER)
-        done, found = self._try("receive", receiving)
+        done, found = self._try(receiving)
+        if done and found != message:
+            raise Stuck(f"{found} came for {message}")
         if found is not None:
-            self.got.append(found["number"])
-        elif not done:
+            self._account["got"].append(found["number"])
+        else:
             # It waits still, or it was in the hands of what was interrupted.
             del receiving
             if isinstance(self._way, LoopEach):
                 gc.collect()  # closes what was left on the loop, which gives back what it held
-            self.got += self._rest(channel)
-        if message["number"] not in self.got:
-            self.lost += 1
+            self._account["got"] += self._rest(channel)
 
     def _receive_in_vain(self, channel: str) -> None:
         """Nothing waits, and nothing comes, until it is cancelled."""
@@ -286,10 +282,10 @@ class Program:
             with suppress(asyncio.CancelledError):
                 await self._layer.receive(channel)
 
-        self._try("receive", receive())
+        self._try(receive())
 
     def _close(self) -> None:
-        self._try("close", self._layer.close())
+        self._try(self._layer.close())
 
     def _rest(self, channel: str) -> list[int]:
         """The numbers that still wait in a channel."""
@@ -337,9 +333,8 @@ class Program:
         kept = self._raw.execute(
             "select body from channels_sqlite_message where inbox = 'out' order by id"
         )
-        noted = ("interrupted", "sent", "maybe", "got", "lost", "joined", "perhaps_joined")
         account = {
-            **{name: getattr(self, name) for name in noted},
+            **self._account,
             "kept": [msgpack.unpackb(body)["number"] for (body,) in kept],
             "members": self._way.run(self._layer.group_channels("others")),
             "integrity": checked,
@@ -355,7 +350,7 @@ def interrupted(way: str, kind: str, count: int) -> None:
     with closing(connect()) as raw:
         program = Program(globals()[way](), alarm, raw)
         turns = 0
-        while program.interrupted.total() < count:
+        while program.interrupts < count:
             program.step()
             turns += 1
             if turns % 20 == 0:

@@ -332,6 +332,7 @@ def check_shared(start: Start, database: Path, foreign: sqlite3.Connection) -> N
     foreign.execute("insert into users values ('Ann')")
     assert foreign.execute("select count(*) from channels_sqlite_message").fetchall() == [(1,)]
     assert query(database, "select * from users") == [("Ann",)]
+    check_whole(database)
 
 
 def test_a_copy_of_the_directory_of_a_killed_process_has_all_of_its_log(
@@ -366,7 +367,6 @@ def test_a_new_log_that_has_the_inode_of_an_old_one_is_left_alone(
     with sql(database) as foreign:
         foreign.execute("create table users (name)")
         check_shared(start, database, foreign)
-    check_whole(database)
 
 
 def test_a_log_that_a_foreign_program_makes_for_the_new_file_is_left_alone(
@@ -382,7 +382,6 @@ def test_a_log_that_a_foreign_program_makes_for_the_new_file_is_left_alone(
         kept = os.stat(f"{database}-bells/.log")
         assert not os.path.samestat(kept, os.stat(f"{database}-wal"))
         check_shared(start, database, foreign)
-    check_whole(database)
 
 
 # Moved
@@ -484,10 +483,7 @@ def test_django_flushes_the_database(meet: Meet, database: Path) -> None:
     talkers.end()
 
 
-namespaces = pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
-
-
-@namespaces
+@pytest.mark.skipif("not has_namespaces()", reason="no user namespaces here")
 def test_the_file_is_a_mount_point_by_itself(start: Start, database: Path) -> None:
     """As with a container's `-v file:file`: its log would be another in each; told to mount the
     directory.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import sqlite3
@@ -27,7 +26,6 @@ from channels_sqlite._storing import groups
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite._waking.bells import Bell
 from channels_sqlite.exceptions import DatabaseUnavailable
-from channels_sqlite.models import ChannelSend
 from tests.conftest import SetTimes
 from tests.receiving.conftest import NORMAL, Open, Process, waiting
 from tests.rows import count, inbox_of, put, put_number, select, sql, to_group
@@ -51,14 +49,16 @@ def set_the_clock(monkeypatch: pytest.MonkeyPatch, process: Process, seconds: fl
 
 @pytest.mark.parametrize("channel", [None, NORMAL], ids=["local", "normal"])
 async def test_an_error_of_sqlite_is_one_of_ours_and_takes_no_message(
-    process: Process, database: Path, channel: str | None, caplog: pytest.LogCaptureFixture
+    process: Process,
+    others: sqlite3.Connection,
+    channel: str | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     task = await process.begin("another-channel")
-    with sql(database) as other:
-        other.execute(f"alter table {MESSAGE} rename to elsewhere")
-        with pytest.raises(DatabaseUnavailable, match=MESSAGE):
-            await soon(process.receive(channel))
-        other.execute(f"alter table elsewhere rename to {MESSAGE}")
+    others.execute(f"alter table {MESSAGE} rename to elsewhere")
+    with pytest.raises(DatabaseUnavailable, match=MESSAGE):
+        await soon(process.receive(channel))
+    others.execute(f"alter table elsewhere rename to {MESSAGE}")
     await process.send(1, channel=channel)
     assert await soon(process.receive(channel)) == 1
     await cancel(task)
@@ -66,13 +66,12 @@ async def test_an_error_of_sqlite_is_one_of_ours_and_takes_no_message(
 
 
 @pytest.mark.usefixtures("quick_heart")
-async def test_heartbeats_trust_no_sequence(process: Process, database: Path) -> None:
+async def test_heartbeats_trust_no_sequence(process: Process, others: sqlite3.Connection) -> None:
     """The trigger may have been dropped."""
     tasks = [await process.begin(channel) for channel in (None, NORMAL)]
-    with sql(database) as other:
-        other.execute("drop trigger channels_sqlite_message_bump")
-        for channel in (process.channel, NORMAL):
-            put_number(other, channel, 7)
+    others.execute("drop trigger channels_sqlite_message_bump")
+    for channel in (process.channel, NORMAL):
+        put_number(others, channel, 7)
     assert await soon(asyncio.gather(*tasks)) == [7, 7]
 
 
@@ -191,21 +190,17 @@ async def test_in_memory_nothing_is_read_that_django_may_undo(
     process = open_(memory_alias)
     task = await process.begin()
 
-    def send(number: int) -> None:
-        message = json.dumps({"number": number})
-        ChannelSend.objects.using(memory_alias).create(channel=process.channel, message=message)
-
     def write() -> None:
         with django_db_blocker.unblock():
             connections[memory_alias].ensure_connection()
             # Django's own close() leaves a database in memory open.
-            with closing(connections[memory_alias].connection):
+            with closing(connections[memory_alias].connection) as django:
                 with transaction.atomic(using=memory_alias):
-                    send(0)
+                    put_number(django, process.channel, 0)
                     time.sleep(0.3)
                     transaction.set_rollback(True, using=memory_alias)
-                send(1)
-                send(2)
+                put_number(django, process.channel, 1)
+                put_number(django, process.channel, 2)
 
     await asyncio.to_thread(write)
     assert [await soon(task), await soon(process.receive())] == [1, 2]
@@ -250,17 +245,16 @@ async def test_what_was_read_on_other_connections_is_not_acknowledged_on_new_one
 
 
 async def test_what_was_taken_and_not_acknowledged_is_not_counted_as_expired(
-    process: Process, database: Path, set_times: SetTimes
+    process: Process, others: sqlite3.Connection, set_times: SetTimes
 ) -> None:
     """A lock kept it from the table, and its loop has ended."""
     set_times(heartbeat=60.0)
     await process.send(1)
-    with sql(database) as others:
-        others.execute("begin immediate")
-        assert await soon(process.receive()) == 1
-        process.receiver._stop(asyncio.get_running_loop())
-        others.execute(f"update {MESSAGE} set expires_at = 0")
-        others.execute("commit")
+    others.execute("begin immediate")
+    assert await soon(process.receive()) == 1
+    process.receiver._stop(asyncio.get_running_loop())
+    others.execute(f"update {MESSAGE} set expires_at = 0")
+    others.execute("commit")
     layer = process.layer
     trimmer = Trimmer(layer.database, layer.options, layer.counters)
     assert (await soon(trimmer.trim())).expired == 1
@@ -467,14 +461,13 @@ async def test_a_lock_of_others_after_the_clock_was_set_takes_no_message_of_a_gr
 
 
 async def test_a_membership_of_after_the_clock_was_set_is_not_moved(
-    open_: Open, database: Path, monkeypatch: pytest.MonkeyPatch
+    open_: Open, others: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = open_(group_expiry=1000)
     set_the_clock(monkeypatch, process, -100)
     await process.layer.group_add("test-group", process.channel)
     await cancel(await process.begin())
-    with sql(database) as other:
-        (expires_at,) = select(other, f"expires_at from {MEMBERSHIP}")
+    (expires_at,) = select(others, f"expires_at from {MEMBERSHIP}")
     assert abs(expires_at - time.time() - 1000) < 50
 
 
