@@ -677,13 +677,6 @@ def test_what_a_user_may_not_write_is_named() -> None:
         check(succeeds=True)
 
 
-def test_only_the_databases_asked_for_are_opened(declare: Declare, tmp_path: Path) -> None:
-    declare()
-    assert ids("default") == set()
-    call_command("check")
-    assert not (tmp_path / "layer.sqlite3").exists()
-
-
 def follow(found: CheckMessage) -> None:
     """Run each `python manage.py ...` of a hint."""
     commands = re.findall(r"python manage\.py (.*)", str(found.hint))

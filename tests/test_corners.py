@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import sqlite3
 import threading
 import time
@@ -300,25 +299,6 @@ async def test_one_old_message_does_not_keep_the_sequences_of_others(
     assert await receive(layer, "queue-of-nobody") == message(0)
 
 
-async def test_what_comes_while_it_acknowledges_is_acknowledged_by_closing(
-    layer: Any, others: sqlite3.Connection, database: Path
-) -> None:
-    channel = await layer.new_channel()
-    waiting = asyncio.create_task(layer.receive(channel))
-    await asyncio.sleep(0.1)
-    await layer.send(channel, message(1))
-    assert await soon(waiting) == message(1)
-    with locked(database):
-        await asyncio.sleep(0.1)  # the acknowledgement is due, and waits for the lock
-    put(others, channel, msgpack.packb(message(2)))
-    with locked(database):
-        assert await receive(layer, channel) == message(2)
-        end = asyncio.create_task(layer.close())
-        await asyncio.sleep(0.1)
-    await soon(end)
-    assert count(database, f"{MESSAGE} where delivered_at is null") == 0
-
-
 @ours
 async def test_a_full_claim_is_followed_by_another(layer: Any) -> None:
     """100 messages wait: were each claim to wait for a wake, the heartbeats would take minutes."""
@@ -329,26 +309,3 @@ async def test_a_full_claim_is_followed_by_another(layer: Any) -> None:
         five = [asyncio.create_task(layer.receive("test-channel")) for _ in range(5)]
         got += [message["number"] for message in await soon(asyncio.gather(*five))]
     assert got == [*range(100)]
-
-
-# Ids begin anew
-
-
-async def test_nothing_of_a_new_file_is_acknowledged_by_the_ids_of_the_old_one(
-    layer: Any, database: Path, migrated: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A lock of others keeps the layer from acknowledging until the file is another one."""
-    channel = await layer.new_channel()
-    for number in range(20):
-        await layer.send(channel, message(number))
-    new = Path(shutil.copy(migrated, database.with_name("new")))
-    with sql(new) as other:
-        put_number(other, channel, 100)
-    with locked(database):
-        for number in range(20):
-            assert await receive(layer, channel) == message(number)
-        for end in ("-wal", "-shm"):
-            os.unlink(f"{database}{end}")
-        os.replace(new, database)
-        assert (await receive(layer, channel))["number"] == 100
-    caplog.clear()

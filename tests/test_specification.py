@@ -560,13 +560,3 @@ def test_double_receive__at_once(open_layer: OpenLayer) -> None:
             for channel in channels:
                 async_to_sync(layer.send)(channel, message(number))
     assert [got[channel] for channel in channels] == [[*range(10)], [*range(10)]]
-
-
-def test_repeated_group_send_with_async_to_sync(open_layer: OpenLayer) -> None:
-    """As a synchronous view does it: each call has an event loop of its own."""
-    layer = open_layer()
-    channel = async_to_sync(layer.new_channel)()
-    async_to_sync(layer.group_add)("test-group", channel)
-    for number in range(50):
-        async_to_sync(layer.group_send)("test-group", message(number))
-    assert [got["number"] for got in async_to_sync(rest)(layer, channel)] == [*range(50)]

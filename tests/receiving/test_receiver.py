@@ -230,14 +230,13 @@ async def test_what_was_read_on_other_connections_is_not_acknowledged_on_new_one
     and nobody gets it twice.
     """
     await process.send(1)
-    assert await soon(process.receive()) == 1
-    receiver = process.receiver
-    receiver._stop(asyncio.get_running_loop())  # no look comes in between
-    owed = waiting(database)  # 0 if a look has acknowledged it, because a lock was in its way
+    with locked(database):
+        assert await soon(process.receive()) == 1
+        process.receiver._stop(asyncio.get_running_loop())  # no look comes in between
     await soon(process.layer.database.close())
     await soon(process.layer.database.ready())
-    receiver.acknowledge_now()
-    assert waiting(database) == owed
+    process.receiver.acknowledge_now()
+    assert waiting(database) == 1
     task = await process.begin()
     await until(lambda: waiting(database) == 0)
     await process.send(2)
@@ -282,8 +281,11 @@ async def test_the_reader_of_a_full_inbox_is_asked_for_room(process: Process) ->
 
 async def test_closing_acknowledges_and_gives_back(process: Process, database: Path) -> None:
     await process.send(1, 2)
-    assert await soon(process.receive()) == 1
-    await soon(process.layer.close())
+    with locked(database):
+        assert await soon(process.receive()) == 1
+        closing = asyncio.create_task(process.layer.close())
+        await asyncio.sleep(0.02)
+    await soon(closing)
     assert waiting(database) == 0
     task = await claimed(process, database)
     with locked(database):
