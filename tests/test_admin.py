@@ -179,6 +179,8 @@ def test_a_name_that_is_not_utf8_is_shown_and_nothing_taken_for_html(admin_clien
     for shown in (admin_client.get(MESSAGES).content.decode(), page(admin_client, row)):
         assert "\ufffdA" in shown
         assert "<script>alert(1)" not in shown
+    LayerMessage.objects.filter(pk=send().pk).update(channel=RawSQL("x'01'", []))
+    assert admin_client.get(MESSAGES).status_code == 200
 
 
 # Not to change

@@ -639,8 +639,8 @@ def test_what_a_user_may_not_write_is_named() -> None:
     if subprocess.run([*AS_ANOTHER, sys.executable, "-c", "import django"]).returncode:
         pytest.skip("another user may not run this Python here")
 
-    def check(*, succeeds: bool = False) -> str:
-        command = ("check", "--database=channels")
+    def check(*options: str, succeeds: bool = False) -> str:
+        command = ("check", "--database=channels", *options)
         return project.manage(*command, prefix=AS_ANOTHER, succeeds=succeeds).stderr
 
     with TemporaryDirectory() as name:  # pytest's are closed to others
@@ -675,6 +675,10 @@ def test_what_a_user_may_not_write_is_named() -> None:
             [command] = re.findall(r"chmod .*", check())
             subprocess.run([*AS_ANOTHER, "sh", "-c", command], check=True)
         check(succeeds=True)
+        closed = directory / "closed"
+        closed.mkdir(0o700)
+        project.configure(f'DATABASES["channels"]["NAME"] = {str(closed / "layer.sqlite3")!r}\n')
+        assert f"{closed} belongs to user 0 (root)" in check("--deploy")
 
 
 def follow(found: CheckMessage) -> None:

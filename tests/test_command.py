@@ -314,7 +314,7 @@ def test_what_cannot_be_sent(run: Run, arguments: list[str], complaint: str) -> 
 # groups
 
 
-def test_groups(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_groups(run: Run, others: sqlite3.Connection, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("groups").split() == ["GROUP", "members", "inboxes", "first", "lapses", "in"]
     assert capsys.readouterr().err == "No group has members.\n"
     channels = members("chat", 2)
@@ -323,6 +323,9 @@ def test_groups(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(run("groups", "--json"))[0]["members"] == 2
     assert run("groups", "chat").splitlines() == channels
     assert json.loads(run("groups", "chat", "--json")) == channels
+    change = f"update {schema.MEMBERSHIP} set channel = ? where channel = ?"
+    others.executemany(change, zip((b"\x1b", "jobs\x1b[2J"), channels, strict=True))
+    assert run("groups", "chat").splitlines() == [r"jobs\x1b[2J", r"b'\x1b'"]
     assert run("groups", "nobody") == ""
     assert capsys.readouterr().err == "nobody has no members.\n"
     with pytest.raises(CommandError, match="Group name must"):

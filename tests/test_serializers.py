@@ -10,6 +10,7 @@ from enum import Enum, IntEnum
 from http import HTTPStatus
 from time import struct_time
 from typing import Any, TypeVar
+from unittest.mock import Mock
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -329,4 +330,7 @@ def test_a_project_can_register_its_own_and_is_told_which_ones_there_are(
     monkeypatch.setattr(serializers, "_registry", dict(serializers._registry))
     serializers.register("plain", Plain)
     serializer = serializers.create("plain")
+    serializers.register("broken", Mock(side_effect=KeyError("a setting")))
+    with pytest.raises(KeyError, match="a setting"):
+        serializers.create("broken")
     assert decode(serializer, encode(serializer, {"a": 1})) == {"read": "{'a': 1}"}

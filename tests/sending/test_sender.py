@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -171,14 +172,18 @@ def test_a_loop_that_ends_with_sends_under_way_hinders_no_other(database: Path) 
     asyncio.run(use())
 
 
-async def test_a_message_that_expires_is_refused_while_a_lock_is_held(patient: Parts) -> None:
+@pytest.mark.parametrize("waits_for", [locked, nullcontext], ids=["a lock", "the opening"])
+async def test_a_message_that_expires_while_it_waits_is_refused(
+    patient: Parts, waits_for: Callable[[str], AbstractContextManager[object]]
+) -> None:
     join(patient.others, "test-channel")
-    with locked(patient.database.path):
-        (task,) = begin(patient, 1, expires_at=time.time() + 0.05)
+    with waits_for(patient.database.path):
+        lasts = 0.05 if waits_for is locked else 0.0
+        (task,) = begin(patient, 1, expires_at=time.time() + lasts)
         with pytest.raises(DatabaseUnavailable, match="has expired"):
             await soon(task)
         with pytest.raises(DatabaseUnavailable, match="has expired"):
-            await soon(patient.sender.group_send(to_group(2, expires_at=time.time() + 0.05)))
+            await soon(patient.sender.group_send(to_group(2, expires_at=time.time() + lasts)))
 
 
 async def test_a_message_that_has_expired_behind_a_lock_is_not_sent(patient: Parts) -> None:
