@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -51,7 +51,7 @@ class Receiver:
         self._lock = threading.RLock()
         self._queues = Queues(self._lock, setup.capacity_of, setup.drops)
         self._reading = Reading(setup, self._queues)
-        self._listening = Listening(setup, self._queues, self._look, self._beat)
+        self._listening = Listening(setup, self._queues, self._on_wake, self._beat)
         self._memberships = Memberships(setup.database, setup.client)
         self._retired = False
         self._abandoned: deque[tuple[str, Waiter]] = deque()
@@ -114,7 +114,7 @@ class Receiver:
         elif inbox not in self._reading.inboxes:
             with self._lock:
                 self._reading.add(inbox)
-            self._look(loop, rung=True, inboxes=[inbox])
+            self._look(loop, partial(self._reading.look_rung, [inbox]))
 
     def _stop_waiting(self, channel: str, waiter: Waiter, loop: Loop) -> None:
         """A consumer waits no longer; what was claimed for it is given back."""
@@ -202,15 +202,15 @@ class Receiver:
 
     # Looking
 
-    def _look(
-        self,
-        loop: Loop,
-        rung: bool,
-        inboxes: Collection[str] | None = None,
-        *,
-        thorough: bool = False,
-    ) -> bool:
-        """Deliver what is new, of these inboxes or all; return True if there was any."""
+    def _on_wake(self, loop: Loop, rung: bool) -> bool:
+        """Look at the inboxes if their bell was rung, and otherwise at all that has changed."""
+        reading = self._reading
+        if rung:
+            return self._look(loop, lambda loop: reading.look_rung(reading.inboxes, loop))
+        return self._look(loop, reading.look)
+
+    def _look(self, loop: Loop, read: Callable[[Loop], bool]) -> bool:
+        """Deliver what `read` finds; return True if it found anything."""
         reading, found = self._reading, False
         with self._lock:
             while self._abandoned:
@@ -218,10 +218,7 @@ class Receiver:
             reading.more = False
             try:
                 self._memberships.move_if_clock_was_set()
-                if rung:
-                    found = reading.look_rung(inboxes or reading.inboxes, loop)
-                else:
-                    found = reading.look(loop, thorough=thorough)
+                found = read(loop)
             except Busy:
                 self._listening.look_again(loop)
             except Lost:  # the connections were closed, by a fork for example
@@ -253,7 +250,7 @@ class Receiver:
         # Before the look: watchfiles cannot tell this from a ring, which the look then sees.
         self._listening.say()
         try:
-            return self._look(loop, rung=False, thorough=True)
+            return self._look(loop, partial(self._reading.look, thorough=True))
         finally:  # also where every look fails
             if self._database.connections is not None:
                 with self._lock:
