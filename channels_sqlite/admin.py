@@ -221,7 +221,8 @@ class MessageAdmin(ReadOnlyAdmin):
     @admin.display(description="type")
     def kind(self, row: Any) -> str:
         message = decoded(row)
-        return str(message.get("type", "")) if isinstance(message, dict) else ""
+        type_ = str(message.get("type", "")) if isinstance(message, dict) else ""
+        return Truncator(type_.encode(errors="backslashreplace").decode()).chars(NAME)
 
     @admin.display(description="message")
     def preview(self, row: Any) -> SafeString:
@@ -313,7 +314,7 @@ def moment(seconds: float) -> str:
     """Unix seconds as a date and time, in Django's time zone, to the millisecond."""
     try:
         utc = datetime.fromtimestamp(seconds, UTC)
+        local = utc.astimezone(get_current_timezone() if settings.USE_TZ else None)
     except (OverflowError, OSError, TypeError, ValueError):
         return str(seconds)  # no time at all, but a row that anybody may write
-    local = utc.astimezone(get_current_timezone() if settings.USE_TZ else None)
     return local.isoformat(" ", "milliseconds")

@@ -110,7 +110,8 @@ def read_what_is_not_utf8(connection: BaseDatabaseWrapper, **_kwargs: Any) -> No
     """Let Django show what others have written into a database of the layer alone; such a name is
     an error otherwise, and ends every list of the admin.
     """
-    if connection.alias in configured_databases() and connection.alias != DEFAULT_DB_ALIAS:
+    is_ours = connection.vendor == "sqlite" and connection.alias in configured_databases()
+    if is_ours and connection.alias != DEFAULT_DB_ALIAS:
         connection.connection.text_factory = text
 
 

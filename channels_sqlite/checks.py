@@ -17,6 +17,7 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.utils.functional import Promise
 
 from . import serializers
 from ._options.codec import Codec
@@ -30,6 +31,7 @@ from ._options.settings import (
     is_ours,
     looks_like_ours,
 )
+from ._storing.registry import is_sqlite
 from ._tools import file_checks, tables
 from ._waking.watchers import is_installed
 from .db_routers import ChannelsRouter
@@ -108,10 +110,7 @@ def _backends() -> Iterator[checks.CheckMessage]:
 def _misshapen(layers: Any) -> Iterator[tuple[str, str]]:
     """The faults of CHANNEL_LAYERS and its entries, each with a hint."""
     if not isinstance(layers, Mapping):
-        yield (
-            f" is {layers!r}, where Channels needs a dict of entries",
-            f"Make it:\n{SETTING}",
-        )
+        yield f" is {_kind(layers)}, where Channels needs a dict", f"Make it:\n{SETTING}"
         return
     if isinstance(layers.get("BACKEND"), str) and "default" not in layers:
         layers = {"BACKEND": layers["BACKEND"]}  # what is beside it is no entry either
@@ -120,8 +119,10 @@ def _misshapen(layers: Any) -> Iterator[tuple[str, str]]:
         match entry:
             case {"BACKEND": str(backend)} if not is_ours(backend) and looks_like_ours(backend):
                 yield f'["{name}"] has the BACKEND "{backend}", which is no channel layer', ours
-            case {"BACKEND": _}:
+            case {"BACKEND": str() | Promise()}:
                 pass
+            case {"BACKEND": backend}:
+                yield f'["{name}"] has a BACKEND that is {_kind(backend)}, and not a name', ours
             case _ if name in READ_BY_CHANNELS and len(layers) > 1:
                 yield f'["{name}"] stands beside the entries', f"Put it into one of them.\n{ours}"
             case str():
@@ -132,7 +133,11 @@ def _misshapen(layers: Any) -> Iterator[tuple[str, str]]:
             case Mapping():
                 yield f'["{name}"] has no BACKEND ("No BACKEND specified for {name}")', ours
             case _:
-                yield f'["{name}"] is {entry!r}, where Channels needs the dict of an entry', ours
+                yield f'["{name}"] is {_kind(entry)}, where Channels needs a dict', ours
+
+
+def _kind(value: object) -> str:
+    return f"of type {type(value).__name__}"  # and not what it holds, which may be secret
 
 
 def _layer(name: str, config: Any) -> Iterator[checks.CheckMessage]:
@@ -159,8 +164,8 @@ def _beside_config(name: str, config: Any) -> Iterator[checks.CheckMessage]:
         known = {each.name for each in fields(Options)}
         options = {key: value for key, value in beside.items() if key in known}
         for key, value in beside.items():  # OPTIONS as in CACHES, or CONFIG in lower case
-            if key.upper() in {"OPTIONS", "CONFIG"} and isinstance(value, Mapping):
-                options |= value
+            if str(key).upper() in {"OPTIONS", "CONFIG"} and isinstance(value, Mapping):
+                options |= {each: value[each] for each in value if each in known}
         options |= config
         if KEYS in options:
             options[KEYS] = "not shown here"
@@ -228,8 +233,8 @@ def _database(alias: str) -> Iterator[checks.CheckMessage]:
             id="channels_sqlite.E001",
         )
         return
-    if connections[alias].vendor != "sqlite":
-        engine = connections[alias].settings_dict["ENGINE"]
+    engine = connections.settings[alias]["ENGINE"]
+    if not is_sqlite(engine):
         yield checks.Error(
             f'CHANNEL_LAYERS uses the database "{alias}", whose ENGINE is "{engine}".',
             hint=ENTRY_OF_ITS_OWN,
@@ -276,7 +281,7 @@ def _routing() -> Iterator[checks.CheckMessage]:
         router.allow_migrate_model(alias, LayerMessage) for alias in aliases
     ):
         return
-    others = [each for each in settings.DATABASE_ROUTERS if each != ROUTER]
+    others = [each for each in map(_name_of, settings.DATABASE_ROUTERS) if each != ROUTER]
     remedy = f"DATABASE_ROUTERS = {[ROUTER, *others]!r}"
     if any(isinstance(each, ChannelsRouter) for each in router.routers):
         yield checks.Error(
@@ -290,6 +295,11 @@ def _routing() -> Iterator[checks.CheckMessage]:
             hint=remedy,
             id="channels_sqlite.E003",
         )
+
+
+def _name_of(router: object) -> str:
+    kind = type(router)
+    return router if isinstance(router, str) else f"{kind.__module__}.{kind.__qualname__}"
 
 
 # SQLite itself

@@ -33,7 +33,13 @@ BUFFER = 1024  # bytes, at first
 # For error messages. The built-in repr fails on what is nested too deep, and on broken classes.
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 100
-_brief = _repr.repr
+
+
+def _brief(value: object) -> str:
+    try:
+        return _repr.repr(value)
+    except ValueError:  # an int of thousands of digits
+        return "(too long to be shown)"
 
 
 class Serializer(Protocol):
@@ -143,12 +149,16 @@ def encode(serializer: Serializer, message: object) -> bytes:
             f"A message must be a dict, not {type(message).__name__}: {_brief(message)}"
         )
     try:
-        return serializer.dumps(message)
+        body = serializer.dumps(message)
     except Exception as error:
         path, value = _offender(serializer, message)
         raise TypeError(
             f"message{path} cannot be sent: {type(value).__name__} {_brief(value)} ({error})"
         ) from error
+    if not isinstance(body, bytes):
+        name = type(serializer).__name__
+        raise TypeError(f"{name}.dumps() has returned {type(body).__name__}, not bytes")
+    return body
 
 
 def decode(serializer: Serializer, body: object) -> Message:

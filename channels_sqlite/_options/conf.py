@@ -36,7 +36,7 @@ class Options:
     auto_trim: bool = True
     watcher: str = "auto"
     serializer_format: str = "msgpack"
-    symmetric_encryption_keys: tuple[str | bytes, ...] = ()
+    symmetric_encryption_keys: tuple[str | bytes, ...] = field(default=(), repr=False)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Options:
@@ -51,7 +51,7 @@ class Options:
 def problems_of(config: Any) -> Iterator[str]:
     """The faults of a CONFIG, key by key."""
     if not isinstance(config, Mapping):
-        yield f"CHANNEL_LAYERS CONFIG is {config!r}; allowed is a dict."
+        yield f"CHANNEL_LAYERS CONFIG is of type {type(config).__name__}; allowed is a dict."
         return
     for name, value in config.items():
         if name not in _RULES:

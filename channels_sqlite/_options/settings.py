@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import fields
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -27,10 +28,19 @@ packages (channels_lite) and projects may be called SqliteChannelLayer, too."""
 def configured_layers() -> dict[str, Any]:
     """The CONFIG of every entry of CHANNEL_LAYERS that is ours, by the entry's name."""
     return {
-        name: entry.get("CONFIG", {})
+        name: _options_of(entry)
         for name, entry in channel_layers().items()
         if is_ours(entry.get("BACKEND"))
     }
+
+
+def _options_of(entry: Mapping[str, Any]) -> Any:
+    """The CONFIG of an entry; of a subclass, which may have options of its own, what is ours."""
+    config = entry.get("CONFIG", {})
+    if entry["BACKEND"] == BACKEND or not isinstance(config, Mapping):
+        return config
+    known = {each.name for each in fields(Options)}
+    return {name: value for name, value in config.items() if name in known}
 
 
 def channel_layers() -> dict[str, Mapping[str, Any]]:

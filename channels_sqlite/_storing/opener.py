@@ -122,7 +122,7 @@ class Opener:
             )
         directory = os.path.dirname(self._files.path)
         make = "" if os.path.isdir(directory) else f"mkdir -p {shlex.quote(directory)} && "
-        remedy = f"Run: {make}python manage.py migrate --database={self._alias}"
+        remedy = f"Run: {make}python manage.py migrate --database={shlex.quote(self._alias)}"
         if apps.ready and not apps.is_installed("channels_sqlite"):  # migrate would make nothing
             remedy = f'Add "channels_sqlite" to INSTALLED_APPS. {remedy}'
         if not os.path.isabs(self._name):

@@ -29,7 +29,7 @@ _registry = _Registry()
 
 def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
     """The one `Database` of this process for an alias and its NAME, with Django's settings."""
-    if not _is_sqlite(settings.get("ENGINE", "")):
+    if not is_sqlite(settings.get("ENGINE", "")):
         raise InvalidOption(
             f"CHANNEL_LAYERS CONFIG key 'database' is {alias!r}, whose ENGINE is "
             f"{settings.get('ENGINE')!r}; it must be 'django.db.backends.sqlite3'."
@@ -48,7 +48,7 @@ def database_for(alias: str, name: str, settings: dict[str, Any]) -> Database:
     return _registry.databases.setdefault((alias, name), made)
 
 
-def _is_sqlite(engine: str) -> bool:
+def is_sqlite(engine: str) -> bool:
     """Return True for Django's own ENGINE, and for one that wraps it, for metrics perhaps."""
     if engine == "django.db.backends.sqlite3":
         return True

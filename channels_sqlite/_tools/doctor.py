@@ -32,6 +32,7 @@ WORDS = 10  # messages each way in one call
 QUIET = 1.2  # seconds before a call; a watcher that has a pace has slowed down by then
 PATIENCE = 5.0  # seconds, beyond the polling interval
 START = 30.0  # seconds that the second process may take to start
+SETTINGS = "CHANNELS_SQLITE_DOCTOR"  # in its environment, which other users cannot read
 
 
 @dataclass
@@ -138,13 +139,13 @@ async def _converse(
 @asynccontextmanager
 async def _second_process(config: dict[str, Any]) -> AsyncIterator[str]:
     """The name of its channel; it ends when it is told to, or is killed."""
+    # A value that is no JSON is for Django alone: the layer reads no other OPTIONS than these.
+    said = json.dumps([database_settings(config["database"]), config], default=str)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "channels_sqlite._tools.doctor"),
-        # A value that is no JSON is for Django alone: the layer reads no other OPTIONS than these.
-        json.dumps([database_settings(config["database"]), config], default=str),
         stdout=PIPE,
         stderr=PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), SETTINGS: said},
     )
     try:
         yield await asyncio.wait_for(_name(process), START)
@@ -181,6 +182,6 @@ async def _answer(config: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    database, config = json.loads(sys.argv[1])
+    database, config = json.loads(os.environ[SETTINGS])
     settings.configure(DATABASES={"default": {}, config["database"]: database})
     asyncio.run(_answer(config))

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from django.apps import apps
 from django.core import checks
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.backends.utils import CursorWrapper
@@ -69,7 +68,11 @@ def _lack_of_file(alias: str) -> str | None:
 def _shared(alias: str, path: Path, entry: str) -> Iterator[checks.CheckMessage]:
     if alias == DEFAULT_DB_ALIAS or are_tests_running():  # known to be shared; it may be a mirror
         return
-    others = (each for each in connections if each != alias and _path(each) == path)
+    others = (
+        each
+        for each in connections
+        if each != alias and _path(each) == path and "mode=ro" not in _name(each)
+    )
     if other := next((each for each in others if connections[each].vendor == "sqlite"), None):
         remove = f'Remove DATABASES["{other}"], if nothing else needs it.\nOr give'
         if path.name == f"{alias}.sqlite3":
@@ -117,7 +120,9 @@ def _mounted(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
 
 
 def _name(alias: str) -> str:
-    return str(connections.settings[alias]["NAME"])  # loads no backend, unlike connections[alias]
+    return str(
+        connections.settings[alias]["NAME"] or ""
+    )  # loads no backend, unlike connections[alias]
 
 
 def _path(alias: str) -> Path | None:
@@ -141,7 +146,7 @@ def contents(alias: str) -> list[checks.CheckMessage]:
             return [_never_migrated(alias)]  # to open it would make it
         with connections[alias].cursor() as cursor:
             return list(_found(alias, cursor))
-    except DatabaseError as error:
+    except (DatabaseError, TypeError) as error:  # a key of OPTIONS that sqlite3 does not know
         return [_unreadable(alias, path, error)]
 
 
@@ -150,7 +155,7 @@ def can_be_read(alias: str) -> bool:
     return not any(each.id == "channels_sqlite.E008" for each in contents(alias))
 
 
-def _unreadable(alias: str, path: Path | None, error: DatabaseError) -> checks.CheckMessage:
+def _unreadable(alias: str, path: Path | None, error: Exception) -> checks.CheckMessage:
     hint = "The file must be an SQLite database, or not exist yet. Is it NAME that is wrong?"
     if path is not None and not path.parent.exists():
         hint = f"Its directory must exist. Run: mkdir -p {shlex.quote(str(path.parent))}"
@@ -169,10 +174,10 @@ def _init_command(alias: str) -> str:
 
 
 def _found(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMessage]:
-    differing = _differing_tables(cursor)
+    differing = tables.differing(cursor)
     cursor.execute("select name from sqlite_master")
     present = {name for (name,) in cursor.fetchall()}
-    migrate = f"python manage.py migrate --database={alias}"
+    migrate = f"python manage.py migrate --database={shlex.quote(alias)}"
     if not present:
         yield _never_migrated(alias)
     elif differing:
@@ -199,7 +204,7 @@ def _found(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMessage]:
 def _never_migrated(alias: str) -> checks.CheckMessage:
     return checks.Warning(
         f'The database "{alias}" was never migrated: the layer\'s tables are not there.',
-        hint=f"Run: python manage.py migrate --database={alias}",
+        hint=f"Run: python manage.py migrate --database={shlex.quote(alias)}",
         id="channels_sqlite.W004",
     )
 
@@ -217,16 +222,6 @@ def _journal_mode(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMes
             f'python manage.py dbshell --database={alias} -- "pragma journal_mode = wal"',
             id="channels_sqlite.W006",
         )
-
-
-def _differing_tables(cursor: CursorWrapper) -> list[str]:
-    """Our tables that are missing, or have other columns than the models."""
-    differing = []
-    for model in apps.get_app_config(APP_LABEL).get_models():
-        cursor.execute("select name from pragma_table_info(%s)", [model._meta.db_table])
-        if {*cursor.fetchall()} != {(field.column,) for field in model._meta.concrete_fields}:
-            differing.append(model._meta.db_table)
-    return differing
 
 
 # Its users

@@ -7,11 +7,16 @@ by the handlers in `apps.py`.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.backends.utils import CursorWrapper
+from django.utils.connection import ConnectionDoesNotExist
 
 from .._options.settings import configured_databases
 from .._storing import schema
@@ -30,8 +35,11 @@ OF_0_1 = ("channels_sqlite_channelmessage", "channels_sqlite_channelgroup")
 
 def databases() -> list[BaseDatabaseWrapper]:
     """Django's connections to our databases; system checks complain of those left out."""
-    ours = [connections[alias] for alias in configured_databases() if alias in connections]
-    return [each for each in ours if each.vendor == "sqlite"]
+    ours = []
+    for alias in configured_databases():
+        with suppress(ConnectionDoesNotExist, ImproperlyConfigured):
+            ours.append(connections[alias])
+    return [each for each in ours if each.vendor == "sqlite" and each.settings_dict["NAME"]]
 
 
 def migrate(connection: BaseDatabaseWrapper) -> bool:
@@ -55,17 +63,21 @@ def make(_apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
     editor.execute(
         f"delete from django_migrations where app = '{APP_LABEL}' and name <> '{MIGRATION}'", None
     )
-    if is_recorded(editor.connection) and not editor.collect_sql:
-        return
-    old = [name for name in OF_0_1 if name in editor.connection.introspection.table_names()]
-    if old and not editor.collect_sql:
-        logger.warning(
-            'Dropping the tables of channels-sqlite 0.1 from the database "%s", with what waits in '
-            "them: %s.",
-            editor.connection.alias,
-            ", ".join(old),
-        )
-    drop(_apps, editor)
+    with editor.connection.cursor() as cursor:
+        is_ours = not differing(cursor)  # and not recorded perhaps, or made without migrations
+    if not editor.collect_sql:
+        if is_recorded(editor.connection):
+            return
+        present = editor.connection.introspection.table_names()
+        if not is_ours and (old := [name for name in (*OF_0_1, *schema.TABLES) if name in present]):
+            logger.warning(
+                'Dropping the tables of %s from the database "%s", with what waits in them: %s.',
+                "another version" if old[0] in schema.TABLES else "channels-sqlite 0.1",
+                editor.connection.alias,
+                ", ".join(old),
+            )
+    if editor.collect_sql or not is_ours:
+        drop(_apps, editor)
     for sql in schema.EVERYTHING.values():
         editor.execute(sql, None)
 
@@ -78,6 +90,16 @@ def drop(_apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
         editor.execute(f"drop view if exists {name}", None)
     for name in (*OF_0_1, *schema.TABLES):
         editor.execute(f"drop table if exists {name}", None)
+
+
+def differing(cursor: CursorWrapper) -> list[str]:
+    """Our tables that are missing, or have other columns than the models."""
+    found = []
+    for model in apps.get_app_config(APP_LABEL).get_models():
+        cursor.execute("select name from pragma_table_info(%s)", [model._meta.db_table])
+        if {*cursor.fetchall()} != {(field.column,) for field in model._meta.concrete_fields}:
+            found.append(model._meta.db_table)
+    return found
 
 
 def complete(connection: BaseDatabaseWrapper) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from argparse import ArgumentTypeError
 from contextlib import suppress
 from typing import Any
@@ -33,10 +34,17 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is none of its numbers")
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        _refuse(text)
+    return number
+
+
 def message_of(text: str) -> dict[str, Any]:
     """The message in some JSON, unless it would end the consumer that gets it."""
     try:
-        message = json.loads(text, parse_constant=_refuse)
+        message = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise CommandError(
             f"The message is not JSON: {error}. Send takes a channel (or --group GROUP) and a "
