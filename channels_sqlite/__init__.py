@@ -12,7 +12,7 @@ to its left; a leading underscore says that it may change.
     _waking: bells listener inotify watchfiles watchers
     models                                     the tables, as Django sees them
     db_routers                                 which database the tables are in
-    _storing: handle worker connections private opener database setup registry
+    _storing: handle worker connections private opener readers database setup registry
     _storing: weak forks locks once messages schema sql groups upkeep mounts refusals files
     _options: conf codec settings              CONFIG, checked; bodies
     counters serializers                       what users name and read

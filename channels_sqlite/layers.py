@@ -141,6 +141,8 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         elif not is_duration(expiry):
             raise ValueError(f"expiry is {expiry!r}; allowed is {SECONDS}.")
         body, capacity = self.codec.encode(message, channel), self.get_capacity(channel)
+        if not (isinstance(capacity, (int, float)) and capacity < 2**63):
+            raise TypeError(f"get_capacity({channel!r}) is {capacity!r}, not a number of messages.")
         outgoing = Outgoing(inbox, channel, body, time.time() + expiry, capacity)
         if not await self._parts.sender.send(outgoing):
             full = channel if inbox == channel else f"The inbox of {channel}"

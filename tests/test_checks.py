@@ -265,6 +265,53 @@ def test_layers_and_entries_that_are_no_dict(settings: Settings) -> None:
         assert words in message("E010").msg
 
 
+def test_nothing_that_may_be_secret_is_shown(settings: Settings) -> None:
+    keys = {"symmetric_encryption_keys": "hidden-key"}
+    entry = {"BACKEND": BACKEND, "CONFIG": keys}
+    for wrong in (
+        ({"default": entry},),
+        {"default": (entry,)},
+        {"default": {"BACKEND": BACKEND, "CONFIG": [keys]}},
+        {"default": entry},
+        {"default": {"BACKEND": BACKEND, "OPTIONS": {**keys, "hosts": ["redis://:hidden@host"]}}},
+    ):
+        settings.CHANNEL_LAYERS = wrong
+        found = messages()
+        assert found
+        assert "hidden" not in str(found)
+    assert "hidden" not in repr(Options(symmetric_encryption_keys=("hidden",)))
+
+
+class Tenant(SqliteChannelLayer):
+    """A layer of a project's, with an option of its own."""
+
+    def __init__(self, tenant: str, **config: Any) -> None:
+        super().__init__(**config)
+
+
+def test_a_subclass_may_have_options_of_its_own(migrated: str, settings: Settings) -> None:
+    config = {"database": migrated, "tenant": "ann", "capacity": 0}
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": f"{__name__}.Tenant", "CONFIG": config}}
+    assert "'capacity' is 0" in message("E005").msg
+    config["capacity"] = 5
+    assert ids() == set()
+
+
+@pytest.mark.parametrize(
+    ("keys", "found"),
+    [
+        ({"NAME": None}, "E007"),
+        ({"ENGINE": "sqlite3"}, "E002"),
+        ({"OPTIONS": {"no_such_option": 1}}, "E008"),
+    ],
+    ids=["name", "engine", "options"],
+)
+def test_wrong_keys_of_a_database(migrated: str, keys: dict[str, Any], found: str) -> None:
+    connections[migrated].close()
+    connections.settings[migrated].update(keys)
+    assert f"channels_sqlite.{found}" in {each.id for each in messages(migrated)}
+
+
 def test_an_entry_without_backend(settings: Settings) -> None:
     settings.CHANNEL_LAYERS = {"default": {"CONFIG": {}}}
     found = message("E010")

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import weakref
 from contextvars import ContextVar
+from unittest.mock import Mock
 
 import pytest
 
@@ -50,6 +51,16 @@ async def test_a_prefix_that_makes_no_valid_name_is_refused(layer: SqliteChannel
 
 
 # Sending and receiving
+
+
+async def test_a_get_capacity_of_a_project_fails_where_it_is_wrong(
+    layer: SqliteChannelLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not in the sends of others, which go with it."""
+    for capacity in (None, 2**63, "5"):
+        monkeypatch.setattr(layer, "get_capacity", Mock(return_value=capacity))
+        with pytest.raises(TypeError, match=r"get_capacity\('test-channel'\) is"):
+            await layer.send("test-channel", MESSAGE_1)
 
 
 async def test_what_was_read_beside_the_sender_takes_up_no_room(open_layer: OpenLayer) -> None:

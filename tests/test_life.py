@@ -64,6 +64,21 @@ def test_loops_whose_clocks_stand_still(layer: Any) -> None:
             loop.run_until_complete(exchange())
 
 
+@ours
+def test_loops_that_are_closed_and_collected_leave_no_consumers(layer: Any) -> None:
+    async def abandon() -> None:
+        asyncio.ensure_future(layer.receive("nothing"))  # noqa: RUF006 - its waiter holds it
+        await asyncio.sleep(0.05)
+
+    for _ in range(3):
+        with closing(asyncio.new_event_loop()) as loop:
+            loop.run_until_complete(abandon())
+        del loop
+        gc.collect()
+    asyncio.run(send_and_receive(layer))
+    assert layer._parts.receiver._queues.count_channels() == 0
+
+
 def test_loops_that_end_before_a_heartbeat_have_one_between_them(
     open_layer: OpenLayer, set_times: SetTimes
 ) -> None:

@@ -220,6 +220,17 @@ def test_a_file_of_channels_sqlite_0_1_works_after_migrate(
     assert caplog.messages == [words]
 
 
+def test_tables_of_this_version_stay_though_no_migration_is_recorded(fresh: str) -> None:
+    """As after a restore of django_migrations alone; `--fake-initial` is what people try then."""
+    migrate(fresh)
+    execute(fresh, f"insert into {schema.SEND} values ('mail', '{{}}');")
+    for options in ({}, {"fake_initial": True}):
+        execute(fresh, "delete from django_migrations where app = 'channels_sqlite';")
+        migrate(fresh, **options)
+        assert select(fresh, f"channel from {schema.MESSAGE}") == ["mail"]
+    assert ours(fresh) == KINDS
+
+
 def test_a_file_of_a_development_version_works_after_migrate(fresh: str) -> None:
     execute(fresh, OF_DEVELOPMENT)
     before = ours(fresh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections import OrderedDict
 from collections.abc import Callable
 from decimal import Decimal
@@ -330,6 +331,9 @@ def test_a_project_can_register_its_own_and_is_told_which_ones_there_are(
     monkeypatch.setattr(serializers, "_registry", dict(serializers._registry))
     serializers.register("plain", Plain)
     serializer = serializers.create("plain")
+    serializers.register("textual", lambda: Mock(dumps=json.dumps))
+    with pytest.raises(TypeError, match="has returned str, not bytes"):
+        encode(serializers.create("textual"), {"a": 1})
     serializers.register("broken", Mock(side_effect=KeyError("a setting")))
     with pytest.raises(KeyError, match="a setting"):
         serializers.create("broken")

@@ -55,6 +55,7 @@ class Listening:
 
     def start(self, loop: Loop) -> None:
         self.stop_closed()
+        self._queues.forget_closed_loops()  # of loops whose listeners were collected before
         database = self._database
         look, beat = partial(self._look, loop), partial(self._beat, loop)
         deaf, counters = partial(self._poll_for_a_while, loop), self._setup.drops.counters

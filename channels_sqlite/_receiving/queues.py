@@ -120,11 +120,11 @@ class Queues:
     def _make_room(self, channel: str, items: deque[Item]) -> None:
         try:
             capacity = self._capacity_of(channel)
-            is_full = len(items) > capacity
+            surplus = len(items) - capacity
         except Exception:  # out of a get_capacity of the project's: others wait for the message
             logger.exception("get_capacity(%r) failed", channel)
             return
-        if is_full:
+        for _ in range(surplus):  # more than one where the capacity is lower than it was
             oldest = items.popleft().row
             self._drops.dropped(channel, oldest.group, capacity, time.time() - oldest.created_at)
 

@@ -34,7 +34,7 @@ from .reading import Reading
 
 logger = logging.getLogger("channels_sqlite")
 
-CLOSING_TRIES = 100  # for a lock that others hold
+LOCK_TRIES = 100  # for a lock that others hold
 
 
 class Retired(Exception):
@@ -162,10 +162,13 @@ class Receiver:
         """Have a bell before a channel of ours joins a group."""
         if self._listening.bell is None and not self._database.in_memory:
             await self._database.ready()
-        with self._lock, suppress(Busy, Lost):
-            if self._listening.bell is None and not self._retired:
-                self._listening.make_bell()
-            self._memberships.move_if_clock_was_set()  # just now, perhaps
+        for _ in range(LOCK_TRIES):
+            with self._lock, suppress(Busy, Lost):
+                if self._listening.bell is None and not self._retired:
+                    self._listening.make_bell()
+                self._memberships.move_if_clock_was_set()  # just now, perhaps
+                return
+            await asyncio.sleep(times.TIMES.retry)
 
     # For the database's other users
 
@@ -279,7 +282,7 @@ class Receiver:
         """
         loop = asyncio.get_running_loop()
         self._stop(loop)
-        for _ in range(CLOSING_TRIES):
+        for _ in range(LOCK_TRIES):
             if self._database.connections is None:
                 break
             with self._lock:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from itertools import compress
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -83,25 +84,31 @@ class Sender:
             raise self._expired()
         return accepted
 
-    async def _write(self, messages: list[Outgoing], since: float) -> Sequence[bool | None]:
+    async def _write(
+        self, messages: list[Outgoing], since: float, verdicts: Sequence[asyncio.Future[bool]] = ()
+    ) -> Sequence[bool | None]:
         """For each message, whether there was room for it; None for one that has expired while it
-        waited: here, for a lock, or for the database to be opened.
+        waited (here, for a lock, or for the database to be opened), or whose sender was cancelled.
         """
 
         def write(connection: sqlite3.Connection) -> Sequence[bool | None]:
             now = time.time()
-            living = [message for message in messages if message.expires_at > now]
-            accepted = iter(sql.send(connection, living, now))
-            return [next(accepted) if each.expires_at > now else None for each in messages]
+            gone = [each.done() for each in verdicts] or [False]
+            living = [
+                message.expires_at > now and not is_gone
+                for message, is_gone in zip(messages, gone, strict=True)
+            ]
+            accepted = iter(sql.send(connection, list(compress(messages, living)), now))
+            return [next(accepted) if lives else None for lives in living]
 
-        verdicts: Sequence[bool | None] = await self._database.write(
+        accepted: Sequence[bool | None] = await self._database.write(
             write,
             then=partial(self._account, messages),
             since=since,
             long=sum([len(message.body) for message in messages]) > LARGE,
         )
         await asyncio.sleep(0)  # a task that does nothing but send must not starve the others
-        return verdicts
+        return accepted
 
     def _account(self, messages: list[Outgoing], verdicts: Sequence[bool | None]) -> None:
         inboxes = [message.inbox for message, sent in zip(messages, verdicts, strict=True) if sent]
@@ -192,7 +199,7 @@ class Sender:
         try:
             # A lock of others is waited for as long as the first sender may wait.
             messages, since = [each.message for each in batch], batch[0].since
-            verdicts = await self._write(messages, since)
+            verdicts = await self._write(messages, since, [each.verdict for each in batch])
         except Exception as error:
             failed = batch
             if code_of(error.__cause__) in LOCKED:  # those that came later may wait for longer

@@ -9,10 +9,10 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from .._options import times
 from ..exceptions import DatabaseUnavailable, translate
@@ -23,29 +23,13 @@ from .handle import Busy, Function, Lost, T, pause, read_once, try_until
 from .once import Once
 from .opener import Opener
 from .private import HELD_BY_A_TEST, is_in_a_tests_transaction
+from .readers import LocalReader
 from .weak import Weak
 from .worker import NoThread, Worker
 
 logger = logging.getLogger("channels_sqlite")
 
 CLOSED_AT_MOST = 10  # times, during one job, by forks for example
-
-
-class LocalReader(Protocol):
-    """A reader of this process, one for each layer that receives: `_receiving.receiver`."""
-
-    client: str
-
-    @property
-    def has_bell(self) -> bool: ...
-    def rung(
-        self, inboxes: Collection[str] | None, running: asyncio.AbstractEventLoop | None
-    ) -> None: ...
-    def on_opened(self) -> None: ...
-    def end_lapsed(self) -> None: ...
-    def acknowledge_now(self) -> None: ...
-    def status(self) -> dict[str, Any]: ...
-    def depart(self) -> None: ...
 
 
 class Database:
@@ -100,13 +84,22 @@ class Database:
         since = time.monotonic() if since is None else since
         until = since + self.timeout * waits
         if long or (self._connections is not None and self._connections.is_slow):
+            is_awaited = True
+
+            def unless_cancelled(connection: sqlite3.Connection) -> T:
+                if not is_awaited:  # it was cancelled while it waited for a lock
+                    raise asyncio.CancelledError
+                return function(connection)
 
             def write(connections: Connections) -> T:
-                result = connections.write_on_thread(function, until)
+                result = connections.write_on_thread(unless_cancelled, until)
                 then(result)
                 return result
 
-            return await self.run_on_thread(write)
+            try:
+                return await self.run_on_thread(write)
+            finally:
+                is_awaited = False
         result = await self._in_place(lambda: self.try_write(function), since, until)
         then(result)
         return result

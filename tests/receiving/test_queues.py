@@ -152,3 +152,13 @@ async def test_wanted_is_what_consumers_wait_for_and_is_not_there(consuming: Con
     assert consuming.queues.wanted(CHANNEL) == 1
     consuming.deliver(2, 3)
     assert consuming.queues.wanted(CHANNEL) == -1
+
+
+async def test_a_buffer_is_cut_to_a_capacity_that_was_lowered(
+    consuming: Consuming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consuming.deliver(1, 2, 3)
+    monkeypatch.setattr(consuming.queues, "_capacity_of", lambda _: 1)
+    consuming.deliver(4)
+    assert consuming.take_all() == [4]
+    assert consuming.counters.dropped == 3

@@ -96,11 +96,11 @@ async def test_a_cancelled_send_takes_no_others_along(sending: Parts, gate: Gate
     await asyncio.sleep(0.01)
     await cancel(tasks[0], tasks[2])
     await asyncio.sleep(0.01)
-    await cancel(tasks[3])  # while it is being sent, with the first and the last
+    await cancel(tasks[3])  # while it waits in a batch, with the first and the last
     gate.open()
     results = await soon(asyncio.gather(*tasks, return_exceptions=True))
     assert [str(each) for each in results] == ["", "True", "", "", "True"]
-    assert sending.sent() == [1, 3, 4]
+    assert sending.sent() == [1, 4]
 
 
 async def test_sends_go_on_though_their_driver_is_cancelled(sending: Parts, gate: Gate) -> None:
@@ -184,6 +184,19 @@ async def test_a_message_that_expires_while_it_waits_is_refused(
             await soon(task)
         with pytest.raises(DatabaseUnavailable, match="has expired"):
             await soon(patient.sender.group_send(to_group(2, expires_at=time.time() + lasts)))
+
+
+async def test_a_send_that_is_cancelled_while_the_thread_waits_for_a_lock(
+    patient: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not sent later: its sender may have tried again."""
+    monkeypatch.setattr(module, "LARGE", -1)
+    with locked(patient.database.path):
+        (task,) = begin(patient, 1)
+        await asyncio.sleep(0.05)
+        await cancel(task)
+    assert await soon(asyncio.gather(*begin(patient, 2))) == [True]
+    assert patient.sent() == [2]
 
 
 async def test_a_message_that_has_expired_behind_a_lock_is_not_sent(patient: Parts) -> None:
