@@ -18,8 +18,10 @@ import pytest
 from channels.exceptions import ChannelFull
 
 from channels_sqlite._storing.schema import SEND
-from tests.conftest import OpenLayer
-from tests.rows import sql
+from tests.conftest import OpenLayer, SetTimes, Start
+from tests.faults.peers import Peer
+from tests.kinds import by_each_watcher, ours
+from tests.rows import message, sql
 from tests.waiting import PATIENCE, cancel, soon, threads, until
 
 THREADS = 6
@@ -45,6 +47,53 @@ def test_loops_come_and_go_on_many_threads(open_layer: OpenLayer) -> None:
 
     with threads(*[partial(work, number) for number in range(THREADS)]):
         pass
+
+
+@by_each_watcher
+async def test_a_loop_that_stands_still_claims_nothing(layer: Any, start: Start) -> None:
+    """Nor does another loop for it: there are others who take the job."""
+    still, go_on = threading.Event(), threading.Event()
+
+    async def stand_still() -> None:
+        waiting = asyncio.ensure_future(layer.receive("jobs"))
+        await asyncio.sleep(0.1)
+        still.set()
+        go_on.wait(PATIENCE)
+        await cancel(waiting)
+
+    here = asyncio.ensure_future(layer.receive(await layer.new_channel()))
+    with threads(lambda: asyncio.run(stand_still())):
+        await until(still.is_set)
+        peer = Peer(start)
+        await asyncio.to_thread(peer.consume, "jobs")
+        for number in range(6):
+            await layer.send("jobs", message(number))
+            await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(peer.heard, "jobs", 5) == [*range(6)]
+        go_on.set()
+    await cancel(here)
+
+
+@ours
+async def test_loops_share_a_channel_though_only_one_is_rung(
+    layer: Any, set_times: SetTimes
+) -> None:
+    """A message for each of them is there before any of them looks."""
+    set_times(heartbeat=60.0)  # which would find what another look has left
+    taken: list[int] = []
+
+    async def take(ready: threading.Event) -> None:
+        waiting = asyncio.ensure_future(soon(layer.receive("jobs")))
+        await asyncio.sleep(0.1)
+        ready.set()
+        taken.append((await waiting)["number"])
+
+    for _ in range(5):
+        ready = [threading.Event() for _ in range(3)]
+        with threads(*[partial(asyncio.run, take(each)) for each in ready]):
+            await until(lambda: all(each.is_set() for each in ready))  # noqa: B023
+            await asyncio.gather(*[layer.send("jobs", message(number)) for number in range(3)])
+    assert sorted(taken) == sorted([*range(3)] * 5)
 
 
 @pytest.fixture

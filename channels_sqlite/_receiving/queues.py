@@ -145,24 +145,25 @@ class Queues:
             self._items.pop(channel, None)
         return unwanted
 
-    def wanted(self, channel: str) -> int:
-        """How many consumers wait, less the messages that are kept: it is negative where messages
-        are kept for consumers that are gone.
+    def wanted(self, channel: str, loop: Loop | None = None) -> int:
+        """How many consumers wait, on one loop if it is given, less the messages that are kept: it
+        is negative where messages are kept for consumers that are gone.
         """
-        return self._count_waiters(channel) - len(self._items.get(channel, ()))
+        return self._count_waiters(channel, loop) - len(self._items.get(channel, ()))
 
     def forget_closed_loops(self) -> None:
         """Forget consumers that wait on a loop that was closed."""
         for channel in list(self._waiters):
             self._count_waiters(channel)
 
-    def _count_waiters(self, channel: str) -> int:
+    def _count_waiters(self, channel: str, loop: Loop | None = None) -> int:
         """How many consumers wait on a loop that runs; those that cannot go on are forgotten."""
         for waiter in list(self._waiters.get(channel, ())):
             # It did not leave: its loop was closed, or an interruption came as it was cancelled.
             if waiter.cancelled() or waiter.get_loop().is_closed():
                 self._forget_waiter(channel, waiter)
-        return sum(each.get_loop().is_running() for each in self._waiters.get(channel, ()))
+        loops = [each.get_loop() for each in self._waiters.get(channel, ())]
+        return sum(each.is_running() and loop in (None, each) for each in loops)
 
     # Waking: a waiter is told to come and take a message
 
@@ -228,6 +229,10 @@ class Queues:
 
     def is_waited_for(self, channel: str) -> bool:
         return channel in self._waiters
+
+    def is_waited_for_elsewhere(self, channel: str, running: Loop) -> bool:
+        """Return True if a consumer of another loop waits."""
+        return any(each.get_loop() is not running for each in self._waiters.get(channel, ()))
 
     def is_empty(self, channel: str) -> bool:
         return channel not in self._items

@@ -128,7 +128,9 @@ class Reading:
             sequence = sequences.get(channel)
             if thorough or sequence != self.normal[channel]:
                 found |= self.claim(channel, running)
-                self.normal[channel] = sequence  # if more waits, the next consumer claims it
+                # If more waits, the next consumer claims it; or its loop, which looks for itself.
+                elsewhere = self._queues.is_waited_for_elsewhere(channel, running)
+                self.normal[channel] = None if elsewhere else sequence
         return found
 
     def _has_moved(self, inbox: Inbox, sequence: object) -> bool:
@@ -238,8 +240,8 @@ class Reading:
     # Normal channels
 
     def claim(self, channel: str, running: Loop) -> bool:
-        """Claim for the consumers that wait, or give back what none waits for; return True if there
-        was anything.
+        """Claim for the consumers that wait on this loop, or give back what none waits for; return
+        True if there was anything. Another loop claims for its own: it may stand still.
 
         Raises Busy or Lost when it is to be tried again; the next look then does.
         """
@@ -256,7 +258,7 @@ class Reading:
             raise Busy
         if self._queues.is_waited_for(channel):
             epoch, waits = database.try_read(lambda each: sql.has_waiting(each, channel, now))
-            if waits and (wanted := self._queues.wanted(channel)) > 0:
+            if waits and (wanted := self._queues.wanted(channel, running)) > 0:
                 claimed = database.try_write(
                     lambda each: sql.claim(each, channel, wanted, now, keep=self._retains)
                 )

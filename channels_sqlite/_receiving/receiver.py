@@ -182,8 +182,9 @@ class Receiver:
             return
         if running is not None and self._listening.of(running):
             self._listening.look(running, rung=inboxes is not None)
-        else:
-            self._listening.ring()
+            if not self._database.in_memory:  # where no file tells the other loops
+                return
+        self._listening.ring()
 
     def on_opened(self) -> None:
         """The database was opened: look, and have all listen again that wait."""
