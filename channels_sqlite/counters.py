@@ -49,7 +49,7 @@ class DropLog:
 
     def __init__(self, counters: Counters) -> None:
         self.counters = counters
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # another one may be collected, and warn, under it
         self._recent: Counter[tuple[str, str | None]] = Counter()
         self._last = ""
         self._quiet_until = 0.0
