@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Callable
 from functools import lru_cache, partial
+from math import inf
 from typing import Any, ClassVar, NamedTuple
 
 from channels.exceptions import ChannelFull
@@ -141,7 +142,8 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
         elif not is_duration(expiry):
             raise ValueError(f"expiry is {expiry!r}; allowed is {SECONDS}.")
         body, capacity = self.codec.encode(message, channel), self.get_capacity(channel)
-        if not (isinstance(capacity, (int, float)) and capacity < 2**63):
+        # SQLite compares it, for all the messages of a batch.
+        if not isinstance(capacity, (int, float)) or (abs(capacity) >= 2**63 and capacity != inf):
             raise TypeError(f"get_capacity({channel!r}) is {capacity!r}, not a number of messages.")
         outgoing = Outgoing(inbox, channel, body, time.time() + expiry, capacity)
         if not await self._parts.sender.send(outgoing):

@@ -61,6 +61,9 @@ async def test_a_get_capacity_of_a_project_fails_where_it_is_wrong(
         monkeypatch.setattr(layer, "get_capacity", Mock(return_value=capacity))
         with pytest.raises(TypeError, match=r"get_capacity\('test-channel'\) is"):
             await layer.send("test-channel", MESSAGE_1)
+    for unusual in (5.5, float("inf")):
+        monkeypatch.setattr(layer, "get_capacity", Mock(return_value=unusual))
+        await layer.send("test-channel", MESSAGE_1)
 
 
 async def test_what_was_read_beside_the_sender_takes_up_no_room(open_layer: OpenLayer) -> None:

@@ -119,12 +119,11 @@ class Queues:
 
     def _make_room(self, channel: str, items: deque[Item]) -> None:
         try:
-            capacity = self._capacity_of(channel)
-            surplus = len(items) - capacity
+            capacity = max(1, self._capacity_of(channel))
         except Exception:  # out of a get_capacity of the project's: others wait for the message
             logger.exception("get_capacity(%r) failed", channel)
             return
-        for _ in range(surplus):  # more than one where the capacity is lower than it was
+        while len(items) > capacity:  # by more than one, if it was higher before
             oldest = items.popleft().row
             self._drops.dropped(channel, oldest.group, capacity, time.time() - oldest.created_at)
 

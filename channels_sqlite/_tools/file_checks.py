@@ -120,9 +120,8 @@ def _mounted(alias: str, path: Path) -> Iterator[checks.CheckMessage]:
 
 
 def _name(alias: str) -> str:
-    return str(
-        connections.settings[alias]["NAME"] or ""
-    )  # loads no backend, unlike connections[alias]
+    name = connections.settings[alias]["NAME"]  # loads no backend, unlike connections[alias]
+    return str(name or "")
 
 
 def _path(alias: str) -> Path | None:

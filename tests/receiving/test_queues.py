@@ -157,8 +157,10 @@ async def test_wanted_is_what_consumers_wait_for_and_is_not_there(consuming: Con
 async def test_a_buffer_is_cut_to_a_capacity_that_was_lowered(
     consuming: Consuming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A project's own get_capacity may return any number."""
     consuming.deliver(1, 2, 3)
-    monkeypatch.setattr(consuming.queues, "_capacity_of", lambda _: 1)
-    consuming.deliver(4)
-    assert consuming.take_all() == [4]
-    assert consuming.counters.dropped == 3
+    for capacity, number in ((float("inf"), 4), (2.5, 5), (-1, 6)):
+        monkeypatch.setattr(consuming.queues, "_capacity_of", lambda _, number=capacity: number)
+        consuming.deliver(number)
+    assert consuming.take_all() == [6]
+    assert consuming.counters.dropped == 5
