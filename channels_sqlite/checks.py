@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -21,7 +20,7 @@ from django.utils.functional import Promise
 
 from . import serializers
 from ._options.codec import Codec
-from ._options.conf import KEYS, Options, problems_of
+from ._options.conf import KEYS, NAMES, Options, problems_of
 from ._options.settings import (
     BACKEND,
     SETTING,
@@ -161,11 +160,10 @@ def _beside_config(name: str, config: Any) -> Iterator[checks.CheckMessage]:
     entry = channel_layers()[name]
     beside = {key: entry[key] for key in entry if key not in READ_BY_CHANNELS}
     if beside and isinstance(config, Mapping):
-        known = {each.name for each in fields(Options)}
-        options = {key: value for key, value in beside.items() if key in known}
+        options = {key: value for key, value in beside.items() if key in NAMES}
         for key, value in beside.items():  # OPTIONS as in CACHES, or CONFIG in lower case
             if str(key).upper() in {"OPTIONS", "CONFIG"} and isinstance(value, Mapping):
-                options |= {each: value[each] for each in value if each in known}
+                options |= {each: value[each] for each in value if each in NAMES}
         options |= config
         if KEYS in options:
             options[KEYS] = "not shown here"

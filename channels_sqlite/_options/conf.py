@@ -144,3 +144,4 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     KEYS: (_are_keys, "a list of secret strings or bytes"),
 }
+NAMES = frozenset(_RULES)

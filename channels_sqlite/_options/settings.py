@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields
 from difflib import SequenceMatcher
 from typing import Any
 
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from .conf import Options
+from .conf import NAMES, Options
 
 BACKEND = "channels_sqlite.layers.SqliteChannelLayer"
 SETTING = f'CHANNEL_LAYERS = {{"default": {{"BACKEND": "{BACKEND}"}}}}'  # for hints
@@ -39,8 +38,7 @@ def _options_of(entry: Mapping[str, Any]) -> Any:
     config = entry.get("CONFIG", {})
     if entry["BACKEND"] == BACKEND or not isinstance(config, Mapping):
         return config
-    known = {each.name for each in fields(Options)}
-    return {name: value for name, value in config.items() if name in known}
+    return {name: value for name, value in config.items() if name in NAMES}
 
 
 def channel_layers() -> dict[str, Mapping[str, Any]]:

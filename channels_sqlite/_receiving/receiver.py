@@ -34,7 +34,7 @@ from .reading import Reading
 
 logger = logging.getLogger("channels_sqlite")
 
-LOCK_TRIES = 100  # for a lock that others hold
+CLOSING_TRIES = 100  # for a lock that others hold
 
 
 class Retired(Exception):
@@ -160,15 +160,13 @@ class Receiver:
 
     async def prepare_to_join(self) -> None:
         """Have a bell before a channel of ours joins a group."""
-        if self._listening.bell is None and not self._database.in_memory:
-            await self._database.ready()
-        for _ in range(LOCK_TRIES):
-            with self._lock, suppress(Busy, Lost):
-                if self._listening.bell is None and not self._retired:
-                    self._listening.make_bell()
-                self._memberships.move_if_clock_was_set()  # just now, perhaps
-                return
-            await asyncio.sleep(times.TIMES.retry)
+        await self._database.in_place(self._prepare_to_join)
+
+    def _prepare_to_join(self) -> None:
+        with self._lock:
+            if self._listening.bell is None and not self._retired:
+                self._listening.make_bell()
+            self._memberships.move_if_clock_was_set()  # just now, perhaps
 
     # For the database's other users
 
@@ -180,11 +178,11 @@ class Receiver:
         """This process has written to these inboxes (None: to any). Look, if they are read here."""
         if inboxes is not None and not self._reading.reads_any(inboxes):
             return
-        if running is not None and self._listening.of(running):
+        looks_here = running is not None and self._listening.of(running) is not None
+        if running is not None and looks_here:
             self._listening.look(running, rung=inboxes is not None)
-            if not self._database.in_memory:  # where no file tells the other loops
-                return
-        self._listening.ring()
+        if not looks_here or self._database.in_memory:  # in memory no file tells the other loops
+            self._listening.ring()
 
     def on_opened(self) -> None:
         """The database was opened: look, and have all listen again that wait."""
@@ -283,7 +281,7 @@ class Receiver:
         """
         loop = asyncio.get_running_loop()
         self._stop(loop)
-        for _ in range(LOCK_TRIES):
+        for _ in range(CLOSING_TRIES):
             if self._database.connections is None:
                 break
             with self._lock:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
@@ -85,7 +85,10 @@ class Sender:
         return accepted
 
     async def _write(
-        self, messages: list[Outgoing], since: float, verdicts: Sequence[asyncio.Future[bool]] = ()
+        self,
+        messages: list[Outgoing],
+        since: float,
+        is_awaited: Callable[[int], bool] = lambda _: True,
     ) -> Sequence[bool | None]:
         """For each message, whether there was room for it; None for one that has expired while it
         waited (here, for a lock, or for the database to be opened), or whose sender was cancelled.
@@ -93,11 +96,7 @@ class Sender:
 
         def write(connection: sqlite3.Connection) -> Sequence[bool | None]:
             now = time.time()
-            gone = [each.done() for each in verdicts] or [False]
-            living = [
-                message.expires_at > now and not is_gone
-                for message, is_gone in zip(messages, gone, strict=True)
-            ]
+            living = [each.expires_at > now and is_awaited(n) for n, each in enumerate(messages)]
             accepted = iter(sql.send(connection, list(compress(messages, living)), now))
             return [next(accepted) if lives else None for lives in living]
 
@@ -199,7 +198,7 @@ class Sender:
         try:
             # A lock of others is waited for as long as the first sender may wait.
             messages, since = [each.message for each in batch], batch[0].since
-            verdicts = await self._write(messages, since, [each.verdict for each in batch])
+            verdicts = await self._write(messages, since, lambda n: not batch[n].verdict.done())
         except Exception as error:
             failed = batch
             if code_of(error.__cause__) in LOCKED:  # those that came later may wait for longer

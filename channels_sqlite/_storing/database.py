@@ -82,8 +82,8 @@ class Database:
         `since`, of the monotonic clock and by default now; or not at all.
         """
         since = time.monotonic() if since is None else since
-        until = since + self.timeout * waits
         if long or (self._connections is not None and self._connections.is_slow):
+            until = since + self.timeout * waits
             is_awaited = True
 
             def unless_cancelled(connection: sqlite3.Connection) -> T:
@@ -100,16 +100,21 @@ class Database:
                 return await self.run_on_thread(write)
             finally:
                 is_awaited = False
-        result = await self._in_place(lambda: self.try_write(function), since, until)
+        result = await self.in_place(lambda: self.try_write(function), since=since, waits=waits)
         then(result)
         return result
 
     async def read(self, function: Function[T]) -> T:
-        since = time.monotonic()
-        return await self._in_place(lambda: self.try_read(function), since, since + self.timeout)
+        return await self.in_place(lambda: self.try_read(function))
 
-    async def _in_place(self, use: Callable[[], T], since: float, until: float) -> T:
-        """The result of a short use of the connections; a lock of others is waited for."""
+    async def in_place(
+        self, use: Callable[[], T], *, since: float | None = None, waits: bool = True
+    ) -> T:
+        """The result of a short use of the connections; a lock of others is waited for, as `write`
+        does.
+        """
+        since = time.monotonic() if since is None else since
+        until = since + self.timeout * waits
         while True:
             if self._connections is None or time.monotonic() >= self._check_at:
                 await self.ready()

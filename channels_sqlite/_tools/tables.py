@@ -63,20 +63,11 @@ def make(_apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
     editor.execute(
         f"delete from django_migrations where app = '{APP_LABEL}' and name <> '{MIGRATION}'", None
     )
-    with editor.connection.cursor() as cursor:
-        is_ours = not differing(cursor)  # and not recorded perhaps, or made without migrations
-    if not editor.collect_sql:
-        if is_recorded(editor.connection):
-            return
-        present = editor.connection.introspection.table_names()
-        if not is_ours and (old := [name for name in (*OF_0_1, *schema.TABLES) if name in present]):
-            logger.warning(
-                'Dropping the tables of %s from the database "%s", with what waits in them: %s.',
-                "another version" if old[0] in schema.TABLES else "channels-sqlite 0.1",
-                editor.connection.alias,
-                ", ".join(old),
-            )
-    if editor.collect_sql or not is_ours:
+    if editor.collect_sql:  # for `sqlmigrate`, which shows all of it
+        drop(_apps, editor)
+    elif is_recorded(editor.connection):
+        return
+    elif not _are_of_this_version(editor.connection):  # or those are there, and nobody has noted it
         drop(_apps, editor)
     for sql in schema.EVERYTHING.values():
         editor.execute(sql, None)
@@ -90,6 +81,22 @@ def drop(_apps: StateApps, editor: BaseDatabaseSchemaEditor) -> None:
         editor.execute(f"drop view if exists {name}", None)
     for name in (*OF_0_1, *schema.TABLES):
         editor.execute(f"drop table if exists {name}", None)
+
+
+def _are_of_this_version(connection: BaseDatabaseWrapper) -> bool:
+    """Return True if all our tables are there; otherwise say which others `drop` would take."""
+    with connection.cursor() as cursor:
+        if not differing(cursor):
+            return True
+    present = connection.introspection.table_names()
+    if old := [name for name in (*OF_0_1, *schema.TABLES) if name in present]:
+        logger.warning(
+            'Dropping the tables of %s from the database "%s", with what waits in them: %s.',
+            "another version" if old[0] in schema.TABLES else "channels-sqlite 0.1",
+            connection.alias,
+            ", ".join(old),
+        )
+    return False
 
 
 def differing(cursor: CursorWrapper) -> list[str]:
