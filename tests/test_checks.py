@@ -31,6 +31,7 @@ from channels_sqlite._options.conf import Options
 from channels_sqlite._options.settings import BACKEND
 from channels_sqlite._storing import mounts, schema
 from channels_sqlite._tools import file_checks, tables
+from channels_sqlite.db_routers import ChannelsRouter
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.projects import Project
@@ -464,6 +465,9 @@ def test_two_aliases_of_one_file(
     with databases.alias_for(ours["NAME"]) as other:
         hint = message("E009").hint
         assert str(hint).startswith(f'Remove DATABASES["{other}"]')
+        connections.settings[other]["NAME"] = f"file:{ours['NAME']}?mode=ro"  # in nobody's way
+        assert ids() == set()
+        connections.settings[other]["NAME"] = ours["NAME"]
         ours["NAME"] = tmp_path / run_hint(hint, ENTRY)["DATABASES"][alias]["NAME"].name
         assert ids() == set()
 
@@ -555,6 +559,7 @@ def test_no_router_and_one_ahead_of_ours(settings: Settings) -> None:
     other = "tests.test_checks.EverythingElsewhere"
     for routers, id_, mended in (
         ([], "E003", [ROUTER]),
+        ([EverythingElsewhere(), ChannelsRouter()], "E004", [ROUTER, other]),
         ([other, ROUTER], "E004", [ROUTER, other]),
     ):
         settings.DATABASE_ROUTERS = routers

@@ -296,6 +296,7 @@ NO_TYPES = ["null", "5", '""', '"_private"', '".private"']
         (["mail", "[" * 100_000], "not JSON"),
         (["mail", "[1]"], "must be a dict"),
         (["mail", '{"type": "t", "n": NaN}'], "not JSON: NaN"),
+        (["mail", '{"type": "t", "n": 1e999}'], "not JSON: 1e999"),
         (["ma il", '{"type": "t"}'], "Channel name must"),
         (["--group", "!", '{"type": "t"}'], "Group name must"),
         (["--group", "chat", "{}"], 'The message has no "type", .*: a consumer that gets it ends'),

@@ -53,6 +53,12 @@ async def test_a_prefix_that_makes_no_valid_name_is_refused(layer: SqliteChannel
 # Sending and receiving
 
 
+async def test_expiry_of_send_is_checked_as_that_of_config_is(layer: SqliteChannelLayer) -> None:
+    for expiry in (0, -1, True, "5", 1e301, float("nan")):
+        with pytest.raises(ValueError, match=r"expiry is .*; allowed is a number of seconds"):
+            await layer.send("test-channel", MESSAGE_1, expiry=expiry)  # type: ignore[arg-type]
+
+
 async def test_a_get_capacity_of_a_project_fails_where_it_is_wrong(
     layer: SqliteChannelLayer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -231,12 +231,17 @@ def test_tables_of_this_version_stay_though_no_migration_is_recorded(fresh: str)
     assert ours(fresh) == KINDS
 
 
-def test_a_file_of_a_development_version_works_after_migrate(fresh: str) -> None:
+def test_a_file_of_a_development_version_works_after_migrate(
+    fresh: str, caplog: pytest.LogCaptureFixture
+) -> None:
     execute(fresh, OF_DEVELOPMENT)
     before = ours(fresh)
     migrate(fresh, "auth")
     assert ours(fresh) == before  # which has nothing to do with it
+    assert caplog.messages == []
     migrate(fresh)
+    [words] = caplog.messages
+    assert "tables of another version" in words
     assert ours(fresh) == KINDS
     assert "left_after" in select(fresh, f"name from pragma_table_info('{schema.MEMBERSHIP}')")
     assert select(fresh, f"name from pragma_index_info('{schema.MEMBER_READS}')")[3] == "left_after"

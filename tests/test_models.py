@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from django.apps import apps
 from django.db import connections
 
 from channels_sqlite._storing import schema
+from channels_sqlite.apps import read_what_is_not_utf8
 from channels_sqlite.models import LayerMessage, LayerSequence
 
 pytestmark = pytest.mark.django_db(databases=["default", "channels"])
@@ -52,3 +54,9 @@ def test_times_are_unix_seconds_that_sql_reads() -> None:
     with connections["channels"].cursor() as cursor:
         cursor.execute(f"select datetime(created_at, 'unixepoch') from {schema.MESSAGE}")
         assert cursor.fetchall() == [("2001-09-09 01:46:40",)]
+
+
+def test_a_connection_to_another_backend_is_left_alone() -> None:
+    """A project that uses another layer may call a PostgreSQL database "channels"."""
+    other: Any = SimpleNamespace(alias="channels", vendor="postgresql", connection=object())
+    read_what_is_not_utf8(connection=other)  # it would set an attribute there

@@ -196,19 +196,24 @@ async def test_a_child_without_hooks_takes_no_leave_for_its_parent(start: Start)
     assert await asyncio.to_thread(parent.hear) == 1
 
 
+def fork_while_locked(parent: Child, layer: Any) -> None:
+    """Have it fork while another process has the lock for opening and closing."""
+    assert parent.hear() == "used"
+    with open(f"{layer.database.path}-bells/.opened") as opened:
+        assert lock(opened.fileno(), PATIENCE)
+        parent.tell("fork")
+        assert parent.hear() == "forked"
+
+
 @pytest.mark.skipif(hasattr(sqlite3.Connection, "setconfig"), reason="this Python can close it")
 async def test_a_child_of_a_process_that_could_not_close_is_refused(
     start: Start, receiver: Receiver, layer: Any
 ) -> None:
-    """Another process has the lock for opening and closing at the fork: the connection stays open
-    for ever, and a child that uses the file would take no lock of SQLite's. Its parent goes on.
+    """The connection stays open for ever, and a child that uses the file would take no lock of
+    SQLite's. Its parent goes on.
     """
     parent = start("forks_without_closing")
-    assert await asyncio.to_thread(parent.hear) == "used"
-    with open(f"{layer.database.path}-bells/.opened") as opened:  # noqa: ASYNC230
-        assert lock(opened.fileno(), PATIENCE)
-        parent.tell("fork")
-        assert await asyncio.to_thread(parent.hear) == "forked"
+    await asyncio.to_thread(fork_while_locked, parent, layer)
     parent.tell("the lock is free")
     assert "forked from" in await asyncio.to_thread(parent.hear)
     assert await asyncio.to_thread(parent.hear) == 0
@@ -219,11 +224,7 @@ async def test_a_child_of_a_process_that_could_not_close_is_refused(
 async def test_a_fork_is_interrupted(start: Start, receiver: Receiver, layer: Any) -> None:
     """The locks that it had taken are free again afterwards."""
     parent = start("forks_interrupted")
-    assert await asyncio.to_thread(parent.hear) == "used"
-    with open(f"{layer.database.path}-bells/.opened") as opened:  # noqa: ASYNC230
-        assert lock(opened.fileno(), PATIENCE)
-        parent.tell("fork")
-        assert await asyncio.to_thread(parent.hear) == "forked"
+    await asyncio.to_thread(fork_while_locked, parent, layer)
     assert await asyncio.to_thread(parent.hear) == "sent"
     await receiver.received(0, 1)
 

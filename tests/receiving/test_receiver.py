@@ -399,6 +399,7 @@ async def test_a_process_without_a_bell_says_so_once_and_receives(
     assert await soon(task) == 7
     [said] = caplog.messages
     assert "No bell can be made" in said
+    assert said.endswith("Move it away.")
     os.unlink(bells)
     await until(lambda: listening.bell)
 
