@@ -67,9 +67,10 @@ class Opener:
         if forks.is_tainted(self._files.identity):
             raise DatabaseUnavailable(
                 f"{self._files.path} was already open when this process was forked from its parent,"
-                " and the fork was not made by os.fork(), or came during a statement. SQLite's"
-                " locks do not work in this process. Have each worker load the project itself"
-                " (uWSGI: lazy-apps = true), or do not use the layer before the fork."
+                " and the fork was not made by os.fork(), or came during a statement, or while"
+                " another thread had one of Django's connections to it. SQLite's locks do not work"
+                " in this process. Have each worker load the project itself (uWSGI: lazy-apps ="
+                " true), or do not use the layer before the fork."
             )
 
     def connect(self) -> sqlite3.Connection:

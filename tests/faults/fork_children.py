@@ -223,6 +223,30 @@ def send_after(event: int, number: int) -> None:
         say("accepted")
 
 
+def beside_a_threads_connection() -> None:
+    """Fork while another thread has a connection of Django's; the child says what comes of a send,
+    and the parent sends, too.
+    """
+    event, free = os.pipe()
+    os.write(free, b".")
+    django.setup()
+    opened, closes = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with connections["channels"].cursor():
+            opened.set()
+        closes.wait(PATIENCE)
+        connections["channels"].close()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    opened.wait(PATIENCE)
+    say(ended(forked(send_after, event, 2)))
+    send_number(1)
+    closes.set()
+    holder.join()
+
+
 async def while_it_receives() -> None:
     """Fork two children while a consumer waits. All three say what they receive."""
     receiving = asyncio.create_task(say_numbers("parent"))

@@ -221,6 +221,17 @@ async def test_a_child_of_a_process_that_could_not_close_is_refused(
     await receiver.received(0, 1)
 
 
+async def test_a_child_is_refused_while_a_thread_of_its_parent_had_a_connection_of_djangos(
+    start: Start, receiver: Receiver
+) -> None:
+    """Django lets no thread close those of another one."""
+    parent = start("beside_a_threads_connection")
+    assert "another thread had one of Django's" in await asyncio.to_thread(parent.hear)
+    assert await asyncio.to_thread(parent.hear) == 0
+    await asyncio.to_thread(parent.finish)
+    await receiver.received(1)
+
+
 async def test_a_fork_is_interrupted(start: Start, receiver: Receiver, layer: Any) -> None:
     """The locks that it had taken are free again afterwards."""
     parent = start("forks_interrupted")
