@@ -40,6 +40,9 @@ class Listening:
         self._all: Weak[Listener] = Weak(key=lambda listener: id(listener.loop))
         """Their loops hold them, by timers: a loop that nobody closes, and nobody has, is collected
         with its descriptors."""
+        self._begun: Weak[Loop] = Weak()
+        """The loops that have begun to listen; one that is closed may have lost its listener, and
+        still be held by a consumer that waits there."""
         self.bell: Bell | None = None
         self._lost: Bell | None = None
         """The bell of before, while no other can be made: its lock says that this reader lives."""
@@ -55,7 +58,7 @@ class Listening:
 
     def start(self, loop: Loop) -> None:
         self.stop_closed()
-        self._queues.forget_closed_loops()  # of loops whose listeners were collected before
+        self._begun.add(loop)
         database = self._database
         look, beat = partial(self._look, loop), partial(self._beat, loop)
         deaf, counters = partial(self._poll_for_a_while, loop), self._setup.drops.counters
@@ -75,9 +78,10 @@ class Listening:
 
     def stop_closed(self) -> None:
         """Listen no more on loops that were closed, and forget what waits there."""
-        closed = [loop for loop in self.loops() if loop.is_closed()]
+        closed = [loop for loop in self._begun if loop.is_closed()]
         for loop in closed:
             self.stop(loop)
+            self._begun.discard(loop)
         if closed:
             self._queues.forget_closed_loops()
 
