@@ -1,4 +1,5 @@
-"""Runs Python for the pages: a process that has imported Django, and forks one for each question.
+"""Runs Python for the pages: a process that has imported Django, and forks one for each question;
+on Windows it ends with the first.
 
 A line of JSON comes in: the root and the settings of a project, its environment, and what to run: a
 block, modules to import, or `check`. A line goes out: what it printed, and the traceback if it
@@ -30,11 +31,12 @@ from django.core.checks import run_checks
 
 def main() -> None:
     for line in sys.stdin:
-        if not os.fork():
-            sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
-            sys.stdout.flush()
-            os._exit(0)
-        os.wait()
+        if hasattr(os, "fork") and os.fork():
+            os.wait()
+            continue
+        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
+        sys.stdout.flush()
+        os._exit(0)
 
 
 def answer(question: dict[str, Any]) -> dict[str, str]:

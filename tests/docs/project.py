@@ -330,14 +330,16 @@ class Project:
             raise BlockFailed(f"ended before the page did: {ended}")
 
 
-@cache
-def interpreter() -> subprocess.Popen[str]:
-    """The process that runs Python for all pages."""
+def begin_interpreter() -> subprocess.Popen[str]:
+    """A process that runs Python for the pages; see interpreter.py."""
     pipe = subprocess.PIPE
     command = [sys.executable, "-W", "error", "-m", "tests.docs.interpreter"]
     process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, text=True)
     atexit.register(process.communicate)
     return process
+
+
+interpreter = cache(begin_interpreter) if hasattr(os, "fork") else begin_interpreter
 
 
 def installed(command: re.Match[str]) -> str:
