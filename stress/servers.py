@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -127,16 +127,17 @@ class Server:
             await self.process.wait()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+def free_ports(many: int) -> list[int]:
+    """So many ports that are free, each another one."""
+    with ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(many)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
 
 
-async def start(kind: Kind, directory: Path, settings: Mapping[str, Any]) -> Server:
+async def start(kind: Kind, port: int, directory: Path, settings: Mapping[str, Any]) -> Server:
     """A server of the site in `stress.chat`, with these Django settings."""
-    port = free_port()
     errors, counted = directory / f"server-{port}.stderr", directory / f"server-{port}.counts"
     with errors.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
@@ -156,7 +157,8 @@ async def serving(
     kind: Kind, many: int, directory: Path, settings: Mapping[str, Any]
 ) -> AsyncIterator[list[Server]]:
     """Start so many servers, wait until they answer, and end them afterwards."""
-    births = [asyncio.create_task(start(kind, directory, settings)) for _ in range(many)]
+    starts = [start(kind, port, directory, settings) for port in free_ports(many)]
+    births = [asyncio.create_task(each) for each in starts]
     try:
         servers = await asyncio.gather(*births)
         await asyncio.gather(*(server.answers() for server in servers))

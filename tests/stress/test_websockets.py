@@ -96,7 +96,8 @@ async def test_a_server_that_does_not_come_up_is_a_result_and_one_that_stands_st
     with pytest.raises(ServerError, match=r"a server ended \(2\): (.|\n)*no-such"):
         async with servers.serving(wrong, 1, here.directory, here.settings()):
             pass
-    stopped = await servers.start(UVICORN, here.directory, here.settings())
+    (port,) = servers.free_ports(1)
+    stopped = await servers.start(UVICORN, port, here.directory, here.settings())
     stopped.process.send_signal(signal.SIGSTOP)
     monkeypatch.setattr(servers, "PATIENCE", 0.1)
     await stopped.end()
