@@ -51,11 +51,7 @@ class InotifyWatcher:
         # A child leaves the loop alone, whose selector it shares with the parent.
         self._descriptor = forks.Descriptor(number)
         try:
-            self._wal_watch = -1
-            # There is none if another thread has just closed the database, or it was deleted: the
-            # next heartbeat notices that.
-            if os.path.exists(wal):
-                self._wal_watch = self._add(wal, self._wal_mask())
+            self._wal_watch = self._add_log()
             self._bell_watch = -1 if bell is None else self._add(bell.path, ATTRIB | GONE)
             try:
                 Context().run(listener.loop.add_reader, number, self._drain)  # as in `call_after`
@@ -72,6 +68,17 @@ class InotifyWatcher:
             raise _unavailable(path)
         return watch
 
+    def _add_log(self) -> int:
+        """Watch the log. There is none if another thread has just closed the database, or it was
+        deleted: the next heartbeat notices that.
+        """
+        try:
+            return self._add(self._wal, self._wal_mask())
+        except WatcherUnavailable:
+            if ctypes.get_errno() != errno.ENOENT:
+                raise
+            return -1
+
     def _wal_mask(self) -> int:
         """A touch says that a normal channel was written to; where none is read it is a write."""
         writes = MODIFY | ATTRIB if self.listener.hears_writes else 0
@@ -79,10 +86,10 @@ class InotifyWatcher:
 
     def adjust(self) -> None:
         mask = None
-        with suppress(WatcherUnavailable):  # the log is gone, which the next heartbeat notices
+        with suppress(WatcherUnavailable):  # heartbeats look all the same
             while mask != self._wal_mask():  # another thread may have asked for more meanwhile
                 mask = self._wal_mask()
-                self._wal_watch = self._add(self._wal, mask)
+                self._wal_watch = self._add_log()
 
     def stop(self) -> None:
         if self._stopped:

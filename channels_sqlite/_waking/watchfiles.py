@@ -92,8 +92,19 @@ class WatchfilesWatcher:
 
     def _watch(self) -> RustNotify:
         try_threads()
+        bell = [self._bell.path] if self._bell else []
+        try:
+            return self._watch_files([self._wal] * self._watches_log + bell)
+        except FileNotFoundError:
+            if os.path.exists(self._wal):
+                raise
+            # Another thread has just closed the database: the next heartbeat notices that.
+            return self._watch_files(bell)
+
+    @staticmethod
+    def _watch_files(paths: list[str]) -> RustNotify:
         return RustNotify(
-            [self._wal] * self._watches_log + ([self._bell.path] if self._bell else []),
+            paths,
             debug=False,
             force_polling=False,
             poll_delay_ms=300,

@@ -122,6 +122,17 @@ async def test_a_deleted_log_is_a_write_and_the_next_one_is_watched(
     assert await heard(listener, write, place.wal) == {"write"}
 
 
+async def test_a_log_that_another_thread_has_just_closed_is_no_reason_not_to_watch_the_bell(
+    kind: str, listener: Noting, place: Place
+) -> None:
+    place.wal.unlink()
+    watcher = start(kind, listener, place)
+    assert watcher.kind == kind
+    await asyncio.sleep(QUIET)
+    assert await heard(listener, touch, place.bell.path) == {"ring"}
+    watcher.stop()
+
+
 @by_watchfiles
 async def test_watchfiles_is_quick_while_there_is_traffic_and_then_slow_again(
     kind: str, listener: Noting, place: Place, set_times: SetTimes
