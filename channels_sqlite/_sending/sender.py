@@ -7,11 +7,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from itertools import compress
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -33,6 +32,10 @@ class Waiting(NamedTuple):
     message: Outgoing
     verdict: asyncio.Future[bool]
     since: float  # of the monotonic clock
+
+    def fail(self, error: Exception) -> None:
+        if not self.verdict.done():
+            self.verdict.set_exception(error)
 
 
 class Outbox:
@@ -76,44 +79,32 @@ class Sender:
             return await verdict
         outbox.owner = message
         try:
-            (accepted,) = await self._write([message], time.monotonic())
+            accepted = await self._write_alone(message)
         finally:
             outbox.owner = None  # first: an exception out of a signal handler may come at any call
             self._hand_on(outbox, loop)
-        if accepted is None:
-            raise self._expired()
         return accepted
 
-    async def _write(
-        self,
-        messages: list[Outgoing],
-        since: float,
-        is_awaited: Callable[[int], bool] = lambda _: True,
-    ) -> Sequence[bool | None]:
-        """For each message, whether there was room for it; None for one that has expired while it
-        waited (here, for a lock, or for the database to be opened), or whose sender was cancelled.
-        """
-
-        def write(connection: sqlite3.Connection) -> Sequence[bool | None]:
+    async def _write_alone(self, message: Outgoing) -> bool:
+        def write(connection: sqlite3.Connection) -> bool:
             now = time.time()
-            living = [each.expires_at > now and is_awaited(n) for n, each in enumerate(messages)]
-            accepted = iter(sql.send(connection, list(compress(messages, living)), now))
-            return [next(accepted) if lives else None for lives in living]
+            if message.expires_at <= now:
+                raise self._expired()
+            return sql.send_one(connection, message, now)
 
-        accepted: Sequence[bool | None] = await self._database.write(
+        accepted = await self._database.write(
             write,
-            then=partial(self._account, messages),
-            since=since,
-            long=sum([len(message.body) for message in messages]) > LARGE,
+            then=lambda accepted: self._account([message] if accepted else []),
+            long=len(message.body) > LARGE,
         )
         await asyncio.sleep(0)  # a task that does nothing but send must not starve the others
         return accepted
 
-    def _account(self, messages: list[Outgoing], verdicts: Sequence[bool | None]) -> None:
-        inboxes = [message.inbox for message, sent in zip(messages, verdicts, strict=True) if sent]
-        if inboxes:
-            self._counters.sent += len(inboxes)
-            bells.ring(self._database, set(inboxes))
+    def _account(self, messages: Sequence[Outgoing]) -> None:
+        """Count messages that were written, and ring their readers."""
+        if messages:
+            self._counters.sent += len(messages)
+            bells.ring(self._database, {message.inbox for message in messages})
             self._trimmer.trim_if_due(len(messages))
 
     async def group_send(self, message: GroupMessage) -> None:
@@ -190,15 +181,23 @@ class Sender:
                 # A message whose sender was cancelled while it waited is not sent.
                 if batch := [each for each in batch if not each.verdict.done()]:
                     await self._write_batch(outbox, batch)
+                await asyncio.sleep(0)  # tasks that do nothing but send must not starve the others
         finally:
             outbox.owner = None
             self._hand_on(outbox, loop)
 
     async def _write_batch(self, outbox: Outbox, batch: list[Waiting]) -> None:
+        def account(written: list[tuple[Waiting, bool]]) -> None:
+            self._account([each.message for each, accepted in written if accepted])
+
         try:
             # A lock of others is waited for as long as the first sender may wait.
-            messages, since = [each.message for each in batch], batch[0].since
-            verdicts = await self._write(messages, since, lambda n: not batch[n].verdict.done())
+            written = await self._database.write(
+                partial(_write_living, batch=batch),
+                then=account,
+                since=batch[0].since,
+                long=sum(len(each.message.body) for each in batch) > LARGE,
+            )
         except Exception as error:
             failed = batch
             if code_of(error.__cause__) in LOCKED:  # those that came later may wait for longer
@@ -206,24 +205,33 @@ class Sender:
                 failed = [each for each in batch if each.since <= due] or batch[:1]
                 outbox.waiting[:0] = batch[len(failed) :]
             for each in failed:
-                if not each.verdict.done():
-                    each.verdict.set_exception(error)
+                each.fail(error)
             return
         except BaseException:  # cancelled, or interrupted
             for each in batch:
                 with suppress(RuntimeError):  # the loop was closed under it
                     each.verdict.cancel()
             raise
-        for each, accepted in zip(batch, verdicts, strict=True):
-            if each.verdict.done():
-                continue
-            if accepted is None:
-                each.verdict.set_exception(self._expired())
-            else:
+        for each, accepted in written:
+            if not each.verdict.done():
                 each.verdict.set_result(accepted)
+        for each in batch:
+            each.fail(self._expired())
 
     def _expired(self) -> DatabaseUnavailable:
         return DatabaseUnavailable(
             f"{self._database.path}: the message has expired while it waited to be written. It was"
             " not sent."
         )
+
+
+def _write_living(
+    connection: sqlite3.Connection, batch: list[Waiting]
+) -> list[tuple[Waiting, bool]]:
+    """Write messages that have not expired by now, and whose senders were not cancelled; for each
+    of them, whether there was room.
+    """
+    now = time.time()
+    living = [each for each in batch if each.message.expires_at > now and not each.verdict.done()]
+    accepted = sql.send(connection, [each.message for each in living], now)
+    return list(zip(living, accepted, strict=True))

@@ -100,12 +100,13 @@ class Database:
                 return await self.run_on_thread(write)
             finally:
                 is_awaited = False
-        result = await self.in_place(lambda: self.try_write(function), since=since, waits=waits)
+        use = partial(self.try_write, function)
+        result = await self.in_place(use, since=since, waits=waits)
         then(result)
         return result
 
     async def read(self, function: Function[T]) -> T:
-        return await self.in_place(lambda: self.try_read(function))
+        return await self.in_place(partial(self.try_read, function))
 
     async def in_place(
         self, use: Callable[[], T], *, since: float | None = None, waits: bool = True

@@ -66,14 +66,15 @@ def send(connection: sqlite3.Connection, messages: Sequence[Outgoing], now: floa
     if not messages:
         return []
     if len(messages) == 1:
-        return [_send(connection, messages[0], now)]
+        return [send_one(connection, messages[0], now)]
     if connection.execute(_insert_all(len(messages)), _values(messages, now)).rowcount:
         return [True] * len(messages)
     with Transaction(connection):
-        return [_send(connection, message, now) for message in messages]
+        return [send_one(connection, message, now) for message in messages]
 
 
-def _send(connection: sqlite3.Connection, message: Outgoing, now: float) -> bool:
+def send_one(connection: sqlite3.Connection, message: Outgoing, now: float) -> bool:
+    """Insert a message, if its inbox has room for it."""
     inbox, channel, body, expires_at, capacity = message
     values = (inbox, channel, body, now, expires_at, inbox, now, capacity)
     return connection.execute(_INSERT, values).rowcount > 0
