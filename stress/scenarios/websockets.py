@@ -35,14 +35,13 @@ class Shape:
     members: int = 10
     workers: int = 2
     rate: float = 1.0  # messages a second, of each socket that speaks
-    rounds: int | None = None  # at most, in the profile `figures`
 
 
 SHAPES = (  # of the profile `figures`
     Shape(),
     Shape(120, 2, 6),
-    Shape(2_000, 10, 4, rate=0.1, rounds=2),
-    Shape(2_000, 2_000, 4, rate=0.5, rounds=2),
+    Shape(2_000, 10, 4, rate=0.1),
+    Shape(2_000, 2_000, 4, rate=0.5),
 )
 
 
@@ -91,7 +90,6 @@ def case(plan: Plan, server: str, asked: Shape) -> Case:
         },
         processes=1,  # the in-memory layer has one worker, and is measured too
         lasts=STARTING + many / CONNECTS + SETTLING + idle + WARM_UP + seconds,
-        rounds=asked.rounds,
         watched=False,
         only=(lambda _: False) if missing else partial(keeps_up, many),
         why=missing or "does not keep up with so many sockets",

@@ -33,7 +33,7 @@ def test_the_profile_of_figures_measures_every_line_of_the_tables() -> None:
 def test_a_layer_is_measured_in_as_many_rounds_as_the_others_or_its_absence_explained() -> None:
     made = whole(Plan("figures"))
     for item in made.items:
-        assert set(item.rounds.values()) <= {2, 3, 5}, item.case.name
+        assert set(item.rounds.values()) <= {3, 5}, item.case.name
         assert len(set(item.rounds.values())) <= 1, item.case.name
         left_out = {s.layer for s in made.skipped if s.case == item.case.name}
         assert left_out | set(item.rounds) == set(FIGURES), item.case.name
@@ -41,14 +41,14 @@ def test_a_layer_is_measured_in_as_many_rounds_as_the_others_or_its_absence_expl
 
 def test_the_profiles_last_no_longer_than_they_promise() -> None:
     figures = whole(Plan("figures"))
-    assert figures.seconds <= 30 * 60
+    assert figures.seconds <= 33 * 60
     assert whole(Plan("quick"), USUAL).seconds <= 3 * 60
     for plan in (Plan("figures", rounds=1), Plan("figures", seconds=0.5)):
         assert whole(plan).seconds < 0.8 * figures.seconds
     for plan in (Plan("quick"), Plan("normal"), Plan("figures")):
         assert [item for item in whole(plan).items if item.case.lasts < 1] == []
     said = screen.estimate(figures)
-    assert "measurements, about 2" in said
+    assert "measurements, about 3" in said
     assert " min " in said
 
 
