@@ -116,10 +116,12 @@ class Worker:
 def _settle(waiter: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
     if waiter.done():
         return
-    if error is None:
-        waiter.set_result(result)
-    else:
+    if isinstance(error, StopIteration):  # no future takes it before Python 3.12
+        waiter.set_exception(RuntimeError("a function for the thread raised StopIteration"))
+    elif error is not None:
         waiter.set_exception(error)
+    else:
+        waiter.set_result(result)
 
 
 def _run(jobs: Jobs) -> None:

@@ -36,6 +36,8 @@ async def test_stopped_it_ends_after_its_last_job_and_starts_with_the_next(worke
 async def test_an_error_is_the_callers_and_does_not_end_the_thread(worker: Worker) -> None:
     with pytest.raises(ZeroDivisionError):
         await soon(worker.run(lambda: 1 // 0))
+    with pytest.raises(RuntimeError, match="StopIteration"):  # a get_capacity of a project's
+        await soon(worker.run(lambda: next(iter(()))))
     assert worker.post("Leaving", sys.exit)  # for which nobody waits
     assert await soon(worker.run(lambda: "goes on")) == "goes on"
 
