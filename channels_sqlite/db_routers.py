@@ -25,6 +25,7 @@ class ChannelsRouter:
 
     Name it in DATABASE_ROUTERS. If several layers use several databases, the tables are migrated in
     all of them, and the ORM (the admin) reads and writes the first; `using()` reaches the others.
+    An object of one of them is saved to, and deleted in, the database that it came from.
 
     A database of the layer's own, under any alias except "default", gets the tables of no other
     app, unless a router before this one says so. Otherwise it has no opinion on other apps.
@@ -38,8 +39,12 @@ class ChannelsRouter:
                 " migrate does not make the layer's tables. Add it to INSTALLED_APPS."
             )
 
-    def db_for_read(self, model: type[Model], **_hints: Any) -> str | None:
-        return configured_databases()[0] if model._meta.app_label == APP_LABEL else None
+    def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
+        if model._meta.app_label != APP_LABEL:
+            return None
+        ours = configured_databases()
+        state = getattr(hints.get("instance"), "_state", None)
+        return state.db if state is not None and state.db in ours else ours[0]
 
     db_for_write = db_for_read
 

@@ -68,6 +68,18 @@ def test_several_layers_have_their_tables_in_each_database(settings: Settings) -
     assert router.db_for_read(LayerMessage) == router.db_for_write(LayerMessage) == "fast"
 
 
+def test_an_object_stays_in_the_database_that_it_came_from(settings: Settings) -> None:
+    """Where `using()` has read it from the second layer's, it is not saved or deleted elsewhere."""
+    settings.CHANNEL_LAYERS = {"default": layer(database="fast"), "jobs": layer(database="slow")}
+    router = ChannelsRouter()
+    message = LayerMessage()
+    for ask in (router.db_for_read, router.db_for_write):
+        for database, its in (("slow", "slow"), ("fast", "fast"), (None, "fast"), ("gone", "fast")):
+            message._state.db = database
+            assert ask(LayerMessage, instance=message) == its
+        assert ask(User, instance=message) is None
+
+
 def test_the_router_has_no_opinion_on_other_apps_elsewhere(settings: Settings) -> None:
     for entry in (layer(), layer(database="default")):
         settings.CHANNEL_LAYERS = {"default": entry}
