@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import AppConfig
 from django.core.checks import Tags, register
-from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections, router
+from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate, pre_migrate
@@ -77,7 +77,7 @@ def migrate_layers_first(
             if (is_planned or is_new) and tables.migrate(connection):
                 said = f'Made the layer\'s tables in the database "{alias}".\n'
             complete(sender, alias)
-        except DatabaseError as error:
+        except tables.REFUSALS as error:
             said = (
                 f'Did not make the layer\'s tables in the database "{alias}": {error}.'
                 f" To see more, run: python manage.py check --database={alias}\n"

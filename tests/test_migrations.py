@@ -342,6 +342,21 @@ def test_the_default_database_is_migrated_even_if_the_layers_cannot_be(tmp_path:
     assert "is not a database" in failed.stderr
 
 
+@pytest.mark.parametrize("option", ['"charset": "utf8mb4"', '"transaction_mode": "IMEDIATE"'])
+def test_the_default_database_is_migrated_even_if_the_layers_options_are_wrong(
+    tmp_path: Path, option: str
+) -> None:
+    project = Project(tmp_path, f'DATABASES["channels"]["OPTIONS"] = {{{option}}}')
+    said = project.manage("migrate").stdout
+    assert 'Did not make the layer\'s tables in the database "channels": ' in said
+    assert project.select("1 from django_content_type limit 1", "db") == [(1,)]
+    for arguments in (["check", "--database=channels"], ["migrate", "--database=channels"]):
+        failed = project.manage(*arguments, succeeds=False)
+        assert "channels_sqlite.E008" in failed.stderr
+        assert 'remove it in DATABASES["channels"]["OPTIONS"]' in failed.stderr
+        assert not project.database.exists()
+
+
 # As the interpreter ends, Python's Pool waits for ever if a worker was killed with one of its
 # locks. The traceback tells that from a hang of ours.
 WRITES_INTO_ITS_COPY = """\

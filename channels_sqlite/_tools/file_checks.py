@@ -142,11 +142,21 @@ def contents(alias: str) -> list[checks.CheckMessage]:
         return [_not_opened(alias, path, obstacle)]
     try:
         if path is not None and path.parent.is_dir() and not path.exists():
+            _try_options(alias)
             return [_never_migrated(alias)]  # to open it would make it
         with connections[alias].cursor() as cursor:
             return list(_found(alias, cursor))
-    except (DatabaseError, TypeError) as error:  # a key of OPTIONS that sqlite3 does not know
+    except tables.REFUSALS as error:
         return [_unreadable(alias, path, error)]
+
+
+def _try_options(alias: str) -> None:
+    """Raise what Django raises for wrong OPTIONS, without opening the file."""
+    django = connections[alias]
+    with django.wrap_database_errors:
+        django.get_new_connection(
+            {**django.get_connection_params(), "database": ":memory:"}
+        ).close()
 
 
 def can_be_read(alias: str) -> bool:
@@ -161,6 +171,8 @@ def _unreadable(alias: str, path: Path | None, error: Exception) -> checks.Check
     elif path is not None and path.is_dir():
         inside = str(path / f"{alias}.sqlite3")
         hint = f'NAME is a directory. Name a file:\nDATABASES["{alias}"]["NAME"] = {inside!r}'
+    elif not isinstance(error, DatabaseError):
+        hint = f'Correct or remove it in DATABASES["{alias}"]["OPTIONS"].'
     elif _init_command(alias) and code_of(error.__cause__) == sqlite3.SQLITE_ERROR:
         hint = f'Correct the SQL in OPTIONS["init_command"]:\n{_init_command(alias)}'
     return checks.Error(

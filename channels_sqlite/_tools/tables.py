@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from django.apps import apps
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.backends.utils import CursorWrapper
@@ -31,6 +31,9 @@ MIGRATION = "0001_channels"
 
 OF_0_1 = ("channels_sqlite_channelmessage", "channels_sqlite_channelgroup")
 """The tables of channels-sqlite 0.1, whose app label is the same."""
+
+REFUSALS = (DatabaseError, ImproperlyConfigured, TypeError)
+"""What Django raises where it cannot open a database: the last two for a key of OPTIONS."""
 
 
 def databases() -> list[BaseDatabaseWrapper]:
