@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +41,14 @@ def test_another_key_or_none_reads_nothing() -> None:
         codec("another").decode(body, "test-channel")
     with pytest.raises(UndecodableMessage, match="it is encrypted, of another serializer_format"):
         codec().decode(body, "test-channel")
+
+
+def test_a_body_that_was_copied_to_a_name_that_is_a_blob_is_undecodable() -> None:
+    """SQLite keeps a blob in any column, and so the admin and the command meet one."""
+    body = codec("key").encode(MESSAGE, "test-channel")
+    blob: Any = b"test-channel"
+    with pytest.raises(UndecodableMessage, match="it was encrypted for test-channel, not for b'"):
+        codec("key").decode(body, blob)
 
 
 @settings(deadline=None, max_examples=15)

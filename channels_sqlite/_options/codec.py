@@ -64,8 +64,10 @@ class Codec:
 
 
 def _address(channel: str, group: str | None) -> str:
-    """The name that a body is bound to; no channel's name has a space in it."""
-    return channel if group is None else f"group {group}"
+    """The name that a body is bound to; no channel's name has a space in it. In a row of others a
+    name may be a blob.
+    """
+    return f"{channel}" if group is None else f"group {group}"
 
 
 def _cipher(keys: Sequence[str | bytes]) -> MultiFernet:
