@@ -69,7 +69,7 @@ class WatchfilesWatcher:
         try:
             self._notify = self._watch()
             self.thread.start()
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, UnicodeError) as error:  # Rust takes paths in UTF-8 only
             if not _ending.is_set():  # Python then starts no thread any more
                 raise WatcherUnavailable(f"watchfiles cannot watch {wal}: {error}.") from error
 

@@ -281,6 +281,17 @@ async def test_a_watcher_asked_for_by_name_does_not_give_way(
         start("inotify", listener, place)
 
 
+@by_watchfiles
+@pytest.mark.skipif(sys.platform != "linux", reason="no name is other than UTF-8 here")
+async def test_a_name_that_is_not_utf8_is_not_for_watchfiles(
+    kind: str, listener: Noting, tmp_path: Path
+) -> None:
+    place = Place(tmp_path, os.fsdecode(b"caf\xe9.sqlite3"))
+    with pytest.raises(WatcherUnavailable, match="watchfiles cannot watch"):
+        start(kind, listener, place)
+    place.bell.close(remove=True)
+
+
 async def test_auto_gives_way_with_one_warning(
     listener: Noting, place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
