@@ -37,6 +37,7 @@ from channels_sqlite.management.commands.channels_sqlite import Command
 from tests import waiting
 from tests.conftest import SetTimes, Start
 from tests.processes import PATIENCE, ROOT, environment
+from tests.projects import Project
 from tests.rows import inbox_of, put, put_to_group, select
 from tests.storing.tables import join
 
@@ -371,6 +372,37 @@ def test_flush_asks_first_and_need_not_where_nobody_can_answer(
         run("flush")
     assert select(others, f"count(*) from {schema.MESSAGE}") == [1]
     assert run("flush", "--no-input") == "Deleted all messages and memberships.\n"
+
+
+def test_a_flush_that_is_interrupted_has_deleted_nothing(
+    run: Run, database: Path, others: sqlite3.Connection
+) -> None:
+    """The exit status is a shell's own, so that `flush && deploy` stops."""
+    put(others, "mail")
+    with subprocess.Popen(
+        [sys.executable, "-m", "django", "channels_sqlite", "flush"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env=environment(database),
+    ) as flush:
+        assert flush.stdout
+        assert b"deletes 1 message" in flush.stdout.readline()
+        flush.send_signal(signal.SIGINT)
+        assert flush.wait(PATIENCE) == 130
+    assert select(others, f"count(*) from {schema.MESSAGE}") == [1]
+
+
+def test_flush_asks_in_characters_that_the_terminal_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    project = Project(tmp_path, 'DATABASES["channels"]["NAME"] = BASE_DIR / "日本.sqlite3"')
+    project.manage("migrate", "--database=channels")
+    project.manage("channels_sqlite", "send", "mail", '{"type": "x"}')
+    asked = project.manage("channels_sqlite", "flush", succeeds=False)
+    assert r"\u65e5\u672c.sqlite3" in asked.stdout
+    assert "--no-input" in asked.stderr
 
 
 # doctor

@@ -42,6 +42,12 @@ def one_line(text: str) -> str:
     )
 
 
+def known(text: str, stream: Any) -> str:
+    """Without the characters of a message, or of a path, that a terminal or a pipe cannot take."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
 def counted(number: int, noun: str) -> str:
     """Such as "1 member" or "2 members"."""
     return f"{number} {noun}" if number == 1 else f"{number or 'no'} {noun}s"

@@ -32,7 +32,7 @@ from ...db_routers import APP_LABEL
 from ...exceptions import ChannelsSqliteError
 from ...layers import SqliteChannelLayer
 from ..arguments import EXAMPLE, message_of, pause, row_count
-from ..formats import as_json, counted, one_line, table
+from ..formats import as_json, counted, known, one_line, table
 from ..pages import decoded, delays, described, failure, lapse, line_of, object_of
 
 Answer = TypeVar("Answer")
@@ -104,18 +104,16 @@ class Command(BaseCommand):
             options["run"](Namespace(**options))
         except (ChannelsSqliteError, ChannelFull) as error:
             raise CommandError(str(error)) from error
-        except KeyboardInterrupt:  # how a person ends what has no end
-            if options["run"] == self.doctor:
+        except KeyboardInterrupt:  # how a person ends what has no end; others have not done it
+            if options["run"] != self.tail and options.get("watch") is None:
                 sys.exit(130)
         except BrokenPipeError:  # as of `head`, after its lines; at exit Python would complain
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def say(self, *lines: str) -> None:
         """Now, and not when a buffer is full: somebody is looking."""
-        encoding = getattr(self.stdout, "encoding", None) or "utf-8"
-        if lines:  # a terminal, or a pipe, may not know all characters of a message
-            text = "\n".join(lines).encode(encoding, "backslashreplace").decode(encoding)
-            self.stdout.write(text)
+        if lines:
+            self.stdout.write(known("\n".join(lines), self.stdout))
             self.stdout.flush()
 
     def note(self, line: str) -> None:
@@ -234,7 +232,7 @@ class Command(BaseCommand):
             "Type 'yes' to do it: "
         )
         try:
-            if not options.no_input and input(question) != "yes":
+            if not options.no_input and input(known(question, self.stdout)) != "yes":
                 raise CommandError("Nothing was deleted.")
         except (EOFError, RuntimeError):  # there is no end of the input, nor any input
             words = "Nobody is here to answer; --no-input does it without asking."
