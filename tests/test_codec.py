@@ -35,6 +35,12 @@ def test_a_key_may_be_any_secret_and_two_bodies_of_one_message_differ() -> None:
         assert [codec(key).decode(body, "test-channel") for body in bodies] == [MESSAGE] * 5
 
 
+def test_a_key_out_of_the_environment_is_the_same_as_its_bytes() -> None:
+    """Python has what is not UTF-8 there as surrogates."""
+    body = codec(b"\xff\xfe key").encode(MESSAGE, "test-channel")
+    assert codec("\udcff\udcfe key").decode(body, "test-channel") == MESSAGE
+
+
 def test_another_key_or_none_reads_nothing() -> None:
     body = codec("key").encode(MESSAGE, "test-channel")
     with pytest.raises(UndecodableMessage, match="symmetric_encryption_keys"):

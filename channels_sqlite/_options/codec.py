@@ -73,7 +73,8 @@ def _address(channel: str, group: str | None) -> str:
 def _cipher(keys: Sequence[str | bytes]) -> MultiFernet:
     """Fernet, as channels_redis has it: the first key encrypts, all of them decrypt.
 
-    Any secret will do: it is hashed to the 32 bytes that Fernet wants.
+    Any secret will do, such as random bytes out of os.environ: it is hashed to the 32 bytes that
+    Fernet wants.
     """
     try:
         from cryptography.fernet import Fernet, MultiFernet
@@ -82,6 +83,7 @@ def _cipher(keys: Sequence[str | bytes]) -> MultiFernet:
             "CHANNEL_LAYERS CONFIG key 'symmetric_encryption_keys' is set, which needs a package: "
             "python -m pip install cryptography"
         ) from error
-    secrets = [key.encode() if isinstance(key, str) else key for key in keys]
+    escaped = "surrogateescape"  # as os.environ has what is not UTF-8
+    secrets = [key.encode(errors=escaped) if isinstance(key, str) else key for key in keys]
     digests = [hashlib.sha256(secret).digest() for secret in secrets]
     return MultiFernet([Fernet(base64.urlsafe_b64encode(digest)) for digest in digests])
