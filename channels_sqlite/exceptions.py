@@ -96,13 +96,17 @@ def this_user() -> str:
     return f"user {os.geteuid()}" if hasattr(os, "geteuid") else "user"
 
 
+# Without `using`, on_commit() waits for "default" alone: that may end inside the other transaction.
+_SEND_AFTER_IT = (
+    ", by ATOMIC_REQUESTS perhaps: send after it, with transaction.on_commit(..., using=...), or in"
+    " it, with channels_sqlite.models.GroupSend."
+)
+
 _REMEDIES: dict[int | None, str] = {
     sqlite3.SQLITE_BUSY: " Another connection held the write lock for longer than"
-    " OPTIONS['timeout']. It may be this thread's own transaction: send after it, with"
-    " transaction.on_commit(), or in it, with channels_sqlite.models.GroupSend.",
+    f" OPTIONS['timeout']. It may be this thread's own transaction{_SEND_AFTER_IT}",
     sqlite3.SQLITE_LOCKED: " Another connection in this process has a transaction open on the"
-    " database. It may be this thread's own: send after it, with transaction.on_commit(), or in it,"
-    " with channels_sqlite.models.GroupSend.",
+    f" database. It may be this thread's own{_SEND_AFTER_IT}",
     sqlite3.SQLITE_READONLY: " This process's {user} needs write access to the file and to its"
     " directory; or there was no file descriptor left (ulimit -n).",
     sqlite3.SQLITE_IOERR: " The disk reported an error, or is full; see the system's log.",

@@ -91,7 +91,7 @@ def test_a_lock_held_for_too_long_points_at_what_may_hold_it(database: Path) -> 
     """In memory that is this process. An error that Python raises has no result code."""
     with locked(database):
         words = translated(failure(database, "begin immediate"))
-    for each in ("OPTIONS['timeout']", "this thread's own transaction", "GroupSend"):
+    for each in ("OPTIONS['timeout']", "this thread's own transaction", "using=", "GroupSend"):
         assert each in words
     name = "file:locked?mode=memory&cache=shared"
     with sql(name) as other:
