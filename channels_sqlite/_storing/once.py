@@ -5,6 +5,9 @@ or a success.
 from __future__ import annotations
 
 import logging
+import threading
+from contextlib import suppress
+from functools import partial
 
 logger = logging.getLogger("channels_sqlite")
 
@@ -21,18 +24,24 @@ class Once:
             self._said[topic] = words
             logger.warning("%s", words)
 
-    def failed(self, topic: str, error: BaseException) -> None:
+    def failed(self, topic: str, error: BaseException, *, apart: bool = False) -> None:
         """Log that something failed; with a traceback if it is no error of ours, whose words say
-        the remedy.
+        the remedy. On a thread of its own if `apart`: a log handler may send to a layer, which then
+        waits for the worker's thread.
         """
         words = f"{type(error).__name__}: {error}"
         if self._said.get(topic) == words or self.silent:
             return
         self._said[topic] = words
         if type(error).__module__.startswith(__package__.partition(".")[0]):
-            logger.warning("%s failed: %s", topic, error)
+            log = partial(logger.warning, "%s failed: %s", topic, error)
         else:
-            logger.error("%s failed.", topic, exc_info=error)
+            log = partial(logger.error, "%s failed.", topic, exc_info=error)
+        if apart:
+            with suppress(RuntimeError):  # no thread can be started
+                threading.Thread(target=log, daemon=True).start()
+                return
+        log()
 
     def well(self, topic: str) -> None:
         """Note that it went well, so that the next failure is news."""

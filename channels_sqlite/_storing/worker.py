@@ -52,7 +52,7 @@ class Worker:
             except (Lost, Busy):  # it will be asked for again
                 pass
             except BaseException as error:  # whatever it is: the thread would end
-                self._once.failed(topic, error)
+                self._once.failed(topic, error, apart=True)
             else:
                 self._once.well(topic)
             finally:

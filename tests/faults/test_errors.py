@@ -10,14 +10,17 @@ import asyncio
 import logging
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite._waking import watchfiles
+from channels_sqlite.exceptions import NotMigrated
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.conftest import OpenLayer, SetTimes, Start
 from tests.faults.peers import bell_of
@@ -78,6 +81,34 @@ async def test_a_reader_goes_on_after_looks_that_failed(
             connection.execute(f"alter table elsewhere rename to {SEQUENCE}")
             assert await restored(layer, [local, "shared"], receiving) < DEAF, turn
     assert records(caplog) == []
+
+
+@by_default
+async def test_a_log_handler_may_send_to_the_layer_whose_database_cannot_be_opened(
+    layer: Any, database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As live logs do. The thread that opens the database does not wait for itself."""
+    logged: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            with suppress(NotMigrated):
+                async_to_sync(layer.group_send)("test-group", message(1))
+            logged.append(record.getMessage())
+
+    handler = Handler()
+    away = await asyncio.to_thread(database.rename, database.with_name("away"))
+    logging.getLogger("channels_sqlite").addHandler(handler)
+    try:
+        layer.database.open_for_readers()
+        await until(lambda: logged)
+        with pytest.raises(NotMigrated):
+            await soon(layer.send("test-channel", message(2)))
+    finally:
+        logging.getLogger("channels_sqlite").removeHandler(handler)
+    await asyncio.to_thread(away.rename, database)
+    await layer.send("test-channel", message(3))
+    caplog.clear()
 
 
 @by_default
