@@ -38,6 +38,8 @@ class Queues:
         self._drops = drops
         self._items: dict[str, deque[Item]] = {}
         self._waiters: dict[str, list[Waiter]] = {}
+        self.abandoned: deque[tuple[str, Waiter]] = deque()
+        """Consumers that the garbage collector has closed, each with its channel."""
 
     # For a consumer
 
@@ -52,7 +54,7 @@ class Queues:
             self._waiters.setdefault(channel, []).append(waiter)
             return None
 
-    def leave(self, channel: str, waiter: Waiter, running: Loop) -> None:
+    def leave(self, channel: str, waiter: Waiter, running: Loop | None) -> None:
         """A consumer waits no longer: it was woken, or it was cancelled.
 
         A message that it was handed, or was woken for, goes to the next consumer.
@@ -64,6 +66,16 @@ class Queues:
                 self.put_back(channel, [item], running)
             else:
                 self._wake_next(channel, running)
+
+    def leave_abandoned(self, running: Loop | None) -> list[str]:
+        """Consumers that the garbage collector has closed wait no longer; their channels."""
+        channels = []
+        with self._lock:
+            while self.abandoned:
+                channel, waiter = self.abandoned.popleft()
+                self.leave(channel, waiter, running)
+                channels.append(channel)
+        return channels
 
     def _take(self, channel: str) -> Item | None:
         """The oldest message that has not expired."""

@@ -302,7 +302,14 @@ class Reading:
             return None
         return len(items)
 
+    def give_back_abandoned(self, running: Loop | None) -> list[str]:
+        """The same for consumers that the garbage collector has closed; to which channels."""
+        normal = [each for each in self._queues.leave_abandoned(running) if "!" not in each]
+        self.normal |= dict.fromkeys(normal)  # they may have been forgotten
+        return [each for each in normal if self.give_back(each, running)]
+
     def give_all_back(self, running: Loop | None) -> bool:
         """Put back what was claimed for consumers that are gone; return True if that is done."""
+        self.give_back_abandoned(running)
         given = [self.give_back(channel, running) for channel in list(self.normal)]
         return None not in given

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
@@ -54,8 +53,6 @@ class Receiver:
         self._listening = Listening(setup, self._queues, self._on_wake, self._beat)
         self._memberships = Memberships(setup.database, setup.client)
         self._retired = False
-        self._abandoned: deque[tuple[str, Waiter]] = deque()
-        """Consumers that the garbage collector has closed."""
         self._beaten_at = time.monotonic()
         self._received = 0  # messages, at the last heartbeat
         setup.database.readers.add(self)
@@ -91,7 +88,7 @@ class Receiver:
                 self._begin(channel, inbox, loop)
                 item = await waiter
             except GeneratorExit:  # the garbage collector's, amid anything: no lock is taken now
-                self._abandoned.append((channel, waiter))
+                self._queues.abandoned.append((channel, waiter))
                 raise
             except BaseException:  # a signal handler's, too
                 self._stop_waiting(channel, waiter, loop)
@@ -215,8 +212,7 @@ class Receiver:
         """Deliver what `read` finds; return True if it found anything."""
         reading, found = self._reading, False
         with self._lock:
-            while self._abandoned:
-                self._stop_waiting(*self._abandoned.popleft(), loop)
+            given_back = reading.give_back_abandoned(loop)
             reading.more = False
             try:
                 self._memberships.move_if_clock_was_set()
@@ -226,6 +222,8 @@ class Receiver:
             except Lost:  # the connections were closed, by a fork for example
                 self._database.open_for_readers()
             more = reading.more
+        if given_back:  # without the lock: other layers look, under locks of theirs
+            bells.ring(self._database, given_back)
         if found:
             self._acknowledge_later(loop)
         if more:  # after others on the loop have had their turn
@@ -297,7 +295,9 @@ class Receiver:
         remove = is_gone(self._database.path)
         with suppress(Exception), self._lock:  # others find that this reader is gone, and do it
             self._reading.acknowledge()
-            self._reading.give_all_back(None)
+            until = time.monotonic() + times.TIMES.close
+            while not self._reading.give_all_back(None) and time.monotonic() < until:
+                time.sleep(times.TIMES.retry)  # for a lock of others: nobody else has these
             self._database.try_write(lambda connection: upkeep.forget(connection, [self.client]))
             remove = True
         bell.close(remove=remove)

@@ -9,8 +9,10 @@ import sqlite3
 import threading
 import time
 import weakref
+from collections.abc import Coroutine
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -30,7 +32,7 @@ from tests.conftest import SetTimes
 from tests.receiving.conftest import NORMAL, Open, Process, waiting
 from tests.rows import count, inbox_of, put, put_number, select, sql, to_group
 from tests.storing.parts import locked
-from tests.waiting import PATIENCE, cancel, soon, threads, until, until_gone
+from tests.waiting import PATIENCE, cancel, soon, threads, until, until_gone, wait_until
 
 
 def memory(alias: str) -> closing[sqlite3.Connection]:
@@ -438,6 +440,74 @@ async def test_a_garbage_collected_consumer_takes_no_lock(process: Process, data
     await process.send(1, channel=NORMAL)
     assert await soon(process.receive(NORMAL)) == 1
     assert process.receiver._queues.count_channels() == 0
+
+
+async def in_hand(process: Process) -> Coroutine[Any, Any, int]:
+    """A consumer that was handed the message 1, and has not run since."""
+    await cancel(await process.begin(NORMAL))  # it listens by now
+    consumer = process.receive(NORMAL)
+    consumer.send(None)
+    await process.send(1, channel=NORMAL)
+    return consumer
+
+
+@pytest.mark.parametrize("closes", [True, False], ids=["closed", "at exit"])
+async def test_what_a_garbage_collected_consumer_was_handed_is_given_back_at_the_end(
+    process: Process, database: Path, closes: bool
+) -> None:
+    consumer = await in_hand(process)
+    consumer.close()
+    assert waiting(database) == 0
+    if closes:
+        await process.layer.close()
+    else:
+        process.receiver.depart()
+    assert waiting(database) == 1
+
+
+async def test_a_layer_that_gives_back_does_not_wait_for_another_ones_look_under_its_lock(
+    open_: Open, database: Path
+) -> None:
+    """That other one may do the same on another event loop, and wait for the first."""
+    process, other = open_(), open_()
+    consumer = await in_hand(process)
+    task = await other.begin(NORMAL)
+    consumer.close()
+    held = threading.Event()
+
+    def hold() -> None:
+        with other.receiver._lock:
+            held.set()
+            wait_until(lambda: waiting(database) == 1)
+            assert process.receiver._lock.acquire(timeout=PATIENCE)
+            process.receiver._lock.release()
+
+    with threads(hold):
+        held.wait()  # without the loop, which would look
+        process.receiver.rung(None, asyncio.get_running_loop())
+    assert await soon(task) == 1
+
+
+async def test_at_exit_a_lock_of_others_is_waited_for_to_give_back_what_was_claimed(
+    process: Process, database: Path, set_times: SetTimes
+) -> None:
+    set_times(close=PATIENCE)
+    consumer = await in_hand(process)
+    held, departs = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locked(database):
+            held.set()
+            assert departs.wait(PATIENCE)
+            time.sleep(0.1)
+
+    with threads(hold):
+        held.wait()  # without the loop, which would try again
+        with pytest.raises(asyncio.CancelledError):
+            consumer.throw(asyncio.CancelledError())
+        departs.set()
+        process.receiver.depart()
+    assert waiting(database) == 1
 
 
 async def test_a_lock_of_others_after_the_clock_was_set_takes_no_message_of_a_group(
