@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from . import forks
 from .forks import Identity
@@ -35,7 +35,8 @@ class Files:
         self.in_memory = is_in_memory(name)
         self._name = name if self.in_memory else os.path.abspath(without_uri(name))
         self._name_all(self._name)
-        self._uri = name if name.startswith("file:") else ""
+        # mode=rw, because SQLite would make an empty file where it was deleted meanwhile.
+        self._query = urlsplit(name).query if name.startswith("file:") else "mode=rw"
         self.target = name  # the URI to open
         self._identities: dict[str, Identity] = {}
         """The database, its log and its index, as they were opened, by the ends of their names."""
@@ -55,8 +56,7 @@ class Files:
         being used.
         """
         self._name_all(os.path.realpath(self._name))
-        # SQLite would make an empty file where it was deleted meanwhile.
-        self.target = self._uri or f"file:{quote(os.fsencode(self.path))}?mode=rw"
+        self.target = f"file:{quote(os.fsencode(self.path))}?{self._query}"
         self._identities = self._on_disk("")
         if self._identities:
             refuse_other_names(self.path)
@@ -140,8 +140,7 @@ class Files:
             found = self._on_disk(*self._identities)
         except OSError:  # the directory cannot be searched at present; the open files still serve
             return []
-        opened = self._identities.items()
-        return [self.path + end for end, identity in opened if found.get(end) != identity]
+        return [self.path + end for end, each in self._identities.items() if found.get(end) != each]
 
     def log_age(self) -> float:
         """Seconds since the log was last written, or touched."""
@@ -317,4 +316,5 @@ def is_in_memory(name: str) -> bool:
 
 def without_uri(name: str) -> str:
     """The path that a NAME has, which may be a URI."""
-    return unquote(urlsplit(name).path) if name.startswith("file:") else name
+    is_uri = name.startswith("file:")
+    return os.fsdecode(unquote_to_bytes(os.fsencode(urlsplit(name).path))) if is_uri else name

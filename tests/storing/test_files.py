@@ -56,6 +56,27 @@ def test_any_file_can_be_named(database: Path, file: str) -> None:
         assert count(files.target, MESSAGE) == 0
 
 
+def test_a_relative_uri_means_the_same_file_in_another_directory(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a daemon changes it; SQLite would make an empty file there."""
+    monkeypatch.chdir(database.parent)
+    files = Files(f"file:{database.name}?mode=rwc")
+    database.with_name("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert files.find()
+    assert count(files.target, MESSAGE) == 0
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names are UTF-8 here")
+def test_a_uri_may_name_a_file_that_is_not_utf_8(database: Path) -> None:
+    path = database.rename(database.with_name(os.fsdecode(b"caf\xe9")))
+    files = Files(f"file:{database.with_name('caf%E9')}")
+    assert files.find()
+    assert files.path == str(path)
+    assert count(files.target, MESSAGE) == 0
+
+
 @pytest.mark.skipif(not locks.SUPPORTED, reason="no flock here")
 def test_a_file_system_without_locks_serves(opened: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse = Mock(side_effect=OSError(errno.ENOLCK, "No locks available"))
