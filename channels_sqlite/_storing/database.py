@@ -259,16 +259,16 @@ class Database:
                 replaced[0],
             )
             return False
-        logger.warning(
-            "%s was deleted or replaced; opening the database again. Messages and memberships that"
-            " only the old one holds are gone.",
-            ", ".join(replaced),
-        )
         with self._lock:
             if self._connections is not connections:  # another loop was first
                 return True
             self._connections = None
         self._worker.post("Closing", lambda: self._close_replaced(connections))
+        logger.warning(  # last: a log handler may raise
+            "%s was deleted or replaced; opening the database again. Messages and memberships that"
+            " only the old one holds are gone.",
+            ", ".join(replaced),
+        )
         return True
 
     def _close_replaced(self, connections: Connections) -> None:

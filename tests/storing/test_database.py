@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -124,6 +125,26 @@ async def test_an_index_that_was_deleted_is_said_once_and_the_open_one_kept(
     assert one.connections is connections
     (said,) = caplog.messages
     assert "Stop all that use it" in said
+
+
+async def test_a_replaced_file_is_left_though_a_log_handler_raises(
+    one: Database, database: Path, set_times: SetTimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As async_to_sync does on an event loop. Messages would go to the old file for ever."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise ZeroDivisionError
+
+    set_times(check=-1)  # each use looks whether the files are still there
+    connections = await one.ready()
+    os.replace(shutil.copy(database, database.with_name("another")), database)
+    monkeypatch.setattr(logging.getLogger("channels_sqlite"), "handlers", [Handler()])
+    with pytest.raises(ZeroDivisionError):
+        await one.write(insert)
+    assert one.connections is None
+    await soon(one.write(insert))
+    assert one.connections is not connections
 
 
 async def test_a_closing_that_is_cancelled_is_done(one: Database) -> None:
