@@ -222,8 +222,8 @@ class Receiver:
             except Lost:  # the connections were closed, by a fork for example
                 self._database.open_for_readers()
             more = reading.more
-        if given_back:  # without the lock: other layers look, under locks of theirs
-            bells.ring(self._database, given_back)
+        if given_back:  # without the lock: other layers then look, under locks of theirs
+            loop.call_soon(bells.ring, self._database, given_back)
         if found:
             self._acknowledge_later(loop)
         if more:  # after others on the loop have had their turn
