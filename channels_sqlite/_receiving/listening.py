@@ -119,6 +119,8 @@ class Listening:
         listener, interval = self.of(loop), self._setup.options.polling_interval
         if listener is None:
             return
+        listener.start(interval)
+        listener.watch_again_later()
         if not self._database.in_memory:  # where the ORM's writes announce nothing
             self._database.once.warn(
                 "Watching",
@@ -126,8 +128,6 @@ class Listening:
                 f" polling every {interval} s, and watching again in"
                 f" {times.TIMES.watch_again:.0f} s.",
             )
-        listener.start(interval)
-        listener.watch_again_later()
 
     @property
     def held_bell(self) -> Bell | None:
