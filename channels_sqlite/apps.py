@@ -93,6 +93,7 @@ def complete(sender: ChannelsSqliteConfig, using: str, **_kwargs: Any) -> None:
         return
     tables.complete(connection)
     if not connection.in_atomic_block:
+        tables.remove_stale_index(connection)
         with connection.cursor() as cursor:
             # If it is set already, this only reads. Several processes that open a new file at once
             # would otherwise wait for each other to set it.

@@ -70,8 +70,9 @@ class Files:
 
     def remove_stale_log(self) -> None:
         """Delete the log, and its index, that were opened with another database of this name."""
-        if self._record >= 0 and self._was_opened_with_another() and self._log_is_kept():
-            for end in (INDEX, LOG):  # an index without its log is nothing to SQLite
+        if self._record >= 0 and self._was_opened_with_another():
+            # Beside an empty database SQLite deletes the log itself, and leaves the index.
+            for end in (INDEX, LOG) if self._log_is_kept() else (INDEX,) * is_gone(self.wal):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.path + end)
 
@@ -196,9 +197,7 @@ class Files:
             return False
 
     def make_bells(self) -> None:
-        """Make the directory of bells, with the rights that the database has; OSError if it cannot
-        be made.
-        """
+        """Make the directory of bells, with the database's rights; OSError if it cannot be made."""
         status = os.stat(self.path)
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.bells, 0o700)

@@ -18,9 +18,12 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.backends.utils import CursorWrapper
 from django.utils.connection import ConnectionDoesNotExist
 
+from .._options import times
 from .._options.settings import configured_databases
-from .._storing import schema
+from .._storing import forks, schema
+from .._storing.files import INDEX, Files, is_gone
 from ..db_routers import APP_LABEL
+from ..exceptions import ChannelsSqliteError
 
 if TYPE_CHECKING:
     from django.db.migrations.state import StateApps
@@ -110,6 +113,22 @@ def differing(cursor: CursorWrapper) -> list[str]:
         if {*cursor.fetchall()} != {(field.column,) for field in model._meta.concrete_fields}:
             found.append(model._meta.db_table)
     return found
+
+
+def remove_stale_index(connection: BaseDatabaseWrapper) -> None:
+    """Delete the log's index that is left of a deleted database, before a log is made beside it.
+
+    A server that has not closed the deleted one keeps it in use: each process would get I/O errors.
+    """
+    files = Files(str(connection.settings_dict["NAME"]))
+    if files.in_memory:
+        return
+    with suppress(ChannelsSqliteError):  # the layer says so when it opens it
+        files.find()
+    if is_gone(files.wal) and not is_gone(files.path + INDEX):
+        with forks.no_fork(), files.opening_lock(times.TIMES.close) as alone:
+            if alone:
+                files.remove_stale_log()
 
 
 def complete(connection: BaseDatabaseWrapper) -> None:

@@ -275,26 +275,33 @@ def test_another_file_takes_the_databases_place(
     talkers.end(changes=6)
 
 
-@pytest.mark.parametrize("all_of_it", [False, True], ids=["rm and mv", "rm -rf and migrate"])
+DELETED: dict[str, tuple[str, bool]] = {  # what is deleted beside it, and if it is migrated
+    "rm and mv": ("", False),
+    "rm and migrate": ("", True),
+    "rm with the log and migrate": ("-wal", True),
+    "rm -rf and migrate": ("?*", True),
+}
+
+
+@pytest.mark.parametrize(("beside", "migrates"), DELETED.values(), ids=DELETED)
 def test_the_file_is_deleted_and_another_comes_later(
-    meet: Meet, database: Path, fresh: Callable[[], Path], all_of_it: bool
+    meet: Meet, database: Path, fresh: Callable[[], Path], beside: str, migrates: bool
 ) -> None:
-    """Alone, or with all that bears its name. Meanwhile senders are told to migrate, and nobody
-    makes a file of that name.
+    """Alone, with its log, or with all that bears its name. Meanwhile senders are told to migrate,
+    and nobody makes a file of that name. The index of its log may stay in use.
     """
     talkers = meet()
     talkers.talk()
     os.unlink(database)
-    if all_of_it:
-        for path in database.parent.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in database.parent.glob(database.name + beside):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     talkers.wait(
         lambda record: {name for name, each in record.refused.items() if "NotMigrated" not in each}
     )
     assert not database.exists()
     for refused in talkers.record().refused.values():
         assert "migrate --database" in refused["NotMigrated"]
-    if all_of_it:
+    if migrates:
         databases.migrate(database)
     else:
         os.replace(fresh(), database)
