@@ -71,8 +71,9 @@ class Files:
     def remove_stale_log(self) -> None:
         """Delete the log, and its index, that were opened with another database of this name."""
         if self._record >= 0 and self._was_opened_with_another():
-            # Beside an empty database SQLite deletes the log itself, and leaves the index.
-            for end in (INDEX, LOG) if self._log_is_kept() else (INDEX,) * is_gone(self.wal):
+            # Beside an empty file SQLite deletes the log itself, and leaves the index.
+            stale = [INDEX, LOG] if self._log_is_kept() else []
+            for end in [INDEX] if is_gone(self.wal) else stale:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(self.path + end)
 
