@@ -203,11 +203,12 @@ class SqliteChannelLayer(BaseChannelLayer, forks.Forkable):
     async def group_add(self, group: str, channel: str) -> None:
         """Add a channel to a group, for `group_expiry` seconds from the latest call."""
         self.require_valid_group_name(group)
-        inbox, parts, now = self._check(channel), self._parts, time.time()
+        inbox, parts, clock = self._check(channel), self._parts, time.time
         if inbox.endswith(f".{self.client_prefix}!"):
-            await parts.receiver.prepare_to_join()
-        until = now + self.group_expiry
-        await parts.database.write(lambda each: groups.add(each, group, inbox, channel, now, until))
+            clock = await parts.receiver.prepare_to_join()
+        await parts.database.write(  # by the clock at each try: it may be set meanwhile
+            lambda each: groups.add(each, group, inbox, channel, clock(), self.group_expiry)
+        )
         await asyncio.sleep(0)  # a task that does nothing but join must not starve the others
 
     async def group_discard(self, group: str, channel: str) -> None:

@@ -25,12 +25,20 @@ class Memberships:
         joined: they decide which channels get a group's message. Raises Busy or Lost where they
         cannot be moved now; a disk that is full must not keep anybody from reading.
         """
-        apart = time.time() - time.monotonic()
-        moved = apart - self._clocks_apart
-        if abs(moved) > times.TIMES.clock_was_set and self._write(
-            lambda connection: groups.shift_expiry(connection, self._client, moved)
+        if (by := self._was_set_by()) and self._write(
+            lambda connection: groups.shift_expiry(connection, self._client, by)
         ):
-            self._clocks_apart = apart
+            self._clocks_apart += by
+
+    def clock(self) -> float:
+        """The wall clock that the memberships lapse by: as it was before somebody set it, until
+        they are moved.
+        """
+        return time.time() - self._was_set_by()
+
+    def _was_set_by(self) -> float:
+        by = time.time() - time.monotonic() - self._clocks_apart
+        return by if abs(by) > times.TIMES.clock_was_set else 0.0
 
     def end_lapsed(self) -> None:
         """Delete those that have lapsed. To look takes no lock. Raises Busy or Lost."""

@@ -155,9 +155,10 @@ class Receiver:
         with self._lock:
             self._listening.stop(loop)
 
-    async def prepare_to_join(self) -> None:
-        """Have a bell before a channel of ours joins a group."""
+    async def prepare_to_join(self) -> Callable[[], float]:
+        """Have a bell before a channel of ours joins a group; return its membership's clock."""
         await self._database.in_place(self._prepare_to_join)
+        return self._memberships.clock
 
     def _prepare_to_join(self) -> None:
         with self._lock:

@@ -101,9 +101,10 @@ def add(
     inbox: str,
     channel: str,
     now: float,
-    expires_at: float,
+    lasts: float,
 ) -> None:
     """Join, or stay a member for longer; a member gets the messages that come after it joined."""
+    expires_at = now + lasts
     connection.execute(
         f"""
         insert into {MEMBERSHIP} ("group", inbox, channel, expires_at, joined_after)

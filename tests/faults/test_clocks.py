@@ -8,9 +8,10 @@ import time
 import pytest
 from asgiref.sync import async_to_sync
 
+from channels_sqlite._storing.schema import MEMBERSHIP
 from tests.conftest import OpenLayer, SetTimes
 from tests.kinds import by_default
-from tests.rows import message
+from tests.rows import message, select, sql
 from tests.waiting import receive, soon
 
 HOUR = 3600.0
@@ -76,3 +77,22 @@ def test_the_clock_is_set_forward_where_no_loop_lasts(
         time.sleep(0.05)
     async_to_sync(layer.group_send)("test-group", message(3))
     assert async_to_sync(receive)(layer, channel) == message(3)
+
+
+@by_default
+@pytest.mark.parametrize("jump", [48 * HOUR, -48 * HOUR], ids=["set forward", "set back"])
+async def test_the_clock_is_set_while_a_channel_joins(
+    open_layer: OpenLayer, clock: Clock, jump: float
+) -> None:
+    """The membership lasts for `group_expiry` all the same."""
+    layer = open_layer(group_expiry=24 * HOUR)
+    channel = await layer.new_channel()
+    joins = asyncio.ensure_future(layer.group_add("test-group", channel))
+    await asyncio.sleep(0)  # by now it opens the file
+    clock.ahead = jump
+    await soon(joins)
+    await layer.group_send("test-group", message(1))
+    assert await receive(layer, channel) == message(1)
+    with sql(layer.database.path) as connection:
+        (expires_at,) = select(connection, f"expires_at from {MEMBERSHIP}")
+    assert expires_at - time.time() == pytest.approx(24 * HOUR, abs=HOUR)

@@ -62,7 +62,7 @@ def join(
     now = time.time()
     for channel in channels:
         inbox = inbox_of(channel)
-        groups.add(connection, group, inbox, channel, now, now + expires_in)
+        groups.add(connection, group, inbox, channel, now, expires_in)
 
 
 def leave(connection: sqlite3.Connection, *channels: str) -> None:
