@@ -51,7 +51,7 @@ class InotifyWatcher:
         # A child leaves the loop alone, whose selector it shares with the parent.
         self._descriptor = forks.Descriptor(number)
         try:
-            self._wal_watch = self._add_log()
+            self._wal_watch = self._add(wal, self._wal_mask())
             self._bell_watch = -1 if bell is None else self._add(bell.path, ATTRIB | GONE)
             try:
                 Context().run(listener.loop.add_reader, number, self._drain)  # as in `call_after`
@@ -63,21 +63,13 @@ class InotifyWatcher:
         _watchers.add(self)
 
     def _add(self, path: str, mask: int) -> int:
+        """Watch a file, if it is there. Another thread may have closed the database just now, which
+        deletes the log, or somebody deletes the bells: the next heartbeat notices that.
+        """
         watch: int = _c.inotify_add_watch(self._descriptor.number, os.fsencode(path), mask)
-        if watch < 0:
+        if watch < 0 and ctypes.get_errno() != errno.ENOENT:
             raise _unavailable(path)
         return watch
-
-    def _add_log(self) -> int:
-        """Watch the log. There is none if another thread has just closed the database, or it was
-        deleted: the next heartbeat notices that.
-        """
-        try:
-            return self._add(self._wal, self._wal_mask())
-        except WatcherUnavailable:
-            if ctypes.get_errno() != errno.ENOENT:
-                raise
-            return -1
 
     def _wal_mask(self) -> int:
         """A touch says that a normal channel was written to; where none is read it is a write."""
@@ -89,7 +81,7 @@ class InotifyWatcher:
         with suppress(WatcherUnavailable):  # heartbeats look all the same
             while mask != self._wal_mask():  # another thread may have asked for more meanwhile
                 mask = self._wal_mask()
-                self._wal_watch = self._add_log()
+                self._wal_watch = self._add(self._wal, mask)
 
     def stop(self) -> None:
         if self._stopped:

@@ -92,14 +92,13 @@ class WatchfilesWatcher:
 
     def _watch(self) -> RustNotify:
         try_threads()
-        bell = [self._bell.path] if self._bell else []
+        paths = [self._wal] * self._watches_log + ([self._bell.path] if self._bell else [])
         try:
-            return self._watch_files([self._wal] * self._watches_log + bell)
+            return self._watch_files(paths)
         except FileNotFoundError:
-            if os.path.exists(self._wal):
-                raise
-            # Another thread has just closed the database: the next heartbeat notices that.
-            return self._watch_files(bell)
+            # Another thread has just closed the database, or somebody deletes the bells: the next
+            # heartbeat notices that.
+            return self._watch_files([path for path in paths if os.path.exists(path)])
 
     @staticmethod
     def _watch_files(paths: list[str]) -> RustNotify:
