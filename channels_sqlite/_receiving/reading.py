@@ -162,10 +162,10 @@ class Reading:
 
     def _read(self, connection: sqlite3.Connection, names: Collection[str], running: Loop) -> bool:
         self._notice_opened(connection)
-        started = time.monotonic()
+        now, started = time.time(), time.monotonic()
         found = False
         for name in names:
-            while rows := sql.arrivals(connection, name, self.inboxes[name].cursor, AT_ONCE):
+            while rows := sql.arrivals(connection, name, self.inboxes[name].cursor, AT_ONCE, now):
                 self._refuse_uncommitted()  # again: another thread may have begun meanwhile
                 if self._notice_epoch(rows[0][1]):
                     continue  # from the beginning: the ids of before mean nothing

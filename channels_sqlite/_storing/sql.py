@@ -124,7 +124,7 @@ _ARRIVALS = f"""
             and membership.inbox = message.inbox
             and membership.joined_after < message.id
             and (membership.left_after is null or membership.left_after >= message.id)
-            and membership.expires_at > message.created_at
+            and membership.expires_at > min(message.created_at, ?)
             and typeof(membership.channel) = 'text'
         ) end
     from {MESSAGE} as message indexed by {WAITING}
@@ -135,14 +135,17 @@ _ARRIVALS = f"""
 
 
 def arrivals(
-    connection: sqlite3.Connection, inbox: str, cursor: int, limit: int
+    connection: sqlite3.Connection, inbox: str, cursor: int, limit: int, now: float
 ) -> list[tuple[Row, int, list[str]]]:
     """The oldest undelivered messages of a process-local inbox after `cursor`, each with the epoch
     and with its channels.
 
+    A member gets what was sent before its membership has lapsed. If the clock was set back since, a
+    message seems to have been sent later than now.
+
     A row of others that has no channel's name for a channel has none.
     """
-    found = connection.execute(_ARRIVALS, (inbox, cursor, limit)).fetchall()
+    found = connection.execute(_ARRIVALS, (now, inbox, cursor, limit)).fetchall()
     return [
         (
             Row(id_, inbox, channel, group, body, time_of(created_at), time_of(expires_at)),

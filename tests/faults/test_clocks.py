@@ -96,3 +96,16 @@ async def test_the_clock_is_set_while_a_channel_joins(
     with sql(layer.database.path) as connection:
         (expires_at,) = select(connection, f"expires_at from {MEMBERSHIP}")
     assert expires_at - time.time() == pytest.approx(24 * HOUR, abs=HOUR)
+
+
+@by_default
+async def test_the_clock_is_set_back_while_a_groups_message_waits(
+    open_layer: OpenLayer, clock: Clock
+) -> None:
+    """The message seems to be of a time at which the membership will have lapsed."""
+    layer = open_layer(group_expiry=HOUR)
+    channel = await layer.new_channel()
+    await layer.group_add("test-group", channel)
+    await layer.group_send("test-group", message(1))
+    clock.ahead = -48 * HOUR
+    assert await receive(layer, channel) == message(1)

@@ -81,5 +81,5 @@ def group_send(
 
 def arrivals(connection: sqlite3.Connection, cursor: int = 0) -> list[tuple[int, list[str]]]:
     """The messages that one reader finds, and the channels that each message is for."""
-    found = sql.arrivals(connection, INBOX, cursor, 100)
+    found = sql.arrivals(connection, INBOX, cursor, 100, time.time())
     return [(int(row.body), sorted(channels)) for row, _, channels in found]
