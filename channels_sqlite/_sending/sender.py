@@ -178,9 +178,15 @@ class Sender:
             while outbox.waiting:
                 batch = outbox.waiting[:AT_ONCE]
                 del outbox.waiting[:AT_ONCE]
-                # A message whose sender was cancelled while it waited is not sent.
-                if batch := [each for each in batch if not each.verdict.done()]:
-                    await self._write_batch(outbox, batch)
+                try:
+                    # A message whose sender was cancelled while it waited is not sent.
+                    if living := [each for each in batch if not each.verdict.done()]:
+                        await self._write_batch(outbox, living)
+                except BaseException:  # cancelled, or interrupted at any call: nobody else has them
+                    for each in batch:
+                        with suppress(RuntimeError):  # the loop was closed under it
+                            each.verdict.cancel()
+                    raise
                 await asyncio.sleep(0)  # tasks that do nothing but send must not starve the others
         finally:
             outbox.owner = None
@@ -198,25 +204,19 @@ class Sender:
                 since=batch[0].since,
                 long=sum(len(each.message.body) for each in batch) > LARGE,
             )
+            for each, accepted in written:
+                if not each.verdict.done():
+                    each.verdict.set_result(accepted)
+            for each in batch:
+                each.fail(self._expired())
         except Exception as error:
             failed = batch
             if code_of(error.__cause__) in LOCKED:  # those that came later may wait for longer
                 due = time.monotonic() - self._database.timeout
                 failed = [each for each in batch if each.since <= due] or batch[:1]
-                outbox.waiting[:0] = batch[len(failed) :]
             for each in failed:
                 each.fail(error)
-            return
-        except BaseException:  # cancelled, or interrupted
-            for each in batch:
-                with suppress(RuntimeError):  # the loop was closed under it
-                    each.verdict.cancel()
-            raise
-        for each, accepted in written:
-            if not each.verdict.done():
-                each.verdict.set_result(accepted)
-        for each in batch:
-            each.fail(self._expired())
+            outbox.waiting[:0] = batch[len(failed) :]
 
     def _expired(self) -> DatabaseUnavailable:
         return DatabaseUnavailable(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -120,6 +122,34 @@ async def test_sends_go_on_though_their_driver_is_cancelled(sending: Parts, gate
     with pytest.raises(asyncio.CancelledError):
         await second
     assert sending.sent() == [2]
+
+
+async def test_no_sender_waits_for_ever_after_a_batch_was_interrupted(sending: Parts) -> None:
+    """By an exception out of a signal handler, after each call of the driver's in turn."""
+    codes = {module.Sender._drive.__code__, module.Sender._write_batch.__code__}
+    left = 0
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        nonlocal left
+        callers = {each.f_code for each in (frame, frame.f_back) if each}
+        if event == "c_return" and codes & callers:
+            left -= 1
+            if left == 0:
+                raise ZeroDivisionError
+
+    calls = 0
+    while left <= 0:
+        left = calls = calls + 1
+        sends = begin(sending, 1, 2, 3, 4)
+        sys.setprofile(count)
+        try:
+            done, waiting = await asyncio.wait(sends, timeout=PATIENCE)
+        finally:
+            sys.setprofile(None)
+        assert not waiting
+        for each in done:
+            assert each.cancelled() or isinstance(each.exception(), (ZeroDivisionError, type(None)))
+    assert calls > 4
 
 
 async def test_a_loop_makes_one_write_at_a_time_and_keeps_the_order(
