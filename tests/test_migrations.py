@@ -342,7 +342,15 @@ def test_the_default_database_is_migrated_even_if_the_layers_cannot_be(tmp_path:
     assert "is not a database" in failed.stderr
 
 
-@pytest.mark.parametrize("option", ['"charset": "utf8mb4"', '"transaction_mode": "IMEDIATE"'])
+@pytest.mark.parametrize(
+    "option",
+    [
+        '"charset": "utf8mb4"',
+        '"transaction_mode": "IMEDIATE"',
+        '"isolation_level": "IMEDIATE"',
+        '"init_command": ["pragma synchronous = off"]',
+    ],
+)
 def test_the_default_database_is_migrated_even_if_the_layers_options_are_wrong(
     tmp_path: Path, option: str
 ) -> None:

@@ -35,8 +35,8 @@ MIGRATION = "0001_channels"
 OF_0_1 = ("channels_sqlite_channelmessage", "channels_sqlite_channelgroup")
 """The tables of channels-sqlite 0.1, whose app label is the same."""
 
-REFUSALS = (DatabaseError, ImproperlyConfigured, TypeError)
-"""What Django raises where it cannot open a database: the last two for a key of OPTIONS."""
+REFUSALS = (DatabaseError, ImproperlyConfigured, TypeError, ValueError, AttributeError)
+"""What Django raises where it cannot open a database: all but the first for a key of OPTIONS."""
 
 
 def databases() -> list[BaseDatabaseWrapper]:
