@@ -293,11 +293,12 @@ class Receiver:
         bell = self._listening.held_bell
         if bell is None:
             return
-        remove = is_gone(self._database.path)
+        remove, until = is_gone(self._database.path), time.monotonic() + times.TIMES.close
         with suppress(Exception), self._lock:  # others find that this reader is gone, and do it
             self._reading.acknowledge()
-            until = time.monotonic() + times.TIMES.close
-            while not self._reading.give_all_back(None) and time.monotonic() < until:
+            while self._database.connections and time.monotonic() < until:
+                if self._reading.give_all_back(None):
+                    break
                 time.sleep(times.TIMES.retry)  # for a lock of others: nobody else has these
             self._database.try_write(lambda connection: upkeep.forget(connection, [self.client]))
             remove = True

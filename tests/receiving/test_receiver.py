@@ -510,6 +510,18 @@ async def test_at_exit_a_lock_of_others_is_waited_for_to_give_back_what_was_clai
     assert waiting(database) == 1
 
 
+async def test_at_exit_nothing_is_waited_for_where_the_database_cannot_be_opened(
+    process: Process, database: Path, set_times: SetTimes
+) -> None:
+    set_times(close=PATIENCE)
+    (await in_hand(process)).close()
+    await process.layer.database.close()
+    os.unlink(database)
+    started = time.monotonic()
+    process.receiver.depart()
+    assert time.monotonic() < started + PATIENCE
+
+
 async def test_a_lock_of_others_after_the_clock_was_set_takes_no_message_of_a_group(
     open_: Open, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
