@@ -13,7 +13,7 @@ to its left; a leading underscore says that it may change.
     models                                     the tables, as Django sees them
     db_routers                                 which database the tables are in
     _storing: handle worker connections private opener readers database setup registry
-    _storing: weak forks locks once messages schema sql groups upkeep mounts refusals files
+    _storing: weak forks folders locks once messages schema sql groups upkeep mounts refusals files
     _options: conf codec settings              CONFIG, checked; bodies
     counters serializers                       what users name and read
     exceptions                                 what they catch

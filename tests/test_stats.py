@@ -137,6 +137,7 @@ async def test_what_a_reader_says_is_read_as_far_as_it_is_understood(file: Datab
     said: list[dict[str, Any]] = [
         {"pid": 7, "counters": {"sent": 3, "new": 1}, "more": 1, "woken_at": time.time() - 5},
         *({}, {"pid": "x"}, {"pid": 1, "counters": []}, {"pid": 1, "woken_at": "now"}),
+        *({"pid": float("inf")}, {"pid": 1, "woken_at": 10**400}),
     ]
     bells = [Bell(file.files, f"reader-----{number}", each) for number, each in enumerate(said)]
     [reader] = stats.readers(file)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from . import forks
+from . import folders, forks
 from .forks import Identity
 from .locks import SUPPORTED, lock
 from .refusals import refuse_other_names, refuse_read_only
@@ -112,7 +112,8 @@ class Files:
             database, itself = json.loads(os.pread(self._record, RECORD_SIZE, 0))
             is_copy = itself != os.fstat(self._record).st_ino
             return not is_copy and database != os.stat(self._name).st_ino
-        except (OSError, ValueError, TypeError):  # there is none, or others have written to it
+        # There is none, or others have written to it, nested too deep perhaps.
+        except (OSError, ValueError, TypeError, RecursionError):
             return False
 
     def _keep_log(self) -> None:
@@ -203,7 +204,9 @@ class Files:
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.bells, 0o700)
             may_read = (status.st_mode & 0o444) >> 2  # who may read the file may search here
-            give_rights(self.bells, status, (status.st_mode & 0o777) | may_read | 0o300)
+            with folders.opened(self.bells) as bells:
+                mode = (status.st_mode & 0o777) | may_read | 0o300
+                folders.give_rights(bells, status, mode)
         if not self.has_bells():
             raise NotADirectoryError(f"{self.bells} is not a directory")
 
@@ -250,20 +253,20 @@ class Files:
 
     def _open_lock(self, name: str) -> int:
         self.make_bells()
-        path = os.path.join(self.bells, name)
         flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        try:
-            descriptor = os.open(path, flags)
-        except FileNotFoundError:
-            descriptor = os.open(path, flags | os.O_CREAT, 0o600)
-            with contextlib.suppress(OSError):  # a file system may have no rights to give
-                status = os.stat(self.path)
-                give_rights(descriptor, status, status.st_mode & 0o666)
+        with folders.opened(self.bells) as bells:
+            try:
+                descriptor = os.open(name, flags, dir_fd=bells)
+            except FileNotFoundError:
+                descriptor = os.open(name, flags | os.O_CREAT, 0o600, dir_fd=bells)
+                with contextlib.suppress(OSError):  # a file system may have no rights to give
+                    status = os.stat(self.path)
+                    folders.give_rights(descriptor, status, status.st_mode & 0o666)
         with contextlib.suppress(OSError):
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 return descriptor
         os.close(descriptor)
-        raise OSError(f"{path} is not a file")
+        raise OSError(f"{os.path.join(self.bells, name)} is not a file")
 
     def remove_what_is_left(self) -> None:
         """Remove what stands beside a database that is gone, unless other readers live there. A
@@ -274,10 +277,10 @@ class Files:
         for end in (LOG, INDEX):  # never the database: it may have come back just now
             if end in self._identities and self._on_disk(end).get(end) == self._identities[end]:
                 os.unlink(self.path + end)
-        with contextlib.suppress(OSError):
-            if all(name.startswith(".") for name in os.listdir(self.bells)):
-                for name in os.listdir(self.bells):
-                    os.unlink(os.path.join(self.bells, name))
+        with contextlib.suppress(OSError), folders.opened(self.bells) as bells:
+            if all(name.startswith(".") for name in os.listdir(bells)):
+                for name in os.listdir(bells):
+                    os.unlink(name, dir_fd=bells)
                 os.rmdir(self.bells)
 
 
@@ -287,15 +290,6 @@ def _lock_if_possible(descriptor: int, wait: float) -> bool:
         return lock(descriptor, wait)
     except OSError:
         return True
-
-
-def give_rights(place: str | int, like: os.stat_result, mode: int) -> None:
-    """Give a new file the mode of the database, and its owner and group as far as we may."""
-    os.chmod(place, mode)
-    for owner, group in ((like.st_uid, like.st_gid), (-1, like.st_gid)):
-        with contextlib.suppress(OSError):
-            os.chown(place, owner, group)
-            return
 
 
 def is_gone(path: str) -> bool:

@@ -10,14 +10,14 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable, Collection
-from contextlib import closing, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
-from .._storing import forks, locks
+from .._storing import folders, forks, locks
 from .._storing.database import Database
-from .._storing.files import Files, give_rights
+from .._storing.files import Files
 
 CLIENT = re.compile(r"[A-Za-z0-9_-]{12}", re.ASCII)
 BEING_MADE = ".new-"
@@ -84,36 +84,45 @@ class Bell:
 
 
 def _make_locked(files: Files, client: str, status: dict[str, Any]) -> forks.Descriptor:
-    """Make it under another name and lock it before it gets its own."""
-    path = os.path.join(files.bells, client)
-    unfinished = os.path.join(files.bells, BEING_MADE + client)
     for _ in range(TRIES):
         files.make_bells()
-        like = os.stat(files.path)
-        with suppress(FileNotFoundError):
-            os.unlink(unfinished)  # of a try that an exception out of a signal handler has ended
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-        bell, is_made = forks.Descriptor(os.open(unfinished, flags, 0o600)), False
-        try:
-            if locks.lock(bell.number):
-                give_rights(bell.number, like, like.st_mode & 0o666)
-                _write(bell.number, status)
-                os.rename(unfinished, path)
-                if is_made := _is_named(bell, path):
-                    return bell
-        except FileNotFoundError:  # a sweeper took it for dead, or the directory went away
-            pass
-        finally:  # after an interruption, too: no bell without a reader may stay
-            if not is_made:
-                with suppress(OSError):
-                    os.unlink(unfinished)
-                bell.close()
-    raise FileNotFoundError(f"{path} vanishes as soon as it is made")
+        with folders.opened(files.bells) as folder:
+            if bell := _try_to_make_locked(files, folder, client, status):
+                return bell
+    raise FileNotFoundError(f"{client} in {files.bells} vanishes as soon as it is made")
 
 
-def _is_named(descriptor: forks.Descriptor, path: str) -> bool:
+def _try_to_make_locked(
+    files: Files, folder: int, client: str, status: dict[str, Any]
+) -> forks.Descriptor | None:
+    """Make it under another name and lock it before it gets its own."""
+    unfinished = BEING_MADE + client
+    like = os.stat(files.path)
+    with suppress(FileNotFoundError):
+        # Of a try that an exception out of a signal handler has ended.
+        os.unlink(unfinished, dir_fd=folder)
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    bell, is_made = forks.Descriptor(os.open(unfinished, flags, 0o600, dir_fd=folder)), False
     try:
-        return os.path.samestat(os.fstat(descriptor.number), os.lstat(path))
+        if locks.lock(bell.number):
+            folders.give_rights(bell.number, like, like.st_mode & 0o666)
+            _write(bell.number, status)
+            os.rename(unfinished, client, src_dir_fd=folder, dst_dir_fd=folder)
+            if is_made := _is_named(bell, os.path.join(files.bells, client)):
+                return bell
+    except FileNotFoundError:  # a sweeper took it for dead, or the directory went away
+        pass
+    finally:  # after an interruption, too: no bell without a reader may stay
+        if not is_made:
+            with suppress(OSError):
+                os.unlink(unfinished, dir_fd=folder)
+            bell.close()
+    return None
+
+
+def _is_named(descriptor: forks.Descriptor, path: str, folder: int | None = None) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor.number), os.lstat(path, dir_fd=folder))
     except OSError:  # or it is closed
         return False
 
@@ -127,19 +136,23 @@ def _write(descriptor: int, status: dict[str, Any]) -> None:
 # For others
 
 
-def _names(files: Files) -> list[str]:
-    """The names of all bells, and of those that are being made."""
-    try:
-        names = os.listdir(files.bells) if files.has_bells() else []
-    except OSError:
-        return []
-    return [name for name in names if CLIENT.fullmatch(name.removeprefix(BEING_MADE))]
+@contextmanager
+def _all(files: Files) -> Iterator[tuple[int, list[str]]]:
+    """The directory of bells, and the names in it of all bells, and of those that are being made;
+    none where there is no such directory.
+    """
+    with ExitStack() as stack:
+        folder, names = -1, []
+        with suppress(OSError):
+            folder = stack.enter_context(folders.opened(files.bells))
+            names = os.listdir(folder)
+        yield folder, [name for name in names if CLIENT.fullmatch(name.removeprefix(BEING_MADE))]
 
 
-def _open(files: Files, name: str) -> forks.Descriptor | None:
+def _open(folder: int, name: str) -> forks.Descriptor | None:
     """A bell, to look at; None if it cannot be opened, or is no file."""
     try:
-        bell = forks.Descriptor(os.open(os.path.join(files.bells, name), LOOKING))
+        bell = forks.Descriptor(os.open(name, LOOKING, dir_fd=folder))
     except OSError:
         return None
     with suppress(OSError):
@@ -152,9 +165,9 @@ def _open(files: Files, name: str) -> forks.Descriptor | None:
 def living(files: Files) -> dict[str, dict[str, Any]]:
     """The status of each reader that lives, by client part."""
     found = {}
-    with forks.no_fork():  # a child would keep the lock of a dead one
-        for name in _names(files):
-            if name.startswith(BEING_MADE) or (bell := _open(files, name)) is None:
+    with forks.no_fork(), _all(files) as (folder, names):  # a child would keep a dead one's lock
+        for name in names:
+            if name.startswith(BEING_MADE) or (bell := _open(folder, name)) is None:
                 continue
             with closing(bell):
                 if _lives(bell.number):
@@ -167,7 +180,7 @@ def _said(descriptor: int) -> tuple[object, object]:
     """The inode and the status that were written; None where others have written to it."""
     try:
         inode, status = json.loads(os.pread(descriptor, STATUS_SIZE, 0))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return None, None
     return inode, status
 
@@ -193,17 +206,19 @@ def remove_dead(files: Files, forget: Callable[[list[str]], None]) -> None:
     Their locks are held meanwhile, and a bell is removed only if it still is the one that was
     locked.
     """
-    names = _names(files)
-    for start in range(0, len(names), AT_ONCE):
-        _remove_dead(files, names[start : start + AT_ONCE], forget)
+    with _all(files) as (folder, names):
+        for start in range(0, len(names), AT_ONCE):
+            _remove_dead(files, folder, names[start : start + AT_ONCE], forget)
 
 
-def _remove_dead(files: Files, names: list[str], forget: Callable[[list[str]], None]) -> None:
+def _remove_dead(
+    files: Files, folder: int, names: list[str], forget: Callable[[list[str]], None]
+) -> None:
     held: dict[str, forks.Descriptor] = {}
     try:
         with forks.no_fork():
             for name in names:
-                if (bell := _open(files, name)) is None:
+                if (bell := _open(folder, name)) is None:
                     continue
                 if _lives(bell.number) is False:
                     held[name] = bell
@@ -218,10 +233,9 @@ def _remove_dead(files: Files, names: list[str], forget: Callable[[list[str]], N
         if clients:
             forget(clients)
         for name, lock in held.items():
-            path = os.path.join(files.bells, name)
-            if _is_named(lock, path):
+            if _is_named(lock, name, folder):
                 with suppress(OSError):
-                    os.unlink(path)
+                    os.unlink(name, dir_fd=folder)
     finally:
         for lock in held.values():
             lock.close()
@@ -258,8 +272,9 @@ def ask_for_room(database: Database, inbox: str) -> bool:
 def ring_all(database: Database) -> None:
     _ring_here(database, None)
     touch(database.files.wal)
-    for name in _names(database.files):
-        _touch_bell(database, name)
+    with _all(database.files) as (_, names):
+        for name in names:
+            _touch_bell(database, name)
 
 
 def _ring_here(database: Database, inboxes: Collection[str] | None) -> None:

@@ -16,7 +16,7 @@ from unittest.mock import Mock
 import pytest
 
 from channels_sqlite._storing import forks, locks
-from channels_sqlite._storing.files import RECORD, Files
+from channels_sqlite._storing.files import RECORD, RECORD_SIZE, Files
 from channels_sqlite._storing.schema import MESSAGE
 from tests.rows import count, sql
 from tests.waiting import PATIENCE
@@ -96,6 +96,28 @@ def test_the_directory_of_bells_has_the_rights_of_the_database(database: Path) -
         os.rmdir(files.bells)
 
 
+def test_a_link_in_place_of_the_directory_that_was_just_made_gets_no_rights(
+    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user may put it there: root would give the directory that it names to them."""
+    (elsewhere := tmp_path / "elsewhere").mkdir(mode=0o700)
+    database.chmod(0o666)
+    files = Files(str(database))
+    files.find()
+    monkeypatch.setattr(os, "mkdir", lambda path, mode: os.symlink(elsewhere, path))
+    with pytest.raises(OSError, match="bells"):
+        files.make_bells()
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o700
+
+
+def test_a_record_that_is_nested_too_deep_is_none(opened: Files) -> None:
+    """Python 3.11 raises RecursionError, and nobody could open the database."""
+    Path(opened.bells, RECORD).write_bytes(b"[" * RECORD_SIZE)
+    with opened.opening_lock(0):
+        opened.remove_stale_log()
+    assert os.path.exists(opened.wal)
+
+
 def test_what_is_not_seen_is_not_noticed(opened: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """The open files still serve."""
     monkeypatch.setattr(os, "stat", Mock(side_effect=PermissionError))
@@ -135,3 +157,16 @@ def test_beside_a_database_that_is_gone_nothing_is_left_but_readers(opened: File
     os.unlink(bell)
     opened.remove_what_is_left()
     assert os.listdir(os.path.dirname(opened.path)) == []
+
+
+def test_a_link_beside_a_database_that_is_gone_is_not_followed(
+    opened: Files, tmp_path: Path
+) -> None:
+    """Another user may put it there; a home of root's may hold names with a dot only."""
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / ".profile").touch()
+    os.unlink(opened.path)
+    shutil.rmtree(opened.bells)
+    os.symlink(elsewhere, opened.bells)
+    opened.remove_what_is_left()
+    assert os.listdir(elsewhere) == [".profile"]

@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from channels_sqlite._storing.database import Database
 from channels_sqlite._storing.files import Files
 from channels_sqlite._waking import bells
-from channels_sqlite._waking.bells import BEING_MADE, Bell, client_of, ring
+from channels_sqlite._waking.bells import BEING_MADE, STATUS_SIZE, Bell, client_of, ring
 from tests.processes import Child
 
 OURS, THEIRS = "abcdefghijkl", "mnopqrstuvwx"
@@ -60,7 +61,7 @@ def test_a_bell_says_how_its_reader_is_while_that_lives(files: Files, bell: Bell
     assert not bell.was_rung
     os.utime(bell.path, (1, 1))
     assert bell.was_rung
-    for nonsense in (b"[1]", b"{", b"\xff"):
+    for nonsense in (b"[1]", b"{", b"\xff", b"[" * STATUS_SIZE):
         path(files, OURS).write_bytes(nonsense)
         assert bells.living(files) == {OURS: {}}
     assert sweep(files) == []
@@ -102,6 +103,42 @@ def test_a_closed_bell_is_gone_and_nobody_elses_is(files: Files, bell: Bell) -> 
 
 
 # Living and dead readers
+
+
+def test_a_link_that_comes_in_place_of_the_directory_leads_nobody_elsewhere(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two steps, by another user: a bell would be a file of theirs where only root
+    makes any, and the sweeper would delete others' files.
+    """
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (elsewhere / "build-script").touch()  # it might be a bell, by its name
+
+    def swap_after(module: Any, step: str) -> None:
+        do = getattr(module, step)
+
+        def swap(*given: Any) -> Any:
+            done = do(*given)
+            if not os.path.islink(files.bells):
+                shutil.rmtree(files.bells)
+                os.symlink(elsewhere, files.bells)
+            return done
+
+        monkeypatch.setattr(module, step, swap)
+
+    for step in ("make_bells", "has_bells"):
+        with monkeypatch.context() as monkeypatch:
+            swap_after(Files, step)
+            with pytest.raises(OSError, match="bells"):
+                Bell(files, OURS, {})
+            with files.opening_lock(0) as alone:
+                assert alone is None
+            os.unlink(files.bells)
+            os.mkdir(files.bells)
+            assert sweep(files) == []
+        with suppress(OSError):
+            os.unlink(files.bells)
+    assert os.listdir(elsewhere) == ["build-script"]
 
 
 def test_a_copied_or_unfinished_bell_is_removed_and_nobody_told(files: Files, bell: Bell) -> None:
