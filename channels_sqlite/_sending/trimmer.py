@@ -81,11 +81,17 @@ class Trimmer:
         time.sleep(times.TIMES.sweep_later)  # on the second thread, for which nobody waits
         try:
             if _is_due(self._mark):
-                if self._database.files.has_bells():
-                    _touch(self._mark)
+                self._note_sweep()
                 self._sweep(connections, Trimmed())
         finally:  # after the mark was made, so that it is a second old when we ask again
             self._database.swept_at = time.monotonic()
+
+    def _note_sweep(self) -> None:
+        """Note for other processes that one sweeps."""
+        files = self._database.files
+        if files.has_bells() and not bells.touch(self._mark):
+            with suppress(OSError):  # it may be another user's
+                os.close(files.open_shared(SWEPT))
 
     async def trim(self) -> Trimmed:
         """Delete all that nobody needs any more."""
@@ -159,10 +165,3 @@ def _is_due(mark: str) -> bool:
     with suppress(OSError):
         return not 0 <= time.time() - os.lstat(mark).st_mtime < times.TIMES.sweep
     return True
-
-
-def _touch(mark: str) -> None:
-    """Note for other processes that one sweeps."""
-    if not bells.touch(mark):
-        with suppress(OSError):  # it may be another user's
-            os.close(os.open(mark, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

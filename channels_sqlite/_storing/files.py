@@ -220,7 +220,7 @@ class Files:
             yield self._is_alone if self._record >= 0 else True  # where a caller has it
             return
         try:
-            self._record = self._open_lock(RECORD)
+            self._record = self.open_shared(RECORD)
         except OSError:  # it may not be written, which SQLite then says, or no descriptor is left
             yield None
             return
@@ -244,14 +244,15 @@ class Files:
         held = None
         with contextlib.suppress(OSError), forks.no_fork():  # as in `opening_lock`
             if SUPPORTED:
-                held = forks.Descriptor(self._open_lock(CHECKPOINT))
+                held = forks.Descriptor(self.open_shared(CHECKPOINT))
         try:
             yield held is None or _lock_if_possible(held.number, 0)
         finally:
             if held is not None:
                 held.close()
 
-    def _open_lock(self, name: str) -> int:
+    def open_shared(self, name: str) -> int:
+        """Open, or make, a file among the bells that is for all processes."""
         self.make_bells()
         flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
         with folders.opened(self.bells) as bells:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -80,6 +81,23 @@ async def test_a_mark_of_another_user_hinders_no_sweeping(
     monkeypatch.setattr(os, "utime", Mock(side_effect=PermissionError))
     await soon(trimming.trimmer.trim())
     assert trimming.count(MEMBERSHIP) == 0
+
+
+async def test_the_mark_has_the_rights_of_the_database(
+    trimming: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made by root's command, or with another umask, no process of the others could set it, and so
+    each of them would sweep.
+    """
+    files = trimming.database.files
+    os.chmod(files.path, 0o666)
+    files.make_bells()
+    monkeypatch.setattr(trimming.database, "swept_at", float("-inf"))
+    trimming.trimmer.trim_if_due()
+    mark = Path(files.bells, SWEPT)
+    await until(mark.exists)
+    await until(lambda: trimming.database.swept_at > 0)
+    assert stat.S_IMODE(os.stat(mark).st_mode) == 0o666
 
 
 async def test_one_process_trims_all_for_the_others_and_to_open_the_file_is_not_to_trim(
