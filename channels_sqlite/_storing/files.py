@@ -101,8 +101,8 @@ class Files:
     def note_closed(self) -> None:
         """Called while we are alone: a log that SQLite has deleted needs no other name."""
         if is_gone(self.wal):
-            with contextlib.suppress(OSError):
-                os.unlink(self._kept_log)
+            with contextlib.suppress(OSError), folders.opened(self.bells) as bells:
+                os.unlink(KEPT_LOG, dir_fd=bells)
 
     def _was_opened_with_another(self) -> bool:
         """Return True if the record says that another database of this name was opened last. A copy
@@ -121,13 +121,13 @@ class Files:
         get its inode, and be taken for it.
         """
         # Without hard links, no log is known to be of another database.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), folders.opened(self.bells) as bells:
             if not self._log_is_kept():
-                unborn = self._kept_log + "-new"
+                unborn = KEPT_LOG + "-new"
                 with contextlib.suppress(FileNotFoundError):
-                    os.unlink(unborn)
-                os.link(self.wal, unborn)
-                os.replace(unborn, self._kept_log)
+                    os.unlink(unborn, dir_fd=bells)
+                os.link(self.wal, unborn, dst_dir_fd=bells, follow_symlinks=False)
+                os.replace(unborn, KEPT_LOG, src_dir_fd=bells, dst_dir_fd=bells)
 
     def _log_is_kept(self) -> bool:
         try:

@@ -16,7 +16,7 @@ from unittest.mock import Mock
 import pytest
 
 from channels_sqlite._storing import forks, locks
-from channels_sqlite._storing.files import RECORD, RECORD_SIZE, Files
+from channels_sqlite._storing.files import KEPT_LOG, RECORD, RECORD_SIZE, Files
 from channels_sqlite._storing.schema import MESSAGE
 from tests.rows import count, sql
 from tests.waiting import PATIENCE
@@ -164,9 +164,15 @@ def test_a_link_beside_a_database_that_is_gone_is_not_followed(
 ) -> None:
     """Another user may put it there; a home of root's may hold names with a dot only."""
     (elsewhere := tmp_path / "elsewhere").mkdir()
-    (elsewhere / ".profile").touch()
+    (theirs := elsewhere / KEPT_LOG).touch()
+    inode = theirs.stat().st_ino
+    with opened.opening_lock(0):
+        shutil.rmtree(opened.bells)
+        os.symlink(elsewhere, opened.bells)
+        opened.note_opened()
+        os.unlink(opened.wal)
+        opened.note_closed()
     os.unlink(opened.path)
-    shutil.rmtree(opened.bells)
-    os.symlink(elsewhere, opened.bells)
     opened.remove_what_is_left()
-    assert os.listdir(elsewhere) == [".profile"]
+    assert os.listdir(elsewhere) == [KEPT_LOG]
+    assert theirs.stat().st_ino == inode
