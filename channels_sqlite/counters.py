@@ -58,6 +58,7 @@ class DropLog:
 
     def dropped(self, channel: str, group: str | None, capacity: int, age: float) -> None:
         """One message less; `age` is that of the oldest one waiting, in seconds."""
+        channel, group = _logged(channel), None if group is None else _logged(group)
         with self._lock:
             self.counters.dropped += 1
             self._recent[channel, group] += 1
@@ -87,6 +88,11 @@ class DropLog:
             recent, last = self._recent.copy(), self._last
             self._recent.clear()
         _warn(recent, last)  # without the lock: a log handler may send to a layer
+
+
+def _logged(name: object) -> str:
+    """A name in one line, and no longer than names are: in a row of others it may be anything."""
+    return ascii(str(name)[:99])[1:-1]
 
 
 def _warn(recent: Counter[tuple[str, str | None]], last: str = "") -> None:

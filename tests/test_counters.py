@@ -69,6 +69,16 @@ def test_a_burst_is_one_line_that_names_those_that_missed_most(
     ]
 
 
+def test_a_name_that_a_row_of_others_has_is_one_short_line(drops: DropLog, said: Said) -> None:
+    """It may be a blob, or forge a line of the log, and be as long as a row."""
+    for group in (f"{GROUP}\nERROR forged \x1b[2J" + "x" * 10**6, f"{GROUP}\0".encode() * 10**5):
+        drops.dropped("test-channel", group, 100, age=1.0)  # type: ignore[arg-type]
+    wait_until(said)
+    for line in said():
+        assert line.isprintable()
+        assert len(line) < 500
+
+
 def test_the_next_line_speaks_for_all_since_the_last(
     drops: DropLog, said: Said, set_times: SetTimes
 ) -> None:
