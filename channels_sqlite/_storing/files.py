@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from . import folders, forks
 from .forks import Identity
-from .locks import SUPPORTED, lock
+from .locks import SUPPORTED, lock_if_possible
 from .refusals import refuse_other_names, refuse_read_only
 
 LOG, INDEX = "-wal", "-shm"  # what SQLite adds to the database's name
@@ -68,14 +68,18 @@ class Files:
         """Which file the database was when it was last found, or is now, if it is one."""
         return None if self.in_memory else self._identities.get("") or self._on_disk("").get("")
 
-    def remove_stale_log(self) -> None:
-        """Delete the log, and its index, that were opened with another database of this name."""
-        if self._record >= 0 and self._was_opened_with_another():
-            # Beside an empty file SQLite deletes the log itself, and leaves the index.
-            stale = [INDEX, LOG] if self._log_is_kept() else []
-            for end in [INDEX] if is_gone(self.wal) else stale:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self.path + end)
+    def remove_stale_log(self) -> bool:
+        """Delete the log, and its index, that were opened with another database of this name.
+        Return False if they may still be there, because we are not alone.
+        """
+        if not self._was_opened_with_another():
+            return True
+        # Beside an empty file SQLite deletes the log itself, and leaves the index.
+        stale = [INDEX] if is_gone(self.wal) else [INDEX, LOG] if self._log_is_kept() else []
+        for end in stale if self._is_alone else []:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.path + end)
+        return self._is_alone or not stale
 
     def note_opened(self) -> None:
         """SQLite has made or opened the log and its index; called while we are alone."""
@@ -225,7 +229,7 @@ class Files:
             yield None
             return
         try:
-            self._is_alone = _lock_if_possible(self._record, wait)
+            self._is_alone = lock_if_possible(self._record, wait)
             yield self._is_alone
         finally:
             self._is_alone = False
@@ -246,7 +250,7 @@ class Files:
             if SUPPORTED:
                 held = forks.Descriptor(self.open_shared(CHECKPOINT))
         try:
-            yield held is None or _lock_if_possible(held.number, 0)
+            yield held is None or lock_if_possible(held.number, 0)
         finally:
             if held is not None:
                 held.close()
@@ -283,14 +287,6 @@ class Files:
                 for name in os.listdir(bells):
                     os.unlink(name, dir_fd=bells)
                 os.rmdir(self.bells)
-
-
-def _lock_if_possible(descriptor: int, wait: float) -> bool:
-    """Return True if it is locked, or the file system has no locks."""
-    try:
-        return lock(descriptor, wait)
-    except OSError:
-        return True
 
 
 def is_gone(path: str) -> bool:

@@ -49,8 +49,11 @@ class Opener:
             raise self._not_migrated("does not exist")
         self._refuse_inherited()
         with ExitStack() as locks:
-            if locks.enter_context(files.opening_lock(times.TIMES.close)):
-                files.remove_stale_log()
+            locks.enter_context(files.opening_lock(times.TIMES.close))
+            if not files.remove_stale_log():  # SQLite would play it into the file
+                raise Busy from sqlite3.OperationalError(
+                    "the file was replaced, while another process opens or closes the one before"
+                )
             if not (os.path.exists(files.wal) or locks.enter_context(files.checkpointing())):
                 raise Busy from sqlite3.OperationalError(
                     "the log was deleted, while another process copies it into the database"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from pytest_django import Settings
 
+from channels_sqlite._storing import locks
 from channels_sqlite._storing.files import Files
 from channels_sqlite._storing.handle import Busy
 from channels_sqlite._storing.once import Once
@@ -18,7 +21,7 @@ from channels_sqlite._storing.opener import WAL_LIMIT, WAL_PAGES, Opener
 from channels_sqlite._storing.worker import Worker
 from channels_sqlite.exceptions import NotMigrated
 from tests.rows import sql
-from tests.storing.parts import locked, locked_up
+from tests.storing.parts import count, insert, locked, locked_up
 from tests.waiting import soon
 
 
@@ -109,3 +112,25 @@ def test_a_log_that_is_gone_is_waited_for_while_it_is_copied(database: Path) -> 
         other.execute("select * from sqlite_master").fetchall()
         with Files(str(database)).checkpointing():
             opener.open().close()
+
+
+@pytest.mark.skipif(not locks.SUPPORTED, reason="no flock here")
+def test_the_log_of_a_file_that_was_replaced_is_waited_for_while_that_is_closed(
+    database: Path,
+) -> None:
+    """By another process, on a slow disk: SQLite would play the log into the new file."""
+    opener = Opener("channels", Files(str(database)), {}, Worker(Once()))
+    copy = shutil.copy(database, f"{database}.copy")
+    before = opener.open()
+    before.try_write(insert)
+    os.replace(copy, database)
+    closing = Files(str(database))
+    closing.find()
+    with closing.opening_lock(0):
+        with pytest.raises(Busy) as busy:
+            opener.open()
+        assert "the file was replaced" in str(busy.value.__cause__)
+    after = opener.open()
+    assert after.try_read(count) == 0
+    after.close()
+    before.close()
