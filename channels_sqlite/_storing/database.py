@@ -183,6 +183,7 @@ class Database:
         """The result of a long read, on a connection and a thread of its own, so that nothing waits
         for it.
         """
+        self._check_at = 0.0  # it opens what has the name now
         reader = Worker(self.once)
         try:
             return await self.run_on_thread(

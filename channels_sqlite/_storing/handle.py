@@ -54,6 +54,29 @@ def pause(since: float) -> float:
     return ours.retry if time.monotonic() < since + ours.retry_for else ours.retry_later
 
 
+def connect(
+    files: Files, *, cached_statements: int = 128, timeout: float = 5.0
+) -> sqlite3.Connection:
+    """A connection to the file that was found. Raises Busy if its name means another one by now.
+
+    The log is opened by its name, with the first statement: it would be that of the file before,
+    and where the connection then cannot be closed, the process would keep its index for the new
+    file as well.
+    """
+    raw = sqlite3.connect(
+        files.target,
+        timeout=timeout,
+        isolation_level=None,
+        check_same_thread=False,
+        uri=True,
+        cached_statements=cached_statements,
+    )
+    if not files.in_memory and files.is_another():
+        raw.close()
+        raise Busy from sqlite3.OperationalError("the file was replaced while it was opened")
+    return raw
+
+
 class Handle(forks.Forkable):
     def __init__(self, raw: sqlite3.Connection, files: Files) -> None:
         self._raw = raw
@@ -159,8 +182,7 @@ class Handle(forks.Forkable):
 def read_once(files: Files, function: Function[T]) -> T:
     """The result of a read on a connection of its own, which is closed again."""
     with forks.no_fork():
-        raw = sqlite3.connect(files.target, uri=True, isolation_level=None, check_same_thread=False)
-        handle = Handle(raw, files)
+        handle = Handle(connect(files), files)
     try:
         handle.run(_only_read)
         return handle.run(function)

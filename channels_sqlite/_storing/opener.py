@@ -15,7 +15,7 @@ from ..exceptions import LOCKED, DatabaseUnavailable, NotMigrated, code_of
 from . import forks
 from .connections import Connections
 from .files import Files, without_uri
-from .handle import Busy
+from .handle import Busy, connect
 from .private import is_private
 from .schema import EVERYTHING, INDEXES, MEMBERSHIP, MESSAGE, SEQUENCE, TRIGGERS
 from .worker import Worker
@@ -78,14 +78,7 @@ class Opener:
 
     def connect(self) -> sqlite3.Connection:
         """A connection that is ready to use. Raises Busy, NotMigrated, or sqlite3's error."""
-        raw = sqlite3.connect(
-            self._files.target,
-            timeout=0,
-            isolation_level=None,
-            check_same_thread=False,
-            uri=True,
-            cached_statements=256,
-        )
+        raw = connect(self._files, timeout=0, cached_statements=256)
         try:
             self._check(raw)
             self._configure(raw)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import shutil
+import sys
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -125,6 +126,20 @@ async def test_an_index_that_was_deleted_is_said_once_and_the_open_one_kept(
     assert one.connections is connections
     (said,) = caplog.messages
     assert "Stop all that use it" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be replaced here")
+async def test_a_long_read_of_a_file_that_was_just_replaced_is_of_the_new_one(
+    one: Database, database: Path
+) -> None:
+    """With the old log, its connection would keep the index of that for the new file, too."""
+    copy = shutil.copy(database, database.with_name("another"))
+    for _ in range(50):
+        await one.write(insert)
+    os.replace(copy, database)
+    assert await one.read_on_own_thread(count) == 0
+    await one.write(insert)
+    assert await one.read(count) == 1
 
 
 async def test_a_replaced_file_is_left_though_a_log_handler_raises(

@@ -134,3 +134,14 @@ def test_the_log_of_a_file_that_was_replaced_is_waited_for_while_that_is_closed(
     assert after.try_read(count) == 0
     after.close()
     before.close()
+
+
+@pytest.mark.skipif(not locks.SUPPORTED, reason="open files cannot be replaced here")
+def test_a_file_that_is_replaced_while_it_is_opened_is_busy(database: Path) -> None:
+    """SQLite would open it with the log of the one before."""
+    files = Files(str(database))
+    files.find()
+    os.replace(shutil.copy(database, f"{database}.copy"), database)
+    with pytest.raises(Busy) as busy:
+        Opener("channels", files, {}, Worker(Once())).connect()
+    assert "was replaced while" in str(busy.value.__cause__)
