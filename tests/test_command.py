@@ -188,7 +188,7 @@ def test_stats_are_drawn_again_also_where_the_file_was_away_for_a_moment(
     printed = run("stats", "--watch", "500")
     assert re.findall(r"(\d) waiting", printed) == ["0", "1", "1"]
     assert re.search(r"\n\nFile", printed)
-    assert f"{database}: unable to open" in printed
+    assert f"{database} does not exist" in printed
     assert 400 < min(naps) <= max(naps) < 500  # to count is a part of the interval
     naps.clear()
     lines = [json.loads(line) for line in run("stats", "--watch", "500", "--json").splitlines()]

@@ -72,7 +72,7 @@ class Files:
         """Delete the log, and its index, that were opened with another database of this name.
         Return False if they may still be there, because we are not alone.
         """
-        if not self._was_opened_with_another():
+        if self._record < 0 or not self._was_opened_with_another():
             return True
         # Beside an empty file SQLite deletes the log itself, and leaves the index.
         stale = [INDEX] if is_gone(self.wal) else [INDEX, LOG] if self._log_is_kept() else []
