@@ -20,7 +20,7 @@ from .._options import times
 from .._sending.trimmer import Trimmer
 from .._storing import upkeep
 from .._storing.files import is_gone
-from .._storing.handle import Busy, Lost
+from .._storing.handle import Busy, Lost, try_until
 from .._storing.messages import Item
 from .._storing.setup import Setup
 from .._waking import bells
@@ -288,21 +288,21 @@ class Receiver:
                     break
             await asyncio.sleep(times.TIMES.retry)
 
-    def depart(self) -> None:
+    def depart(self, *, waits: bool = True) -> None:
         """The interpreter ends: give up the memberships and what waits, then the bell."""
-        bell = self._listening.held_bell
-        if bell is None:
+        if (bell := self._listening.held_bell) is None:
             return
-        remove, until = is_gone(self._database.path), time.monotonic() + times.TIMES.close
+        remove, until = is_gone(self._database.path), time.monotonic() + times.TIMES.close * waits
         with suppress(Exception), self._lock:  # others find that this reader is gone, and do it
             self._reading.acknowledge()
-            while self._database.connections and time.monotonic() < until:
-                if self._reading.give_all_back(None):
-                    break
-                time.sleep(times.TIMES.retry)  # for a lock of others: nobody else has these
+            try_until(self._give_up_claims, until)  # nobody else has these
             self._database.try_write(lambda connection: upkeep.forget(connection, [self.client]))
             remove = True
         bell.close(remove=remove)
+
+    def _give_up_claims(self) -> None:
+        if self._database.connections and not self._reading.give_all_back(None):
+            raise Busy
 
     def retire(self) -> None:
         """NAME means another database by now: those that wait are to wait there."""
@@ -310,7 +310,7 @@ class Receiver:
         self._database.readers.discard(self)
         self.abandon()
         self._queues.wake_everybody()
-        self.depart()
+        self.depart(waits=False)  # on the event loop
         self._database.close_unless_used()
 
     def abandon(self) -> None:

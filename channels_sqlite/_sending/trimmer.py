@@ -133,7 +133,7 @@ class Trimmer:
             yield count
             if count < batch:
                 return
-            time.sleep(times.TIMES.retry)  # Python's locks do not queue
+            time.sleep(times.TIMES.retry)  # on a thread: Python's locks do not queue
 
     def _run(self, connections: Connections, function: Function[T]) -> T:
         return connections.write_on_thread(function, time.monotonic() + self._database.timeout)

@@ -36,7 +36,7 @@ class Lost(Exception):
 
 def try_until(function: Callable[[], T], until: float) -> T:
     """The result of a function that is tried again while a lock of others is in the way; on the
-    worker's thread. Raises Busy at `until`.
+    worker's thread, or at exit. Raises Busy at `until`.
     """
     since = time.monotonic()
     while True:
@@ -45,7 +45,7 @@ def try_until(function: Callable[[], T], until: float) -> T:
         except Busy:
             if time.monotonic() >= until:
                 raise
-            time.sleep(pause(since))  # on the thread, for which no event loop waits
+            time.sleep(pause(since))  # on the thread, or at exit: no event loop waits
 
 
 def pause(since: float) -> float:

@@ -41,6 +41,7 @@ CHANNELS = tuple(map(int, version("channels").split(".")[:2]))
 NO_LIVE_SERVER = (
     "Channels' live server before 4.3 does not work with Django 5.2" if CHANNELS < (4, 3) else ""
 )
+# Windows has another shell than the pages.
 needs_bash = pytest.mark.skipif(sys.platform == "win32", reason="no bash here")
 """The blocks are of a POSIX shell, as the pages say; Windows has another one. In CI nothing may be
 left out for this reason."""
@@ -182,8 +183,7 @@ class Project:
     def run_live(self, block: Block) -> None:
         """As `file`, at the end of its page: with an older Channels, the rest is skipped."""
         if NO_LIVE_SERVER:
-            # As CI's oldest corner, whose users have no live server either.
-            pytest.skip(NO_LIVE_SERVER)
+            pytest.skip(NO_LIVE_SERVER)  # as its users have no live server either
         self.run_file(block)
 
     def run_elsewhere(self, block: Block) -> None:

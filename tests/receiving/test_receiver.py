@@ -510,6 +510,18 @@ async def test_at_exit_a_lock_of_others_is_waited_for_to_give_back_what_was_clai
     assert waiting(database) == 1
 
 
+async def test_on_an_event_loop_no_lock_is_waited_for_to_give_back_what_was_claimed(
+    process: Process, database: Path, set_times: SetTimes
+) -> None:
+    """A test runner has changed NAME."""
+    set_times(close=PATIENCE)
+    (await in_hand(process)).close()
+    started = time.monotonic()
+    with locked(database):
+        process.receiver.retire()
+    assert time.monotonic() < started + PATIENCE
+
+
 async def test_at_exit_nothing_is_waited_for_where_the_database_cannot_be_opened(
     process: Process, database: Path, set_times: SetTimes
 ) -> None:
