@@ -74,7 +74,9 @@ class Reading:
 
     def reads_any(self, inboxes: Iterable[str]) -> bool:
         """Return True if any of these is read here; also while other threads change what is."""
-        return any(inbox in self.inboxes or inbox in self.normal for inbox in inboxes)
+        return not (
+            self.inboxes.keys().isdisjoint(inboxes) and self.normal.keys().isdisjoint(inboxes)
+        )
 
     def add(self, inbox: str) -> None:
         """Read this inbox from now on, from its first undelivered message."""
@@ -83,16 +85,18 @@ class Reading:
 
     # Looking
 
-    def look_rung(self, inboxes: Collection[str], running: Loop) -> bool:
-        """Read these inboxes by their cursors; if nothing is there, or consumers wait for normal
-        channels as well, ask what has changed. Return True if anything was found.
+    def look_rung(self, running: Loop, inboxes: Collection[str] | None = None) -> bool:
+        """Read these inboxes, or all, by their cursors; if nothing is there, or consumers wait for
+        normal channels as well, ask what has changed. Return True if anything was found.
         """
-        self._refuse_uncommitted()
-        read = partial(self._read, names=inboxes, running=running)
+        names = self.inboxes if inboxes is None else inboxes
+        read = partial(self._read, names=names, running=running)
+        if self._database.in_memory:
+            self._refuse_uncommitted()
         found = self._database.try_read(read)
         if not found and self._database.in_memory:
             # Rows that were read there may be undone, and their ids then come again.
-            self._go_back(inboxes)
+            self._go_back(names)
             found = self._database.try_read(read)
         if found and not self.normal:
             return True
@@ -104,20 +108,23 @@ class Reading:
         """Ask for the sequences of all that is read, and read what has moved; a `thorough` look
         trusts no sequence. Return True if anything was found.
         """
-        self._refuse_uncommitted()
+        if self._database.in_memory:
+            self._refuse_uncommitted()
         return self._database.try_read(lambda connection: self._look(connection, running, thorough))
 
     def _refuse_uncommitted(self) -> None:
-        """Raise Busy while rows can be read that may be undone: in memory there is no log."""
-        if self._database.in_memory and has_open_transaction(self._database.alias):
+        """Raise Busy while rows in memory can be read that may be undone: there is no log."""
+        if has_open_transaction(self._database.alias):
             raise Busy
 
     def _look(self, connection: sqlite3.Connection, running: Loop, thorough: bool) -> bool:
-        self._notice_opened(connection)
+        if connection is not self._connection:
+            self._begin_on(connection)
         if thorough and self._database.in_memory:
             self._go_back(self.inboxes)
         sequences = sql.sequences(connection, [EPOCH, *self.inboxes, *self.normal])
-        self._notice_epoch(sequences.get(EPOCH))
+        if (epoch := sequences.get(EPOCH)) != self._epoch:
+            self._begin_epoch(epoch)
         moved = [
             name
             for name, inbox in self.inboxes.items()
@@ -140,34 +147,33 @@ class Reading:
             inbox.go_back()
         return sequence > inbox.cursor
 
-    def _notice_opened(self, connection: sqlite3.Connection) -> None:
+    def _begin_on(self, connection: sqlite3.Connection) -> None:
         """Read from the beginning what was opened again: the name may mean another file by now."""
-        if connection is not self._connection:
-            self._connection = connection
-            self._go_back(self.inboxes)
+        self._connection = connection
+        self._go_back(self.inboxes)
 
     def _go_back(self, names: Iterable[str]) -> None:
         for name in names:
             self.inboxes[name].go_back()
 
-    def _notice_epoch(self, epoch: int | None) -> bool:
-        """Begin again in a file, or in tables, that were emptied; return True if so."""
-        if epoch == self._epoch:
-            return False
+    def _begin_epoch(self, epoch: int | None) -> None:
+        """Begin again in a file, or in tables, that were emptied."""
         self._epoch = epoch
         self._queues.clear()
         self.inboxes = {name: Inbox(each.capacity) for name, each in self.inboxes.items()}
         self.normal = dict.fromkeys(self.normal)
-        return True
 
     def _read(self, connection: sqlite3.Connection, names: Collection[str], running: Loop) -> bool:
-        self._notice_opened(connection)
+        if connection is not self._connection:
+            self._begin_on(connection)
         now, started = time.time(), time.monotonic()
         found = False
         for name in names:
             while rows := sql.arrivals(connection, name, self.inboxes[name].cursor, AT_ONCE, now):
-                self._refuse_uncommitted()  # again: another thread may have begun meanwhile
-                if self._notice_epoch(rows[0][1]):
+                if self._database.in_memory:  # again: another thread may have begun meanwhile
+                    self._refuse_uncommitted()
+                if (epoch := rows[0][0]) != self._epoch:
+                    self._begin_epoch(epoch)
                     continue  # from the beginning: the ids of before mean nothing
                 found |= self._hand_over(name, rows, running)
                 if time.monotonic() > started + times.TIMES.look:
@@ -177,11 +183,11 @@ class Reading:
                     break
         return found
 
-    def _hand_over(self, name: str, rows: list[tuple[Row, int, list[str]]], running: Loop) -> bool:
+    def _hand_over(self, name: str, rows: list[tuple[int, list[str], Row]], running: Loop) -> bool:
         """Return True if any of them is new."""
         now, monotonic = time.time(), time.monotonic()
         inbox, found = self.inboxes[name], False
-        for row, _, channels in rows:
+        for _, channels, row in rows:
             inbox.cursor = row.id
             inbox.taken += 1
             inbox.took_large |= row.is_large
@@ -248,7 +254,7 @@ class Reading:
         now, database = time.time(), self._database
         seen = self.normal.get(channel)
         self.normal[channel] = None  # if anything is raised, the next look tries again
-        claimed: list[tuple[Row, int]] = []
+        claimed: list[tuple[int, Row]] = []
         is_queued = not self._queues.is_empty(channel)  # to count thousands that wait takes long
         if (
             is_queued
@@ -262,10 +268,11 @@ class Reading:
                 claimed = database.try_write(
                     lambda each: sql.claim(each, channel, wanted, now, keep=self._retains)
                 )
-            self._notice_epoch(claimed[0][1] if claimed else epoch)
+            if (epoch := claimed[0][0] if claimed else epoch) != self._epoch:
+                self._begin_epoch(epoch)
         self.normal[channel] = seen
         monotonic = time.monotonic()
-        for row, _ in claimed:
+        for _, row in claimed:
             item = Item(row, monotonic + row.remaining(now))
             self._queues.deliver([channel], item, running, claimed=True)
         return bool(claimed)

@@ -111,7 +111,7 @@ class Receiver:
         elif inbox not in self._reading.inboxes:
             with self._lock:
                 self._reading.add(inbox)
-            self._look(loop, partial(self._reading.look_rung, [inbox]))
+            self._look(loop, partial(self._reading.look_rung, inboxes=[inbox]))
 
     def _stop_waiting(self, channel: str, waiter: Waiter, loop: Loop) -> None:
         """A consumer waits no longer; what was claimed for it is given back."""
@@ -176,10 +176,10 @@ class Receiver:
         """This process has written to these inboxes (None: to any). Look, if they are read here."""
         if inboxes is not None and not self._reading.reads_any(inboxes):
             return
-        looks_here = running is not None and self._listening.of(running) is not None
-        if running is not None and looks_here:
-            self._listening.look(running, rung=inboxes is not None)
-        if not looks_here or self._database.in_memory:  # in memory no file tells the other loops
+        listener = None if running is None else self._listening.of(running)
+        if listener is not None:
+            listener.look(rung=inboxes is not None)
+        if listener is None or self._database.in_memory:  # no file there tells the other loops
             self._listening.ring()
 
     def on_opened(self) -> None:
@@ -204,16 +204,14 @@ class Receiver:
 
     def _on_wake(self, loop: Loop, rung: bool) -> bool:
         """Look at the inboxes if their bell was rung, and otherwise at all that has changed."""
-        reading = self._reading
-        if rung:
-            return self._look(loop, lambda loop: reading.look_rung(reading.inboxes, loop))
-        return self._look(loop, reading.look)
+        return self._look(loop, self._reading.look_rung if rung else self._reading.look)
 
     def _look(self, loop: Loop, read: Callable[[Loop], bool]) -> bool:
         """Deliver what `read` finds; return True if it found anything."""
-        reading, found = self._reading, False
+        reading, found, given_back = self._reading, False, None
         with self._lock:
-            given_back = reading.give_back_abandoned(loop)
+            if self._queues.abandoned:
+                given_back = reading.give_back_abandoned(loop)
             reading.more = False
             try:
                 self._memberships.move_if_clock_was_set()

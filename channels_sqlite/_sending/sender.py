@@ -114,9 +114,11 @@ class Sender:
         group = message.group
         if group in self._reached:
             self._reached.discard(group)
-            # Without waiting for a lock: an empty group needs none, and it may be one by now.
-            with suppress(DatabaseUnavailable):
+            try:
                 await self._write_to_group(message, waits=False)
+            except DatabaseUnavailable:
+                pass  # a lock, for which an empty group need not wait; it may be empty by now
+            else:
                 return
         if await self._database.read(lambda connection: groups.has_members(connection, group)):
             await self._write_to_group(message)

@@ -38,6 +38,8 @@ class Connections:
             in_place.close()
             raise
         self._in_place, self._on_thread = Handle(in_place, files), Handle(on_thread, files)
+        self.try_read = self._in_place.run
+        """The result of a short read. Raises Busy, Lost, or DatabaseUnavailable."""
         self._on_thread.run(_take_over)
         pages = self._in_place.run(_take_over)
         self._checkpoint_every = -(-pages // PAGES_A_WRITE)
@@ -50,10 +52,6 @@ class Connections:
         return self._in_place.closed or self._on_thread.closed
 
     # In place
-
-    def try_read(self, function: Function[T]) -> T:
-        """The result of a short read. Raises Busy, Lost, or DatabaseUnavailable."""
-        return self._in_place.run(function)
 
     @property
     def is_slow(self) -> bool:

@@ -71,7 +71,7 @@ class Item:
         row = self.row
         message = decode(row.body, channel, row.group)
         if row.group is not None:
-            if all(type(value) in UNCHANGING for value in message.values()):
+            if UNCHANGING.issuperset(map(type, message.values())):
                 self.copy = message.copy().copy  # of a copy: this consumer may change its own
             else:
                 self.copy = partial(decode, row.body, channel, row.group)

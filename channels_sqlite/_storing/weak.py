@@ -17,16 +17,14 @@ class Weak(Generic[T]):
     def __init__(self, key: Callable[[T], Hashable] = id) -> None:
         self._key = key
         self._by_key: WeakValueDictionary[Hashable, T] = WeakValueDictionary()
+        self.get = self._by_key.get
+        """The one with this key; None if there is none."""
 
     def add(self, one: T) -> None:
         self._by_key[self._key(one)] = one
 
     def discard(self, one: T) -> None:
         self._by_key.pop(self._key(one), None)
-
-    def get(self, key: Hashable) -> T | None:
-        """The one with this key; None if there is none."""
-        return self._by_key.get(key)
 
     def __iter__(self) -> Iterator[T]:
         references = self._by_key.valuerefs()  # copied at one go

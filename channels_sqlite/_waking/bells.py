@@ -278,8 +278,9 @@ def ring_all(database: Database) -> None:
 
 
 def _ring_here(database: Database, inboxes: Collection[str] | None) -> None:
+    running = _running_loop()
     for reader in database.readers:
-        reader.rung(inboxes, _running_loop())
+        reader.rung(inboxes, running)
 
 
 def _touch_bell(database: Database, client: str) -> bool:

@@ -127,10 +127,13 @@ class Listener:
 
     def go_on(self) -> None:
         """A consumer begins to wait, or something was announced: beat again, if that has ended."""
-        if not self._is_scheduled("beat"):
-            self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
-        elif self._timers["beat"][0] < time.monotonic():  # it is late, or has ended just now
+        beat = self._timers.get("beat")
+        if beat is not None and beat[0] >= time.monotonic():
+            return
+        if self._is_scheduled("beat"):  # it is late, or has ended just now
             self.call_once(times.TIMES.heartbeat, "go on", self.go_on)
+        else:
+            self.call_after(times.TIMES.heartbeat, "beat", self._heartbeat)
 
     def _is_scheduled(self, what: str) -> bool:
         """Return True if this is to be called. Not if it is overdue: an exception out of a signal

@@ -21,7 +21,7 @@ def send(connection: sqlite3.Connection, *messages: Outgoing) -> list[bool]:
 
 def claim(connection: sqlite3.Connection, limit: int, *, keep: bool = True) -> list[Row]:
     claimed = sql.claim(connection, "test-channel", limit, time.time(), keep=keep)
-    return [row for row, _ in claimed]
+    return [row for _, row in claimed]
 
 
 def acknowledge(
@@ -82,4 +82,4 @@ def group_send(
 def arrivals(connection: sqlite3.Connection, cursor: int = 0) -> list[tuple[int, list[str]]]:
     """The messages that one reader finds, and the channels that each message is for."""
     found = sql.arrivals(connection, INBOX, cursor, 100, time.time())
-    return [(int(row.body), sorted(channels)) for row, _, channels in found]
+    return [(int(row.body), sorted(channels)) for _, channels, row in found]
