@@ -255,12 +255,8 @@ class Reading:
         seen = self.normal.get(channel)
         self.normal[channel] = None  # if anything is raised, the next look tries again
         claimed: list[tuple[int, Row]] = []
-        is_queued = not self._queues.is_empty(channel)  # to count thousands that wait takes long
-        if (
-            is_queued
-            and self._queues.wanted(channel) < 0
-            and self.give_back(channel, running) is None
-        ):
+        # Where nothing is queued, nobody counts those that wait: that takes long for thousands.
+        if not self._queues.is_empty(channel) and self.give_back(channel, running) is None:
             raise Busy
         if self._queues.is_waited_for(channel):
             epoch, waits = database.try_read(lambda each: sql.has_waiting(each, channel, now))
