@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,7 @@ class ChannelsSqliteConfig(AppConfig):
         pre_migrate.connect(migrate_layers_first, sender=self)
         post_migrate.connect(complete, sender=self)
         post_migrate.connect(write_log_back)
-        connection_created.connect(read_past_locks_in_memory)
-        connection_created.connect(read_what_is_not_utf8)
-        connection_created.connect(_orm_connections.note)
+        connection_created.connect(prepare)
 
 
 def migrate_layers_first(
@@ -107,23 +106,17 @@ def write_log_back(using: str, **_kwargs: Any) -> None:
         clones.write_log_back(connections[using])
 
 
-def read_what_is_not_utf8(connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
-    """Let Django show what others have written into a database of the layer alone; such a name is
-    an error otherwise, and ends every list of the admin.
-    """
-    is_ours = connection.vendor == "sqlite" and connection.alias in configured_databases()
-    if is_ours and connection.alias != DEFAULT_DB_ALIAS:
+def prepare(connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
+    """Prepare a connection that Django has opened, if it is to a database of our layers."""
+    if connection.vendor != "sqlite" or connection.alias not in configured_databases():
+        return
+    private.opened_by[connection] = os.getpid()
+    if connection.alias != DEFAULT_DB_ALIAS:
+        # Others may write anything. A name that is not UTF-8 would be an error otherwise, and end
+        # every list of the admin.
         connection.connection.text_factory = text
-
-
-def read_past_locks_in_memory(connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
-    """In a test database in memory, let Django read without locks.
-
-    Such a database locks whole tables, and what a TestCase has read stays locked until its
-    transaction ends: the layer, whose connection is another one, could send nothing more.
-    """
-    if connection.alias in configured_databases() and is_in_memory(
-        str(connection.settings_dict["NAME"])
-    ):
+    if is_in_memory(str(connection.settings_dict["NAME"])):
+        # Such a database locks whole tables, and what a TestCase has read stays locked until its
+        # transaction ends: the layer, whose connection is another one, could send nothing more.
         with connection.cursor() as cursor:
             cursor.execute("pragma read_uncommitted = on")

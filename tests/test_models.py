@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +10,8 @@ from django.apps import apps
 from django.db import connections
 
 from channels_sqlite._storing import schema
-from channels_sqlite.apps import read_what_is_not_utf8
+from channels_sqlite._storing.private import opened_by
+from channels_sqlite.apps import prepare
 from channels_sqlite.models import LayerMessage, LayerSequence
 
 pytestmark = pytest.mark.django_db(databases=["default", "channels"])
@@ -58,5 +58,7 @@ def test_times_are_unix_seconds_that_sql_reads() -> None:
 
 def test_a_connection_to_another_backend_is_left_alone() -> None:
     """A project that uses another layer may call a PostgreSQL database "channels"."""
-    other: Any = SimpleNamespace(alias="channels", vendor="postgresql", connection=object())
-    read_what_is_not_utf8(connection=other)  # it would set an attribute there
+    attributes = {"alias": "channels", "vendor": "postgresql", "connection": object()}
+    other: Any = type("Connection", (), attributes)()
+    prepare(connection=other)  # it would set an attribute there
+    assert other not in opened_by  # those that a fork closes

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import Any
 
 from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .._options.settings import configured_databases
 from .._storing import forks
 from .._storing.files import Files, is_in_memory
 from .._storing.private import opened_by
@@ -17,11 +14,6 @@ from .._storing.private import opened_by
 
 class OrmConnections(forks.Forkable):
     """Closes those of the thread that forks; those of other threads may be in use."""
-
-    def note(self, connection: BaseDatabaseWrapper, **_kwargs: Any) -> None:
-        """Django has opened a connection; a handler of its signal."""
-        if connection.alias in configured_databases():
-            opened_by[connection] = os.getpid()
 
     def before_fork(self) -> None:
         """Close them, except in a transaction."""
