@@ -47,7 +47,6 @@ class Files:
         self.path = path
         self.wal = path + LOG  # the write-ahead log
         self.bells = path + BELLS  # the directory of bells
-        self._kept_log = os.path.join(self.bells, KEPT_LOG)
 
     # Opening
 
@@ -135,7 +134,8 @@ class Files:
 
     def _log_is_kept(self) -> bool:
         try:
-            return os.path.samestat(os.lstat(self._kept_log), os.lstat(self.wal))
+            kept = os.lstat(os.path.join(self.bells, KEPT_LOG))
+            return os.path.samestat(kept, os.lstat(self.wal))
         except OSError:
             return False
 
@@ -179,9 +179,13 @@ class Files:
 
         Called under the lock: whoever has noticed before has put another one in its place.
         """
-        index = self._identities.get(INDEX)
-        if self.wal in replaced and index and self._on_disk(INDEX).get(INDEX) == index:
-            os.unlink(self.path + INDEX)
+        if self.wal in replaced:
+            self._delete_opened(INDEX)
+
+    def _delete_opened(self, end: str) -> None:
+        """Delete what was opened, unless it is gone, or another one has its name by now."""
+        if self._on_disk(end) == {end: self._identities.get(end)}:
+            os.unlink(self.path + end)
 
     def _on_disk(self, *ends: str) -> dict[str, Identity]:
         """The identities of the database's files that are there now, by the ends of their names."""
@@ -280,8 +284,7 @@ class Files:
         if self.in_memory or not is_gone(self.path):
             return
         for end in (LOG, INDEX):  # never the database: it may have come back just now
-            if end in self._identities and self._on_disk(end).get(end) == self._identities[end]:
-                os.unlink(self.path + end)
+            self._delete_opened(end)
         with contextlib.suppress(OSError), folders.opened(self.bells) as bells:
             if all(name.startswith(".") for name in os.listdir(bells)):
                 for name in os.listdir(bells):
