@@ -30,21 +30,17 @@ def row_count(text: str) -> int:
     raise ArgumentTypeError(f"{text} is not a number of messages")
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is none of its numbers")
-
-
 def _finite(text: str) -> float:
-    number = float(text)
-    if math.isinf(number):
-        _refuse(text)
+    """A number in JSON: NaN and Infinity are Python's own, and 1e999 would become one."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is none of its numbers")
     return number
 
 
 def message_of(text: str) -> dict[str, Any]:
     """The message in some JSON, unless it would end the consumer that gets it."""
     try:
-        message = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        message = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise CommandError(
             f"The message is not JSON: {error}. Send takes a channel (or --group GROUP) and a "
