@@ -100,11 +100,8 @@ class ChoiceFilter(admin.SimpleListFilter):
         return queryset.filter(condition(time.time())) if condition else queryset
 
 
-class StateFilter(ChoiceFilter):
+class MessageStateFilter(ChoiceFilter):
     title = parameter_name = "state"
-
-
-class MessageStateFilter(StateFilter):
     conditions: ClassVar = {
         "waiting": lambda now: Q(delivered_at=None, expires_at__gt=now),
         "delivered": lambda _now: Q(delivered_at__isnull=False),
@@ -122,9 +119,10 @@ class AgeFilter(ChoiceFilter):
     }
 
 
-class MembershipStateFilter(StateFilter):
+class MembershipStateFilter(ChoiceFilter):
     """The layer's own rule: a living process ends the memberships of its own channels itself."""
 
+    title = parameter_name = "state"
     conditions: ClassVar = {
         "member": lambda now: NOT_LEFT & (Q(expires_at__gt=now) | OF_A_PROCESS),
         "lapsed": lambda now: NOT_LEFT & Q(expires_at__lte=now) & ~OF_A_PROCESS,
@@ -170,7 +168,7 @@ class ReadOnlyAdmin(ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         """Rows with their state."""
-        states = cast("type[StateFilter]", self.list_filter[0])
+        states = cast("type[ChoiceFilter]", self.list_filter[0])
         rows: QuerySet[Any] = super().get_queryset(request).annotate(state=states.choice())
         return rows
 

@@ -32,7 +32,6 @@ _orm_connections = OrmConnections()
 class ChannelsSqliteConfig(AppConfig):
     name = "channels_sqlite"
     verbose_name = "Channels on SQLite"
-    default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
         from . import checks  # it imports the models, which are loaded only now
