@@ -2,7 +2,7 @@
 
 `check` reports what the settings show; with `--database`, as `migrate` does, it also opens the
 database; with `--deploy` it adds what matters in production only. Files are checked in
-file_checks.py. `_options/conf.py` and `_storing/files.py` decide what the layer refuses.
+file_checks.py. `_options/conf.py` and `_storing/refusals.py` decide what the layer refuses.
 """
 
 from __future__ import annotations
@@ -86,9 +86,8 @@ def check_deployment(
 
 
 def _aliases() -> list[str]:
-    """Our databases that have a name to be opened by; none if no layer is ours."""
-    ours = tables.databases() if configured_layers() else []
-    return [each.alias for each in ours if each.settings_dict["NAME"]]
+    """Our databases that can be opened; none if no layer is ours."""
+    return [each.alias for each in tables.databases()] if configured_layers() else []
 
 
 # The layers
