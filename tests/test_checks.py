@@ -737,6 +737,12 @@ def test_what_a_user_may_not_write_is_named() -> None:
         closed.mkdir(0o700)
         project.configure(f'DATABASES["channels"]["NAME"] = {str(closed / "layer.sqlite3")!r}\n')
         assert f"{closed} belongs to user 0 (root)" in check("--deploy")
+        (inside := closed / "inside").mkdir()
+        project.configure(f'DATABASES["channels"]["NAME"] = {str(inside / "layer.sqlite3")!r}\n')
+        for prefix in (AS_ANOTHER, ("setpriv", "--euid=65534")):  # root's, by its real id
+            command = ("check", "--database=channels")
+            said = project.manage(*command, prefix=prefix, succeeds=False).stderr
+            assert f"{closed} belongs to user 0 (root)" in said
 
 
 def follow(found: CheckMessage) -> None:

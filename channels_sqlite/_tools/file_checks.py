@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from django.core import checks
@@ -240,7 +241,7 @@ def _journal_mode(alias: str, cursor: CursorWrapper) -> Iterator[checks.CheckMes
 
 def _obstacle(path: Path) -> Path | None:
     """The first of the directory, the file and its logs that this process may not write."""
-    use_effective_ids = os.access in os.supports_effective_ids
+    may = partial(os.access, effective_ids=os.access in os.supports_effective_ids)
     for each in (path.parent, path, Path(f"{path}{LOG}"), Path(f"{path}{INDEX}")):
         rights = os.W_OK | os.X_OK if each == path.parent else os.R_OK | os.W_OK
         try:
@@ -248,9 +249,8 @@ def _obstacle(path: Path) -> Path | None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError:  # a directory above is closed
-            above = reversed(each.parents)
-            return next(closed for closed in above if not os.access(closed, os.X_OK))
-        if not os.access(each, rights, effective_ids=use_effective_ids):
+            return next(closed for closed in reversed(each.parents) if not may(closed, os.X_OK))
+        if not may(each, rights):
             return each
     return None
 
