@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .._storing import forks
 from .._storing.files import Files, is_in_memory
@@ -19,8 +20,7 @@ class OrmConnections(forks.Forkable):
         """Close them, except in a transaction."""
         for connection in connections.all(initialized_only=True):
             in_memory = is_in_memory(str(connection.settings_dict["NAME"]))
-            is_ours = connection in opened_by and not in_memory
-            if is_ours and not connection.in_atomic_block:
+            if connection in opened_by and not (in_memory or _in_transaction(connection)):
                 connection.close()
 
     def after_fork_in_child(self) -> None:
@@ -33,3 +33,12 @@ class OrmConnections(forks.Forkable):
             if pid != os.getpid() and connection.connection is not None and not files.in_memory:
                 with suppress(OSError):  # its directory may not be searched any more
                     forks.taint(files.identity)
+
+
+def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Return True in a transaction of `atomic()`, of `set_autocommit(False)`, or of plain SQL:
+    Django's next statement, or commit, would not tell that it was rolled back.
+    """
+    raw, as_set = connection.connection, connection.settings_dict["AUTOCOMMIT"]
+    is_begun = raw is not None and (raw.in_transaction or connection.autocommit != as_set)
+    return connection.in_atomic_block or is_begun

@@ -15,9 +15,9 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -199,17 +199,39 @@ def use_sqlite_and_send(number: int) -> None:
     send_number(number)
 
 
-def in_a_transaction() -> None:
-    """Fork inside of `atomic()`. The child sends after the commit; it says whether it could."""
+@contextmanager
+def without_autocommit() -> Iterator[None]:
+    transaction.set_autocommit(False, using="channels")
+    yield
+    transaction.commit(using="channels")
+
+
+@contextmanager
+def by_sql() -> Iterator[None]:
+    with connections["channels"].cursor() as cursor:
+        cursor.execute("begin")
+        yield
+        cursor.execute("commit")
+
+
+def in_a_transaction(of: str) -> None:
+    """Fork inside of one. The child sends after the commit; it says whether it could."""
     django.setup()
     committed, commit = os.pipe()
-    with transaction.atomic(using="channels"):
+    with TRANSACTIONS[of]():
         insert_number(0)
         child = forked(send_after, committed, 2)
         insert_number(1)
     close_django()
     os.write(commit, b".")
     say(ended(child))
+
+
+TRANSACTIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "atomic": partial(transaction.atomic, using="channels"),
+    "set_autocommit": without_autocommit,
+    "SQL": by_sql,
+}
 
 
 def send_after(event: int, number: int) -> None:

@@ -105,11 +105,12 @@ async def test_a_thread_opens_and_closes_while_its_process_forks(
     await receiver.received(*range(FORKS))
 
 
-async def test_a_fork_in_a_transaction(start: Start, receiver: Receiver) -> None:
+@pytest.mark.parametrize("of", ["atomic", "set_autocommit", "SQL"])
+async def test_a_fork_in_a_transaction(of: str, start: Start, receiver: Receiver) -> None:
     """The parent's transaction goes on and is committed. A message of the child after that is
     refused or arrives.
     """
-    parent = start("in_a_transaction")
+    parent = start("in_a_transaction", of=of)
     outcome = await asyncio.to_thread(parent.hear)
     assert await asyncio.to_thread(parent.hear) == 0
     await asyncio.to_thread(parent.finish)
