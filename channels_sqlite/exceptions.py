@@ -64,20 +64,17 @@ class UndecodableMessage(ChannelsSqliteError):
 
 def translate(error: BaseException | None, path: str) -> Exception:
     """`error`, SQLite's as a rule, as one of ours; `path` is the database's file."""
-    if isinstance(error, PermissionError):
-        rights = (
-            f" This process's {this_user()} may not use the directory {os.path.dirname(path)},"
-            " or one above it."
-        )
-        return DatabaseUnavailable(f"{path}: {error}.{rights}")
-    if not isinstance(error, sqlite3.Error):  # no descriptors, no thread
-        return DatabaseUnavailable(f"{path}: {error}.")
-    code = code_of(error)
+    code = code_of(error)  # None, and no remedy, where no descriptor is left, or no thread starts
     if code == sqlite3.SQLITE_TOOBIG:
         return MessageTooLarge(
             f"A message is too large for one row of {path}: {error}. Send where to find it instead."
         )
     remedy = _REMEDIES.get(code, "").format(user=this_user())
+    if isinstance(error, PermissionError):
+        remedy = (
+            f" This process's {this_user()} may not use the directory {os.path.dirname(path)},"
+            " or one above it."
+        )
     return DatabaseUnavailable(f"{path}: {error}.{remedy}")
 
 

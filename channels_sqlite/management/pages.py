@@ -84,10 +84,6 @@ def tallies(title: str, all_: Mapping[str, Tally], **more: Callable[[str], str])
     return ["", *table(header, rows), *omitted] if rows else []
 
 
-def failure(error: Exception, *, as_object: bool) -> str:
-    return as_json({"error": str(error)}, indent=None) if as_object else str(error)
-
-
 def lapse(group: Group) -> str:
     return duration(group.lapses_in) if group.lapses_in > 0 else "lapsed"
 

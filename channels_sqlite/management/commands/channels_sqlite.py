@@ -33,7 +33,7 @@ from ...exceptions import ChannelsSqliteError
 from ...layers import SqliteChannelLayer
 from ..arguments import EXAMPLE, message_of, pause, row_count
 from ..formats import as_json, counted, known, one_line, table
-from ..pages import decoded, delays, described, failure, lapse, line_of, object_of
+from ..pages import decoded, delays, described, lapse, line_of, object_of
 
 Answer = TypeVar("Answer")
 
@@ -141,7 +141,8 @@ class Command(BaseCommand):
             try:
                 lines = counts(layer, as_object=options.json)
             except ChannelsSqliteError as error:  # the file was moved away, perhaps
-                lines = [failure(error, as_object=options.json)]
+                said = str(error)
+                lines = [as_json({"error": said}, indent=None) if options.json else said]
 
     def groups(self, options: Namespace) -> None:
         layer = layer_called(options.layer)
