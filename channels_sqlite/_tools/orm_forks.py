@@ -29,10 +29,9 @@ class OrmConnections(forks.Forkable):
         """
         forks.register(self)
         for connection, pid in list(opened_by.items()):
-            files = Files(str(connection.settings_dict["NAME"]))
-            if pid != os.getpid() and connection.connection is not None and not files.in_memory:
+            if pid != os.getpid() and connection.connection is not None:
                 with suppress(OSError):  # its directory may not be searched any more
-                    forks.taint(files.identity)
+                    forks.taint(Files(str(connection.settings_dict["NAME"])).identity)
 
 
 def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
