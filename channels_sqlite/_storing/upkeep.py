@@ -1,7 +1,7 @@
-"""Deleting old rows: the SQL of the trimmer.
+"""Deleting what is old, and what readers that are gone have left; and the checkpoint.
 
-As in `sql`. Each call deletes at most `limit` rows, so that others get to write in between, and
-returns how many it has deleted.
+As in `sql`. A call with a `limit` deletes at most so many rows, so that others get to write in
+between, and returns how many it has deleted.
 """
 
 from __future__ import annotations
