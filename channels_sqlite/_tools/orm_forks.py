@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from contextlib import suppress
 
@@ -29,7 +30,9 @@ class OrmConnections(forks.Forkable):
         """
         forks.register(self)
         for connection, pid in list(opened_by.items()):
-            if pid != os.getpid() and connection.connection is not None:
+            if pid != os.getpid() and (raw := connection.connection) is not None:
+                # For ever: if its thread is not here, Python collects it, which would close it.
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
                 with suppress(OSError):  # its directory may not be searched any more
                     forks.taint(Files(str(connection.settings_dict["NAME"])).identity)
 
