@@ -28,6 +28,7 @@ from .queues import Loop, Queues
 AT_ONCE = 32  # messages in one read
 OWED = 256  # messages that are not acknowledged, at most: each send has to count them
 MANY = 64  # inboxes; one is usual, that of new_channel's own prefix
+EPOCHS = 8  # of before, which a reader remembers
 
 
 @dataclass
@@ -66,10 +67,10 @@ class Reading:
         self._retains = setup.options.message_retention > 0
         self.inboxes: dict[str, Inbox] = {}  # the process-local inboxes that are read
         self.normal: dict[str, int | None] = {}
-        """The normal channels that consumers have waited for, with their sequences at the last
-        look."""
+        """Normal channels that consumers have waited for, with their sequences at the last look."""
         self._connection: sqlite3.Connection | None = None  # the one that the cursors are of
         self._epoch: int | None = None
+        self._before: dict[int | None, dict[str, Inbox]] = {}  # of other epochs, in copies
         self.more = False  # a look has ended before it had read everything
 
     def reads_any(self, inboxes: Iterable[str]) -> bool:
@@ -158,9 +159,13 @@ class Reading:
 
     def _begin_epoch(self, epoch: int | None) -> None:
         """Begin again in a file, or in tables, that were emptied."""
-        self._epoch = epoch
+        self._go_back(self.inboxes)
+        self._before[self._epoch], self._epoch = self.inboxes, epoch
         self._queues.clear()
-        self.inboxes = {name: Inbox(each.capacity) for name, each in self.inboxes.items()}
+        empty = {name: Inbox(each.capacity) for name, each in self.inboxes.items()}
+        self.inboxes = empty | self._before.pop(epoch, {})
+        if len(self._before) > EPOCHS:
+            del self._before[next(iter(self._before))]
         self.normal = dict.fromkeys(self.normal)
 
     def _read(self, connection: sqlite3.Connection, names: Collection[str], running: Loop) -> bool:

@@ -26,6 +26,7 @@ from channels_sqlite._receiving.receiver import Retired
 from channels_sqlite._sending.trimmer import Trimmer
 from channels_sqlite._storing import groups
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
+from channels_sqlite._storing.sql import flush
 from channels_sqlite._waking.bells import Bell
 from channels_sqlite.exceptions import DatabaseUnavailable
 from tests.conftest import SetTimes
@@ -152,6 +153,40 @@ async def test_what_an_older_copy_of_the_file_has_got_since_is_read_to_the_last_
     got = [await soon(task), *[await soon(process.receive()) for _ in range(6)]]
     assert got == [*range(10, 17)]
     assert "was deleted or replaced" in caplog.text
+    caplog.clear()
+
+
+@pytest.mark.parametrize("flushes", [False, True], ids=["replaced twice", "flushed and replaced"])
+async def test_a_copy_of_the_file_before_last_brings_no_message_twice(
+    process: Process,
+    database: Path,
+    tmp_path: Path,
+    flushes: bool,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It was made while messages waited that the reader has taken since."""
+    copy, empty = tmp_path / "copy.sqlite3", tmp_path / "empty.sqlite3"
+    await process.send(1)
+    assert await soon(process.receive()) == 1
+    task = await process.begin()
+    with sql(database) as other:
+        for each in (copy, empty):
+            other.execute("vacuum into ?", [str(each)])
+    with sql(copy) as other:
+        other.execute(f"update {MESSAGE} set delivered_at = null")
+        put_number(other, process.channel, 3)
+    with sql(empty) as other:
+        flush(other)
+        put_number(other, process.channel, 2)
+    if flushes:
+        await process.layer.flush()
+        await process.send(2)
+    else:
+        os.replace(empty, database)
+    assert await soon(task) == 2
+    task = await process.begin()
+    os.replace(copy, database)
+    assert await soon(task) == 3
     caplog.clear()
 
 
