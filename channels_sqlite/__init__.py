@@ -6,7 +6,7 @@ to its left; a leading underscore says that it may change.
     migrations checks apps admin management    Django, sync: no logic of the layer
     _tools: tables clones orm_forks file_checks doctor tail
     layers                                     Channels' rules, names and errors
-    _receiving: queues memberships reading listening receiver
+    _receiving: inbox queues memberships reading listening receiver
     _sending: trimmer sender                   one transaction each
     stats                                      what the file shows
     _waking: bells listener inotify watchfiles watchers

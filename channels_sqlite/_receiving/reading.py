@@ -12,7 +12,6 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from functools import partial
 
 from .._options import times
@@ -23,39 +22,13 @@ from .._storing.private import has_open_transaction
 from .._storing.schema import EPOCH
 from .._storing.setup import Setup
 from ..exceptions import DatabaseUnavailable
+from .inbox import Inbox
 from .queues import Loop, Queues
 
 AT_ONCE = 32  # messages in one read
 OWED = 256  # messages that are not acknowledged, at most: each send has to count them
 MANY = 64  # inboxes; one is usual, that of new_channel's own prefix
 EPOCHS = 8  # of before, which a reader remembers
-
-
-@dataclass
-class Inbox:
-    """How far a process-local inbox was read, and how much of that the table knows."""
-
-    capacity: int
-    cursor: int = 0
-    acknowledged: int = 0
-    taken: int = 0  # messages between the two
-    took_large: bool = False  # one of them is large
-    newest_created_at: float = 0.0  # when the newest message that was taken was created
-    cursor_before: int = 0  # the cursor before an older copy of the file was restored
-
-    @property
-    def owes(self) -> bool:
-        """Return True if messages were taken of which the table does not know yet."""
-        return self.acknowledged < self.cursor
-
-    def go_back(self) -> None:
-        """This may be an older copy of the file: read it from its beginning."""
-        self.cursor_before = max(self.cursor_before, self.cursor)
-        self.cursor = self.acknowledged = self.taken = 0
-
-    def has_had(self, row: Row) -> bool:
-        """Return True for a message that was taken before an older copy was restored."""
-        return row.id <= self.cursor_before and row.created_at <= self.newest_created_at
 
 
 class Reading:
