@@ -26,28 +26,18 @@ CURRENT = "left_after is null and (expires_at > :now or substr(inbox, -1) = '!')
 clock that nobody sets; the wall clock counts for the others."""
 
 
-REPLACED = "\ufffd"  # for what is not UTF-8, by `handle.text`; no channel's name has it
-
 # Sending
 
-# The inboxes of a group, and how many messages wait in each: a seek for each inbox, however many
-# members it has. `select distinct` would visit all members.
-_RECIPIENTS = f"""
-    with recursive candidate (inbox) as (
-        select min(inbox) from {MEMBERSHIP} indexed by {MEMBER_READS} where "group" = :group
-        union all
-        select (
-            select min(inbox) from {MEMBERSHIP} indexed by {MEMBER_READS}
-            where "group" = :group and inbox > candidate.inbox
-        )
-        from candidate where candidate.inbox is not null
-    )
-    select inbox, ({COUNT_WAITING % ("candidate.inbox", ":now")}) from candidate
-    where exists (
-        select 1 from {MEMBERSHIP} indexed by {MEMBER_READS}
-        where "group" = :group and inbox = candidate.inbox and {CURRENT}
-    )
-    and typeof(candidate.inbox) = 'text'
+# The next inbox of a group with a membership that counts, and how many messages wait there: a seek,
+# however many members it has. `select distinct` would visit all members; one recursive query, which
+# does not, is slower. Others may write any name, and one that is not UTF-8 is read as another one.
+_NEXT_RECIPIENT = f"""
+    select inbox, ({COUNT_WAITING % ("membership.inbox", ":now")})
+    from {MEMBERSHIP} as membership indexed by {MEMBER_READS}
+    where "group" = :group and inbox > :after and {CURRENT}
+    and typeof(inbox) = 'text' and inbox not glob '*[^!-~]*'
+    order by inbox
+    limit 1
 """
 
 _SEND = f"""
@@ -69,14 +59,14 @@ def send(
     Returns the inboxes that were written to; and those that had no room, and miss the message, each
     with the time at which the oldest message that waits in it was created.
     """
-    values = {"group": message.group, "now": message.created_at}
     written: list[str] = []
     full: list[str] = []
+    values = {"group": message.group, "now": message.created_at, "after": ""}
     connection.execute("begin immediate")  # no `sql.Transaction`: each call costs here
-    for inbox, waiting in connection.execute(_RECIPIENTS, values).fetchall():
-        if REPLACED in inbox:  # others may write any name: one that is not UTF-8 was another one
-            continue
+    while found := connection.execute(_NEXT_RECIPIENT, values).fetchall():
+        ((inbox, waiting),) = found
         (written if waiting < capacity_of(inbox) else full).append(inbox)
+        values["after"] = inbox
     connection.executemany(_SEND, [(inbox, *message) for inbox in written])
     oldest = {inbox: _oldest(connection, inbox, message.created_at) for inbox in full}
     connection.execute("commit")
