@@ -30,12 +30,13 @@ clock that nobody sets; the wall clock counts for the others."""
 
 # The next inbox of a group with a membership that counts, and how many messages wait there: a seek,
 # however many members it has. `select distinct` would visit all members; one recursive query, which
-# does not, is slower. Others may write any name, and one that is not UTF-8 is read as another one.
+# does not, is slower. Others may write any name, and text that is not UTF-8 would be read as another
+# one: it is read as a blob.
 _NEXT_RECIPIENT = f"""
-    select inbox, ({COUNT_WAITING % ("membership.inbox", ":now")})
+    select cast(inbox as blob), ({COUNT_WAITING % ("membership.inbox", ":now")})
     from {MEMBERSHIP} as membership indexed by {MEMBER_READS}
-    where "group" = :group and inbox > :after and {CURRENT}
-    and typeof(inbox) = 'text' and inbox not glob '*[^!-~]*'
+    where "group" = :group and inbox > cast(:after as text) and {CURRENT}
+    and typeof(inbox) = 'text'
     order by inbox
     limit 1
 """
@@ -61,12 +62,16 @@ def send(
     """
     written: list[str] = []
     full: list[str] = []
-    values = {"group": message.group, "now": message.created_at, "after": ""}
+    values = {"group": message.group, "now": message.created_at, "after": b""}
     connection.execute("begin immediate")  # no `sql.Transaction`: each call costs here
     while found := connection.execute(_NEXT_RECIPIENT, values).fetchall():
-        ((inbox, waiting),) = found
+        ((name, waiting),) = found
+        values["after"] = name
+        try:
+            inbox = name.decode()
+        except UnicodeDecodeError:
+            continue
         (written if waiting < capacity_of(inbox) else full).append(inbox)
-        values["after"] = inbox
     connection.executemany(_SEND, [(inbox, *message) for inbox in written])
     oldest = {inbox: _oldest(connection, inbox, message.created_at) for inbox in full}
     connection.execute("commit")
