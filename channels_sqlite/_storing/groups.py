@@ -30,8 +30,8 @@ clock that nobody sets; the wall clock counts for the others."""
 
 # The next inbox of a group with a membership that counts, and how many messages wait there: a seek,
 # however many members it has. `select distinct` would visit all members; one recursive query, which
-# does not, is slower. Others may write any name, and text that is not UTF-8 would be read as another
-# one: it is read as a blob.
+# does not, is slower. As a blob: others may write any name, and Python would read another one where
+# it is not UTF-8.
 _NEXT_RECIPIENT = f"""
     select cast(inbox as blob), ({COUNT_WAITING % ("membership.inbox", ":now")})
     from {MEMBERSHIP} as membership indexed by {MEMBER_READS}
