@@ -248,11 +248,12 @@ def ring(database: Database, inboxes: Collection[str]) -> None:
     """Wake the readers of these inboxes, from any thread: those of this process directly, other
     processes by their bells, and by the log those that read a normal channel.
     """
-    for client in {client_of(inbox) for inbox in inboxes}:
-        if client is None:
-            touch(database.files.wal)
-        elif database.readers.get(client) is None:
-            _touch_bell(database, client)
+    clients = {client_of(inbox) for inbox in inboxes}
+    if None in clients:
+        touch(database.files.wal)
+    elsewhere = [each for each in clients if each is not None and not database.readers.get(each)]
+    if elsewhere:
+        _touch_bells(database.files, elsewhere)
     _ring_here(database, inboxes)  # last: the others wake up meanwhile
 
 
@@ -266,15 +267,14 @@ def ask_for_room(database: Database, inbox: str) -> bool:
     if (reader := database.readers.get(client)) is not None:
         reader.acknowledge_now()
         return False
-    return _touch_bell(database, client)
+    return _touch_bells(database.files, [client])
 
 
 def ring_all(database: Database) -> None:
     _ring_here(database, None)
     touch(database.files.wal)
     with _all(database.files) as (_, names):
-        for name in names:
-            _touch_bell(database, name)
+        _touch_bells(database.files, names)
 
 
 def _ring_here(database: Database, inboxes: Collection[str] | None) -> None:
@@ -283,9 +283,9 @@ def _ring_here(database: Database, inboxes: Collection[str] | None) -> None:
         reader.rung(inboxes, running)
 
 
-def _touch_bell(database: Database, client: str) -> bool:
-    files = database.files
-    return files.has_bells() and touch(f"{files.bells}/{client}")
+def _touch_bells(files: Files, clients: Collection[str]) -> bool:
+    """Return True if any of them is there."""
+    return files.has_bells() and sum(touch(f"{files.bells}/{each}") for each in clients) > 0
 
 
 def touch(path: str) -> bool:
