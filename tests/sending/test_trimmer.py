@@ -17,13 +17,13 @@ from unittest.mock import Mock
 import pytest
 
 from channels_sqlite._sending.trimmer import SWEPT, Trimmed, Trimmer
-from channels_sqlite._storing import sql
+from channels_sqlite._storing import groups, sql
 from channels_sqlite._storing.messages import LARGE
 from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE
 from channels_sqlite._storing.sql import Transaction
 from channels_sqlite._waking.bells import Bell
 from tests.conftest import SetTimes
-from tests.rows import outgoing, put
+from tests.rows import LATER, inbox_of, outgoing, put, select
 from tests.sending.parts import Parts, parts
 from tests.storing.parts import Gate, locked
 from tests.storing.tables import acknowledge, join, send
@@ -69,6 +69,21 @@ async def test_what_expires_is_counted_by_its_reader_or_by_who_trims_it(trimming
         send(trimming.others, *[outgoing(1, channel, expires_at=past)] * BATCH)
     assert await soon(trimming.trimmer.trim()) == Trimmed(expired=4 * BATCH)
     assert trimming.counters.expired == 3 * BATCH
+    bell.close(remove=True)
+
+
+async def test_memberships_that_have_lapsed_go_except_those_of_readers_that_live(
+    trimming: Parts,
+) -> None:
+    """A living reader ends its own, by a clock that nobody sets; nobody else ends a channel's."""
+    bell, living = reader(trimming, "living-67890", alive=True)
+    for channel in ("jobs", living):
+        groups.add(trimming.others, "group", inbox_of(channel), channel, time.time() - 2, 1)
+        groups.add(trimming.others, "other", inbox_of(channel), channel, time.time(), LATER)
+    assert await soon(trimming.trimmer.trim()) == Trimmed(memberships=1)
+    left = select(trimming.others, f'"group" from {MEMBERSHIP} where channel = ?', "jobs")
+    assert left == ["other"]
+    assert len(select(trimming.others, f"id from {MEMBERSHIP} where channel = ?", living)) == 2
     bell.close(remove=True)
 
 
