@@ -15,6 +15,7 @@ import pytest
 
 from channels_sqlite._storing.database import Database
 from channels_sqlite._storing.files import Files
+from channels_sqlite._storing.locks import lock
 from channels_sqlite._waking import bells
 from channels_sqlite._waking.bells import BEING_MADE, STATUS_SIZE, Bell, client_of, ring
 from tests.processes import Child
@@ -66,6 +67,22 @@ def test_a_bell_says_how_its_reader_is_while_that_lives(files: Files, bell: Bell
         assert bells.living(files) == {OURS: {}}
     assert sweep(files) == []
     assert names(files) == [OURS]
+
+
+def test_a_bell_is_locked_before_it_has_its_name(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a sweeper would take a newborn for dead."""
+    rename, found = os.rename, []
+
+    def look_first(source: str, target: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        with open(path(files, source)) as unnamed:
+            found.append((target, lock(unnamed.fileno())))
+        rename(source, target, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+
+    monkeypatch.setattr(os, "rename", look_first)
+    Bell(files, OURS, {}).close(remove=True)
+    assert found == [(OURS, False)]
 
 
 def test_those_who_may_use_the_database_may_ring(files: Files) -> None:
