@@ -258,7 +258,10 @@ class Obedient:
         if how == "a program":
             quiet = subprocess.DEVNULL
             command = ["sleep", str(OUTLIVES)]
-            return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet).pid
+            # With what is inheritable: Popen would close it, and not all programs are started so.
+            return subprocess.Popen(
+                command, stdin=quiet, stdout=quiet, stderr=quiet, close_fds=False
+            ).pid
         pid = fork()
         if pid == 0:
             for descriptor in range(3):  # or the test would wait for what it says
