@@ -103,3 +103,21 @@ async def test_what_was_submitted_before_the_stop_is_run() -> None:
             assert await soon(job) == 1
     finally:
         sys.setswitchinterval(interval)
+
+
+def test_a_loop_that_was_closed_does_not_end_the_thread(worker: Worker) -> None:
+    begun, go_on, done = [threading.Event() for _ in range(3)]
+
+    def wait() -> None:
+        begun.set()
+        go_on.wait()
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(worker.run(wait))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert begun.wait(PATIENCE)
+    loop.close()
+    go_on.set()
+    worker.submit(done.set)
+    assert done.wait(PATIENCE)
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # nobody can end it now

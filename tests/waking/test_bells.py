@@ -169,6 +169,17 @@ def test_a_copied_or_unfinished_bell_is_removed_and_nobody_told(files: Files, be
     assert names(files) == []
 
 
+def test_where_a_file_system_has_no_locks_nobody_is_taken_for_dead(
+    files: Files, bell: Bell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: int) -> None:
+        raise OSError
+
+    monkeypatch.setattr("fcntl.flock", fail)
+    assert sweep(files) == []
+    assert names(files) == [OURS]
+
+
 def test_a_bell_of_the_same_name_made_meanwhile_is_left_alone(files: Files) -> None:
     def make_another(clients: list[str]) -> None:
         os.rename(path(files, THEIRS), path(files, "elsewhere"))
