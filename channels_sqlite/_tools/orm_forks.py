@@ -30,7 +30,8 @@ class OrmConnections(forks.Forkable):
         """
         forks.register(self)
         for connection, pid in list(opened_by.items()):
-            if pid != os.getpid() and (raw := connection.connection) is not None:
+            raw = None if connection.closed_in_transaction else connection.connection
+            if pid != os.getpid() and raw is not None:
                 # For ever: if its thread is not here, Python collects it, which would close it.
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(raw))
                 with suppress(OSError):  # its directory may not be searched any more
@@ -42,5 +43,6 @@ def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
     Django's next statement, or commit, would not tell that it was rolled back.
     """
     raw, as_set = connection.connection, connection.settings_dict["AUTOCOMMIT"]
-    is_begun = raw is not None and (raw.in_transaction or connection.autocommit != as_set)
-    return connection.in_atomic_block or is_begun
+    if connection.in_atomic_block or raw is None:  # in atomic() it may be closed
+        return connection.in_atomic_block
+    return bool(raw.in_transaction) or connection.autocommit != as_set

@@ -227,6 +227,16 @@ def in_a_transaction(of: str) -> None:
     say(ended(child))
 
 
+def closed_in_a_transaction() -> None:
+    """Fork where Django's connection was closed inside of `atomic()`."""
+    django.setup()
+    send_number(0)
+    with transaction.atomic(using="channels"):
+        connections["channels"].close()
+        say(ended(forked(send_number, 1)))
+        transaction.set_rollback(True, using="channels")
+
+
 TRANSACTIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "atomic": partial(transaction.atomic, using="channels"),
     "set_autocommit": without_autocommit,

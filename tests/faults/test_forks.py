@@ -117,6 +117,15 @@ async def test_a_fork_in_a_transaction(of: str, start: Start, receiver: Receiver
     await receiver.received(0, 1, *([2] if outcome == "accepted" else []))
 
 
+async def test_a_fork_where_a_transaction_has_lost_its_connection(
+    start: Start, receiver: Receiver
+) -> None:
+    parent = start("closed_in_a_transaction")
+    assert await asyncio.to_thread(parent.hear) == 0
+    await asyncio.to_thread(parent.finish)
+    await receiver.received(0, 1)
+
+
 async def test_a_consumer_waits_while_its_process_forks(start: Start, layer: Any) -> None:
     """The children have channels and memberships of their own, and no part in their parent's: it
     keeps them when a child ends, and loses them when it is killed, though a child lives on.
