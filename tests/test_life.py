@@ -255,6 +255,23 @@ async def test_close_gives_everything_back(layer: Any) -> None:
 
 
 @ours
+async def test_layers_that_are_closed_one_after_the_other_leave_nothing_open(
+    open_layer: OpenLayer,
+) -> None:
+    """A look of the second, between the two, has asked for the database to be opened again."""
+    database = open_layer().database
+    for _ in range(20):
+        layers = [open_layer(), open_layer()]
+        for layer in layers:
+            await send_and_receive(layer)
+        await layers[0].close()
+        database.open_for_readers()
+        await layers[1].close()
+        await asyncio.sleep(0.01)  # a thread opens it meanwhile, for which nobody waits
+        await until(lambda: database.connections is None)
+
+
+@ours
 async def test_closing_one_layer_leaves_another_alone(open_layer: OpenLayer) -> None:
     layer, other = open_layer(), open_layer()
     channel = await other.new_channel()

@@ -172,6 +172,10 @@ class Receiver:
     def has_bell(self) -> bool:
         return self._listening.held_bell is not None
 
+    @property
+    def listens(self) -> bool:
+        return bool(self._listening.loops())
+
     def rung(self, inboxes: Collection[str] | None, running: Loop | None) -> None:
         """This process has written to these inboxes (None: to any). Look, if they are read here."""
         if inboxes is not None and not self._reading.reads_any(inboxes):

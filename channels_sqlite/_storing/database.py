@@ -210,10 +210,18 @@ class Database:
 
     def open_for_readers(self) -> None:
         """Begin to open it, for its readers: they are told, and what goes wrong is logged."""
-        if self.is_ending:  # those on daemon threads go on
-            return
-        until = time.monotonic() + self.timeout
-        self._worker.post("Opening", lambda: self._open(until), alone=True)
+        if not self.is_ending:  # those on daemon threads go on
+            self._worker.post("Opening", self._open_if_listened_to, alone=True)
+
+    def _open_if_listened_to(self) -> None:
+        if self._is_listened_to():
+            self._open(time.monotonic() + self.timeout)
+        # Its layers may have been closed meanwhile, one of them before it was open.
+        if not self._is_listened_to() and (connections := self._take_connections()) is not None:
+            connections.close()
+
+    def _is_listened_to(self) -> bool:
+        return any(reader.listens for reader in self.readers)
 
     def _open(self, until: float) -> Connections:
         """On the thread; whoever asked first has opened it, perhaps."""
@@ -282,22 +290,23 @@ class Database:
 
     async def close(self) -> None:
         """Close the connections; the next use opens them again."""
-        with self._lock:
-            connections, self._connections = self._connections, None
         try:
-            if connections is not None:
+            if (connections := self._take_connections()) is not None:
                 with suppress(NoThread):  # they are closed with the process
                     await self._worker.run(connections.close, always=True)
         finally:
             self._stop_threads()
 
+    def _take_connections(self) -> Connections | None:
+        with self._lock:
+            connections, self._connections = self._connections, None
+        return connections
+
     def close_unless_used(self) -> None:
         """Close it on the thread if no layer has it any more; the next use opens it again."""
         if any(self.readers):
             return
-        with self._lock:
-            connections, self._connections = self._connections, None
-        if connections is not None:
+        if (connections := self._take_connections()) is not None:
             self._worker.post("Closing", connections.close)
         self._stop_threads()
 

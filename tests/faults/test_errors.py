@@ -97,6 +97,7 @@ async def test_a_log_handler_may_send_to_the_layer_whose_database_cannot_be_open
             logged.append(record.getMessage())
 
     handler = Handler()
+    receiving = await begin(layer, "test-channel")  # the database is opened for those that do
     away = await asyncio.to_thread(database.rename, database.with_name("away"))
     logging.getLogger("channels_sqlite").addHandler(handler)
     try:
@@ -108,6 +109,7 @@ async def test_a_log_handler_may_send_to_the_layer_whose_database_cannot_be_open
         logging.getLogger("channels_sqlite").removeHandler(handler)
     await asyncio.to_thread(away.rename, database)
     await layer.send("test-channel", message(3))
+    assert await soon(receiving[0]) == message(3)
     caplog.clear()
 
 
