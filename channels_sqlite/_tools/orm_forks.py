@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sqlite3
 from contextlib import suppress
 
 from django.db import connections
@@ -45,4 +46,7 @@ def _in_transaction(connection: BaseDatabaseWrapper) -> bool:
     raw, as_set = connection.connection, connection.settings_dict["AUTOCOMMIT"]
     if connection.in_atomic_block or raw is None:  # in atomic() it may be closed
         return connection.in_atomic_block
-    return bool(raw.in_transaction) or connection.autocommit != as_set
+    try:
+        return bool(raw.in_transaction) or connection.autocommit != as_set
+    except sqlite3.ProgrammingError:  # a program has closed it, without Django
+        return False

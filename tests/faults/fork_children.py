@@ -237,6 +237,15 @@ def closed_in_a_transaction() -> None:
         transaction.set_rollback(True, using="channels")
 
 
+def closed_without_django() -> None:
+    """Fork where a program has closed the connection that Django still has."""
+    django.setup()
+    send_number(0)
+    connections["channels"].ensure_connection()
+    connections["channels"].connection.close()
+    say(ended(forked(send_number, 1)))
+
+
 TRANSACTIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "atomic": partial(transaction.atomic, using="channels"),
     "set_autocommit": without_autocommit,

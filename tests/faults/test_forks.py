@@ -117,10 +117,11 @@ async def test_a_fork_in_a_transaction(of: str, start: Start, receiver: Receiver
     await receiver.received(0, 1, *([2] if outcome == "accepted" else []))
 
 
-async def test_a_fork_where_a_transaction_has_lost_its_connection(
-    start: Start, receiver: Receiver
+@pytest.mark.parametrize("closed", ["closed_in_a_transaction", "closed_without_django"])
+async def test_a_fork_where_django_has_a_closed_connection(
+    start: Start, receiver: Receiver, closed: str
 ) -> None:
-    parent = start("closed_in_a_transaction")
+    parent = start(closed)
     assert await asyncio.to_thread(parent.hear) == 0
     await asyncio.to_thread(parent.finish)
     await receiver.received(0, 1)
