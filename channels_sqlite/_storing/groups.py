@@ -25,18 +25,19 @@ CURRENT = "left_after is null and (expires_at > :now or substr(inbox, -1) = '!')
 """A membership that counts. The reader of a process-local channel ends its memberships itself, by a
 clock that nobody sets; the wall clock counts for the others."""
 
+REPLACED = "\ufffd"  # for what cannot be read, by `handle.text`; no channel's name has it
 
 # Sending
 
 # The next inbox of a group with a membership that counts, and how many messages wait there: a seek,
 # however many members it has. `select distinct` would visit all members; one recursive query, which
-# does not, is slower. As a blob: others may write any name, and Python would read another one where
-# it is not UTF-8.
+# does not, is slower. After the inbox of a row: others may write any name, and Python reads another
+# one where it is not in the file's encoding.
 _NEXT_RECIPIENT = f"""
-    select cast(inbox as blob), ({COUNT_WAITING % ("membership.inbox", ":now")})
+    select id, inbox, ({COUNT_WAITING % ("membership.inbox", ":now")})
     from {MEMBERSHIP} as membership indexed by {MEMBER_READS}
-    where "group" = :group and inbox > cast(:after as text) and {CURRENT}
-    and typeof(inbox) = 'text'
+    where "group" = :group and {CURRENT} and typeof(inbox) = 'text'
+    and inbox > coalesce((select inbox from {MEMBERSHIP} where id = :after), '')
     order by inbox
     limit 1
 """
@@ -62,16 +63,12 @@ def send(
     """
     written: list[str] = []
     full: list[str] = []
-    values = {"group": message.group, "now": message.created_at, "after": b""}
+    values = {"group": message.group, "now": message.created_at, "after": None}
     connection.execute("begin immediate")  # no `sql.Transaction`: each call costs here
     while found := connection.execute(_NEXT_RECIPIENT, values).fetchall():
-        ((name, waiting),) = found
-        values["after"] = name
-        try:
-            inbox = name.decode()
-        except UnicodeDecodeError:
-            continue
-        (written if waiting < capacity_of(inbox) else full).append(inbox)
+        ((values["after"], inbox, waiting),) = found
+        if REPLACED not in inbox:
+            (written if waiting < capacity_of(inbox) else full).append(inbox)
     connection.executemany(_SEND, [(inbox, *message) for inbox in written])
     oldest = {inbox: _oldest(connection, inbox, message.created_at) for inbox in full}
     connection.execute("commit")
