@@ -197,9 +197,10 @@ async def test_reject_bad_channel_and_group(layer: Any) -> None:
 
 
 async def test_longest_names_and_those_in_any_script(layer: Any) -> None:
-    """Channels' digits are those of Unicode."""
+    """Channels' digits are those of Unicode, and its pattern lets a line end be the last."""
     three = "test-\u0663"
-    for channel in ("c" * 99, three, await layer.new_channel(three)):
+    local = await layer.new_channel(three)
+    for channel in ("c" * 99, three, local, f"{three}\n", f"{local}\n"):
         for group in ("g" * 99, three):
             await layer.group_add(group, channel)
             await layer.group_send(group, message(1))

@@ -7,6 +7,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from channels_sqlite._storing import groups, sql, upkeep
 from channels_sqlite._storing.files import Files
 from channels_sqlite._storing.handle import Handle, text
-from channels_sqlite._storing.schema import MEMBERSHIP, MESSAGE, SEQUENCE
+from channels_sqlite._storing.schema import EVERYTHING, MEMBERSHIP, MESSAGE, SEQUENCE
 from channels_sqlite.exceptions import DatabaseUnavailable
 from tests.rows import outgoing, select, to_group
 from tests.storing.conftest import Connect
@@ -151,6 +152,18 @@ def test_inboxes_that_others_name_stay_theirs(connection: sqlite3.Connection, in
     assert arrivals(connection) == [(7, [LOCAL])]
     others = f"count(*) from {MESSAGE} where inbox not in ('{INBOX}', {inbox})"
     assert select(connection, others) == [0]
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
+def test_a_group_reaches_all_inboxes_in_each_encoding_of_a_file(encoding: str) -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.execute(f"pragma encoding = '{encoding}'")
+        for statement in EVERYTHING.values():
+            connection.execute(statement)
+        names = [f"\u0663-{number}" for number in range(5)]
+        join(connection, LOCAL, f"{LOCAL}\n", *names)
+        assert group_send(connection, 7) == (sorted([INBOX, *names]), [])
+        assert arrivals(connection) == [(7, [LOCAL, f"{LOCAL}\n"])]
 
 
 def test_full_inboxes_miss_a_group_message_and_are_named_with_their_oldest(
