@@ -259,7 +259,8 @@ async def test_layers_that_are_closed_one_after_the_other_leave_nothing_open(
     open_layer: OpenLayer,
 ) -> None:
     """A look of the second, between the two, has asked for the database to be opened again."""
-    database = open_layer().database
+    await asyncio.to_thread(lambda: None)  # the loop's own pool
+    before, database = threading.active_count(), open_layer().database
     for _ in range(20):
         layers = [open_layer(), open_layer()]
         for layer in layers:
@@ -269,6 +270,7 @@ async def test_layers_that_are_closed_one_after_the_other_leave_nothing_open(
         await layers[1].close()
         await asyncio.sleep(0.01)  # a thread opens it meanwhile, for which nobody waits
         await until(lambda: database.connections is None)
+        await until(lambda: threading.active_count() <= before)
 
 
 @ours

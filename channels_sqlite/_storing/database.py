@@ -217,8 +217,10 @@ class Database:
         if self._is_listened_to():
             self._open(time.monotonic() + self.timeout)
         # Its layers may have been closed meanwhile, one of them before it was open.
-        if not self._is_listened_to() and (connections := self._take_connections()) is not None:
-            connections.close()
+        if not self._is_listened_to():
+            if (connections := self._take_connections()) is not None:
+                connections.close()
+            self._stop_threads()  # this one, too
 
     def _is_listened_to(self) -> bool:
         return any(reader.listens for reader in self.readers)
