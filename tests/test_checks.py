@@ -734,7 +734,7 @@ def test_what_a_user_may_not_write_is_named() -> None:
         said = check()
         assert f"{directory} belongs to user 0 (root)" in said
         assert "chown" not in said  # it may be /var/lib
-        assert "let NAME be in a directory that belongs to it" in said
+        assert "let NAME be in a directory of theirs" in said
         os.chown(directory, 65534, 65534)
         for path, mode in ((directory, 0o555), (database, 0)):
             path.chmod(mode)

@@ -23,7 +23,6 @@ from ..db_routers import APP_LABEL
 from ..exceptions import code_of
 from . import tables
 
-IN_ITS_OWN = "let NAME be in a directory that belongs to it."
 LONG_LOG = 128 * 2**20
 """Bytes of a write-ahead log that a long read keeps from being reset: eight times the size that
 the layer cuts it back to."""
@@ -270,8 +269,8 @@ def _not_opened(alias: str, path: Path, obstacle: Path) -> checks.CheckMessage:
         command = f"{python} manage.py check --database {alias}"
         if not owner:  # by `sudo manage.py migrate`, as a rule: as root, all seems well
             command += f"\nIf processes of {_user_name(me)} use it, and not root's, "
-            its_own = f"{shlex.quote(_user_name(me))} {shlex.quote(str(path))}*"
-            command += f"run:\nsudo chown -R {its_own}" if obstacle == path else IN_ITS_OWN
+            its_own = f"run:\nsudo chown -R {me} {quoted}*"
+            command += its_own if obstacle == path else "let NAME be in a directory of theirs."
     return checks.Error(
         f'The database "{alias}" was not opened: {obstacle} belongs to user {owner} '
         f"({_user_name(owner)}), and this process's user {me} ({_user_name(me)}) has no write "
