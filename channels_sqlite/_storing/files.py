@@ -67,6 +67,11 @@ class Files:
         """Which file the database was when it was last found, or is now, if it is one."""
         return None if self.in_memory else self._identities.get("") or self._on_disk("").get("")
 
+    def logs(self, *, opened: bool) -> forks.Logs:
+        """The log and the index that were opened, or those that are there now."""
+        found = self._identities if opened else self._on_disk(LOG, INDEX)
+        return {end: found[end] for end in (LOG, INDEX) if end in found}
+
     def remove_stale_log(self) -> bool:
         """Delete the log, and its index, that were opened with another database of this name.
         Return False if they may still be there, because we are not alone.

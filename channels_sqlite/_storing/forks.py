@@ -13,6 +13,9 @@ from collections.abc import Callable
 from .weak import Weak
 
 Identity = tuple[int, int]  # device and inode, which tell a file from another one of its name
+Logs = dict[
+    str, Identity
+]  # the identities of a database's log and index, by the ends of their names
 
 
 class Forkable:
@@ -58,7 +61,8 @@ class _Forks:
         self.resting: list[Forkable] = []
         """The members that were told of the fork that is under way; others may have come since."""
         self.tainted: set[Identity] = set()  # files that this process must not open
-        self.leaked: set[Identity] = set()  # files that its children must not open
+        self.leaked: dict[Identity, Logs] = {}
+        """Files that its children must not open, with the logs that this process has of them."""
 
     def begin_in_child(self) -> list[Forkable]:
         """The parent's members; those that go on in the child register again."""
@@ -66,7 +70,7 @@ class _Forks:
         self.members = Weak()
         self.lock = threading.RLock()
         self.resting = []
-        self.tainted |= self.leaked
+        self.tainted |= self.leaked.keys()
         return inherited
 
 
@@ -89,10 +93,15 @@ def taint(file: Identity | None) -> None:
         _forks.tainted.add(file)
 
 
-def leak(file: Identity | None) -> None:
+def leak(file: Identity | None, logs: Logs) -> None:
     """Note that this process keeps a connection to the file open for ever, if it is one."""
     if file is not None:
-        _forks.leaked.add(file)
+        _forks.leaked.setdefault(file, logs)
+
+
+def leaked_logs(file: Identity | None) -> Logs | None:
+    """The logs of such a connection, which SQLite uses for each new one of this process."""
+    return None if file is None else _forks.leaked.get(file)
 
 
 def notice() -> None:

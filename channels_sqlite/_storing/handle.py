@@ -132,7 +132,10 @@ class Handle(forks.Forkable):
         self.closed = True
         if replaced and not self._files.in_memory:
             if not hasattr(self._raw, "setconfig"):  # before Python 3.12
-                self._keep_for_ever(forks.leak)
+                # If another one was found since, its logs are unknown, and match no others.
+                is_ours = self._files.identity == self._file
+                logs = self._files.logs(opened=True) if is_ours else {}
+                self._keep_for_ever(partial(forks.leak, logs=logs))
                 return
             self._raw.setconfig(NO_CHECKPOINT_ON_CLOSE, True)
         self._raw.close()

@@ -54,6 +54,7 @@ class Opener:
                 raise Busy from sqlite3.OperationalError(
                     "the file was replaced, while another process opens or closes the one before"
                 )
+            self._refuse_another_log()
             if not (os.path.exists(files.wal) or locks.enter_context(files.checkpointing())):
                 raise Busy from sqlite3.OperationalError(
                     "the log was deleted, while another process copies it into the database"
@@ -74,6 +75,18 @@ class Opener:
                 " another thread had one of Django's connections to it. SQLite's locks do not work"
                 " in this process. Have each worker load the project itself (uWSGI: lazy-apps ="
                 " true), or do not use the layer before the fork."
+            )
+
+    def _refuse_another_log(self) -> None:
+        """Refuse a file that this process keeps open with another log: SQLite would use the index
+        of that one here, and no other process would.
+        """
+        files = self._files
+        if forks.leaked_logs(files.identity) not in (None, files.logs(opened=False)):
+            raise DatabaseUnavailable(
+                f"{files.path} was replaced and then put back, or lost its log after it had been"
+                " moved away and back. This process still has the old log, which Python before 3.12"
+                " cannot close: restart it."
             )
 
     def connect(self) -> sqlite3.Connection:

@@ -416,6 +416,48 @@ def test_the_database_is_moved_away_and_back(meet: Meet, database: Path) -> None
     talkers.end(changes=4)
 
 
+def put_back(database: Path, fresh: Callable[[], Path]) -> None:
+    """Another file has its place for a while."""
+    kept = database.with_name("kept")
+    os.rename(database, kept)
+    os.rename(fresh(), database)
+    time.sleep(NOTICED)
+    os.replace(kept, database)
+
+
+def brought_back_and_its_log_deleted(database: Path, fresh: Callable[[], Path]) -> None:
+    """Its log is that of before, until then."""
+    away = database.with_name("away")
+    os.rename(database, away)
+    time.sleep(NOTICED)
+    os.rename(away, database)
+    time.sleep(NOTICED)
+    os.unlink(f"{database}-wal")
+
+
+@pytest.mark.parametrize("change", [put_back, brought_back_and_its_log_deleted])
+def test_a_database_comes_back_without_its_log(
+    start: Start, database: Path, fresh: Callable[[], Path], change: Callable[..., None]
+) -> None:
+    """Before Python 3.12 a process has to keep the old log, and says so; another one does not."""
+    peer = Peer(start)
+    channel = peer.new_channel()
+    peer.send(channel, message(1))
+    peer.consume(channel)
+    assert peer.heard(channel, 1) == [1]
+    change(database, fresh)
+    time.sleep(NOTICED)
+    if sys.version_info < (3, 12):
+        with pytest.raises(Refused, match=r"put back.*This process still has the old log.*restart"):
+            peer.send(channel, message(2))
+        peer = Peer(start)
+        channel = peer.new_channel()
+        peer.consume(channel)
+    peer.send(channel, message(2))
+    assert peer.heard(channel, 2) == [2]
+    check_whole(database)
+
+
 def test_the_directory_is_another_one(
     meet: Meet, database: Path, fresh: Callable[[], Path]
 ) -> None:
