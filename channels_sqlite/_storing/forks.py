@@ -13,9 +13,8 @@ from collections.abc import Callable
 from .weak import Weak
 
 Identity = tuple[int, int]  # device and inode, which tell a file from another one of its name
-Logs = dict[
-    str, Identity
-]  # the identities of a database's log and index, by the ends of their names
+Logs = dict[str, Identity]
+"""A database's log and its index, by the ends of their names."""
 
 
 class Forkable:
