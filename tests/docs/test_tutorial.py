@@ -40,6 +40,12 @@ def test_the_tutorial_ends_in_a_chat_between_two_servers(tmp_path: Path) -> None
         assert other == ["hello", "hello", "From a shell", "From SQL"]
 
 
+def test_the_page_connects_as_it_came_because_browsers_refuse_ws_behind_https() -> None:
+    (page,) = (block.code for block in blocks(TUTORIAL) if (block.file or "").endswith(".html"))
+    assert '= location.protocol === "https:" ? "wss:" : "ws:";' in page
+    assert "new WebSocket(`${scheme}//${location.host}" in page
+
+
 def heard(visitor: ClientConnection) -> list[str]:
     """All that the visitor was sent, up to what the page sends last."""
     texts = []
