@@ -26,6 +26,7 @@ from pytest_django import DjangoDbBlocker
 from channels_sqlite._storing import schema
 from channels_sqlite.models import ChannelSend, GroupSend
 from tests.conftest import OpenLayer
+from tests.docs.blocks import blocks
 from tests.processes import has_node_sqlite
 from tests.rows import select
 from tests.storing.tables import join
@@ -117,6 +118,15 @@ async def test_any_message_of_json_arrives_as_it_is(layer: Any, others: sqlite3.
     assert await soon(layer.receive("mail")) == sent
     assert await soon(layer.receive("mail")) == sent
     assert await soon(layer.receive("mail")) == {"type": "test.own"}
+
+
+async def test_an_insert_into_the_table_itself_arrives_as_the_reference_has_it(
+    layer: Any, others: sqlite3.Connection
+) -> None:
+    statements = [block.code for block in blocks("reference/sql.md") if block.language == "sql"]
+    (statement,) = (each for each in statements if each.startswith("insert"))
+    others.execute(statement)
+    assert await soon(layer.receive("reports")) == {"type": "report"}
 
 
 # The rows
