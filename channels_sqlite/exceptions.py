@@ -114,6 +114,7 @@ _REMEDIES: dict[int | None, str] = {
     sqlite3.SQLITE_CANTOPEN: " The file is not there; or it, or its directory, cannot be opened, or"
     " written, by this process's {user}; or no file descriptors are left (ulimit -n).",
     sqlite3.SQLITE_ERROR: " If a table is missing, it was dropped: migrate again, and restart the"
-    " processes, whose memberships are gone.",
+    " processes, whose memberships are gone. For anything else, `manage.py check` with `--database`"
+    " and the database's alias has a remedy.",
     sqlite3.SQLITE_NOTADB: " The file is not an SQLite database: move it away and migrate again.",
 }

@@ -32,6 +32,7 @@ from channels_sqlite._options.settings import BACKEND
 from channels_sqlite._storing import mounts, schema
 from channels_sqlite._tools import file_checks, tables
 from channels_sqlite.db_routers import ChannelsRouter
+from channels_sqlite.exceptions import DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests import databases
 from tests.projects import Project
@@ -374,7 +375,7 @@ def test_a_poll_that_comes_too_late(settings: Settings) -> None:
 # DATABASES
 
 
-def test_an_alias_that_databases_lacks(settings: Settings) -> None:
+def test_an_alias_that_databases_lacks(settings: Settings, migrated: str) -> None:
     settings.CHANNEL_LAYERS = layers(database="nowhere")
     names = run_hint(message("E001").hint, r"DATABASES.*")
     assert set(names["DATABASES"]) == {"nowhere"}
@@ -382,7 +383,11 @@ def test_an_alias_that_databases_lacks(settings: Settings) -> None:
     assert ids("nowhere") == {"E001"}
     assert "is meant" not in str(message("E001").hint)
     settings.CHANNEL_LAYERS = layers(database="chanels")
-    assert 'If "channels" is meant, give that the name "chanels".' in str(message("E001").hint)
+    assert '"database": "channels"\nOr: ' in str(message("E001").hint)
+    settings.CHANNEL_LAYERS = layers(database=f"{migrated}s")
+    (copied,) = re.findall(r'"database": "(.+)"$', str(message("E001").hint), re.MULTILINE)
+    settings.CHANNEL_LAYERS = layers(database=copied)
+    assert ids(migrated) == set()
 
 
 def test_an_engine_that_is_not_sqlite(declare: Declare) -> None:
@@ -601,6 +606,25 @@ def test_a_database_that_lacks_our_tables(declare: Declare, sql: str, words: str
     assert ids(alias) == {"W004"}
     follow(found)
     assert ids(alias) == set()
+
+
+def test_an_error_of_sqlite_for_which_migrate_is_no_remedy_leads_to_the_check(
+    migrated: str,
+) -> None:
+    async def send() -> None:
+        layer = SqliteChannelLayer(database=migrated)
+        try:
+            await layer.send("jobs", {"type": "job"})
+        finally:
+            await layer.close()
+
+    with connections[migrated].cursor() as cursor:
+        cursor.execute(f"alter table {schema.MESSAGE} rename column expires_at to ends_at")
+    with pytest.raises(DatabaseUnavailable, match=r"no column .* `manage.py check` with `--data"):
+        asyncio.run(send())
+    call_command("migrate", "channels_sqlite", database=migrated, verbosity=0, skip_checks=True)
+    follow(message("W004", migrated))
+    asyncio.run(send())
 
 
 TRIGGERS = schema.TRIGGERS | schema.VIEW_TRIGGERS
