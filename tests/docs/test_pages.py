@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,8 @@ import pytest
 from channels_redis.core import RedisChannelLayer
 
 from tests.docs.blocks import TUTORIAL, Block, blocks, lightened, pages
-from tests.docs.project import BlockFailed, Project, needs_bash
+from tests.docs.project import PATIENCE, BlockFailed, Project, needs_bash
+from tests.example.servers import heed_ctrl_c
 
 pytestmark = needs_bash
 
@@ -63,6 +67,33 @@ async def test_the_redis_layer_of_a_page_waits_for_as_long_as_it_takes(redis_url
     with pytest.raises(asyncio.TimeoutError):  # and not redis' own, after five seconds
         await asyncio.wait_for(layer.receive("nobody-sends"), 7)
     await layer.close_pools()
+
+
+def test_the_worker_of_a_page_ends_by_ctrl_c_and_takes_no_job_after_that(project: Project) -> None:
+    found = blocks("howto/workers.md")
+    (work,) = (each for each in found if (each.file or "").endswith("/work.py"))
+    project.run(work)
+    with subprocess.Popen(
+        [sys.executable, "manage.py", "work"],
+        cwd=project.root,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    ) as worker:
+        assert worker.stdout
+        send = "python manage.py channels_sqlite send reports"
+        project.run(Block("", 0, "sh", {}, f"""{send} '{{"type": "report", "room": "lobby"}}'"""))
+        lines = [worker.stdout.readline() for _ in range(2)]
+        worker.send_signal(signal.SIGINT)
+        try:
+            worker.wait(PATIENCE / 4)
+        finally:
+            worker.kill()
+        assert lines[1] == "A report of lobby\n"
+    project.run(Block("", 0, "sh", {}, f"""{send} '{{"type": "report", "room": "later"}}'"""))
+    assert "Nobody has taken it" in project.said
 
 
 # The runner itself
