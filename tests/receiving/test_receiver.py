@@ -100,7 +100,9 @@ async def test_to_cancel_does_not_wait_for_a_lock_and_loses_nothing(
 ) -> None:
     task = await claimed(process, database)
     with locked(database):
+        started = time.monotonic()
         await cancel(task)
+        assert time.monotonic() < started + process.layer.database.timeout
         assert task.cancelled()
         assert waiting(database) == 0
     await until(lambda: waiting(database) == 1)  # though nobody has written anything
@@ -131,7 +133,49 @@ async def test_a_loop_that_is_stopped_claims_nothing_that_another_process_waits_
     stopped.close()
 
 
+async def test_a_consumer_gets_what_is_claimed_for_it_before_the_next_look(
+    process: Process, others: sqlite3.Connection, database: Path
+) -> None:
+    """The next look would claim for it once more, and keep what another process waits for."""
+    task = await process.begin(NORMAL)
+    for number in (1, 2):
+        put_number(others, NORMAL, number)
+        process.receiver.rung([NORMAL], asyncio.get_running_loop())
+    assert waiting(database) == 1
+    assert await soon(task) == 1
+
+
+async def test_an_empty_channel_is_waited_for_without_the_write_lock(
+    process: Process, database: Path
+) -> None:
+    """However many workers wait for it: each of them would keep senders waiting."""
+    task = await process.begin(NORMAL)
+    with locked(database), process.receiver._lock:
+        assert not process.receiver._reading.claim(NORMAL, asyncio.get_running_loop())
+    await cancel(task)
+
+
 # Inboxes
+
+
+async def test_messages_are_acknowledged_in_batches(
+    process: Process, others: sqlite3.Connection, set_times: SetTimes
+) -> None:
+    """To read one is not to write."""
+    set_times(heartbeat=0.05)
+    task = await process.begin()
+    listener = process.receiver._listening.of(asyncio.get_running_loop())
+    assert listener is not None
+    await until(lambda: listener.has_beaten)
+    set_times(heartbeat=60.0, acknowledge=60.0)
+    await process.send(0)
+    assert await soon(task) == 0
+    for number in range(1, 100):
+        await process.send(number)
+        assert await soon(process.receive()) == number
+    process.receiver.acknowledge_now()
+    (batches,) = select(others, f"count(distinct delivered_at) from {MESSAGE}")
+    assert batches < 10
 
 
 async def test_what_an_older_copy_of_the_file_has_got_since_is_read_to_the_last_message(
@@ -280,10 +324,13 @@ async def test_what_was_read_on_other_connections_is_not_acknowledged_on_new_one
     assert await soon(task) == 2
 
 
+@pytest.mark.parametrize("has_bell", [True, False], ids=["bell", "no-bell"])
 async def test_what_was_taken_and_not_acknowledged_is_not_counted_as_expired(
-    process: Process, others: sqlite3.Connection, set_times: SetTimes
+    process: Process, others: sqlite3.Connection, set_times: SetTimes, has_bell: bool
 ) -> None:
     """A lock kept it from the table, and its loop has ended."""
+    if not has_bell:
+        Path(process.layer.database.files.bells).touch()  # noqa: ASYNC240
     set_times(heartbeat=60.0)
     await process.send(1)
     others.execute("begin immediate")
