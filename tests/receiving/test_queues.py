@@ -154,6 +154,16 @@ async def test_wanted_is_what_consumers_wait_for_and_is_not_there(consuming: Con
     assert consuming.queues.wanted(CHANNEL) == -1
 
 
+async def test_what_has_expired_in_a_buffer_is_passed_over_before_any_heartbeat(
+    consuming: Consuming,
+) -> None:
+    """Loops that end at once have none."""
+    consuming.deliver(1, deadline=float("-inf"))
+    consuming.deliver(2)
+    assert consuming.take_all() == [2]
+    assert consuming.counters.expired == 1
+
+
 async def test_a_buffer_is_cut_to_a_capacity_that_was_lowered(
     consuming: Consuming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
