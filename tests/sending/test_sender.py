@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +22,7 @@ from tests.rows import outgoing, to_group
 from tests.sending.parts import Parts, parts
 from tests.storing.parts import Gate, locked
 from tests.storing.tables import join
-from tests.waiting import PATIENCE, cancel, soon
+from tests.waiting import PATIENCE, cancel, soon, until_gone
 
 
 @pytest.fixture
@@ -200,6 +201,23 @@ def test_a_loop_that_ends_with_sends_under_way_hinders_no_other(database: Path) 
             assert sending.sent()[-1] == 9
 
     asyncio.run(use())
+
+
+async def test_a_loop_that_is_closed_while_a_batch_is_written_is_not_kept(sending: Parts) -> None:
+    def close_amid_a_batch() -> weakref.ref[asyncio.AbstractEventLoop]:
+        with closing(asyncio.new_event_loop()) as loop:
+            loop.call_soon(begin, sending, *range(3))
+            begun = False
+            while not begun:
+                outbox = sending.sender._outboxes.get(loop)
+                begun = outbox is not None and isinstance(outbox.owner, asyncio.Task)
+                loop.call_soon(loop.stop)
+                loop.run_forever()
+            return weakref.ref(loop)
+
+    gone = await asyncio.to_thread(close_amid_a_batch)
+    assert await soon(sending.sender.send(outgoing(9)))
+    await soon(until_gone(gone))
 
 
 @pytest.mark.parametrize("waits_for", [locked, nullcontext], ids=["a lock", "the opening"])
