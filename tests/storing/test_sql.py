@@ -166,6 +166,17 @@ def test_a_group_reaches_all_inboxes_in_each_encoding_of_a_file(encoding: str) -
         assert arrivals(connection) == [(7, [LOCAL, f"{LOCAL}\n"])]
 
 
+def test_a_readers_membership_counts_until_its_reader_ends_it(
+    connection: sqlite3.Connection,
+) -> None:
+    """The clock was set forward, and the reader does not know it yet."""
+    join(connection, "test-channel", LOCAL, expires_in=-10)
+    assert group_send(connection, 1) == ([INBOX], [])
+    assert groups.count(connection, "test-group", time.time()) == 1
+    join(connection, LOCAL)  # it stays a member
+    assert arrivals(connection) == [(1, [LOCAL])]
+
+
 def test_full_inboxes_miss_a_group_message_and_are_named_with_their_oldest(
     connection: sqlite3.Connection,
 ) -> None:
