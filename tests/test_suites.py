@@ -145,6 +145,7 @@ class Cases:
         flush()
         send("jobs")
         self.assertEqual(count("jobs"), 1)
+        send("jobs")
 
     def test_a_job(self):
         flush()
