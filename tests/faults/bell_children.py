@@ -11,6 +11,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -24,7 +25,7 @@ from django.db import connections
 from channels_sqlite._options import times
 from channels_sqlite._receiving.queues import Queues
 from channels_sqlite._storing.files import Files
-from channels_sqlite._waking.bells import remove_dead
+from channels_sqlite._waking.bells import Bell, living, remove_dead
 from channels_sqlite.exceptions import ChannelFull, ChannelsSqliteError, DatabaseUnavailable
 from channels_sqlite.layers import SqliteChannelLayer
 from tests.children import connect, hear, main, make_inotify_deaf, say
@@ -344,6 +345,35 @@ def forks_while_sweeping(path: str) -> None:
         hear()
 
     remove_dead(Files(path), fork_)
+
+
+def forks_while_bells_are_opened(path: str) -> None:
+    """Make a bell, and look who lives, while another thread forks whenever a bell was opened. Say
+    how many children live on.
+    """
+    files, open_ = Files(path), os.open
+    forking: list[threading.Thread] = []
+
+    def fork_and_live() -> None:
+        if fork() == 0:
+            signal.pause()
+
+    def open_and_be_forked(name: Any, *arguments: Any, **options: Any) -> int:
+        descriptor = open_(name, *arguments, **options)
+        if "dir_fd" in options:
+            forking.append(threading.Thread(target=fork_and_live))
+            forking[-1].start()
+            forking[-1].join(0.1)  # it has to wait
+        return descriptor
+
+    os.open = open_and_be_forked
+    bell = Bell(files, "made-4567890", {})
+    living(files)
+    for thread in forking:
+        thread.join()
+    say(len(forking))
+    hear()
+    bell.close(remove=False)
 
 
 def descriptors() -> int:

@@ -217,6 +217,19 @@ def test_a_child_of_a_sweeper_keeps_nothing_locked(files: Files, database: Path)
         child.tell("end")
 
 
+def test_a_child_forked_while_a_bell_is_opened_keeps_nothing_locked(
+    files: Files, database: Path
+) -> None:
+    """Neither its parent's own bell nor that of a dead reader, at which it looks."""
+    leave_dead(files, THEIRS)
+    with Child(
+        "tests.faults.bell_children.forks_while_bells_are_opened", database, path=files.path
+    ) as parent:
+        assert parent.hear() == 3
+        parent.kill()
+        assert sweep(files) == ["made-4567890", THEIRS]
+
+
 # Ringing
 
 
