@@ -115,10 +115,38 @@ setup_test_environment()
 PLAIN = f"{SET_UP}\n{CASES}\nclass Tests(Both, unittest.TestCase): ..."
 
 
+FORKS = """\
+import os
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.test import SimpleTestCase
+
+from .steps import JOB, receive, send
+
+class Tests(SimpleTestCase):
+    def test_what_its_parent_was_sent_does_not_wait_for_a_child(self):
+        send("jobs")
+        if (pid := os.fork()) == 0:
+            waiting = -1
+            try:
+                waiting = async_to_sync(get_channel_layer().stats)().total.waiting
+            finally:
+                os._exit(waiting)
+        self.assertEqual(os.waitpid(pid, 0)[1], 0)
+        self.assertEqual(receive("jobs"), JOB)
+"""
+
+
 @pytest.mark.parametrize(
     ("code", "run", "count"),
-    [(DJANGO, Suite.test, 4), (UNMARKED, Suite.pytest, 2), (PLAIN, Suite.unittest, 2)],
-    ids=["django", "pytest", "unittest"],
+    [
+        (DJANGO, Suite.test, 4),
+        (UNMARKED, Suite.pytest, 2),
+        (PLAIN, Suite.unittest, 2),
+        (FORKS, Suite.test, 1),
+    ],
+    ids=["django", "pytest", "unittest", "forks"],
 )
 def test_tests_that_name_no_database_stay_away_from_the_developers_file(
     passed: Passed, code: str, run: Run, count: int
