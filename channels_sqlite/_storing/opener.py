@@ -148,9 +148,8 @@ class Opener:
         NORMAL never damages the file, and may lose the last commits when the power fails:
         messages that live for a minute are not worth an fsync each.
         """
-        # WAL is a property of the file: it is set only where it is not, because that takes a lock.
-        if connection.execute("pragma journal_mode").fetchall() == [("delete",)]:
-            connection.execute("pragma journal_mode = wal").fetchall()
+        # A property of the file: where it is set already, this only reads.
+        connection.execute("pragma journal_mode = wal").fetchall()
         connection.execute("pragma synchronous = normal")
         # Debian's SQLite writes zeros over all that is deleted; this only where it writes anyway.
         connection.execute("pragma secure_delete = fast").fetchall()
