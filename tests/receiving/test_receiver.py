@@ -21,7 +21,7 @@ from django.db import connections, transaction
 from pytest_django import DjangoDbBlocker, Settings
 
 from channels_sqlite._options.settings import BACKEND
-from channels_sqlite._receiving.reading import MANY
+from channels_sqlite._receiving.reading import AT_ONCE, EPOCHS, MANY
 from channels_sqlite._receiving.receiver import Retired
 from channels_sqlite._sending.trimmer import Trimmer
 from channels_sqlite._storing import groups
@@ -83,6 +83,19 @@ async def test_a_channel_that_nobody_waits_for_is_forgotten(process: Process) ->
     """Its name may have been made for one answer."""
     await cancel(await process.begin(NORMAL))
     await until(lambda: not process.receiver._reading.normal)
+    listener = process.receiver._listening.of(asyncio.get_running_loop())
+    assert listener is not None
+    await until(lambda: not listener.wants_touches)
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_a_consumer_of_a_loop_that_was_closed_is_forgotten(process: Process) -> None:
+    lasting, closed = await process.begin(), asyncio.new_event_loop()
+    another = f"another.{process.layer.client_prefix}!x"
+    await asyncio.to_thread(closed.run_until_complete, process.begin(another))
+    closed.close()
+    await until(lambda: process.receiver.status()["channels"] == 1)
+    await cancel(lasting)
 
 
 async def claimed(process: Process, database: Path) -> asyncio.Task[int]:
@@ -115,6 +128,21 @@ async def test_to_cancel_after_the_layer_was_closed_opens_nothing(process: Proce
     await cancel(task)
     await asyncio.sleep(0.05)
     assert process.layer.database.connections is None
+
+
+async def test_what_is_claimed_after_a_flush_can_be_given_back(
+    process: Process, others: sqlite3.Connection, database: Path
+) -> None:
+    """Though no look has noticed the flush: another consumer came to wait."""
+    first = await process.begin(NORMAL)
+    flush(others)
+    for number in (1, 2):
+        put_number(others, NORMAL, number)
+    with pytest.raises(StopIteration, match="2"):
+        process.receive(NORMAL).send(None)  # at once: the loop would look
+    assert waiting(database) == 0
+    await cancel(first)
+    assert waiting(database) == 1
 
 
 async def test_a_loop_that_is_stopped_claims_nothing_that_another_process_waits_for(
@@ -156,6 +184,24 @@ async def test_an_empty_channel_is_waited_for_without_the_write_lock(
 
 
 # Inboxes
+
+
+async def test_a_look_that_takes_long_lets_others_run_and_goes_on(
+    open_: Open, memory_alias: str, set_times: SetTimes
+) -> None:
+    """In memory, where no log tells of its own acknowledgements."""
+    set_times(look=-1.0, heartbeat=60.0)
+    process, count = open_(memory_alias, capacity=1000), 20 * AT_ONCE
+    task = await process.begin()
+    with memory(memory_alias) as other:
+        for number in range(count):
+            put_number(other, process.channel, number)
+        other.commit()
+    process.receiver.rung(None, asyncio.get_running_loop())
+    (inbox,) = process.receiver._reading.inboxes.values()
+    assert inbox.cursor == AT_ONCE
+    got = [await soon(task), *[await soon(process.receive()) for _ in range(count - 1)]]
+    assert got == [*range(count)]
 
 
 async def test_messages_are_acknowledged_in_batches(
@@ -232,6 +278,14 @@ async def test_a_copy_of_the_file_before_last_brings_no_message_twice(
     os.replace(copy, database)
     assert await soon(task) == 3
     caplog.clear()
+
+
+async def test_no_more_than_so_many_epochs_are_remembered(process: Process) -> None:
+    for number in range(2 * EPOCHS):
+        await process.layer.flush()
+        await process.send(number)
+        assert await soon(process.receive()) == number
+    assert len(process.receiver._reading._before) <= EPOCHS
 
 
 async def test_what_was_taken_is_acknowledged_when_nothing_follows_or_after_a_lock(
@@ -450,7 +504,7 @@ async def test_a_layer_that_retires_while_it_begins_to_listen_or_joins_makes_no_
 async def test_a_database_that_no_layer_has_any_more_is_closed(open_: Open) -> None:
     """A test suite may give each of its tests a file."""
     one, other = open_(), open_()
-    database = one.layer.database
+    database, before = one.layer.database, threading.active_count()
     assert other.layer.database is database
     await database.ready()
     one.receiver.retire()
@@ -458,6 +512,7 @@ async def test_a_database_that_no_layer_has_any_more_is_closed(open_: Open) -> N
     other.receiver.retire()
     assert database.connections is None
     await until(lambda: not os.path.exists(database.files.wal))
+    await until(lambda: threading.active_count() <= before)
 
 
 # Bells and watchers
