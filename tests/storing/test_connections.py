@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from channels_sqlite._storing.connections import Connections
+from channels_sqlite._storing.connections import GROWN, LOOK_EVERY, Connections
 from channels_sqlite._storing.files import Files
 from channels_sqlite._storing.handle import Busy
 from channels_sqlite._storing.once import Once
@@ -113,3 +113,13 @@ async def test_the_thread_makes_a_checkpoint_after_as_many_writes_as_the_project
     if writes is not None:
         both.try_write(insert_much)
         await until(lambda: os.stat(database).st_size > size)
+
+
+async def test_a_log_that_large_bodies_fill_is_copied_back_after_fewer_writes(
+    both: Connections, database: Path
+) -> None:
+    size = os.stat(database).st_size
+    large = INSERT.replace("x'80'", f"zeroblob({GROWN // LOOK_EVERY})")
+    for _ in range(LOOK_EVERY):
+        both.try_write(lambda connection: connection.execute(large))
+    await until(lambda: os.stat(database).st_size > size)
