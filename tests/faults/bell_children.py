@@ -348,8 +348,8 @@ def forks_while_sweeping(path: str) -> None:
 
 
 def forks_while_bells_are_opened(path: str) -> None:
-    """Make a bell, and look who lives, while another thread forks whenever a bell was opened. Say
-    how many children live on.
+    """Make a bell, look who lives, and sweep, while another thread forks whenever a bell is opened.
+    Say in the middle of the sweep how many children live on.
     """
     files, open_ = Files(path), os.open
     forking: list[threading.Thread] = []
@@ -366,13 +366,16 @@ def forks_while_bells_are_opened(path: str) -> None:
             forking[-1].join(0.1)  # it has to wait
         return descriptor
 
-    os.open = open_and_be_forked
+    def wait(clients: list[str]) -> None:
+        for thread in forking:
+            thread.join()
+        say(len(forking))
+        hear()
+
+    os.open = open_and_be_forked  # type: ignore[assignment]
     bell = Bell(files, "made-4567890", {})
     living(files)
-    for thread in forking:
-        thread.join()
-    say(len(forking))
-    hear()
+    remove_dead(files, wait)
     bell.close(remove=False)
 
 
