@@ -336,17 +336,6 @@ def crowd(processes: int, layers: int, group: str) -> None:
         os.waitpid(pid, 0)
 
 
-def forks_while_sweeping(path: str) -> None:
-    """Fork in the middle of a sweep, and go on with it when told to."""
-
-    def fork_(clients: list[str]) -> None:
-        if fork() == 0:
-            say("in the child")
-        hear()
-
-    remove_dead(Files(path), fork_)
-
-
 def forks_while_bells_are_opened(path: str) -> None:
     """Make a bell, look who lives, and sweep, while another thread forks whenever a bell is opened.
     Say in the middle of the sweep how many children live on.

@@ -206,17 +206,6 @@ def test_what_two_sweepers_both_begin_to_remove_keeps_neither_from_the_rest(
     assert names(files) == []
 
 
-def test_a_child_of_a_sweeper_keeps_nothing_locked(files: Files, database: Path) -> None:
-    """The fork may have kept the sweeper from its work, too."""
-    leave_dead(files, THEIRS)
-    sweeper = "tests.faults.bell_children.forks_while_sweeping"
-    with Child(sweeper, database, path=files.path) as child:
-        assert child.hear() == "in the child"
-        child.kill()
-        assert sweep(files) == [THEIRS]
-        child.tell("end")
-
-
 def test_a_child_forked_while_a_bell_is_opened_keeps_nothing_locked(
     files: Files, database: Path
 ) -> None:
