@@ -100,7 +100,8 @@ class MsgpackSerializer:
         return packed
 
     def loads(self, body: bytes) -> Any:
-        if body[:1] == b"{":  # JSON, as SQL writes it: no dict of msgpack begins so
+        # JSON, as SQL writes it (in UTF-16 too, where a file is so): no dict of msgpack begins so.
+        if body.startswith((b"{", b"\0{")):
             return json.loads(body)
         # Keys other than strings are let through: sent as they are, they arrive as they are.
         return msgpack.unpackb(body, strict_map_key=False)

@@ -23,6 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_django import DjangoDbBlocker
 
+from channels_sqlite import serializers
 from channels_sqlite._storing import schema
 from channels_sqlite.models import ChannelSend, GroupSend
 from tests.conftest import OpenLayer
@@ -118,6 +119,25 @@ async def test_any_message_of_json_arrives_as_it_is(layer: Any, others: sqlite3.
     assert await soon(layer.receive("mail")) == sent
     assert await soon(layer.receive("mail")) == sent
     assert await soon(layer.receive("mail")) == {"type": "test.own"}
+
+
+@pytest.mark.parametrize("encoding", ["UTF-16le", "UTF-16be"])
+@pytest.mark.parametrize("format_", ["msgpack", "json"])
+def test_the_views_send_in_a_file_of_utf16(encoding: str, format_: str) -> None:
+    with closing(sqlite3.connect(":memory:")) as others:
+        others.execute(f"pragma encoding = '{encoding}'")
+        for statement in schema.EVERYTHING.values():
+            others.execute(statement)
+        join(others, "mail")
+        for message in ({}, HELLO):
+            send(others, "mail", json.dumps(message, ensure_ascii=False))
+            group_send(others, "test-group", json.dumps(message))
+        bodies = [row[3] for row in messages(others)]
+        serializer = serializers.create(format_)
+        assert [serializers.decode(serializer, body) for body in bodies] == [{}, {}, HELLO, HELLO]
+        for name in ("bad name", "\u0663", "nul\0", "", "x" * 100):
+            assert not accepted(send, others, name)
+            assert not accepted(group_send, others, name)
 
 
 async def test_an_insert_into_the_table_itself_arrives_as_the_reference_has_it(

@@ -122,12 +122,11 @@ select null, null where 0""",
 # Unix seconds; unixepoch('subsec') needs SQLite 3.42.
 _NOW = "(julianday('now') - 2440587.5) * 86400.0"
 
-# length() of a text ends at a NUL and counts characters, of a blob it counts bytes: they are the
-# same for ASCII only.
+# length() and glob read up to a NUL. To count bytes would not do: UTF-16 has two for a letter.
 _BAD_NAME = """\
 typeof({name}) <> 'text'
-        or length({name}) not between 1 and 99
-        or length({name}) <> length(cast({name} as blob))"""
+        or instr({name}, char(0))
+        or length({name}) not between 1 and 99"""
 
 # A case, because json_type fails where the JSON is bad. Before SQLite 3.45 json_valid reads up to
 # a NUL.
@@ -139,7 +138,8 @@ case
     end"""
 
 # json() without its white space, so that a body that begins with a brace is JSON: no dict of
-# msgpack does. A BLOB, because text that is not UTF-8 would fail in whoever reads it.
+# msgpack does. A BLOB, because text that is not UTF-8 would fail in whoever reads it. It has the
+# encoding of the file, which the serializers tell from UTF-8.
 _BODY = "cast(json(new.message) as blob)"
 
 _INBOX = "substr(new.channel, 1, coalesce(nullif(instr(new.channel, '!'), 0), 100))"
