@@ -323,7 +323,12 @@ async def answer():
 """
 
 
-@pytest.mark.parametrize("where", ["", ON_A_FILE], ids=["in-memory", "on-a-file"])
+SHARED = 'DATABASES["channels"]["TEST"] = {"NAME": "file:a-name?mode=memory&cache=shared"}\n'
+
+
+@pytest.mark.parametrize(
+    "where", ["", SHARED, ON_A_FILE], ids=["in-memory", "in-memory-by-name", "on-a-file"]
+)
 def test_tests_with_databases_use_those(passed: Passed, where: str) -> None:
     """The layer was used before the runner has changed NAME: in ready(), and in threads that are
     started there, of which one waits in receive(). CHANNEL_LAYERS are overridden, to another layer

@@ -60,8 +60,9 @@ def _lack_of_file(alias: str) -> str | None:
     name = _name(alias)
     if not name:
         return "has no NAME"
-    # The name that Django's test runner gives a test database.
-    if _path(alias) is None and not name.startswith("file:memorydb_"):
+    # What Django's test runner calls a test database: a name of its own, or the project's.
+    of_project = are_tests_running() and name == connections.settings[alias]["TEST"]["NAME"]
+    if _path(alias) is None and not (of_project or name.startswith("file:memorydb_")):
         return "is in memory, where no other process can see it"
     return None
 
