@@ -342,9 +342,11 @@ def forks_while_bells_are_opened(path: str) -> None:
     """
     files, open_ = Files(path), os.open
     forking: list[threading.Thread] = []
+    alive, says_so = os.pipe()
 
     def fork_and_live() -> None:
         if fork() == 0:
+            os.write(says_so, b".")
             signal.pause()
 
     def open_and_be_forked(name: Any, *arguments: Any, **options: Any) -> int:
@@ -358,6 +360,7 @@ def forks_while_bells_are_opened(path: str) -> None:
     def wait(clients: list[str]) -> None:
         for thread in forking:
             thread.join()
+            os.read(alive, 1)  # until then a child may have what it inherited
         say(len(forking))
         hear()
 
