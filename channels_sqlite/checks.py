@@ -223,8 +223,8 @@ def _database(alias: str) -> Iterator[checks.CheckMessage]:
     if alias not in connections:
         hint = f"Add it to the settings:\n{_entry(alias)}"
         if near := get_close_matches(alias, connections.settings, n=1):
-            named = f'"database": "{near[0]}"'
-            hint = f"If that is meant, write in the CONFIG of CHANNEL_LAYERS: {named}\nOr: {hint}"
+            meant = f'If "{near[0]}" is meant, write in the CONFIG of CHANNEL_LAYERS:'
+            hint = f'{meant} "database": "{near[0]}"\nOr: {hint}'
         yield checks.Error(
             f'CHANNEL_LAYERS uses the database "{alias}", which DATABASES does not have.',
             hint=hint,

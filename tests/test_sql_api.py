@@ -140,6 +140,20 @@ def test_the_views_send_in_a_file_of_utf16(encoding: str, format_: str) -> None:
             assert not accepted(group_send, others, name)
 
 
+def test_a_trigger_on_the_message_table_sends_through_the_other_view_only(
+    others: sqlite3.Connection,
+) -> None:
+    """SQLite runs no trigger inside itself: the how-to says so."""
+    join(others, "mail")
+    others.execute(
+        f"create trigger forward after insert on {schema.MESSAGE} when new.inbox = 'jobs' begin"
+        f""" insert into {schema.SEND} values ('copies', '{{"type": "test"}}');"""
+        f""" insert into {schema.GROUP_SEND} values ('test-group', '{{"type": "test"}}'); end"""
+    )
+    send(others, "jobs")
+    assert [row[0] for row in messages(others)] == ["jobs", "mail"]
+
+
 async def test_an_insert_into_the_table_itself_arrives_as_the_reference_has_it(
     layer: Any, others: sqlite3.Connection
 ) -> None:

@@ -225,7 +225,8 @@ class Obedient:
         """Let no file of this process grow beyond so many bytes; -1 lifts that."""
         import resource  # not on Windows
 
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        unlimited = resource.RLIM_INFINITY  # which is -1 before Python 3.15 only
+        resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited if size < 0 else size, unlimited))
 
     def die_at_delivery(self) -> None:
         """Be killed with a claim that is committed, and that nobody has."""
